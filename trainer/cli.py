@@ -1,0 +1,201 @@
+"""The `bgan` command: hosts the app, to which every room contributes its commands, and the trainer's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import config as settings
+
+_APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
+
+Start with: bgan train, then bgan export, bgan serve, and bgan sample --output digits.png."""
+
+# Which extra brings a package that an import can find missing.
+_EXTRAS = {
+    "train": ("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "tensorboard"),
+    "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
+}
+
+RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
+
+
+def main() -> None:
+    """Run the command line; what is meant for the user is one line on stderr."""
+    try:
+        _build_app()()
+    except ModuleNotFoundError as error:
+        _fail(_missing_package(error), 1, error)
+    except OSError as error:
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
+    except Exception as error:
+        # Errors with an exit code are for the user; every room has its own tree of them.
+        exit_code = getattr(error, "exit_code", None)
+        if exit_code is None:
+            _fail(f"internal error: {type(error).__name__}: {error}; BGAN_DEBUG=1 shows where", 70, error)
+        _fail(str(error), exit_code, error)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the trainer's commands."""
+    app.command(rich_help_panel="Train")(train)
+    app.command(rich_help_panel="Train")(export)
+
+
+def train(
+    neuron: Annotated[
+        str, typer.Option(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
+    ] = "dbn",
+    network: Annotated[str, typer.Option(help="mlp or cnn, for generator and discriminator.")] = "mlp",
+    objective: Annotated[str, typer.Option(help="wgan-gp, wgan (weight clipping) or gan.")] = "wgan-gp",
+    dataset: Annotated[
+        str, typer.Option(help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits.")
+    ] = "auto",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where MNIST lies or goes.", envvar="BGAN_DATA_DIR", show_default="data")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs to train. More of them extend a run.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of both networks.")] = 1e-4,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adam (betas 0.5, 0.9) or rmsprop.", show_default="rmsprop for wgan, else adam")
+    ] = None,
+    critic_steps: Annotated[
+        int | None, typer.Option(help="Discriminator steps per generator step.", show_default="1 for gan, else 5")
+    ] = None,
+    penalty_weight: Annotated[float, typer.Option(help="Weight of the gradient penalty (wgan-gp).")] = 10.0,
+    clip_value: Annotated[float, typer.Option(help="Bound on the discriminator's weights (wgan).")] = 0.01,
+    latent_size: Annotated[int, typer.Option(help="Latent variables per image.")] = 128,
+    estimator: Annotated[
+        str, typer.Option(help="Straight-through gradient of binary neurons: sigmoid-adjusted or identity.")
+    ] = "sigmoid-adjusted",
+    slope_rate: Annotated[float, typer.Option(help="The neurons' slope is multiplied by this after each epoch.")] = 1.1,
+    slope_cap: Annotated[float | None, typer.Option(help="The slope never exceeds this.", show_default="none")] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights, data order and noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, ...")] = "auto",
+    name: Annotated[str | None, typer.Option(help="The run's name.", show_default="from the settings")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+) -> None:
+    """Train a GAN with binary output neurons.
+
+    The same command again goes on with a run that was stopped; Ctrl-C saves first.
+
+    Examples: bgan train --neuron sbn --dataset mnist;  bgan train --network cnn --objective gan --epochs 5
+    """
+    from rich.console import Console
+
+    config = settings.TrainingConfig(
+        neuron=neuron,
+        network=network,
+        objective=objective,
+        dataset=dataset,
+        data_dir=str(data_dir) if data_dir else None,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        critic_steps=critic_steps,
+        penalty_weight=penalty_weight,
+        clip_value=clip_value,
+        latent_size=latent_size,
+        estimator=estimator,
+        slope_rate=slope_rate,
+        slope_cap=slope_cap,
+        seed=seed,
+        device=device,
+    )
+    console = Console(stderr=True)
+    from .data import resolve_dataset
+
+    resolved, reason = resolve_dataset(config.dataset, data_dir=config.data_dir)
+    if reason:
+        console.print(f"using the bundled digits: {reason}", highlight=False, soft_wrap=True)
+    config = config.resolved(dataset=resolved)
+    from .run import default_name, open_run
+
+    folder = runs_dir / (name or default_name(config))
+    if dry_run:
+        typer.echo(json.dumps({"run": str(folder), **config.to_dict()}, indent=2))
+        return
+    from .loop import train as run_training
+
+    run_training(config, open_run(folder, config), console)
+    typer.echo(f"{folder}\nnext: bgan export {folder.name}")
+
+
+def export(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")
+    ] = None,
+    models: Annotated[Path, typer.Option(help="The folder of models to serve, which gets the file too.")] = Path(
+        "models"
+    ),
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the run's name")] = None,
+    binarization: Annotated[
+        str | None,
+        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Export a run's generator as one ONNX file, check it against torch, and put it where it is served from.
+
+    Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
+    """
+    from .export import export_run
+    from .run import find_run
+
+    result = export_run(find_run(run, runs_dir), models, name=name, binarization=binarization)
+    typer.echo(
+        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch, "
+        f"{result.differing_bits} of {result.bits} bits differ\nnext: bgan serve --models {models}"
+    )
+
+
+def _build_app() -> typer.Typer:
+    app = typer.Typer(
+        name="bgan",
+        help=_APP_HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for entry_point in sorted(entry_points(group="bgan.commands"), key=lambda entry: entry.name, reverse=True):
+        entry_point.load()(app)
+    return app
+
+
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=lambda v: _version(v))
+    ] = False,
+) -> None:
+    pass
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bgan {version('bgan')}")
+        raise typer.Exit
+
+
+def _missing_package(error: ModuleNotFoundError) -> str:
+    package = (error.name or "").split(".")[0]
+    extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), None)
+    if extra is None:
+        return f"the package {package!r} is missing; install bgan anew"
+    return f"this command needs the package {package!r}: pip install 'bgan[{extra}]'"
+
+
+def _fail(message: str, exit_code: int, error: BaseException) -> None:
+    if os.environ.get("BGAN_DEBUG"):
+        raise error
+    typer.secho(f"bgan: {message}", fg=typer.colors.RED, err=True)
+    sys.exit(exit_code)

@@ -1,0 +1,49 @@
+"""Errors that are meant for the user: each is one line that says what, where and what to do.
+
+UserError
+├── ConfigError       a setting is wrong
+├── DataError         a data set is missing or cannot be read
+├── RunError          a run folder is missing, or was written by other settings
+├── CheckpointError   a checkpoint cannot be read
+├── DivergenceError   a loss stopped being finite
+├── ExportError       an exported file does not do what the generator does
+└── Interrupted       a signal stopped the training, after it was saved
+"""
+
+
+class UserError(Exception):
+    """A message for the user; the command line prints it without a traceback and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError, ValueError):
+    """A setting is wrong; the message names it and says what is valid."""
+
+
+class DataError(UserError):
+    """A data set is missing or cannot be read."""
+
+
+class RunError(UserError):
+    """A run folder is missing, or was written by other settings."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read."""
+
+
+class DivergenceError(UserError):
+    """A loss stopped being finite."""
+
+
+class ExportError(UserError):
+    """An exported file does not do what the generator does."""
+
+
+class Interrupted(UserError):  # noqa: N818 - it is no error of the program
+    """A signal stopped the training, after it was saved."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,152 @@
+"""The training loop: it wires trainer, run folder, display and signals together."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+
+import torch
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
+from .config import TrainingConfig
+from .data import load_dataset
+from .errors import Interrupted, RunError
+from .files import write_json
+from .grid import save_grid
+from .progress import ProgressDisplay
+from .run import Run
+from .signals import StopSignals
+from .training import Losses, Trainer, resolve_device
+
+LOG_EVERY_STEPS = 50
+
+
+def train(config: TrainingConfig, run: Run, console: Console) -> None:
+    """Train a run to its last epoch, from its newest checkpoint where it has one.
+
+    Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
+    where the folder cannot be written; each leaves the newest checkpoint whole.
+    """
+    dataset = load_dataset(config.dataset, data_dir=config.data_dir)
+    trainer = Trainer(config, dataset, resolve_device(config.device))
+    loop = _Loop(trainer, run, console)
+    try:
+        with StopSignals() as signals, ProgressDisplay(trainer, console) as display:
+            loop.run_to_end(signals, display)
+    except OSError as error:
+        newest = next(iter(checkpoint_files(run.checkpoints)), None)
+        kept = f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
+        raise RunError(
+            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {kept}. "
+            "Make room and run the same command again"
+        ) from error
+
+
+class _Loop:
+    """One process's part of a run."""
+
+    def __init__(self, trainer: Trainer, run: Run, console: Console) -> None:
+        self._trainer = trainer
+        self._run = run
+        self._seconds_before = 0.0
+        self._resume(console)
+        self._started = time.monotonic()
+        self._first_step = trainer.step
+
+    def run_to_end(self, signals: StopSignals, display: ProgressDisplay) -> None:
+        trainer = self._trainer
+        if trainer.step >= trainer.total_steps:
+            display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}; give more --epochs to go on")
+            return
+        with SummaryWriter(str(self._run.events), purge_step=trainer.step + 1) as events:
+            if trainer.step == 0:
+                self._save_samples()
+            while trainer.step < trainer.total_steps:
+                losses = trainer.train_step()
+                display.update(losses)
+                if trainer.step % LOG_EVERY_STEPS == 0 or trainer.step == trainer.total_steps:
+                    self._log(losses, events)
+                if trainer.step % trainer.steps_per_epoch == 0:
+                    self._save_samples()
+                    self._save_checkpoint()
+                if signals.received is not None:
+                    self._stop(signals.received)
+        self._write_report()
+
+    def _resume(self, console: Console) -> None:
+        def warn(text: str) -> None:
+            console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
+
+        checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
+        if checkpoint is None:
+            self._run.forget_metrics_after(0)
+            return
+        self._trainer.load_state_dict(checkpoint.tensors, checkpoint.progress.step)
+        self._seconds_before = checkpoint.progress.seconds
+        self._run.forget_metrics_after(self._trainer.step)
+        console.print(f"going on from step {self._trainer.step} of {self._run.folder}", highlight=False)
+
+    def _stop(self, received: signal.Signals) -> None:
+        self._save_checkpoint()
+        raise Interrupted(
+            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command goes on from there",
+            exit_code=128 + received,
+        )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _log(self, losses: Losses, events: SummaryWriter) -> None:
+        step, slope = self._trainer.step, self._trainer.weights_slope
+        epoch = (step - 1) // self._trainer.steps_per_epoch + 1
+        scalars = {**asdict(losses), "slope": slope}
+        self._run.append_metrics({"step": step, "epoch": epoch, **scalars, "seconds": round(self._seconds(), 3)})
+        for name, value in scalars.items():
+            events.add_scalar(name, value, step)
+
+    def _save_samples(self) -> None:
+        save_grid(self._trainer.sample_grid(), self._run.samples / f"step_{self._trainer.step:08d}.png")
+
+    def _save_checkpoint(self) -> None:
+        trainer = self._trainer
+        progress = Progress(
+            step=trainer.step,
+            epoch=trainer.epoch,
+            slope=trainer.weights_slope,
+            image_shape=trainer.image_shape,
+            seconds=self._seconds(),
+        )
+        save_checkpoint(self._run.checkpoints, trainer.state_dict(), progress)
+
+    def _write_report(self) -> None:
+        """What it took, and on what."""
+        elapsed = time.monotonic() - self._started
+        trainer = self._trainer
+        write_json(
+            self._run.report_file,
+            {
+                "steps": trainer.step,
+                "epochs": trainer.epoch,
+                "seconds": round(self._seconds(), 1),
+                "steps_per_second": round((trainer.step - self._first_step) / elapsed, 2),
+                "peak_resident_mib": round(_peak_resident_bytes() / 2**20),
+                "device": str(trainer.device),
+                "threads": torch.get_num_threads(),
+                "machine": platform.machine(),
+                "system": platform.system(),
+                "versions": {name: version(name) for name in ("bgan", "torch", "torchvision", "numpy")},
+                "python": platform.python_version(),
+            },
+        )
+
+
+def _peak_resident_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

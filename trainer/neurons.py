@@ -1,0 +1,99 @@
+"""Binary neurons and their straight-through gradients (Dong and Yang 2018, section 2; Bengio et al. 2013).
+
+Shapes: logits, probabilities, uniforms and outputs are all [batch, channels, height, width].
+A slope multiplies the logits in both directions; slope annealing (Chung et al. 2017) raises it by epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SIGMOID_ADJUSTED = "sigmoid-adjusted"
+IDENTITY = "identity"
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Fires iff sigma(slope x) > threshold; backward, the chosen derivative stands in for the step's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, threshold: Tensor | float, slope: float, estimator: str
+    ) -> Tensor:
+        probabilities = torch.sigmoid(slope * logits)
+        ctx.save_for_backward(probabilities)
+        ctx.slope, ctx.estimator = slope, estimator
+        return (probabilities > threshold).to(logits.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        (probabilities,) = ctx.saved_tensors
+        if ctx.estimator == SIGMOID_ADJUSTED:
+            gradient = gradient * probabilities * (1 - probabilities)
+        return ctx.slope * gradient, None, None, None
+
+
+def deterministic_binary(logits: Tensor, *, slope: float = 1.0, estimator: str = SIGMOID_ADJUSTED) -> Tensor:
+    """DBN(x) = 1 if sigma(slope x) > 0.5 else 0 (paper, equation 1).
+
+    The gradient is slope * sigma'(slope x) times the incoming one (`sigmoid-adjusted`), or slope
+    times it (`identity`).
+    """
+    return _apply(logits, 0.5, slope, estimator)
+
+
+def stochastic_binary(
+    logits: Tensor, uniforms: Tensor, *, slope: float = 1.0, estimator: str = SIGMOID_ADJUSTED
+) -> Tensor:
+    """SBN(x) = 1 if z < sigma(slope x) else 0 (paper, equation 2), z the `uniforms` in [0, 1).
+
+    The gradient is that of `deterministic_binary`.
+    """
+    return _apply(logits, uniforms, slope, estimator)
+
+
+def annealed_slope(epoch: int, *, rate: float, cap: float | None = None) -> float:
+    """The slope in force in `epoch` (from 0): rate^epoch, at most `cap`. 1.1^19 = 6.116 in epoch 20."""
+    try:
+        slope = rate**epoch
+    except OverflowError:
+        slope = float("inf")
+    return slope if cap is None else min(slope, cap)
+
+
+class OutputNeurons(nn.Module):
+    """The output layer of a generator: logits to images, by neuron "dbn", "sbn" or "real"."""
+
+    def __init__(self, neuron: str, *, estimator: str = SIGMOID_ADJUSTED, slope: float = 1.0) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self.estimator = estimator
+        self.slope = slope
+
+    @property
+    def needs_uniforms(self) -> bool:
+        """Whether `forward` takes uniforms."""
+        return self.neuron == "sbn"
+
+    def forward(self, logits: Tensor, uniforms: Tensor | None = None) -> Tensor:
+        """Images of the logits: in {0, 1} for binary neurons, in (0, 1) for "real". Raises ValueError without uniforms where they are needed."""  # noqa: E501
+        if self.neuron == "real":
+            return self.probabilities(logits)
+        if self.neuron == "dbn":
+            return deterministic_binary(logits, slope=self.slope, estimator=self.estimator)
+        if uniforms is None:
+            raise ValueError("stochastic binary neurons need uniforms")
+        return stochastic_binary(logits, uniforms, slope=self.slope, estimator=self.estimator)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The preactivated outputs sigma(slope x), in [0, 1]."""
+        return torch.sigmoid(self.slope * logits)
+
+
+def _apply(logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
+    output = _StraightThrough.apply(logits, threshold, slope, estimator)  # type: ignore[no-untyped-call]
+    assert isinstance(output, Tensor)
+    return output

@@ -1,0 +1,82 @@
+"""GAN objectives: what discriminator and generator minimize. Losses are means over the batch; none steps anything.
+
+Logits are [B]. "wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the
+non-saturating form of Goodfellow et al. 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .networks import Discriminator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """One objective, as its two losses and what it asks of the discriminator."""
+
+    discriminator_loss: Callable[[Tensor, Tensor], Tensor]
+    """Of (real logits, fake logits)."""
+    generator_loss: Callable[[Tensor], Tensor]
+    """Of the fake logits."""
+    penalizes_gradient: bool = False
+    """Whether the discriminator's loss includes the gradient penalty."""
+    clips_weights: bool = False
+    """Whether the discriminator's weights are clipped after each of its steps."""
+
+
+def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E D(fake) - E D(real): the negated estimate of the Wasserstein distance."""
+    return fake_logits.mean() - real_logits.mean()
+
+
+def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
+    """-E D(fake)."""
+    return -fake_logits.mean()
+
+
+def gan_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log sigma(D(real)) - E log(1 - sigma(D(fake)))."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def gan_generator_loss(fake_logits: Tensor) -> Tensor:
+    """-E log sigma(D(fake)), the non-saturating loss."""
+    return F.softplus(-fake_logits).mean()
+
+
+def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """E (|grad D(x)| - 1)^2 at x = mix real + (1 - mix) fake, unweighted.
+
+    `real` and `fake` are [B, C, H, W], `mix` is [B, 1, 1, 1] in [0, 1).
+    """
+    gradient = discriminator.input_gradient(torch.lerp(fake, real, mix))  # [B, C * H * W]
+    norm = (gradient.square().sum(dim=1) + 1e-8).sqrt()
+    return (norm - 1).square().mean()
+
+
+def clip_weights(discriminator: Discriminator, bound: float) -> None:
+    """Clip every parameter of the discriminator to [-bound, bound], in place."""
+    with torch.no_grad():
+        for parameter in discriminator.parameters():
+            parameter.clamp_(-bound, bound)
+
+
+OBJECTIVES = {
+    "wgan-gp": Objective(
+        discriminator_loss=wasserstein_discriminator_loss,
+        generator_loss=wasserstein_generator_loss,
+        penalizes_gradient=True,
+    ),
+    "wgan": Objective(
+        discriminator_loss=wasserstein_discriminator_loss,
+        generator_loss=wasserstein_generator_loss,
+        clips_weights=True,
+    ),
+    "gan": Objective(discriminator_loss=gan_discriminator_loss, generator_loss=gan_generator_loss),
+}

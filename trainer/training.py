@@ -1,0 +1,205 @@
+"""Training: one iteration, and the loop around it.
+
+Shapes: B batch, Z latent size, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import TrainingConfig
+from .data import BatchStream, BinaryDataset
+from .errors import ConfigError, DivergenceError
+from .networks import build_discriminator, build_generator
+from .neurons import OutputNeurons, annealed_slope
+from .objectives import OBJECTIVES, clip_weights, gradient_penalty
+from .randomness import derived_seed, random_stream
+
+GRID_COUNT = 64
+_ADAM_BETAS = (0.5, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The losses of one iteration; those of the discriminator are of its last step."""
+
+    discriminator: float
+    generator: float
+    penalty: float
+    """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
+
+
+class Trainer:
+    """The networks, optimizers and step counter of one run.
+
+    All random numbers of an iteration follow from (seed, step), so state is the tensors of
+    `state_dict` and the step alone.
+    """
+
+    def __init__(self, config: TrainingConfig, dataset: BinaryDataset, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.objective = OBJECTIVES[config.objective]
+        self.image_shape = dataset.image_shape
+        self.step = 0
+
+        torch.manual_seed(derived_seed(config.seed, "weights"))
+        self.generator = build_generator(config.network, self.image_shape, config.latent_size).to(device)
+        self.discriminator = build_discriminator(config.network, self.image_shape).to(device)
+        self.neurons = OutputNeurons(config.neuron, estimator=config.estimator)
+        self.generator_optimizer = _build_optimizer(config, self.generator)
+        self.discriminator_optimizer = _build_optimizer(config, self.discriminator)
+
+        self.batches = BatchStream(
+            dataset.images.to(device), batch_size=config.batch_size, seed=derived_seed(config.seed, "data")
+        )
+        grid = random_stream(config.seed, "grid")
+        self._grid_latents = torch.randn(GRID_COUNT, config.latent_size, generator=grid).to(device)
+        self._grid_uniforms = torch.rand(GRID_COUNT, *self.image_shape, generator=grid).to(device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Generator iterations in an epoch: floor(images / batch size), as in the published code."""
+        return self.batches.batches_per_pass
+
+    @property
+    def total_steps(self) -> int:
+        """Generator iterations in the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.steps_per_epoch
+
+    def slope_at(self, step: int) -> float:
+        """The slope of the binary neurons in the iteration that follows `step`; 1 for the real-valued model."""
+        if self.config.neuron == "real":
+            return 1.0
+        epoch = step // self.steps_per_epoch
+        return annealed_slope(epoch, rate=self.config.slope_rate, cap=self.config.slope_cap)
+
+    @property
+    def weights_slope(self) -> float:
+        """The slope of the last iteration done: the one that the weights as they are belong to."""
+        return self.slope_at(max(self.step - 1, 0))
+
+    def train_step(self) -> Losses:
+        """One iteration: the discriminator's steps, each on fresh images and latents, then the generator's.
+
+        Raises DivergenceError, before the weights change, if a loss is not finite.
+        """
+        config, steps = self.config, self.config.critic_steps
+        assert steps is not None
+        random = random_stream(config.seed, "step", self.step, device=self.device)
+        self.neurons.slope = self.slope_at(self.step)
+        if not math.isfinite(self.neurons.slope):
+            raise DivergenceError(
+                f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
+            )
+        for i in range(steps):
+            real = self.batches.batch(self.step * steps + i)
+            discriminator_loss, penalty = self._discriminator_step(real, random)
+        generator_loss = self._generator_step(random)
+        self.step += 1
+        return Losses(discriminator_loss, generator_loss, penalty)
+
+    @torch.no_grad()
+    def sample_grid(self) -> Tensor:
+        """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them."""
+        self.generator.eval()
+        self.neurons.slope = self.weights_slope
+        images: Tensor = self.neurons(self.generator(self._grid_latents), self._grid_uniforms)
+        self.generator.train()
+        return images
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All state but the step, as named tensors."""
+        tensors = {}
+        for name in ("generator", "discriminator"):
+            module, optimizer = getattr(self, name), getattr(self, f"{name}_optimizer")
+            tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}_optimizer.{index}.{key}": value for key, value in state.items()}
+        return tensors
+
+    def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go back to where `state_dict` gave these tensors, after `step` iterations."""
+        for name in ("generator", "discriminator"):
+            module, optimizer = getattr(self, name), getattr(self, f"{name}_optimizer")
+            module.load_state_dict(_part(tensors, f"{name}."), strict=True)
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in _part(tensors, f"{name}_optimizer.").items():
+                index, _, slot = key.partition(".")
+                state.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.step = step
+
+    def _discriminator_step(self, real: Tensor, random: torch.Generator) -> tuple[float, float]:
+        with torch.no_grad():
+            fake = self._fake_images(random)  # [B, C, H, W]
+        self.discriminator.requires_grad_(True)
+        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)  # [B] each
+        loss = self.objective.discriminator_loss(real_logits, fake_logits)
+        penalty = torch.zeros(())
+        if self.objective.penalizes_gradient:
+            mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
+            penalty = self.config.penalty_weight * gradient_penalty(self.discriminator, real, fake, mix)
+            loss = loss + penalty
+        value = self._minimize(loss, self.discriminator_optimizer, "discriminator")
+        if self.objective.clips_weights:
+            clip_weights(self.discriminator, self.config.clip_value)
+        return value, penalty.item()
+
+    def _generator_step(self, random: torch.Generator) -> float:
+        self.discriminator.requires_grad_(False)
+        loss = self.objective.generator_loss(self.discriminator(self._fake_images(random)))
+        return self._minimize(loss, self.generator_optimizer, "generator")
+
+    def _fake_images(self, random: torch.Generator) -> Tensor:
+        size = self.config.batch_size
+        latents = torch.randn(size, self.config.latent_size, generator=random, device=self.device)
+        uniforms = None
+        if self.neurons.needs_uniforms:
+            uniforms = torch.rand(size, *self.image_shape, generator=random, device=self.device)
+        images: Tensor = self.neurons(self.generator(latents), uniforms)
+        return images
+
+    def _minimize(self, loss: Tensor, optimizer: torch.optim.Optimizer, network: str) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"the {network}'s loss is {value} at step {self.step}, epoch {self.epoch + 1}; try a lower "
+                "--learning-rate, a lower --slope-cap, or --objective wgan-gp. The last checkpoint is kept"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return value
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises ConfigError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used ({reason}); try --device auto") from error
+    return device
+
+
+def _build_optimizer(config: TrainingConfig, module: torch.nn.Module) -> torch.optim.Optimizer:
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(module.parameters(), lr=config.learning_rate)
+    return torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=_ADAM_BETAS, fused=True)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
