@@ -1,1 +1,111 @@
-def register(app): pass
+"""The clients' commands: bgan sample and bgan models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ._types import ImageBatch
+
+Server = Annotated[str, typer.Option(help="The server's address.", envvar="BGAN_SERVER")]
+_DEFAULT_SERVER = "localhost:50051"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the clients' commands."""
+    app.command(rich_help_panel="Sample")(sample)
+    app.command("models", rich_help_panel="Sample")(list_models)
+
+
+def sample(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help=".png: a grid. .npy: uint8 [n, c, h, w]. .npz: packed bits and origin."
+        ),
+    ],
+    count: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
+    seed: Annotated[
+        int | None, typer.Option(help="The stream's seed.", show_default="drawn by the server")
+    ] = None,
+    first_index: Annotated[int, typer.Option(help="The index of the first image in the stream.")] = 0,
+    model: Annotated[str, typer.Option(help="The model's name.", show_default="the server's default")] = "",
+    batch_size: Annotated[
+        int,
+        typer.Option(help="Images per message; never changes the images.", show_default="the server's choice"),
+    ] = 0,
+    server: Server = _DEFAULT_SERVER,
+) -> None:
+    """Sample binary images from a server into a file.
+
+    The same seed and index give the same image, always.
+
+    Examples: bgan sample --count 64 --seed 1 -o digits.png;  bgan sample -n 10000 --seed 1 -o digits.npz
+    """
+    from ._client import SamplingClient
+    from ._files import PNG_IMAGES_AT_MOST, SUFFIXES, write_batches
+
+    if output.suffix not in SUFFIXES:
+        raise typer.BadParameter(f"{output} must end in one of {', '.join(SUFFIXES)}", param_hint="--output")
+    if output.suffix == ".png" and count > PNG_IMAGES_AT_MOST:
+        raise typer.BadParameter(
+            f"{count} are too many for one picture (at most {PNG_IMAGES_AT_MOST}); write .npz or .npy",
+            param_hint="--count",
+        )
+    if not output.absolute().parent.is_dir():
+        raise typer.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
+    with SamplingClient(server) as client:
+        batches = client.sample_binary_images(
+            image_count=count, seed=seed, first_index=first_index, model=model, batch_size=batch_size
+        )
+        last = write_batches(_with_progress(batches, count), output)
+    typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
+
+
+def list_models(server: Server = _DEFAULT_SERVER) -> None:
+    """List the models that a server has.
+
+    Example: bgan models --server localhost:50051
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ._client import SamplingClient
+
+    with SamplingClient(server) as client:
+        models = client.list_models()
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), title=f"models of {server}; * is the default", title_justify="left"
+    )
+    table.add_column("")
+    table.add_column("model", overflow="fold")
+    for heading in ("neuron", "network", "shape", "data", "epoch", "revision"):
+        table.add_column(heading, no_wrap=True)
+    for info in models:
+        table.add_row(
+            "*" if info.is_default else "",
+            info.name,
+            info.neuron,
+            info.network,
+            "x".join(map(str, info.image_shape)),
+            info.dataset,
+            str(info.epoch),
+            info.revision[:8],
+        )
+    Console().print(table)
+
+
+def _with_progress(batches: Iterable[ImageBatch], count: int) -> Iterator[ImageBatch]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("images", total=count)
+        for batch in batches:
+            progress.advance(task, len(batch))
+            yield batch

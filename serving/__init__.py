@@ -1,0 +1,1 @@
+"""The server: streams bit-packed binary images out of exported generators. Needs onnxruntime, never torch."""

@@ -49,7 +49,9 @@ class Checkpoint:
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> Path:
     """Write a checkpoint and remove all but the newest ones. Raises OSError and leaves the old ones then."""
     path = folder / f"step_{progress.step:08d}.safetensors"
-    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    content = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    )
     write_atomically(path, content)
     write_json(path.with_suffix(".json"), {**asdict(progress), "sha256": hashlib.sha256(content).hexdigest()})
     for old in checkpoint_files(folder)[KEPT:]:

@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
@@ -26,6 +26,13 @@ _EXTRAS = {
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
 
 
+@runtime_checkable
+class _UserFacing(Protocol):
+    """An error that is for the user to read; every room has its own tree of them."""
+
+    exit_code: int
+
+
 def main() -> None:
     """Run the command line; what is meant for the user is one line on stderr."""
     try:
@@ -35,11 +42,9 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
     except Exception as error:
-        # Errors with an exit code are for the user; every room has its own tree of them.
-        exit_code = getattr(error, "exit_code", None)
-        if exit_code is None:
-            _fail(f"internal error: {type(error).__name__}: {error}; BGAN_DEBUG=1 shows where", 70, error)
-        _fail(str(error), exit_code, error)
+        if isinstance(error, _UserFacing):
+            _fail(str(error), error.exit_code, error)
+        _fail(f"internal error: {type(error).__name__}: {error}; BGAN_DEBUG=1 shows where", 70, error)
 
 
 def register(app: typer.Typer) -> None:
@@ -55,19 +60,23 @@ def train(
     network: Annotated[str, typer.Option(help="mlp or cnn, for generator and discriminator.")] = "mlp",
     objective: Annotated[str, typer.Option(help="wgan-gp, wgan (weight clipping) or gan.")] = "wgan-gp",
     dataset: Annotated[
-        str, typer.Option(help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits.")
+        str,
+        typer.Option(help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits."),
     ] = "auto",
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where MNIST lies or goes.", envvar="BGAN_DATA_DIR", show_default="data")
+        Path | None,
+        typer.Option(help="Where MNIST lies or goes.", envvar="BGAN_DATA_DIR", show_default="data"),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs to train. More of them extend a run.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of both networks.")] = 1e-4,
     optimizer: Annotated[
-        str | None, typer.Option(help="adam (betas 0.5, 0.9) or rmsprop.", show_default="rmsprop for wgan, else adam")
+        str | None,
+        typer.Option(help="adam (betas 0.5, 0.9) or rmsprop.", show_default="rmsprop for wgan, else adam"),
     ] = None,
     critic_steps: Annotated[
-        int | None, typer.Option(help="Discriminator steps per generator step.", show_default="1 for gan, else 5")
+        int | None,
+        typer.Option(help="Discriminator steps per generator step.", show_default="1 for gan, else 5"),
     ] = None,
     penalty_weight: Annotated[float, typer.Option(help="Weight of the gradient penalty (wgan-gp).")] = 10.0,
     clip_value: Annotated[float, typer.Option(help="Bound on the discriminator's weights (wgan).")] = 0.01,
@@ -75,8 +84,12 @@ def train(
     estimator: Annotated[
         str, typer.Option(help="Straight-through gradient of binary neurons: sigmoid-adjusted or identity.")
     ] = "sigmoid-adjusted",
-    slope_rate: Annotated[float, typer.Option(help="The neurons' slope is multiplied by this after each epoch.")] = 1.1,
-    slope_cap: Annotated[float | None, typer.Option(help="The slope never exceeds this.", show_default="none")] = None,
+    slope_rate: Annotated[
+        float, typer.Option(help="The neurons' slope is multiplied by this after each epoch.")
+    ] = 1.1,
+    slope_cap: Annotated[
+        float | None, typer.Option(help="The slope never exceeds this.", show_default="none")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides weights, data order and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, ...")] = "auto",
     name: Annotated[str | None, typer.Option(help="The run's name.", show_default="from the settings")] = None,
@@ -126,7 +139,7 @@ def train(
         return
     from .loop import train as run_training
 
-    run_training(config, open_run(folder, config), console)
+    run_training(config, open_run(folder, config), console, _warn)
     typer.echo(f"{folder}\nnext: bgan export {folder.name}")
 
 
@@ -151,11 +164,15 @@ def export(
     from .export import export_run
     from .run import find_run
 
-    result = export_run(find_run(run, runs_dir), models, name=name, binarization=binarization)
+    result = export_run(find_run(run, runs_dir), models, name=name, binarization=binarization, warn=_warn)
     typer.echo(
         f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch, "
         f"{result.differing_bits} of {result.bits} bits differ\nnext: bgan serve --models {models}"
     )
+
+
+def _warn(text: str) -> None:
+    typer.secho(f"warning: {text}", fg=typer.colors.YELLOW, err=True)
 
 
 def _build_app() -> typer.Typer:
@@ -174,7 +191,8 @@ def _build_app() -> typer.Typer:
 
 def _options(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=lambda v: _version(v))
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version),
     ] = False,
 ) -> None:
     pass

@@ -113,7 +113,7 @@ def _load_digits(split: str) -> BinaryDataset:
     levels = torch.from_numpy(bunch.images[part]).to(torch.uint8).unsqueeze(1)  # [N, 1, 8, 8] of 0 .. 16
     chunks = [
         F.interpolate(chunk.float(), size=(28, 28), mode="bilinear") > _DIGITS_LEVELS / 2
-        for chunk in levels.split(256)
+        for chunk in torch.split(levels, 256)
     ]
     return BinaryDataset("digits", torch.cat(chunks).to(torch.uint8), torch.from_numpy(bunch.target[part]))
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -28,16 +29,18 @@ from .training import Losses, Trainer, resolve_device
 LOG_EVERY_STEPS = 50
 
 
-def train(config: TrainingConfig, run: Run, console: Console) -> None:
+def train(config: TrainingConfig, run: Run, console: Console, warn: Callable[[str], None]) -> None:
     """Train a run to its last epoch, from its newest checkpoint where it has one.
 
+    `warn` hears of damaged checkpoints that were passed over.
     Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
     where the folder cannot be written; each leaves the newest checkpoint whole.
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     trainer = Trainer(config, dataset, resolve_device(config.device))
-    loop = _Loop(trainer, run, console)
     try:
+        loop = _Loop(trainer, run)
+        loop.resume(console, warn)
         with StopSignals() as signals, ProgressDisplay(trainer, console) as display:
             loop.run_to_end(signals, display)
     except OSError as error:
@@ -52,13 +55,21 @@ def train(config: TrainingConfig, run: Run, console: Console) -> None:
 class _Loop:
     """One process's part of a run."""
 
-    def __init__(self, trainer: Trainer, run: Run, console: Console) -> None:
+    def __init__(self, trainer: Trainer, run: Run) -> None:
         self._trainer = trainer
         self._run = run
-        self._seconds_before = 0.0
-        self._resume(console)
         self._started = time.monotonic()
-        self._first_step = trainer.step
+        self._seconds_before = 0.0
+        self._first_step = 0
+
+    def resume(self, console: Console, warn: Callable[[str], None]) -> None:
+        checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
+        if checkpoint is not None:
+            self._trainer.load_state_dict(checkpoint.tensors, checkpoint.progress.step)
+            self._seconds_before = checkpoint.progress.seconds
+            console.print(f"going on from step {self._trainer.step} of {self._run.folder}", highlight=False)
+        self._first_step = self._trainer.step
+        self._run.forget_metrics_after(self._first_step)
 
     def run_to_end(self, signals: StopSignals, display: ProgressDisplay) -> None:
         trainer = self._trainer
@@ -80,23 +91,10 @@ class _Loop:
                     self._stop(signals.received)
         self._write_report()
 
-    def _resume(self, console: Console) -> None:
-        def warn(text: str) -> None:
-            console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
-
-        checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
-        if checkpoint is None:
-            self._run.forget_metrics_after(0)
-            return
-        self._trainer.load_state_dict(checkpoint.tensors, checkpoint.progress.step)
-        self._seconds_before = checkpoint.progress.seconds
-        self._run.forget_metrics_after(self._trainer.step)
-        console.print(f"going on from step {self._trainer.step} of {self._run.folder}", highlight=False)
-
     def _stop(self, received: signal.Signals) -> None:
         self._save_checkpoint()
         raise Interrupted(
-            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command goes on from there",
+            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command goes on",
             exit_code=128 + received,
         )
 

@@ -19,9 +19,7 @@ class _StraightThrough(torch.autograd.Function):
     """Fires iff sigma(slope x) > threshold; backward, the chosen derivative stands in for the step's."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, threshold: Tensor | float, slope: float, estimator: str
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
         probabilities = torch.sigmoid(slope * logits)
         ctx.save_for_backward(probabilities)
         ctx.slope, ctx.estimator = slope, estimator

@@ -78,7 +78,9 @@ def find_run(name: str | None, runs_dir: Path) -> Run:
     """The run of that name or path, or the one with the newest checkpoint. Raises RunError where there is none."""
     if name is None:
         folders = [path.parent for path in runs_dir.glob(f"*/{CONFIG_FILE}")]
-        newest = max((folder for folder in folders if _checkpoint_times(folder)), key=_checkpoint_times, default=None)
+        newest = max(
+            (folder for folder in folders if _checkpoint_times(folder)), key=_checkpoint_times, default=None
+        )
         if newest is None:
             raise RunError(f"there is no trained run in {runs_dir}; train one with `bgan train`")
         return Run(newest)

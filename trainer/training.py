@@ -119,7 +119,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state but the step, as named tensors."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name in ("generator", "discriminator"):
             module, optimizer = getattr(self, name), getattr(self, f"{name}_optimizer")
             tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}

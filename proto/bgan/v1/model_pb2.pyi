@@ -3,28 +3,28 @@
 isort:skip_file
 """
 
-from collections import abc as abc
-from google.protobuf import descriptor as descriptor
-from google.protobuf import message as message
-from google.protobuf.internal import containers as containers
-from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
-import builtins as builtins
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing as typing
+import typing as _typing
 
 if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _Neuron:
-    ValueType = typing.NewType("ValueType", builtins.int)
+    ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _NeuronEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Neuron.ValueType], builtins.type):
-    DESCRIPTOR: descriptor.EnumDescriptor
+class _NeuronEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Neuron.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     NEURON_UNSPECIFIED: _Neuron.ValueType  # 0
     """Not said; never valid in a manifest."""
     NEURON_DETERMINISTIC: _Neuron.ValueType  # 1
@@ -45,13 +45,14 @@ NEURON_STOCHASTIC: Neuron.ValueType  # 2
 """Stochastic binary neurons: on with probability sigma(slope * x)."""
 NEURON_REAL: Neuron.ValueType  # 3
 """Real-valued sigmoid outputs, binarized only at export."""
+Global___Neuron: _TypeAlias = Neuron  # noqa: Y015
 
 class _Binarization:
-    ValueType = typing.NewType("ValueType", builtins.int)
+    ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _BinarizationEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Binarization.ValueType], builtins.type):
-    DESCRIPTOR: descriptor.EnumDescriptor
+class _BinarizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Binarization.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     BINARIZATION_UNSPECIFIED: _Binarization.ValueType  # 0
     """Not said; never valid in a manifest."""
     BINARIZATION_THRESHOLD: _Binarization.ValueType  # 1
@@ -68,155 +69,162 @@ BINARIZATION_THRESHOLD: Binarization.ValueType  # 1
 """On if and only if the probability is above 0.5. The graph's only input is `latents`."""
 BINARIZATION_BERNOULLI: Binarization.ValueType  # 2
 """On if and only if the pixel's uniform is below its probability. The graph also takes `uniforms`."""
+Global___Binarization: _TypeAlias = Binarization  # noqa: Y015
 
-@typing.final
-class Model(message.Message):
+@_typing.final
+class Model(_message.Message):
     """Model describes one exported generator. It is the manifest that lies, as proto3 JSON,
     in the ONNX file's metadata under `bgan.model`, and all that the service knows of a model.
     """
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class MetricsEntry(message.Message):
-        DESCRIPTOR: descriptor.Descriptor
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.float
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
         def __init__(
             self,
             *,
-            key: builtins.str = ...,
-            value: builtins.float = ...,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    NAME_FIELD_NUMBER: builtins.int
-    NEURON_FIELD_NUMBER: builtins.int
-    BINARIZATION_FIELD_NUMBER: builtins.int
-    NETWORK_FIELD_NUMBER: builtins.int
-    LATENT_SIZE_FIELD_NUMBER: builtins.int
-    IMAGE_SHAPE_FIELD_NUMBER: builtins.int
-    SLOPE_FIELD_NUMBER: builtins.int
-    DATASET_FIELD_NUMBER: builtins.int
-    TRAINING_RUN_FIELD_NUMBER: builtins.int
-    METRICS_FIELD_NUMBER: builtins.int
-    BGAN_VERSION_FIELD_NUMBER: builtins.int
-    name: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    NEURON_FIELD_NUMBER: _builtins.int
+    BINARIZATION_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    LATENT_SIZE_FIELD_NUMBER: _builtins.int
+    IMAGE_SHAPE_FIELD_NUMBER: _builtins.int
+    SLOPE_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    TRAINING_RUN_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    BGAN_VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     """The name that callers ask for: letters, digits, '.', '_' and '-', at most 128 of them."""
-    neuron: Neuron.ValueType
+    neuron: Global___Neuron.ValueType
     """What the generator's output layer was trained with."""
-    binarization: Binarization.ValueType
+    binarization: Global___Binarization.ValueType
     """How the file turns probabilities into bits. Decides whether the graph takes `uniforms`."""
-    network: builtins.str
+    network: _builtins.str
     """The network family: "mlp" or "cnn"."""
-    latent_size: builtins.int
+    latent_size: _builtins.int
     """The number of latent variables an image is made from, at least 1."""
-    slope: builtins.float
+    slope: _builtins.float
     """The slope that is baked into the output layer: probabilities are sigma(slope * logits). At least 0."""
-    dataset: builtins.str
+    dataset: _builtins.str
     """The data set trained on, such as "mnist"."""
-    bgan_version: builtins.str
+    bgan_version: _builtins.str
     """The version of bgan that wrote the file."""
-    @builtins.property
-    def image_shape(self) -> ImageShape:
+    @_builtins.property
+    def image_shape(self) -> Global___ImageShape:
         """The shape of one image."""
 
-    @builtins.property
-    def training_run(self) -> TrainingRun:
+    @_builtins.property
+    def training_run(self) -> Global___TrainingRun:
         """Where the weights come from."""
 
-    @builtins.property
-    def metrics(self) -> containers.ScalarMap[builtins.str, builtins.float]:
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Figures measured at export, by name, such as "on_fraction". May be empty."""
 
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
-        neuron: Neuron.ValueType = ...,
-        binarization: Binarization.ValueType = ...,
-        network: builtins.str = ...,
-        latent_size: builtins.int = ...,
-        image_shape: ImageShape | None = ...,
-        slope: builtins.float = ...,
-        dataset: builtins.str = ...,
-        training_run: TrainingRun | None = ...,
-        metrics: abc.Mapping[builtins.str, builtins.float] | None = ...,
-        bgan_version: builtins.str = ...,
+        name: _builtins.str = ...,
+        neuron: Global___Neuron.ValueType = ...,
+        binarization: Global___Binarization.ValueType = ...,
+        network: _builtins.str = ...,
+        latent_size: _builtins.int = ...,
+        image_shape: Global___ImageShape | None = ...,
+        slope: _builtins.float = ...,
+        dataset: _builtins.str = ...,
+        training_run: Global___TrainingRun | None = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        bgan_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class ImageShape(message.Message):
+Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ImageShape(_message.Message):
     """ImageShape is the shape of one image, in the order in which its pixels are laid out. All at least 1."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CHANNELS_FIELD_NUMBER: builtins.int
-    HEIGHT_FIELD_NUMBER: builtins.int
-    WIDTH_FIELD_NUMBER: builtins.int
-    channels: builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    channels: _builtins.int
     """Channels, the slowest axis."""
-    height: builtins.int
+    height: _builtins.int
     """Rows."""
-    width: builtins.int
+    width: _builtins.int
     """Columns, the fastest axis."""
     def __init__(
         self,
         *,
-        channels: builtins.int = ...,
-        height: builtins.int = ...,
-        width: builtins.int = ...,
+        channels: _builtins.int = ...,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["channels", b"channels", "height", b"height", "width", b"width"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "height", b"height", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class TrainingRun(message.Message):
+Global___ImageShape: _TypeAlias = ImageShape  # noqa: Y015
+
+@_typing.final
+class TrainingRun(_message.Message):
     """TrainingRun says which run, and which of its steps, a generator was exported from."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    STEP_FIELD_NUMBER: builtins.int
-    EPOCH_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
-    OBJECTIVE_FIELD_NUMBER: builtins.int
-    name: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     """The name of the run's folder."""
-    step: builtins.int
+    step: _builtins.int
     """Generator iterations done when the weights were saved."""
-    epoch: builtins.int
+    epoch: _builtins.int
     """Epochs completed when the weights were saved."""
-    seed: builtins.int
+    seed: _builtins.int
     """The run's seed."""
-    objective: builtins.str
+    objective: _builtins.str
     """The objective: "wgan-gp", "wgan" or "gan"."""
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
-        step: builtins.int = ...,
-        epoch: builtins.int = ...,
-        seed: builtins.int = ...,
-        objective: builtins.str = ...,
+        name: _builtins.str = ...,
+        step: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        objective: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["epoch", b"epoch", "name", b"name", "objective", b"objective", "seed", b"seed", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "objective", b"objective", "seed", b"seed", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingRun: _TypeAlias = TrainingRun  # noqa: Y015

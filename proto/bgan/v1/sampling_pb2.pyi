@@ -3,29 +3,29 @@
 isort:skip_file
 """
 
-from bgan.v1 import model_pb2 as model_pb2
-from collections import abc as abc
-from google.protobuf import descriptor as descriptor
-from google.protobuf import message as message
-from google.protobuf.internal import containers as containers
-from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
-import builtins as builtins
+from bgan.v1 import model_pb2 as _model_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing as typing
+import typing as _typing
 
 if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _Execution:
-    ValueType = typing.NewType("ValueType", builtins.int)
+    ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ExecutionEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Execution.ValueType], builtins.type):
-    DESCRIPTOR: descriptor.EnumDescriptor
+class _ExecutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execution.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     EXECUTION_UNSPECIFIED: _Execution.ValueType  # 0
     """Not said."""
     EXECUTION_ANY_BATCH: _Execution.ValueType  # 1
@@ -42,259 +42,276 @@ EXECUTION_ANY_BATCH: Execution.ValueType  # 1
 """Rows were found, bit for bit, not to depend on the batch: any batch shape is run as it is."""
 EXECUTION_FIXED_TILES: Execution.ValueType  # 2
 """Rows were found to depend on the batch: every image is run at its own place in a fixed tile."""
+Global___Execution: _TypeAlias = Execution  # noqa: Y015
 
-@typing.final
-class SampleBinaryImagesRequest(message.Message):
+@_typing.final
+class SampleBinaryImagesRequest(_message.Message):
     """SampleBinaryImagesRequest carries all that shapes the answer."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    IMAGE_COUNT_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
-    FIRST_INDEX_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    INCLUDE_PROBABILITIES_FIELD_NUMBER: builtins.int
-    model: builtins.str
+    MODEL_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    INCLUDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
     """The model's name. Empty: the server's default model."""
-    image_count: builtins.int
+    image_count: _builtins.int
     """How many images to send, from 1 to Limits.max_image_count."""
-    seed: builtins.int
+    seed: _builtins.int
     """The seed of the stream, from 0 to 2^63 - 1. Absent: the server draws one and says it in each response."""
-    first_index: builtins.int
+    first_index: _builtins.int
     """The index of the first image, at least 0. first_index + image_count must not exceed 2^63 - 1."""
-    batch_size: builtins.int
+    batch_size: _builtins.int
     """Images in each response (the last one may hold fewer), from 1 to Limits.max_batch_size.
     0: the server's choice. It never changes the images.
     """
-    include_probabilities: builtins.bool
+    include_probabilities: _builtins.bool
     """Whether responses also carry the preactivated outputs."""
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
-        image_count: builtins.int = ...,
-        seed: builtins.int | None = ...,
-        first_index: builtins.int = ...,
-        batch_size: builtins.int = ...,
-        include_probabilities: builtins.bool = ...,
+        model: _builtins.str = ...,
+        image_count: _builtins.int = ...,
+        seed: _builtins.int | None = ...,
+        first_index: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        include_probabilities: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "first_index", b"first_index", "image_count", b"image_count", "include_probabilities", b"include_probabilities", "model", b"model", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "first_index", b"first_index", "image_count", b"image_count", "include_probabilities", b"include_probabilities", "model", b"model", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__seed: _TypeAlias = typing.Literal["seed"]  # noqa: Y015
-    _WhichOneofArgType__seed: _TypeAlias = typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
-@typing.final
-class SampleBinaryImagesResponse(message.Message):
+Global___SampleBinaryImagesRequest: _TypeAlias = SampleBinaryImagesRequest  # noqa: Y015
+
+@_typing.final
+class SampleBinaryImagesResponse(_message.Message):
     """SampleBinaryImagesResponse is one batch of consecutive images. Each one stands alone."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    REVISION_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
-    FIRST_INDEX_FIELD_NUMBER: builtins.int
-    IMAGE_COUNT_FIELD_NUMBER: builtins.int
-    IMAGE_SHAPE_FIELD_NUMBER: builtins.int
-    PACKED_IMAGES_FIELD_NUMBER: builtins.int
-    PROBABILITIES_FIELD_NUMBER: builtins.int
-    model: builtins.str
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    IMAGE_SHAPE_FIELD_NUMBER: _builtins.int
+    PACKED_IMAGES_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
     """The name of the model that made the images."""
-    revision: builtins.str
+    revision: _builtins.str
     """The revision of that model: a digest of the model file, the noise layout, the onnxruntime
     version and the class of CPU. Streams of different revisions must not be spliced.
     """
-    seed: builtins.int
+    seed: _builtins.int
     """The seed in force."""
-    first_index: builtins.int
+    first_index: _builtins.int
     """The index of this batch's first image."""
-    image_count: builtins.int
+    image_count: _builtins.int
     """Images in this batch, at least 1."""
-    packed_images: builtins.bytes
+    packed_images: _builtins.bytes
     """The images, one after the other. One bit a pixel, 1 = on, row-major (channel, row, column),
     most significant bit first, each image padded with zero bits to a whole byte: numpy's
     packbits(images.reshape(image_count, -1), axis=1). A 28x28 image takes 98 bytes.
     """
-    probabilities: builtins.bytes
+    probabilities: _builtins.bytes
     """The preactivated outputs sigma(slope * x) in [0, 1] of the same pixels in the same order, as
     little-endian float32, unpadded. Empty unless they were asked for.
     """
-    @builtins.property
-    def image_shape(self) -> model_pb2.ImageShape:
+    @_builtins.property
+    def image_shape(self) -> _model_pb2.ImageShape:
         """The shape of each image."""
 
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
-        revision: builtins.str = ...,
-        seed: builtins.int = ...,
-        first_index: builtins.int = ...,
-        image_count: builtins.int = ...,
-        image_shape: model_pb2.ImageShape | None = ...,
-        packed_images: builtins.bytes = ...,
-        probabilities: builtins.bytes = ...,
+        model: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        seed: _builtins.int = ...,
+        first_index: _builtins.int = ...,
+        image_count: _builtins.int = ...,
+        image_shape: _model_pb2.ImageShape | None = ...,
+        packed_images: _builtins.bytes = ...,
+        probabilities: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["image_shape", b"image_shape"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["first_index", b"first_index", "image_count", b"image_count", "image_shape", b"image_shape", "model", b"model", "packed_images", b"packed_images", "probabilities", b"probabilities", "revision", b"revision", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "image_count", b"image_count", "image_shape", b"image_shape", "model", b"model", "packed_images", b"packed_images", "probabilities", b"probabilities", "revision", b"revision", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class ListModelsRequest(message.Message):
+Global___SampleBinaryImagesResponse: _TypeAlias = SampleBinaryImagesResponse  # noqa: Y015
+
+@_typing.final
+class ListModelsRequest(_message.Message):
     """ListModelsRequest asks for all models."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class ListModelsResponse(message.Message):
+Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
+
+@_typing.final
+class ListModelsResponse(_message.Message):
     """ListModelsResponse lists the models that are served."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODELS_FIELD_NUMBER: builtins.int
-    LIMITS_FIELD_NUMBER: builtins.int
-    @builtins.property
-    def models(self) -> containers.RepeatedCompositeFieldContainer[ServedModel]:
+    MODELS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
         """The models, sorted by name."""
 
-    @builtins.property
-    def limits(self) -> Limits:
+    @_builtins.property
+    def limits(self) -> Global___Limits:
         """The limits that hold for every model."""
 
     def __init__(
         self,
         *,
-        models: abc.Iterable[ServedModel] | None = ...,
-        limits: Limits | None = ...,
+        models: _abc.Iterable[Global___ServedModel] | None = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "models", b"models"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "models", b"models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class GetModelRequest(message.Message):
+Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class GetModelRequest(_message.Message):
     """GetModelRequest asks for one model."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    name: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     """The model's name. Empty: the server's default model."""
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class GetModelResponse(message.Message):
+Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
+
+@_typing.final
+class GetModelResponse(_message.Message):
     """GetModelResponse is one model and the limits in force."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    LIMITS_FIELD_NUMBER: builtins.int
-    @builtins.property
-    def model(self) -> ServedModel:
+    MODEL_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ServedModel:
         """The model."""
 
-    @builtins.property
-    def limits(self) -> Limits:
+    @_builtins.property
+    def limits(self) -> Global___Limits:
         """The limits that hold for it."""
 
     def __init__(
         self,
         *,
-        model: ServedModel | None = ...,
-        limits: Limits | None = ...,
+        model: Global___ServedModel | None = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class ServedModel(message.Message):
+Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
+
+@_typing.final
+class ServedModel(_message.Message):
     """ServedModel is a model as this server runs it."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    REVISION_FIELD_NUMBER: builtins.int
-    IS_DEFAULT_FIELD_NUMBER: builtins.int
-    EXECUTION_FIELD_NUMBER: builtins.int
-    revision: builtins.str
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
     """The revision that responses carry."""
-    is_default: builtins.bool
+    is_default: _builtins.bool
     """Whether an empty model name means this one."""
-    execution: Execution.ValueType
+    execution: Global___Execution.ValueType
     """How batches are run on this machine."""
-    @builtins.property
-    def model(self) -> model_pb2.Model:
+    @_builtins.property
+    def model(self) -> _model_pb2.Model:
         """The manifest out of the model file."""
 
     def __init__(
         self,
         *,
-        model: model_pb2.Model | None = ...,
-        revision: builtins.str = ...,
-        is_default: builtins.bool = ...,
-        execution: Execution.ValueType = ...,
+        model: _model_pb2.Model | None = ...,
+        revision: _builtins.str = ...,
+        is_default: _builtins.bool = ...,
+        execution: Global___Execution.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["model", b"model"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["execution", b"execution", "is_default", b"is_default", "model", b"model", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "is_default", b"is_default", "model", b"model", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-@typing.final
-class Limits(message.Message):
+Global___ServedModel: _TypeAlias = ServedModel  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
     """Limits are the bounds that requests are held to."""
 
-    DESCRIPTOR: descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MAX_IMAGE_COUNT_FIELD_NUMBER: builtins.int
-    MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
-    MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
-    max_image_count: builtins.int
+    MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    max_image_count: _builtins.int
     """The most images one request may ask for."""
-    max_batch_size: builtins.int
+    max_batch_size: _builtins.int
     """The most images one response may be asked to carry. Large images, or probabilities, may lower
     it for a request, so that a response stays within max_message_bytes.
     """
-    max_message_bytes: builtins.int
+    max_message_bytes: _builtins.int
     """The most bytes one response may take."""
     def __init__(
         self,
         *,
-        max_image_count: builtins.int = ...,
-        max_batch_size: builtins.int = ...,
-        max_message_bytes: builtins.int = ...,
+        max_image_count: _builtins.int = ...,
+        max_batch_size: _builtins.int = ...,
+        max_message_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["max_batch_size", b"max_batch_size", "max_image_count", b"max_image_count", "max_message_bytes", b"max_message_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_size", b"max_batch_size", "max_image_count", b"max_image_count", "max_message_bytes", b"max_message_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015

@@ -1,0 +1,88 @@
+# bgan: `make help` lists what can be made.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BGAN := $(BIN)/bgan
+READY := $(VENV)/.ready
+BUF := .tools/node_modules/.bin/buf
+BUF_VERSION := 1.75.0
+MODELS ?= models
+PORT ?= 50051
+STUBS := proto
+
+export BGAN_DATA_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test bench check lint types format proto proto-check proto-lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything in it, at the versions that were tested
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bgan needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
+	@touch $@
+
+demo: $(READY) ## Train a small generator on the bundled digits, export it, serve it, sample it into demo/digits.png
+	$(BGAN) train --dataset digits --epochs 60 --slope-cap 4 --name digits --runs-dir demo/runs
+	$(BGAN) export digits --runs-dir demo/runs --models demo/models
+	@$(BGAN) serve --models demo/models --port 0 2> demo/server.log & server=$$!; \
+	trap 'kill $$server; wait $$server 2> /dev/null' EXIT; \
+	until port=$$(sed -n 's/.*serving on .*:\([0-9]*\)$$/\1/p' demo/server.log) && [ -n "$$port" ]; do \
+		kill -0 $$server 2> /dev/null || { cat demo/server.log >&2; exit 1; }; sleep 0.1; \
+	done; \
+	echo "$(BGAN) serve --models demo/models --port $$port"; \
+	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
+	echo "The picture is $(CURDIR)/demo/digits.png"
+
+serve: $(READY) ## Serve the exported models: MODELS=models PORT=50051
+	$(BGAN) serve --models $(MODELS) --port $(PORT)
+
+test: $(READY) ## Run the tests
+	$(BIN)/pytest
+
+bench: $(READY) ## Measure training, start-up, streaming and memory; a table and a JSON line
+	$(BIN)/python -m tests.benchmarks
+
+check: lint types proto-check proto-lint ## Run the static checks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy trainer serving clients
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## Generate the stubs under proto/ anew
+	$(BIN)/python -m grpc_tools.protoc --proto_path proto \
+		--plugin protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--python_out=$(STUBS) --mypy_out=quiet:$(STUBS) proto/bgan/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc --proto_path proto \
+		--plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) proto/bgan/v1/sampling.proto
+
+proto-check: $(READY) ## Check that the committed stubs are what the protos give
+	@stubs=$$(mktemp -d) && trap 'rm -rf $$stubs' EXIT && $(MAKE) --silent proto STUBS=$$stubs && \
+	for stub in $$(cd $$stubs && ls bgan/v1); do \
+		diff -u proto/bgan/v1/$$stub $$stubs/bgan/v1/$$stub || \
+		{ echo "the stubs are out of date; run make proto" >&2; exit 1; }; \
+	done
+
+proto-lint: $(BUF)
+	$(BUF) lint proto
+
+$(BUF):
+	@command -v npm > /dev/null || { echo "buf comes as an npm package; install Node.js and npm" >&2; exit 1; }
+	npm install --silent --no-save --prefix .tools @bufbuild/buf@$(BUF_VERSION)
+
+clean: ## Remove what was made, but for runs/, models/ and data/
+	rm -rf $(VENV) .tools build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo

@@ -1,0 +1,105 @@
+"""What a call can fail with.
+
+SamplingError
+├── InvalidRequestError       INVALID_ARGUMENT: fields are out of range; see `violations`
+├── ModelNotFoundError        NOT_FOUND: no model of that name
+├── ServerUnavailableError    UNAVAILABLE: not there, loading, or stopping; try again
+├── ServerOverloadedError     RESOURCE_EXHAUSTED: see `retry_after_seconds`
+└── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
+
+Anything else is a plain SamplingError. The gRPC error is its `__cause__`.
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+_STATUS_KEY = "grpc-status-details-bin"
+
+
+class SamplingError(Exception):
+    """A call failed; the message says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, code: grpc.StatusCode, next_index: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        """The canonical status code."""
+        self.next_index = next_index
+        """For streams: the index of the first image that did not arrive, to go on from."""
+
+
+class InvalidRequestError(SamplingError):
+    """Fields of the request are out of range."""
+
+    violations: dict[str, str]
+    """What is wrong, by field."""
+
+
+class ModelNotFoundError(SamplingError):
+    """The server has no model of that name."""
+
+
+class ServerUnavailableError(SamplingError):
+    """The server is not there, still loading, or stopping."""
+
+
+class ServerOverloadedError(SamplingError):
+    """The server takes no more streams."""
+
+    retry_after_seconds: float | None
+    """When the server suggests to try again."""
+
+
+class DeadlineExceededError(SamplingError):
+    """The timeout passed before the answer was complete."""
+
+
+_ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ServerOverloadedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+}
+
+
+def from_rpc_error(error: grpc.RpcError, *, target: str, next_index: int | None = None) -> SamplingError:
+    """The typed error of a failed call to `target`."""
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    code = error.code()
+    text = error.details() or code.name
+    kind = _ERRORS.get(code, SamplingError)
+    sampling_error = kind(f"{target}: {text}", code=code, next_index=next_index)
+    status = _status(error)
+    if isinstance(sampling_error, InvalidRequestError):
+        sampling_error.violations = _violations(status)
+    if isinstance(sampling_error, ServerOverloadedError):
+        sampling_error.retry_after_seconds = _retry_after(status)
+    return sampling_error
+
+
+def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:
+    for key, value in error.trailing_metadata() or ():
+        if key == _STATUS_KEY and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status()
+
+
+def _violations(status: status_pb2.Status) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for packed in status.details:
+        details = error_details_pb2.BadRequest()
+        if packed.Unpack(details):
+            found |= {violation.field: violation.description for violation in details.field_violations}
+    return found
+
+
+def _retry_after(status: status_pb2.Status) -> float | None:
+    for packed in status.details:
+        details = error_details_pb2.RetryInfo()
+        if packed.Unpack(details):
+            return float(details.retry_delay.ToNanoseconds() / 1e9)
+    return None

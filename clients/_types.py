@@ -1,0 +1,91 @@
+"""What the clients return."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatch:
+    """Consecutive images of one stream."""
+
+    model: str
+    """The name of the model that made them."""
+    revision: str
+    """The revision of that model; images of different revisions do not belong to one stream."""
+    seed: int
+    """The seed of the stream."""
+    first_index: int
+    """The index of the first image."""
+    image_shape: tuple[int, int, int]
+    """(channels, height, width) of each image."""
+    packed_images: npt.NDArray[np.uint8]
+    """uint8 [n, ceil(channels * height * width / 8)]: one bit a pixel, most significant bit first."""
+    probabilities: npt.NDArray[np.float32] | None
+    """float32 [n, channels, height, width] in [0, 1], or None if they were not asked for."""
+
+    @cached_property
+    def images(self) -> npt.NDArray[np.uint8]:
+        """The images as uint8 [n, channels, height, width] of 0 and 1."""
+        pixels = np.unpackbits(self.packed_images, axis=1, count=math.prod(self.image_shape))
+        return pixels.reshape(-1, *self.image_shape)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.packed_images)
+
+    @property
+    def next_index(self) -> int:
+        """The index of the image that follows this batch."""
+        return self.first_index + len(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """A model that a server has."""
+
+    name: str
+    """What to ask for."""
+    revision: str
+    """The digest of all that decides its streams."""
+    is_default: bool
+    """Whether calls that name no model get this one."""
+    neuron: str
+    """What it was trained with: "deterministic", "stochastic" or "real"."""
+    binarization: str
+    """How it sets bits: "threshold" or "bernoulli"."""
+    network: str
+    """"mlp" or "cnn"."""
+    image_shape: tuple[int, int, int]
+    """(channels, height, width) of an image."""
+    latent_size: int
+    """Latent variables per image."""
+    slope: float
+    """The slope of its neurons."""
+    dataset: str
+    """What it was trained on."""
+    run: str
+    """The run it was exported from."""
+    step: int
+    """Generator iterations of that run."""
+    epoch: int
+    """Epochs of that run."""
+    metrics: dict[str, float]
+    """Figures measured at export."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The bounds that a server holds requests to."""
+
+    max_image_count: int
+    """The most images a request may ask for."""
+    max_batch_size: int
+    """The most images a batch may hold."""
+    max_message_bytes: int
+    """The most bytes a response may take."""

@@ -1,0 +1,68 @@
+"""Errors of the server. Those for callers know nothing of gRPC; `interceptors` gives each its status code.
+
+ServingError              for whoever starts the server: one line, nonzero exit
+├── ModelFileError        a model file cannot be served
+└── StartError            a setting, a folder or a port keeps the server from starting
+
+CallError                 for callers
+├── InvalidRequestError   fields of the request are out of range
+├── ModelNotFoundError    no model of that name
+├── NotReadyError         models are still loading, or the server is stopping
+├── OverloadedError       too many streams at once
+└── StreamCutError        the server stops; the stream ended at an image boundary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ServingError(Exception):
+    """A message for whoever starts the server; the command line exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ModelFileError(ServingError):
+    """A model file cannot be served; the message says which and why."""
+
+
+class StartError(ServingError):
+    """A setting, a folder or a port keeps the server from starting."""
+
+
+class CallError(Exception):
+    """A call cannot be answered; the message tells the caller what to do."""
+
+
+class InvalidRequestError(CallError):
+    """Fields of the request are out of range."""
+
+    def __init__(self, violations: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{field}: {text}" for field, text in violations.items()))
+        self.violations = dict(violations)
+        """What is wrong, by field."""
+
+
+class ModelNotFoundError(CallError):
+    """No model of that name."""
+
+
+class NotReadyError(CallError):
+    """Models are still loading, or the server is stopping."""
+
+
+class OverloadedError(CallError):
+    """Too many streams at once."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class StreamCutError(CallError):
+    """The server stops; the stream ended at an image boundary."""
+
+    def __init__(self, next_index: int) -> None:
+        super().__init__(f"the server is stopping; go on from first_index {next_index}")
+        self.next_index = next_index

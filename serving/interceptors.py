@@ -1,0 +1,110 @@
+"""Gives every error its status code, in one place for unary and streaming calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from .errors import (
+    CallError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotReadyError,
+    OverloadedError,
+    StreamCutError,
+)
+
+NEXT_INDEX_KEY = "bgan-next-index"
+_DETAILS_KEY = "grpc-status-details-bin"
+_INTERNAL_TEXT = "internal error; the server's log says more"
+_CODES: dict[type[CallError], grpc.StatusCode] = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StreamCutError: grpc.StatusCode.UNAVAILABLE,
+}
+_log = logging.getLogger(__name__)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends a failed call of `service` with the canonical code and details of its error."""
+
+    def __init__(self, service: str) -> None:
+        self._prefix = f"/{service}/"
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handlers of the service; health and reflection stay as they are."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler  # type: ignore[no-any-return]
+        serializers = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream), **serializers)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), **serializers)
+
+
+def _unary(method: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+    async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await method(request, context)
+        except Exception as error:
+            await _abort(context, error)
+
+    return wrapped
+
+
+def _streaming(method: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
+    async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in method(request, context):
+                yield response
+        except Exception as error:
+            await _abort(context, error)
+
+    return wrapped
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    code = _CODES.get(type(error))  # type: ignore[arg-type]
+    if code is None:
+        _log.error("a call failed", exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT)
+    status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
+    metadata: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
+    if isinstance(error, StreamCutError):
+        metadata.append((NEXT_INDEX_KEY, str(error.next_index)))
+    await context.abort(code, str(error), tuple(metadata))
+
+
+def _details(error: Exception) -> list[any_pb2.Any]:
+    details: Message
+    if isinstance(error, InvalidRequestError):
+        details = error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
+                for field, text in error.violations.items()
+            ]
+        )
+    elif isinstance(error, OverloadedError):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
+        details = error_details_pb2.RetryInfo(retry_delay=delay)
+    else:
+        return []
+    packed = any_pb2.Any()
+    packed.Pack(details)
+    return [packed]

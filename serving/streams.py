@@ -1,0 +1,90 @@
+"""Streams of images: a checked request, cut into batches."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bgan.v1 import sampling_pb2
+
+from .config import ServerSettings
+from .engine import Engine
+from .errors import InvalidRequestError
+
+INDEX_END = 2**63 - 1
+_MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """All that decides a stream, taken from a request that was found valid."""
+
+    engine: Engine
+    seed: int
+    first_index: int
+    image_count: int
+    batch_size: int
+    with_probabilities: bool
+
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """(first index, image count) of each batch, in order."""
+        end = self.first_index + self.image_count
+        for first_index in range(self.first_index, end, self.batch_size):
+            yield first_index, min(self.batch_size, end - first_index)
+
+    def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
+        """Compute one batch; takes the time of an inference."""
+        engine = self.engine
+        batch = engine.sample(self.seed, first_index, count, with_probabilities=self.with_probabilities)
+        return sampling_pb2.SampleBinaryImagesResponse(
+            model=engine.manifest.name,
+            revision=engine.revision,
+            seed=self.seed,
+            first_index=first_index,
+            image_count=count,
+            image_shape=engine.manifest.image_shape,
+            packed_images=batch.packed_images,
+            probabilities=batch.probabilities,
+        )
+
+
+def plan_stream(
+    request: sampling_pb2.SampleBinaryImagesRequest, engine: Engine, settings: ServerSettings
+) -> StreamPlan:
+    """Check a request against the limits. Raises InvalidRequestError with every field that is out of range."""
+    most = _largest_batch(request, engine, settings)
+    violations = {}
+    if not 1 <= request.image_count <= settings.max_image_count:
+        violations["image_count"] = f"is {request.image_count}; ask for 1 to {settings.max_image_count} images"
+    if request.HasField("seed") and request.seed < 0:
+        violations["seed"] = f"is {request.seed}; use 0 to 2^63 - 1, or none to have one drawn"
+    if request.first_index < 0:
+        violations["first_index"] = f"is {request.first_index}; it must be at least 0"
+    elif request.first_index + max(request.image_count, 0) > INDEX_END:
+        violations["first_index"] = "first_index + image_count exceeds 2^63 - 1; start earlier or ask for fewer"
+    if not 0 <= request.batch_size <= most:
+        violations["batch_size"] = f"is {request.batch_size}; use 1 to {most}, or 0 for the server's choice"
+    if violations:
+        raise InvalidRequestError(violations)
+    return StreamPlan(
+        engine=engine,
+        seed=request.seed if request.HasField("seed") else secrets.randbits(63),
+        first_index=request.first_index,
+        image_count=request.image_count,
+        batch_size=request.batch_size or min(engine.preferred_batch_size, most),
+        with_probabilities=request.include_probabilities,
+    )
+
+
+def _largest_batch(
+    request: sampling_pb2.SampleBinaryImagesRequest, engine: Engine, settings: ServerSettings
+) -> int:
+    """The most images that fit into one response."""
+    image_bytes = engine.packed_bytes + (engine.probability_bytes if request.include_probabilities else 0)
+    fitting = (settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES) // image_bytes
+    if fitting < 1:
+        raise InvalidRequestError(
+            {"include_probabilities": f"one image takes {image_bytes} bytes, more than a message may have"}
+        )
+    return min(settings.max_batch_size, fitting)
