@@ -1,0 +1,31 @@
+"""Fixtures that every folder of tests shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_SHARED = ROOT.parent / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        folder = Path(item.fspath).relative_to(ROOT / "tests").parts[0]
+        if folder in ("unit", "integration", "e2e"):
+            item.add_marker(getattr(pytest.mark, folder))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("BGAN_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir():
+    """A data directory that has MNIST."""
+    for folder in (os.environ.get("BGAN_DATA_DIR"), _SHARED / "mnist", ROOT / "data"):
+        if folder and (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+            return Path(folder)
+    pytest.skip("MNIST is not here; name a folder that has MNIST/raw with BGAN_DATA_DIR")

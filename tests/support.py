@@ -1,0 +1,121 @@
+"""Small generators, model files and server processes for the tests. Everything is real."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+BGAN = Path(sys.executable).with_name("bgan")
+_START_SECONDS = 60
+
+
+def bgan(*arguments, cwd=None, env=None, **options):
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [str(BGAN), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        **options,
+    )
+
+
+def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, **settings):
+    """A run of a few iterations on random images, with one checkpoint."""
+    import torch
+
+    from bgan.trainer.checkpoint import Progress, save_checkpoint
+    from bgan.trainer.config import TrainingConfig
+    from bgan.trainer.data import BinaryDataset
+    from bgan.trainer.networks import ImageShape
+    from bgan.trainer.run import open_run
+    from bgan.trainer.training import Trainer
+
+    config = TrainingConfig(**{"dataset": "digits", "batch_size": 8, "critic_steps": 1, **settings})
+    if images is None:
+        generator = torch.Generator().manual_seed(5)
+        images = (torch.rand(40, *shape, generator=generator) < 0.3).to(torch.uint8)
+    dataset = BinaryDataset("random", images, torch.zeros(len(images), dtype=torch.int64))
+    run = open_run(folder, config)
+    trainer = Trainer(config, dataset, torch.device("cpu"))
+    for _ in range(steps):
+        trainer.train_step()
+    progress = Progress(
+        step=trainer.step,
+        epoch=trainer.epoch,
+        slope=trainer.weights_slope,
+        image_shape=ImageShape(*shape),
+        seconds=1.0,
+    )
+    save_checkpoint(run.checkpoints, trainer.state_dict(), progress)
+    return run
+
+
+def make_model(folder, name, **settings):
+    """An exported model file of a small run, `folder/name.onnx`."""
+    from bgan.trainer.export import export_run
+
+    with tempfile.TemporaryDirectory() as runs:
+        return export_run(make_run(Path(runs) / name, **settings), folder).path
+
+
+class ServerProcess:
+    """A `bgan serve` of its own, on a free port."""
+
+    def __init__(self, models, *options, env=None):
+        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - as long as the server
+        self.process = subprocess.Popen(
+            [str(BGAN), "serve", "--models", str(models), "--port", "0", *map(str, options)],
+            stderr=self.log,
+            env={**os.environ, **(env or {})},
+        )
+        self.port = self._wait_for_port()
+        self.target = f"localhost:{self.port}"
+
+    def _wait_for_port(self):
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end:
+            found = re.search(r"serving on .*:(\d+)", self.output())
+            if found:
+                return int(found[1])
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.output()}")
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.output()}")
+
+    def output(self):
+        return Path(self.log.name).read_text()
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def resident_mib(self):
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("no VmRSS")
+
+
+@contextmanager
+def server(models, *options, **arguments):
+    process = ServerProcess(models, *options, **arguments)
+    try:
+        yield process
+    finally:
+        process.stop(signal.SIGKILL)
+        process.log.close()
+
+
+def read_metrics(run_folder):
+    return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,83 @@
+import pytest
+
+from bgan.trainer.config import TrainingConfig, differences
+from bgan.trainer.errors import ConfigError
+from bgan.trainer.run import default_name
+
+
+@pytest.mark.parametrize(
+    ("objective", "critic_steps", "optimizer"),
+    [("wgan-gp", 5, "adam"), ("wgan", 5, "rmsprop"), ("gan", 1, "adam")],
+)
+def test_what_follows_from_the_objective(objective, critic_steps, optimizer):
+    config = TrainingConfig(objective=objective)
+    assert (config.critic_steps, config.optimizer) == (critic_steps, optimizer)
+
+
+def test_the_papers_settings_are_the_defaults():
+    config = TrainingConfig()
+    assert config.to_dict() == {
+        "neuron": "dbn",
+        "network": "mlp",
+        "objective": "wgan-gp",
+        "estimator": "sigmoid-adjusted",
+        "dataset": "auto",
+        "data_dir": None,
+        "latent_size": 128,
+        "epochs": 20,
+        "batch_size": 64,
+        "learning_rate": 1e-4,
+        "optimizer": "adam",
+        "critic_steps": 5,
+        "penalty_weight": 10.0,
+        "clip_value": 0.01,
+        "slope_rate": 1.1,
+        "slope_cap": None,
+        "seed": 0,
+        "device": "auto",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("neuron", "xbn", "choose one of dbn, sbn, real"),
+        ("network", "rnn", "choose one of mlp, cnn"),
+        ("objective", "lsgan", "choose one of wgan-gp, wgan, gan"),
+        ("dataset", "cifar", "choose one of auto, mnist, digits"),
+        ("estimator", "x", "choose one of sigmoid-adjusted, identity"),
+        ("optimizer", "sgd", "choose one of adam, rmsprop"),
+        ("epochs", 0, "epochs is 0; it must be at least 1"),
+        ("batch_size", 1, "batch-size must be at least 2"),
+        ("learning_rate", -1e-4, "learning-rate is -0.0001; it must be above 0"),
+        ("learning_rate", float("nan"), "learning-rate is nan"),
+        ("slope_rate", 0, "slope-rate is 0; it must be above 0"),
+        ("slope_cap", 0.5, "slope-cap is 0.5; it must be at least 1"),
+        ("penalty_weight", -1, "penalty-weight is -1"),
+        ("critic_steps", 0, "critic-steps is 0"),
+        ("latent_size", -3, "latent-size is -3"),
+        ("seed", -1, "seed is -1"),
+        ("seed", 2**63, "seed is 9223372036854775808"),
+    ],
+)
+def test_wrong_settings_are_named_with_the_remedy(setting, value, says):
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig(**{setting: value})
+    assert says in str(caught.value)
+
+
+def test_settings_survive_json():
+    config = TrainingConfig(neuron="sbn", slope_cap=3.0)
+    assert TrainingConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ConfigError, match="unknown settings colour"):
+        TrainingConfig.from_dict({**config.to_dict(), "colour": 1})
+
+
+def test_differences_leave_out_what_computes_the_same():
+    old = TrainingConfig(epochs=5, device="cpu")
+    assert differences(old, TrainingConfig(epochs=9, device="auto", data_dir="elsewhere")) == {}
+    assert differences(old, TrainingConfig(seed=3)) == {"seed": (0, 3)}
+
+
+def test_runs_are_named_by_what_people_tell_them_apart_by():
+    assert default_name(TrainingConfig(dataset="mnist", neuron="sbn", seed=4)) == "mnist-mlp-sbn-wgan-gp-seed4"

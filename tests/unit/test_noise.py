@@ -1,0 +1,101 @@
+"""Noise layout 1, against golden vectors and against a second implementation in plain Python."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtri
+
+from bgan.serving.noise import QUANTILES_SHA256, NoiseLayout, normal_quantiles
+
+MASK = 2**64 - 1
+LIMIT = 2**63 - 1
+
+
+def philox_words(key, counter):
+    """The four 64-bit words of one Philox4x64-10 block (Salmon et al. 2011, section 3.3)."""
+    c = [(counter >> (64 * i)) & MASK for i in range(4)]
+    k = [key & MASK, (key >> 64) & MASK]
+    for _ in range(10):
+        high0, low0 = divmod(0xD2E7470EE14C6C93 * c[0], 2**64)
+        high1, low1 = divmod(0xCA5A826395121157 * c[2], 2**64)
+        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & MASK, (k[1] + 0xBB67AE8584CAA73B) & MASK]
+    return c
+
+
+def noise_by_hand(seed, index, latent_size, uniform_count):
+    """One image's latents and uniforms, word by word."""
+    latent_words, uniform_words = -(-latent_size // 4), -(-uniform_count // 2)
+    counters = -(-(latent_words + uniform_words) // 4)
+    # numpy advances the counter before it makes a block.
+    words = [word for i in range(counters) for word in philox_words(seed, index * counters + i + 1)]
+    keys = [(words[j // 4] >> (16 * (j % 4))) & 0xFFFF for j in range(latent_size)]
+    halves = [(words[latent_words + j // 2] >> (32 * (j % 2))) & 0xFFFFFFFF for j in range(uniform_count)]
+    latents = [ndtri((k + 0.5) / 65536).astype(np.float32) for k in keys]
+    return np.array(latents), np.array([(half >> 8) * 2.0**-24 for half in halves], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("seed", "index", "latent_size", "uniform_count"),
+    [(0, 0, 128, 784), (1, 5, 128, 784), (7, 3, 3, 5), (2**63 - 1, 2**40, 6, 0), (42, 123_456_789, 129, 1)],
+)
+def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
+    layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count)
+    latents, uniforms = layout.draw(seed, index, 1)
+    expected_latents, expected_uniforms = noise_by_hand(seed, index, latent_size, uniform_count)
+    assert latents.dtype == np.float32
+    np.testing.assert_array_equal(latents[0], expected_latents)
+    if uniform_count:
+        assert uniforms.dtype == np.float32
+        np.testing.assert_array_equal(uniforms[0], expected_uniforms)
+    else:
+        assert uniforms is None
+
+
+def test_golden_vectors():
+    latents, uniforms = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
+    assert latents[0, :4].tobytes().hex() == "c97be63c9740d5bda34ab03ec2a003bf"
+    assert uniforms[1, -4:].tobytes().hex() == "df8d5e3f2a438b3e74386f3fc8da8d3e"
+    digest = hashlib.sha256(latents.tobytes() + uniforms.tobytes()).hexdigest()
+    assert digest == "c1f5d701d2c86f936f706b42cd0f4487ee56f6316365da9f53295b3582ec4c10"
+
+
+def test_quantile_table():
+    table = normal_quantiles()
+    assert table.shape == (65536,)
+    assert hashlib.sha256(table.astype("<f4").tobytes()).hexdigest() == QUANTILES_SHA256
+    np.testing.assert_array_equal(table, ndtri((np.arange(65536) + 0.5) / 65536).astype(np.float32))
+    np.testing.assert_array_equal(table, -table[::-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, LIMIT),
+    first=st.integers(0, LIMIT - 100),
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    latent_size=st.integers(1, 40),
+    uniform_count=st.integers(0, 50),
+)
+def test_any_split_gives_the_same_noise(seed, first, sizes, latent_size, uniform_count):
+    layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count)
+    whole = layout.draw(seed, first, sum(sizes))
+    index, pieces = first, []
+    for size in sizes:
+        pieces.append(layout.draw(seed, index, size))
+        index += size
+    np.testing.assert_array_equal(np.concatenate([piece[0] for piece in pieces]), whole[0])
+    if uniform_count:
+        np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces]), whole[1])
+
+
+def test_noise_has_the_right_distribution():
+    latents, uniforms = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
+    count = latents.size
+    assert abs(latents.mean()) < 4 / np.sqrt(count)
+    assert abs(latents.var() - 1) < 4 * np.sqrt(2 / count)
+    assert uniforms.min() >= 0
+    assert uniforms.max() < 1
+    assert abs(uniforms.mean() - 0.5) < 4 * np.sqrt(1 / 12 / uniforms.size)
