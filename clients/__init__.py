@@ -1,17 +1,21 @@
 """Clients of the sampling service: binary images as numpy arrays, from a blocking or an asyncio client."""
 
-from ._aio import AsyncSamplingClient
-from ._base import RetryPolicy
-from ._client import SamplingClient
-from ._errors import (
-    DeadlineExceededError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    SamplingError,
-    ServerOverloadedError,
-    ServerUnavailableError,
-)
-from ._types import ImageBatch, Limits, ModelInfo
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._aio import AsyncSamplingClient
+    from ._base import RetryPolicy
+    from ._client import SamplingClient
+    from ._errors import (
+        DeadlineExceededError,
+        InvalidRequestError,
+        ModelNotFoundError,
+        SamplingError,
+        ServerOverloadedError,
+        ServerUnavailableError,
+    )
+    from ._types import ImageBatch, Limits, ModelInfo
 
 __all__ = [
     "AsyncSamplingClient",
@@ -27,3 +31,14 @@ __all__ = [
     "ServerOverloadedError",
     "ServerUnavailableError",
 ]
+
+_MODULES = {"AsyncSamplingClient": "_aio", "RetryPolicy": "_base", "SamplingClient": "_client"} | dict.fromkeys(
+    ("ImageBatch", "Limits", "ModelInfo"), "_types"
+)
+
+
+def __getattr__(name: str) -> object:
+    # Names are loaded when they are asked for: `bgan --help` passes here and needs neither grpc nor numpy.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES.get(name, '_errors')}", __name__), name)

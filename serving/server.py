@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from .servicer import SamplingServicer
 SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_AFTERMATH_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -88,8 +90,17 @@ class _Server:
         await self._health.enter_graceful_shutdown()
         grace = self._settings.grace_seconds
         cut = asyncio.get_running_loop().call_later(grace / 2, self._cut_streams)
-        await self._grpc.stop(grace)
+        closing = asyncio.create_task(self._grpc.stop(grace))
+        # Only streams of images are waited for: a health watch would stay open to the end.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._servicer.wait_until_idle(), grace)
         cut.cancel()
+        await asyncio.wait({closing}, timeout=_AFTERMATH_SECONDS)  # the last status may still be on its way
+        await self._grpc.stop(0)
+        await closing
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:  # handlers that were ended may still be at it when stop returns (grpc/grpc#37239)
+            await asyncio.wait(others, timeout=_AFTERMATH_SECONDS)
 
     def _cut_streams(self) -> None:
         _log.info("ending the streams that are left, at an image boundary")
@@ -103,4 +114,11 @@ class _Server:
 def run(settings: ServerSettings) -> None:
     """Serve from a process of its own, with logs on stderr."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_cancellation)
     asyncio.run(serve(settings))
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    # grpc.aio logs every call that is still open when the server stops, with a trace, as an error.
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)

@@ -29,11 +29,17 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._settings = settings
         self._executor = executor
         self._stream_count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._cutting = False
 
     def cut_streams(self) -> None:
         """End every stream at its next image boundary."""
         self._cutting = True
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no stream is running."""
+        await self._idle.wait()
 
     async def SampleBinaryImages(
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
@@ -84,10 +90,13 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
         self._stream_count += 1
+        self._idle.clear()
         try:
             yield
         finally:
             self._stream_count -= 1
+            if self._stream_count == 0:
+                self._idle.set()
 
     def _limits(self) -> sampling_pb2.Limits:
         return sampling_pb2.Limits(

@@ -71,10 +71,10 @@ def make_model(folder, name, **settings):
 class ServerProcess:
     """A `bgan serve` of its own, on a free port."""
 
-    def __init__(self, models, *options, env=None):
+    def __init__(self, models, *options, port=0, env=None):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - as long as the server
         self.process = subprocess.Popen(
-            [str(BGAN), "serve", "--models", str(models), "--port", "0", *map(str, options)],
+            [str(BGAN), "serve", "--models", str(models), "--port", str(port), *map(str, options)],
             stderr=self.log,
             env={**os.environ, **(env or {})},
         )
@@ -98,7 +98,9 @@ class ServerProcess:
     def stop(self, number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(30)
+        code = self.process.wait(30)
+        self.log.close()
+        return code
 
     def resident_mib(self):
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
@@ -114,7 +116,6 @@ def server(models, *options, **arguments):
         yield process
     finally:
         process.stop(signal.SIGKILL)
-        process.log.close()
 
 
 def read_metrics(run_folder):

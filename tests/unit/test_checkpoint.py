@@ -15,7 +15,9 @@ from bgan.trainer.networks import ImageShape
 
 def _save(folder, step):
     progress = Progress(step=step, epoch=1, slope=1.1, image_shape=ImageShape(1, 2, 3), seconds=0.5)
-    return save_checkpoint(folder, {"weight": torch.full((3,), float(step)), "count": torch.tensor(step)}, progress)
+    return save_checkpoint(
+        folder, {"weight": torch.full((3,), float(step)), "count": torch.tensor(step)}, progress
+    )
 
 
 def test_what_is_saved_is_loaded(tmp_path):

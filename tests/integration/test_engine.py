@@ -1,0 +1,138 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bgan.serving.engine import Engine
+from bgan.serving.errors import ModelFileError, ModelNotFoundError, StartError
+from bgan.serving.registry import load_registry
+
+NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
+laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def engines(models):
+    return {name: Engine(models / f"{name}.onnx") for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tiled", [False, True])
+@laws
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    first=st.integers(0, 2**63 - 500),
+    sizes=st.lists(st.integers(1, 80), min_size=1, max_size=5),
+)
+def test_any_split_gives_the_same_bits(engines, name, tiled, seed, first, sizes):
+    engine = engines[name]
+    engine.tile_rows = 16 if tiled else None
+    try:
+        whole = engine.sample(seed, first, sum(sizes), with_probabilities=True)
+        index, pieces = first, []
+        for size in sizes:
+            pieces.append(engine.sample(seed, index, size, with_probabilities=True))
+            index += size
+    finally:
+        engine.tile_rows = None
+    assert b"".join(piece.packed_images for piece in pieces) == whole.packed_images
+    assert b"".join(piece.probabilities for piece in pieces) == whole.probabilities
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_the_graphs_of_the_noise(engines, models, name):
+    engine = engines[name]
+    batch = engine.sample(7, 100, 33, with_probabilities=True)
+    latents, uniforms = engine.noise.draw(7, 100, 33)
+    feeds = {"latents": latents}
+    if uniforms is not None:
+        feeds["uniforms"] = uniforms.reshape(33, *engine.image_shape)
+    images, probabilities = onnxruntime.InferenceSession(models / f"{name}.onnx").run(None, feeds)
+    assert batch.packed_images == np.packbits(images.reshape(33, -1), axis=1).tobytes()
+    np.testing.assert_allclose(
+        np.frombuffer(batch.probabilities, "<f4").reshape(probabilities.shape), probabilities, atol=1e-6
+    )
+    assert 0.01 < images.mean() < 0.99
+
+
+def test_one_thread_gives_the_bits_of_two(models):
+    for name in NAMES:
+        one, two = (Engine(models / f"{name}.onnx", threads=threads) for threads in (1, 2))
+        assert one.sample(1, 0, 300).packed_images == two.sample(1, 0, 300).packed_images
+
+
+def test_a_model_whose_rows_depend_on_the_batch_runs_in_tiles(models, tmp_path):
+    """The mean over the batch, added to every latent, is what no export would ever do."""
+    model = onnx.load(models / "mlp-dbn.onnx")
+    first = model.graph.node[0]
+    axes = onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [0])
+    model.graph.initializer.append(axes)
+    mean = onnx.helper.make_node("ReduceMean", ["latents", "axes"], ["batch_mean"], keepdims=1)
+    total = onnx.helper.make_node("Add", ["latents", "batch_mean"], ["mixed"])
+    first.input[0] = "mixed"
+    model.graph.node.insert(0, total)
+    model.graph.node.insert(0, mean)
+    onnx.save(model, tmp_path / "mixing.onnx")
+
+    engine = Engine(tmp_path / "mixing.onnx")
+    assert engine.tile_rows == 64
+    whole = engine.sample(1, 30, 100)
+    pieces = [engine.sample(1, 30, 41), engine.sample(1, 71, 59)]
+    assert b"".join(piece.packed_images for piece in pieces) == whole.packed_images
+
+
+def test_the_revision_changes_with_the_file(engines, models, tmp_path):
+    revisions = {engine.revision for engine in engines.values()}
+    assert len(revisions) == len(NAMES)
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes((models / "mlp-dbn.onnx").read_bytes())
+    assert Engine(copy).revision == engines["mlp-dbn"].revision
+
+
+def _with_manifest(source, target, change):
+    model = onnx.load(source)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata["bgan.model"] = change(metadata["bgan.model"])
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, target)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.replace('"latentSize": 128', '"latentSize": 64'), "the input latents"),
+        (lambda text: text.replace('"height": 28', '"height": 27'), "the output images"),
+        (lambda text: text.replace("BINARIZATION_THRESHOLD", "BINARIZATION_BERNOULLI"), "the inputs"),
+        (lambda text: text.replace('"mlp-dbn"', '"a/b"'), "the name 'a/b'"),
+        (lambda text: text.replace('"latentSize": 128,', ""), "without a latent size"),
+        (lambda text: "{", "cannot be read"),
+    ],
+)
+def test_a_manifest_that_disagrees_with_the_graph_is_refused(models, tmp_path, change, says):
+    path = tmp_path / "x.onnx"
+    _with_manifest(models / "mlp-dbn.onnx", path, change)
+    with pytest.raises(ModelFileError) as caught:
+        Engine(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_the_registry_finds_by_name_and_by_default(models):
+    registry = load_registry(models)
+    assert list(registry.engines) == ["cnn-sbn", "mlp-dbn", "mlp-sbn"]
+    assert registry.find("").manifest.name == "cnn-sbn"
+    assert registry.find("mlp-sbn").manifest.name == "mlp-sbn"
+    with pytest.raises(ModelNotFoundError, match="there is no model 'x'; there are cnn-sbn, mlp-dbn, mlp-sbn"):
+        registry.find("x")
+    with pytest.raises(StartError, match="default model 'x'"):
+        load_registry(models, default_model="x")
+
+
+def test_two_files_of_one_name_are_refused(models, tmp_path):
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).write_bytes((models / "mlp-dbn.onnx").read_bytes())
+    with pytest.raises(ModelFileError, match="both hold a model named 'mlp-dbn'"):
+        load_registry(tmp_path)

@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from google.protobuf import json_format
+
+from bgan.trainer import export
+from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint
+from bgan.trainer.errors import ConfigError, ExportError
+from bgan.trainer.networks import build_generator
+from bgan.v1 import model_pb2
+from tests.support import make_run
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"neuron": "dbn"},
+        {"neuron": "sbn", "slope_rate": 3.0, "steps": 11},
+        {"neuron": "real"},
+        {"neuron": "sbn", "network": "cnn", "shape": (3, 10, 17)},
+        {"neuron": "dbn", "network": "cnn"},
+    ],
+)
+def test_the_file_does_what_the_generator_does(tmp_path, settings):
+    run = make_run(tmp_path / "run", **settings)
+    result = export.export_run(run, tmp_path / "models")
+    assert (run.folder / "run.onnx").read_bytes() == result.path.read_bytes()
+
+    checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
+    shape, slope = checkpoint.progress.image_shape, checkpoint.progress.slope
+    config = run.config()
+    generator = build_generator(config.network, shape, config.latent_size)
+    prefix = "generator."
+    generator.load_state_dict({k[len(prefix) :]: v for k, v in checkpoint.tensors.items() if k.startswith(prefix)})
+    generator.eval()
+    latents = torch.randn(1500, config.latent_size, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        expected = torch.sigmoid(slope * generator(latents)).numpy()
+
+    session = onnxruntime.InferenceSession(result.path)
+    feeds = {"latents": latents.numpy()}
+    threshold = np.full(expected.shape, 0.5, np.float32)
+    if config.neuron == "sbn":
+        threshold = np.random.default_rng(1).random(expected.shape, np.float32)
+        feeds["uniforms"] = threshold
+    images, probabilities = session.run(["images", "probabilities"], feeds)
+    assert images.dtype == np.uint8
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5, rtol=0)
+    clear = np.abs(expected - threshold) > 1e-5
+    np.testing.assert_array_equal(images[clear], (expected > threshold)[clear])
+
+
+def test_the_graph_is_folded_and_says_nothing_of_this_machine(tmp_path):
+    path = export.export_run(make_run(tmp_path / "run", network="cnn"), tmp_path).path
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    operators = [node.op_type for node in model.graph.node]
+    assert "BatchNormalization" not in operators
+    assert not {"RandomNormal", "RandomUniform", "Bernoulli"} & set(operators)
+    assert operators.count("ConvTranspose") == 4
+    assert not any(initializer.external_data for initializer in model.graph.initializer)
+    assert b"site-packages" not in path.read_bytes()
+    assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_the_same_run_gives_the_same_file(tmp_path):
+    run = make_run(tmp_path / "run")
+    contents = {export.export_run(run, tmp_path / "models").path.read_bytes() for _ in range(2)}
+    assert len(contents) == 1
+
+
+def test_the_manifest_says_what_the_file_is(tmp_path):
+    run = make_run(tmp_path / "night-run", neuron="sbn", shape=(2, 6, 7), steps=7, seed=3, slope_rate=1.5)
+    model = onnx.load(export.export_run(run, tmp_path, name="glyphs").path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    manifest = json_format.Parse(metadata["bgan.model"], model_pb2.Model())
+    assert manifest.metrics.pop("on_fraction") == pytest.approx(0.5, abs=0.3)
+    assert manifest == model_pb2.Model(
+        name="glyphs",
+        neuron=model_pb2.NEURON_STOCHASTIC,
+        binarization=model_pb2.BINARIZATION_BERNOULLI,
+        network="mlp",
+        latent_size=128,
+        image_shape=model_pb2.ImageShape(channels=2, height=6, width=7),
+        slope=1.5,  # the seventh iteration is in the second epoch
+        dataset="digits",
+        training_run=model_pb2.TrainingRun(name="night-run", step=7, epoch=1, seed=3, objective="wgan-gp"),
+        bgan_version=manifest.bgan_version,
+    )
+    assert manifest.bgan_version
+    assert json.loads(metadata["bgan.model"])["imageShape"] == {"channels": 2, "height": 6, "width": 7}
+
+
+def test_the_real_valued_model_is_binarized_either_way(tmp_path):
+    run = make_run(tmp_path / "run", neuron="real")
+    inputs = {}
+    for binarization in ("threshold", "bernoulli"):
+        path = export.export_run(run, tmp_path, name=binarization, binarization=binarization).path
+        inputs[binarization] = [argument.name for argument in onnxruntime.InferenceSession(path).get_inputs()]
+    assert inputs == {"threshold": ["latents"], "bernoulli": ["latents", "uniforms"]}
+
+
+def test_a_file_that_does_something_else_is_refused_and_not_left(tmp_path, monkeypatch):
+    folded = export._folded
+    monkeypatch.setattr(export, "_folded", lambda layers, slope: folded(layers, 1.01 * slope))
+    run = make_run(tmp_path / "run")
+    with pytest.raises(ExportError, match="away from torch's"):
+        export.export_run(run, tmp_path / "models")
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_wrong_names_and_binarizations_are_refused(tmp_path):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="choose one of threshold, bernoulli"):
+        export.export_run(run, tmp_path, binarization="dither")
+    with pytest.raises(ConfigError, match="use at most 128 letters"):
+        export.export_run(run, tmp_path, name="../x")
