@@ -1,0 +1,74 @@
+"""The README's snippets, run as they stand there but for the server's port."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.support import BGAN, bgan, make_model, server
+
+README = (ROOT / "README.md").read_text()
+DEFAULT = "localhost:50051"
+
+
+def _snippets(language):
+    found = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    assert found
+    return found
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_model(folder, "digits")
+    with server(folder) as process:
+        yield process.target
+
+
+@pytest.mark.parametrize("snippet", _snippets("python"))
+def test_python_snippets_run(snippet, target):
+    assert DEFAULT in snippet
+    code = snippet.replace(DEFAULT, target)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_shell_snippets_run(tmp_path):
+    (snippet,) = _snippets("sh")
+    commands = [shlex.split(line, comments=True) for line in snippet.splitlines()]
+    assert [command[:2] for command in commands] == [
+        ["bgan", "train"],
+        ["bgan", "export"],
+        ["make", "serve"],
+        ["bgan", "sample"],
+    ]
+    train, export, _, sample = commands
+    # One epoch of the digits stands in for twenty of MNIST.
+    result = bgan(*train[1:], "--dataset", "digits", "--epochs", "1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = bgan(*export[1:], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with server(tmp_path / "models") as process:
+        result = bgan(*sample[1:], cwd=tmp_path, env={"BGAN_SERVER": process.target})
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_make_serve_is_what_the_readme_says():
+    result = subprocess.run(
+        ["make", "--dry-run", "serve"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert "bgan serve --models models --port 50051" in result.stdout
+
+
+def test_every_option_the_readme_names_exists():
+    helps = "".join(bgan(command, "--help").stdout for command in ("train", "export", "serve", "sample"))
+    for option in set(re.findall(r"`(--[a-z-]+)`", README)):
+        assert option in helps, option
+    assert BGAN.exists()
