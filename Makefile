@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## Train a small generator on the bundled digits, export it, serve it, sample it into demo/digits.png
-	$(BGAN) train --dataset digits --epochs 60 --slope-cap 4 --name digits --runs-dir demo/runs
+	$(BGAN) train --dataset digits --epochs 80 --learning-rate 3e-4 --slope-cap 4 --name digits --runs-dir demo/runs
 	$(BGAN) export digits --runs-dir demo/runs --models demo/models
 	@$(BGAN) serve --models demo/models --port 0 2> demo/server.log & server=$$!; \
 	trap 'kill $$server; wait $$server 2> /dev/null' EXIT; \

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from ._base import (

@@ -10,6 +10,7 @@ from typing import Final
 
 import grpc
 import numpy as np
+
 from bgan.v1 import model_pb2, sampling_pb2
 
 from ._errors import SamplingError

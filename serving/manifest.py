@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import onnxruntime
-from bgan.v1 import model_pb2
 from google.protobuf import json_format
+
+from bgan.v1 import model_pb2
 
 from .errors import ModelFileError
 

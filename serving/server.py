@@ -10,9 +10,10 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
+from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from .config import ServerSettings
 from .errors import StartError

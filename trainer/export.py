@@ -24,10 +24,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from bgan.v1 import model_pb2
 from google.protobuf import json_format
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from bgan.v1 import model_pb2
 
 from .checkpoint import Checkpoint, load_newest_checkpoint
 from .config import TrainingConfig
