@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,13 @@ def server(models, *options, **arguments):
         yield process
     finally:
         process.stop(signal.SIGKILL)
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def read_metrics(run_folder):

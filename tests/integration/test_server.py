@@ -1,7 +1,6 @@
 """A real server in its own process, spoken to over gRPC."""
 
 import signal
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from bgan.serving.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
-from tests.support import ServerProcess, server
+from tests.support import ServerProcess, free_port, server
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 SERVICE = "bgan.v1.SamplingService"
@@ -233,7 +232,7 @@ def test_health_is_not_serving_until_the_models_are_loaded(models, tmp_path):
     for i in range(40):  # enough to keep the loading in sight
         metadata.value = manifest.replace('"mlp-dbn"', f'"copy-{i}"')
         onnx.save(model, tmp_path / f"{i}.onnx")
-    port = _free_port()
+    port = free_port()
     with grpc.insecure_channel(
         f"localhost:{port}", options=[("grpc.initial_reconnect_backoff_ms", 50)]
     ) as channel:
@@ -250,9 +249,3 @@ def test_health_is_not_serving_until_the_models_are_loaded(models, tmp_path):
             assert health.Check(health_pb2.HealthCheckRequest(service=SERVICE)).status == SERVING
         finally:
             process.stop()
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
