@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from itertools import chain
+from itertools import islice
 from typing import Any
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
@@ -18,6 +19,7 @@ from .registry import Registry
 from .streams import StreamPlan, plan_stream
 
 _RETRY_AFTER_SECONDS = 1.0
+_BATCHES_AHEAD = 2  # the noise of one is drawn while another is inferred
 
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
@@ -44,7 +46,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     async def SampleBinaryImages(
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
     ) -> AsyncIterator[sampling_pb2.SampleBinaryImagesResponse]:
-        """Stream the batches of a request, each computed while the one before it is sent."""
+        """Stream the batches of a request, computed ahead while earlier ones are sent."""
         plan = plan_stream(request, self._models().find(request.model), self._settings)
         with self._stream_slot():
             async for response in self._responses(plan):
@@ -67,15 +69,22 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     async def _responses(self, plan: StreamPlan) -> AsyncIterator[sampling_pb2.SampleBinaryImagesResponse]:
         loop = asyncio.get_running_loop()
         batches = plan.batches()
-        pending = loop.run_in_executor(self._executor, plan.response, *next(batches))
-        for following in chain(batches, [None]):
-            response = await pending
-            if following is not None:
-                pending = loop.run_in_executor(self._executor, plan.response, *following)
+        pending = deque(self._start(loop, plan, batch) for batch in islice(batches, _BATCHES_AHEAD))
+        next_index = plan.first_index
+        while pending:
+            if self._cutting:
+                for future in pending:
+                    future.cancel()
+                raise StreamCutError(next_index)
+            response = await pending.popleft()
+            pending.extend(self._start(loop, plan, batch) for batch in islice(batches, 1))
+            next_index = response.first_index + response.image_count
             yield response
-            if following is not None and self._cutting:
-                pending.cancel()
-                raise StreamCutError(following[0])
+
+    def _start(
+        self, loop: asyncio.AbstractEventLoop, plan: StreamPlan, batch: tuple[int, int]
+    ) -> asyncio.Future[sampling_pb2.SampleBinaryImagesResponse]:
+        return loop.run_in_executor(self._executor, plan.response, *batch)
 
     def _models(self) -> Registry:
         if self.registry is None:

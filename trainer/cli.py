@@ -131,7 +131,7 @@ def train(
     if reason:
         console.print(f"using the bundled digits: {reason}", highlight=False, soft_wrap=True)
     config = config.resolved(dataset=resolved)
-    from .run import default_name, open_run
+    from .run import default_name
 
     folder = runs_dir / (name or default_name(config))
     if dry_run:
@@ -139,7 +139,7 @@ def train(
         return
     from .loop import train as run_training
 
-    run_training(config, open_run(folder, config), console, _warn)
+    run_training(config, folder, console, _warn)
     typer.echo(f"{folder}\nnext: bgan export {folder.name}")
 
 

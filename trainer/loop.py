@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -22,22 +23,24 @@ from .errors import Interrupted, RunError
 from .files import write_json
 from .grid import save_grid
 from .progress import ProgressDisplay
-from .run import Run
+from .run import Run, open_run
 from .signals import StopSignals
 from .training import Losses, Trainer, resolve_device
 
 LOG_EVERY_STEPS = 50
 
 
-def train(config: TrainingConfig, run: Run, console: Console, warn: Callable[[str], None]) -> None:
-    """Train a run to its last epoch, from its newest checkpoint where it has one.
+def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
+    """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
 
     `warn` hears of damaged checkpoints that were passed over.
     Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
-    where the folder cannot be written; each leaves the newest checkpoint whole.
+    where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
+    whole. Settings and data that are no good are found before the folder is made.
     """
     dataset = load_dataset(config.dataset, data_dir=config.data_dir)
     trainer = Trainer(config, dataset, resolve_device(config.device))
+    run = open_run(folder, config)
     try:
         loop = _Loop(trainer, run)
         loop.resume(console, warn)
@@ -82,9 +85,10 @@ class _Loop:
             while trainer.step < trainer.total_steps:
                 losses = trainer.train_step()
                 display.update(losses)
-                if trainer.step % LOG_EVERY_STEPS == 0 or trainer.step == trainer.total_steps:
+                epoch_ends = trainer.step % trainer.steps_per_epoch == 0
+                if epoch_ends or trainer.step % LOG_EVERY_STEPS == 0:
                     self._log(losses, events)
-                if trainer.step % trainer.steps_per_epoch == 0:
+                if epoch_ends:
                     self._save_samples()
                     self._save_checkpoint()
                 if signals.received is not None:

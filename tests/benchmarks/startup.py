@@ -1,5 +1,6 @@
 """How long commands take before they do anything."""
 
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def measure():
             rounds=11,
         )
         make_model(path, "mlp")
-        serving = min(_seconds_to_serving(path) for _ in range(3))
+        serving = statistics.median(_seconds_to_serving(path) for _ in range(5))
     return [
         Figure("bgan --help", 1e3 * ours, "ms"),
         Figure("an empty Typer app's --help", 1e3 * empty, "ms"),
