@@ -184,7 +184,7 @@ def test_mnist_that_is_not_there_is_one_line(tmp_path):
     assert "MNIST is not in" in _fails_with_one_line(result)
 
 
-def _wait_for(path, seconds=90):
+def _wait_for(path, seconds=180):
     end = time.monotonic() + seconds
     while not os.path.exists(path):
         assert time.monotonic() < end, f"{path} did not come"
