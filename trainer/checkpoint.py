@@ -15,9 +15,10 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from .config import TrainingConfig
 from .errors import CheckpointError
 from .files import write_atomically, write_json
-from .networks import ImageShape
+from .networks import Generator, ImageShape, build_generator
 
 KEPT = 3
 
@@ -77,6 +78,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if hashlib.sha256(content).hexdigest() != digest:
         raise CheckpointError(f"checkpoint {path} is truncated or damaged: its digest is not that of its sidecar")
     return Checkpoint(progress, safetensors.torch.load(content))
+
+
+def trained_generator(config: TrainingConfig, checkpoint: Checkpoint) -> Generator:
+    """The generator of a run as the checkpoint has it, in eval mode."""
+    generator = build_generator(
+        config.network, checkpoint.progress.image_shape, config.latent_size, norm=config.generator_norm
+    )
+    prefix = "generator."
+    generator.load_state_dict(
+        {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
+    )
+    return generator.eval()
 
 
 def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

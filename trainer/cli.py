@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
@@ -51,9 +51,15 @@ def register(app: typer.Typer) -> None:
     """Add the trainer's commands."""
     app.command(rich_help_panel="Train")(train)
     app.command(rich_help_panel="Train")(export)
+    app.command(rich_help_panel="Train")(presets)
 
 
 def train(
+    context: typer.Context,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Settings to begin from: paper or published; other options go before them."),
+    ] = None,
     neuron: Annotated[
         str, typer.Option(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
     ] = "dbn",
@@ -74,10 +80,29 @@ def train(
         str | None,
         typer.Option(help="adam (betas 0.5, 0.9) or rmsprop.", show_default="rmsprop for wgan, else adam"),
     ] = None,
+    optimizer_form: Annotated[
+        str, typer.Option(help="torch, or tensorflow: as TF1 places epsilon and starts RMSProp.")
+    ] = "torch",
     critic_steps: Annotated[
         int | None,
         typer.Option(help="Discriminator steps per generator step.", show_default="1 for gan, else 5"),
     ] = None,
+    critic_bursts: Annotated[
+        bool, typer.Option(help="100 discriminator steps in the first 25 iterations and in every 500th.")
+    ] = False,
+    fresh_batches: Annotated[
+        bool, typer.Option(help="New images and latents for every step, or one batch of each an iteration.")
+    ] = True,
+    training_split: Annotated[
+        str, typer.Option(help="Train on the train split, or on all images, which leaves none to measure with.")
+    ] = "train",
+    generator_norm: Annotated[
+        str, typer.Option(help="batch (hidden layers), or affine: the published code's, without statistics.")
+    ] = "batch",
+    discriminator_norm: Annotated[
+        str, typer.Option(help="none, batch or affine, in the discriminator's hidden layers.")
+    ] = "none",
+    initialization: Annotated[str, typer.Option(help="he or truncated-normal.")] = "he",
     penalty_weight: Annotated[float, typer.Option(help="Weight of the gradient penalty (wgan-gp).")] = 10.0,
     clip_value: Annotated[float, typer.Option(help="Bound on the discriminator's weights (wgan).")] = 0.01,
     latent_size: Annotated[int, typer.Option(help="Latent variables per image.")] = 128,
@@ -100,29 +125,18 @@ def train(
 
     The same command again goes on with a run that was stopped; Ctrl-C saves first.
 
-    Examples: bgan train --neuron sbn --dataset mnist;  bgan train --network cnn --objective gan --epochs 5
+    Examples: bgan train --neuron sbn --dataset mnist;  bgan train --preset published --objective gan --epochs 5
     """
     from rich.console import Console
 
+    from .presets import preset_values
+
     config = settings.TrainingConfig(
-        neuron=neuron,
-        network=network,
-        objective=objective,
-        dataset=dataset,
-        data_dir=str(data_dir) if data_dir else None,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        critic_steps=critic_steps,
-        penalty_weight=penalty_weight,
-        clip_value=clip_value,
-        latent_size=latent_size,
-        estimator=estimator,
-        slope_rate=slope_rate,
-        slope_cap=slope_cap,
-        seed=seed,
-        device=device,
+        **{
+            "data_dir": str(data_dir) if data_dir else None,
+            **preset_values(preset),
+            **_given_settings(context),
+        }
     )
     console = Console(stderr=True)
     from .data import resolve_dataset
@@ -141,6 +155,31 @@ def train(
 
     run_training(config, folder, console, _warn)
     typer.echo(f"{folder}\nnext: bgan export {folder.name}")
+
+
+def presets() -> None:
+    """List the presets of `bgan train --preset`, and what each changes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .presets import PRESETS
+
+    defaults = settings.TrainingConfig().to_dict()
+    console = Console()
+    for name, preset in PRESETS.items():
+        table = Table(
+            "option", "preset", "default", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
+        )
+        for setting, chosen in preset.settings.items():
+            default = defaults[setting]
+            table.add_row(
+                f"--{settings.option(setting)}",
+                str(chosen.value),
+                "" if default == chosen.value else str(default),
+                chosen.reason,
+            )
+        console.print(table)
+    console.print("An empty default is the same as the preset's. Train with one: bgan train --preset NAME")
 
 
 def export(
@@ -169,6 +208,19 @@ def export(
         f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch, "
         f"{result.differing_bits} of {result.bits} bits differ\nnext: bgan serve --models {models}"
     )
+
+
+def _given_settings(context: typer.Context) -> dict[str, Any]:
+    """The training settings that the user gave as options."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name in settings.SETTING_NAMES
+        and (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+    }
+    given.pop("data_dir", None)
+    return given
 
 
 def _warn(text: str) -> None:

@@ -15,6 +15,11 @@ OBJECTIVES = ("wgan-gp", "wgan", "gan")
 DATASETS = ("auto", "mnist", "digits")
 ESTIMATORS = ("sigmoid-adjusted", "identity")
 OPTIMIZERS = ("adam", "rmsprop")
+OPTIMIZER_FORMS = ("torch", "tensorflow")
+GENERATOR_NORMS = ("batch", "affine")
+DISCRIMINATOR_NORMS = ("none", "batch", "affine")
+INITIALIZATIONS = ("he", "truncated-normal")
+TRAINING_SPLITS = ("train", "all")
 
 _CRITIC_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1}
 _OPTIMIZER = {"wgan-gp": "adam", "wgan": "rmsprop", "gan": "adam"}
@@ -27,6 +32,8 @@ RESUMABLE_SETTINGS = frozenset({"epochs", "device", "data_dir"})
 class TrainingConfig:
     """All settings of a training run. Raises ConfigError where a value is out of range."""
 
+    preset: str | None = None
+    """The preset that the settings began from, for the record; None: the defaults."""
     neuron: str = "dbn"
     """Output neurons: "dbn" (deterministic binary), "sbn" (stochastic binary) or "real" (sigmoid)."""
     network: str = "mlp"
@@ -49,8 +56,22 @@ class TrainingConfig:
     """Learning rate of both networks."""
     optimizer: str | None = None
     """"adam" (betas 0.5 and 0.9) or "rmsprop"; None: rmsprop for "wgan", adam otherwise."""
+    optimizer_form: str = "torch"
+    """"torch", or "tensorflow": epsilon and the start of RMSProp's accumulator as TF1 has them."""
+    generator_norm: str = "batch"
+    """Normalization in the generator: "batch" (hidden layers) or "affine" (all layers, no statistics)."""
+    discriminator_norm: str = "none"
+    """Normalization in the discriminator's hidden layers: "none", "batch" or "affine"."""
+    initialization: str = "he"
+    """Initial weights: "he" or "truncated-normal" (0.02)."""
     critic_steps: int | None = None
     """Discriminator steps per generator step; None: 5 for "wgan-gp" and "wgan", 1 for "gan"."""
+    critic_bursts: bool = False
+    """100 discriminator steps in each of the first 25 iterations and in every 500th."""
+    fresh_batches: bool = True
+    """Fresh images and latents for every step; False: one batch of each serves a whole iteration."""
+    training_split: str = "train"
+    """Images to train on: "train", or "all", which leaves none to measure with."""
     penalty_weight: float = 10.0
     """Weight of the gradient penalty ("wgan-gp")."""
     clip_value: float = 0.01
@@ -76,6 +97,11 @@ class TrainingConfig:
         if self.critic_steps is None:
             object.__setattr__(self, "critic_steps", _CRITIC_STEPS[self.objective])
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("optimizer_form", self.optimizer_form, OPTIMIZER_FORMS)
+        _check_choice("generator_norm", self.generator_norm, GENERATOR_NORMS)
+        _check_choice("discriminator_norm", self.discriminator_norm, DISCRIMINATOR_NORMS)
+        _check_choice("initialization", self.initialization, INITIALIZATIONS)
+        _check_choice("training_split", self.training_split, TRAINING_SPLITS)
         for name in ("latent_size", "epochs", "batch_size", "critic_steps"):
             _check_at_least(name, getattr(self, name), 1)
         if self.batch_size == 1:
@@ -103,6 +129,9 @@ class TrainingConfig:
         if unknown:
             raise ConfigError(f"unknown settings {', '.join(unknown)}; were they written by another version?")
         return cls(**settings)
+
+
+SETTING_NAMES = frozenset(field.name for field in dataclasses.fields(TrainingConfig))
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:

@@ -88,7 +88,11 @@ def data_root(data_dir: str | None) -> Path:
 
 
 def load_dataset(name: str, *, data_dir: str | None = None, split: str = "train") -> BinaryDataset:
-    """The split "train" or "test" of "mnist" or "digits". Raises DataError where it cannot be had."""
+    """The split "train", "test" or "all" of "mnist" or "digits". Raises DataError where it cannot be had."""
+    if split == "all":
+        parts = [load_dataset(name, data_dir=data_dir, split=part) for part in ("train", "test")]
+        images, labels = (torch.cat([getattr(part, field) for part in parts]) for field in ("images", "labels"))
+        return BinaryDataset(name, images, labels)
     if name == "digits":
         return _load_digits(split)
     return _load_mnist(data_root(data_dir), split)

@@ -30,11 +30,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from bgan.v1 import model_pb2
 
-from .checkpoint import Checkpoint, load_newest_checkpoint
+from .checkpoint import Checkpoint, load_newest_checkpoint, trained_generator
 from .config import TrainingConfig
 from .errors import ConfigError, ExportError
 from .files import write_atomically
-from .networks import Generator, build_generator
+from .networks import AffineNorm, Generator
 from .randomness import random_stream
 from .run import Run
 
@@ -104,12 +104,7 @@ def export_run(
     binarization = binarization or ("bernoulli" if config.neuron == "sbn" else "threshold")
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
 
-    generator = build_generator(config.network, checkpoint.progress.image_shape, config.latent_size)
-    prefix = "generator."
-    generator.load_state_dict(
-        {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
-    )
-    generator.eval()
+    generator = trained_generator(config, checkpoint)
     latents, uniforms = _check_inputs(generator, binarization)
     model = to_onnx(generator, checkpoint.progress.slope, stochastic=uniforms is not None)
     result = _check(model, generator, checkpoint.progress.slope, latents, uniforms)
@@ -223,6 +218,8 @@ def _folded(layers: nn.Sequential, slope: float) -> nn.Sequential:
     for layer in copy.deepcopy(layers):
         if isinstance(layer, nn.BatchNorm1d):
             folded[-1] = fuse_linear_bn_eval(folded[-1], layer)  # type: ignore[type-var]
+        elif isinstance(layer, AffineNorm):
+            folded[-1] = _with_affine(folded[-1], layer)
         elif isinstance(layer, nn.BatchNorm2d):
             folded[-1] = fuse_conv_bn_eval(folded[-1], layer, transpose=True)  # type: ignore[type-var]
         else:
@@ -232,6 +229,19 @@ def _folded(layers: nn.Sequential, slope: float) -> nn.Sequential:
         for parameter in last.parameters():
             parameter.mul_(slope)
     return nn.Sequential(*folded)
+
+
+def _with_affine(layer: nn.Module, norm: AffineNorm) -> nn.Module:
+    """A linear or transposed convolution layer that does what it and the norm after it do."""
+    assert isinstance(layer, nn.Linear | nn.ConvTranspose2d)
+    with torch.no_grad():
+        if isinstance(layer, nn.Linear):
+            layer.weight.mul_(norm.scale(3))  # [out, in]
+        else:
+            layer.weight.mul_(norm.scale(4))  # [in, out, H, W]
+        assert layer.bias is not None
+        layer.bias.mul_(norm.scale(2)).add_(norm.bias)
+    return layer
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

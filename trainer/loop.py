@@ -38,7 +38,7 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
     whole. Settings and data that are no good are found before the folder is made.
     """
-    dataset = load_dataset(config.dataset, data_dir=config.data_dir)
+    dataset = load_dataset(config.dataset, data_dir=config.data_dir, split=config.training_split)
     trainer = Trainer(config, dataset, resolve_device(config.device))
     run = open_run(folder, config)
     try:

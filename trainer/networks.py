@@ -7,10 +7,13 @@ Generators map latents [B, Z] to logits [B, C, H, W]; discriminators map images 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -18,6 +21,8 @@ LEAK = 0.2
 _CNN_BASE_BELOW = 6  # an axis is halved while it has at least this many pixels: 28 -> 13 -> 6 -> 2
 _CNN_CHANNELS = (32, 64, 128)  # of the hidden layers, counted from the image
 _CNN_FEATURES_AT_MOST = 8  # the discriminator pools until no axis is longer than this: 28 -> 13 -> 6
+_CNN_BLOCKS_AT_LEAST = 2
+_TRUNCATED_STD = 0.02
 _BATCH_NORM_MOMENTUM = 0.01  # TF's 0.99, as the published code names it
 
 
@@ -30,7 +35,7 @@ class ImageShape(NamedTuple):
 
 
 class Generator(nn.Module):
-    """Latents to logits. Batch normalization and ReLU after every layer but the last."""
+    """Latents to logits."""
 
     def __init__(self, layers: nn.Sequential, image_shape: ImageShape, latent_size: int) -> None:
         super().__init__()
@@ -44,12 +49,37 @@ class Generator(nn.Module):
         return logits
 
 
+class AffineNorm(nn.Module):
+    """What the published code's batch normalization computes: gamma x / sqrt(1 + 1e-3) + beta, by channel.
+
+    TF1's layer was built without `training=True` and its update operations were never run, so its
+    moving mean and variance stay 0 and 1. Channels are dimension 1.
+    """
+
+    eps = 1e-3
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, channels, ...] to the same shape."""
+        return inputs * self.scale(inputs.ndim) + self.bias.view(-1, *[1] * (inputs.ndim - 2))
+
+    def scale(self, dimensions: int) -> Tensor:
+        """Gamma / sqrt(1 + 1e-3), shaped to multiply inputs of that many dimensions."""
+        return (self.weight / math.sqrt(1 + self.eps)).view(-1, *[1] * (dimensions - 2))
+
+
 class Discriminator(nn.Module):
-    """Images to one logit each (the critic of a Wasserstein objective). No normalization."""
+    """Images to one logit each (the critic of a Wasserstein objective)."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
         self.layers = layers
+        self.mixes_rows = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers)
+        """Whether the logit of an image depends on the others of its batch."""
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] images to [B] logits."""
@@ -57,47 +87,77 @@ class Discriminator(nn.Module):
         return logits.squeeze(1)
 
     def input_gradient(self, images: Tensor) -> Tensor:
-        """Gradients of the logits by their own images, [B, C * H * W], differentiable by the parameters."""
+        """Gradients of the logits by their own images, [B, C * H * W], differentiable by the parameters.
+
+        Without batch normalization the layers are piecewise linear: W1' M1 W2' M2 ... w, where M holds
+        the LeakyReLUs' slopes and the max-poolings' choices at `images`. Those are constant almost
+        everywhere, so to differentiate the product by the weights takes one ordinary backward pass,
+        where autograd would need a second one through the first.
+        """
+        if self.mixes_rows:
+            return self.autograd_input_gradient(images)
+        transposes = []
+        with torch.no_grad():
+            activations = images
+            for layer in self.layers:
+                activations, transpose = _linearized(layer, activations)
+                transposes.append(transpose)
+        gradient = torch.ones_like(activations)  # [B, 1]
+        for transpose in reversed(transposes):
+            gradient = transpose(gradient)
+        return gradient.flatten(1)
+
+    def autograd_input_gradient(self, images: Tensor) -> Tensor:
+        """What `input_gradient` gives, by autograd; each gradient is that of the sum of all logits."""
         images = images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self(images).sum(), images, create_graph=True)
         return gradient.flatten(1)
 
 
-class MLPDiscriminator(Discriminator):
-    """A piecewise linear discriminator, whose input gradient has a closed form."""
-
-    def input_gradient(self, images: Tensor) -> Tensor:
-        """W1' M1 W2' M2 ... w, where M holds the LeakyReLUs' slopes at `images`, [B, C * H * W].
-
-        The slopes are constant almost everywhere, so to differentiate this product by the weights
-        takes one ordinary backward pass, where autograd would need a second one through the first.
-        """
-        linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        *hidden, output = linears
-        slopes = []
-        with torch.no_grad():
-            activations = images.flatten(1)
-            for layer in hidden:
-                preactivations = layer(activations)
-                slopes.append(torch.where(preactivations > 0, 1.0, LEAK))
-                activations = preactivations * slopes[-1]
-        gradient = output.weight
-        for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
-            gradient = (gradient * slope) @ layer.weight
-        return gradient
-
-
-def build_generator(network: str, image_shape: ImageShape, latent_size: int) -> Generator:
-    """A freshly initialized generator of the family "mlp" or "cnn"."""
-    layers = _mlp_generator if network == "mlp" else _cnn_generator
-    return _initialized(Generator(layers(image_shape, latent_size), image_shape, latent_size))
+def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The layer's outputs at `inputs`, and the transpose of its Jacobian there, as a function of its weights."""
+    if isinstance(layer, nn.Linear):
+        return layer(inputs), lambda gradient: gradient @ layer.weight
+    if isinstance(layer, nn.LeakyReLU):
+        slopes = torch.where(inputs > 0, 1.0, layer.negative_slope)
+        return inputs * slopes, lambda gradient: gradient * slopes
+    if isinstance(layer, nn.Flatten):
+        return layer(inputs), lambda gradient: gradient.reshape(inputs.shape)
+    if isinstance(layer, AffineNorm):
+        return layer(inputs), lambda gradient: gradient * layer.scale(inputs.ndim)
+    if isinstance(layer, nn.Conv2d):
+        return layer(inputs), lambda gradient: conv2d_input(
+            list(inputs.shape), layer.weight, gradient, padding=layer.padding
+        )
+    if isinstance(layer, nn.MaxPool2d):
+        outputs, chosen = F.max_pool2d(inputs, 2, ceil_mode=layer.ceil_mode, return_indices=True)
+        return outputs, lambda gradient: F.max_unpool2d(
+            gradient, chosen, [2, 2], output_size=list(inputs.shape[2:])
+        )
+    raise TypeError(f"no transpose of {type(layer).__name__}")
 
 
-def build_discriminator(network: str, image_shape: ImageShape) -> Discriminator:
-    """A freshly initialized discriminator of the family "mlp" or "cnn"."""
-    if network == "mlp":
-        return _initialized(MLPDiscriminator(_mlp_discriminator(image_shape)))
-    return _initialized(Discriminator(_cnn_discriminator(image_shape)))
+def build_generator(
+    network: str, image_shape: ImageShape, latent_size: int, *, norm: str = "batch", initialization: str = "he"
+) -> Generator:
+    """A freshly initialized generator of the family "mlp" or "cnn".
+
+    `norm` "batch" normalizes the hidden layers; "affine" puts an AffineNorm after every layer, the
+    last one too, as the published code does.
+    """
+    layers = (_mlp_generator if network == "mlp" else _cnn_generator)(image_shape, latent_size, norm)
+    return _initialized(Generator(layers, image_shape, latent_size), initialization)
+
+
+def build_discriminator(
+    network: str, image_shape: ImageShape, *, norm: str = "none", initialization: str = "he"
+) -> Discriminator:
+    """A freshly initialized discriminator of the family "mlp" or "cnn".
+
+    `norm` "batch" or "affine" comes after every layer but the last; "none" is none.
+    """
+    layers = (_mlp_discriminator if network == "mlp" else _cnn_discriminator)(image_shape, norm)
+    return _initialized(Discriminator(layers), initialization)
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -105,28 +165,45 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def _mlp_generator(shape: ImageShape, latent_size: int) -> nn.Sequential:
+def _norm(norm: str, channels: int, *, flat: bool) -> list[nn.Module]:
+    """The normalization layer of that name, or nothing."""
+    if norm == "none":
+        return []
+    if norm == "affine":
+        return [AffineNorm(channels)]
+    return [(nn.BatchNorm1d if flat else nn.BatchNorm2d)(channels, momentum=_BATCH_NORM_MOMENTUM)]
+
+
+def _output_norm(norm: str, channels: int) -> list[nn.Module]:
+    return [AffineNorm(channels)] if norm == "affine" else []
+
+
+def _mlp_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+    pixels = math.prod(shape)
     return nn.Sequential(
         nn.Linear(latent_size, 1024),
-        nn.BatchNorm1d(1024, momentum=_BATCH_NORM_MOMENTUM),
+        *_norm(norm, 1024, flat=True),
         nn.ReLU(inplace=True),
-        nn.Linear(1024, math.prod(shape)),
+        nn.Linear(1024, pixels),
+        *_output_norm(norm, pixels),
         nn.Unflatten(1, shape),
     )
 
 
-def _mlp_discriminator(shape: ImageShape) -> nn.Sequential:
+def _mlp_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(shape), 512),
+        *_norm(norm, 512, flat=True),
         nn.LeakyReLU(LEAK),
         nn.Linear(512, 256),
+        *_norm(norm, 256, flat=True),
         nn.LeakyReLU(LEAK),
         nn.Linear(256, 1),
     )
 
 
-def _cnn_generator(shape: ImageShape, latent_size: int) -> nn.Sequential:
+def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     """Transposed convolutions from 1x1 to the base, then one for every halving of the image's sides.
 
     Stride 2 with kernel 4 reaches an even length from (n - 2) / 2, kernel 3 an odd one from
@@ -142,9 +219,9 @@ def _cnn_generator(shape: ImageShape, latent_size: int) -> nn.Sequential:
         rows, columns = _transposed(before[0], after[0]), _transposed(before[1], after[1])
         kernel, stride, padding = zip(rows, columns, strict=True)
         layers.append(nn.ConvTranspose2d(previous, width, kernel, stride, padding))
-        layers += [nn.BatchNorm2d(width, momentum=_BATCH_NORM_MOMENTUM), nn.ReLU(inplace=True)]
+        layers += [*_norm(norm, width, flat=False), nn.ReLU(inplace=True)]
         previous = width
-    return nn.Sequential(*layers[:-2])
+    return nn.Sequential(*layers[:-2], *_output_norm(norm, shape.channels))
 
 
 def _halved(length: int) -> int:
@@ -160,7 +237,7 @@ def _transposed(before: int, after: int) -> tuple[int, int, int]:
     return after - 2 * (before - 1), 2, 0
 
 
-def _cnn_discriminator(shape: ImageShape) -> nn.Sequential:
+def _cnn_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
     """3x3 convolutions, each followed by 2x2 max-pooling, until no axis is longer than 8; then two dense layers.
 
     28x28 gives the published 26, 13, 11, 6. An axis that is too short for an unpadded convolution
@@ -168,24 +245,31 @@ def _cnn_discriminator(shape: ImageShape) -> nn.Sequential:
     """
     height, width, previous = shape.height, shape.width, shape.channels
     layers: list[nn.Module] = []
-    while not layers or max(height, width) > _CNN_FEATURES_AT_MOST or len(layers) < 6:
-        block = len(layers) // 3
+    block = 0
+    while block < _CNN_BLOCKS_AT_LEAST or max(height, width) > _CNN_FEATURES_AT_MOST:
         channels = _CNN_CHANNELS[min(block, len(_CNN_CHANNELS) - 1)]
         padding = (int(height < 4), int(width < 4))
-        layers += [nn.Conv2d(previous, channels, 3, padding=padding), nn.LeakyReLU(LEAK)]
-        layers.append(nn.MaxPool2d(2, ceil_mode=block > 0 or min(height, width) < 4))
-        ceiling = int(layers[-1].ceil_mode)  # type: ignore[arg-type]
+        layers += [nn.Conv2d(previous, channels, 3, padding=padding), *_norm(norm, channels, flat=False)]
+        ceiling = block > 0 or min(height, width) < 4
+        # The paper pools last; LeakyReLU is increasing, so this is the same function at a quarter of its cost.
+        layers += [nn.MaxPool2d(2, ceil_mode=ceiling), nn.LeakyReLU(LEAK)]
         height, width = ((n - 2 + 2 * p + ceiling) // 2 for n, p in zip((height, width), padding, strict=True))
         previous = channels
-    dense: list[nn.Module] = [nn.Flatten(), nn.Linear(previous * height * width, 128), nn.LeakyReLU(LEAK)]
-    return nn.Sequential(*layers, *dense, nn.Linear(128, 1))
+        block += 1
+    dense = [nn.Flatten(), nn.Linear(previous * height * width, 128), *_norm(norm, 128, flat=True)]
+    return nn.Sequential(*layers, *dense, nn.LeakyReLU(LEAK), nn.Linear(128, 1))
 
 
-def _initialized(network: Network) -> Network:
-    """He initialization of weights, zero biases."""
+def _initialized(network: Network, initialization: str) -> Network:
+    """Zero biases, and weights by He et al. 2015 or, as the published code, from N(0, 0.02^2) within two sigma."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight, a=LEAK, nonlinearity="leaky_relu")
+            if initialization == "he":
+                nn.init.kaiming_normal_(module.weight, a=LEAK, nonlinearity="leaky_relu")
+            else:
+                nn.init.trunc_normal_(
+                    module.weight, std=_TRUNCATED_STD, a=-2 * _TRUNCATED_STD, b=2 * _TRUNCATED_STD
+                )
             assert module.bias is not None
             nn.init.zeros_(module.bias)
     return network

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .networks import Discriminator
 
@@ -61,10 +61,16 @@ def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, m
 
 
 def clip_weights(discriminator: Discriminator, bound: float) -> None:
-    """Clip every parameter of the discriminator to [-bound, bound], in place."""
+    """Clip the parameters of the discriminator to [-bound, bound], in place.
+
+    All but those of batch normalization: its gain, bounded to 0.01, would divide the critic by 100. An
+    AffineNorm's are clipped, as in the published code.
+    """
     with torch.no_grad():
-        for parameter in discriminator.parameters():
-            parameter.clamp_(-bound, bound)
+        for module in discriminator.modules():
+            if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                for parameter in module.parameters(recurse=False):
+                    parameter.clamp_(-bound, bound)
 
 
 OBJECTIVES = {

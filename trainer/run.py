@@ -50,7 +50,9 @@ class Run:
 
 def default_name(config: TrainingConfig) -> str:
     """The name of a run that was given none: the settings that people tell runs apart by."""
-    return f"{config.dataset}-{config.network}-{config.neuron}-{config.objective}-seed{config.seed}"
+    preset = f"{config.preset}-" if config.preset else ""
+    norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
+    return f"{preset}{config.dataset}-{config.network}-{config.neuron}-{config.objective}{norm}-seed{config.seed}"
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:

@@ -6,6 +6,7 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +18,11 @@ from .errors import ConfigError, DivergenceError
 from .networks import build_discriminator, build_generator
 from .neurons import OutputNeurons, annealed_slope
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty
+from .optimizers import build_optimizer
 from .randomness import derived_seed, random_stream
+from .schedule import critic_steps_before, critic_steps_in
 
 GRID_COUNT = 64
-_ADAM_BETAS = (0.5, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,21 @@ class Trainer:
         self.step = 0
 
         torch.manual_seed(derived_seed(config.seed, "weights"))
-        self.generator = build_generator(config.network, self.image_shape, config.latent_size).to(device)
-        self.discriminator = build_discriminator(config.network, self.image_shape).to(device)
+        self.generator = build_generator(
+            config.network,
+            self.image_shape,
+            config.latent_size,
+            norm=config.generator_norm,
+            initialization=config.initialization,
+        )
+        self.discriminator = build_discriminator(
+            config.network,
+            self.image_shape,
+            norm=config.discriminator_norm,
+            initialization=config.initialization,
+        )
+        for network in (self.generator, self.discriminator):
+            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.neurons = OutputNeurons(config.neuron, estimator=config.estimator)
         self.generator_optimizer = _build_optimizer(config, self.generator)
         self.discriminator_optimizer = _build_optimizer(config, self.discriminator)
@@ -89,22 +104,23 @@ class Trainer:
         return self.slope_at(max(self.step - 1, 0))
 
     def train_step(self) -> Losses:
-        """One iteration: the discriminator's steps, each on fresh images and latents, then the generator's.
+        """One iteration: the discriminator's steps, then the generator's.
 
+        Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
+        of images and one of latents, and one forward pass of the generator.
         Raises DivergenceError, before the weights change, if a loss is not finite.
         """
-        config, steps = self.config, self.config.critic_steps
-        assert steps is not None
-        random = random_stream(config.seed, "step", self.step, device=self.device)
+        random = random_stream(self.config.seed, "step", self.step, device=self.device)
         self.neurons.slope = self.slope_at(self.step)
         if not math.isfinite(self.neurons.slope):
             raise DivergenceError(
                 f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
             )
-        for i in range(steps):
-            real = self.batches.batch(self.step * steps + i)
-            discriminator_loss, penalty = self._discriminator_step(real, random)
-        generator_loss = self._generator_step(random)
+        shared_logits = None if self.config.fresh_batches else self._logits(random)
+        for index in self._batch_indices():
+            real = self.batches.batch(index)
+            discriminator_loss, penalty = self._discriminator_step(real, random, shared_logits)
+        generator_loss = self._generator_step(random, shared_logits)
         self.step += 1
         return Losses(discriminator_loss, generator_loss, penalty)
 
@@ -136,15 +152,28 @@ class Trainer:
             for key, value in _part(tensors, f"{name}_optimizer.").items():
                 index, _, slot = key.partition(".")
                 state.setdefault(int(index), {})[slot] = value
+            if state:
+                _like_parameters(state, module)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.step = step
 
-    def _discriminator_step(self, real: Tensor, random: torch.Generator) -> tuple[float, float]:
+    def _batch_indices(self) -> Sequence[int]:
+        """Which batch of images each discriminator step of this iteration sees."""
+        steps, bursts = self.config.critic_steps, self.config.critic_bursts
+        assert steps is not None
+        count = critic_steps_in(self.step, steps=steps, bursts=bursts)
+        if not self.config.fresh_batches:
+            return [self.step] * count
+        first = critic_steps_before(self.step, steps=steps, bursts=bursts)
+        return range(first, first + count)
+
+    def _discriminator_step(
+        self, real: Tensor, random: torch.Generator, logits: Tensor | None
+    ) -> tuple[float, float]:
         with torch.no_grad():
-            fake = self._fake_images(random)  # [B, C, H, W]
+            fake = self._fake_images(random, logits)  # [B, C, H, W]
         self.discriminator.requires_grad_(True)
-        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)  # [B] each
-        loss = self.objective.discriminator_loss(real_logits, fake_logits)
+        loss = self.objective.discriminator_loss(*self._judge(real, fake))
         penalty = torch.zeros(())
         if self.objective.penalizes_gradient:
             mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
@@ -155,18 +184,34 @@ class Trainer:
             clip_weights(self.discriminator, self.config.clip_value)
         return value, penalty.item()
 
-    def _generator_step(self, random: torch.Generator) -> float:
+    def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
+        if self.discriminator.mixes_rows:
+            return self.discriminator(real), self.discriminator(fake)
+        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
+        return real_logits, fake_logits
+
+    def _generator_step(self, random: torch.Generator, logits: Tensor | None) -> float:
         self.discriminator.requires_grad_(False)
-        loss = self.objective.generator_loss(self.discriminator(self._fake_images(random)))
+        loss = self.objective.generator_loss(self.discriminator(self._fake_images(random, logits)))
         return self._minimize(loss, self.generator_optimizer, "generator")
 
-    def _fake_images(self, random: torch.Generator) -> Tensor:
-        size = self.config.batch_size
-        latents = torch.randn(size, self.config.latent_size, generator=random, device=self.device)
+    def _logits(self, random: torch.Generator) -> Tensor:
+        """The generator's logits [B, C, H, W] of fresh latents."""
+        latents = torch.randn(
+            self.config.batch_size, self.config.latent_size, generator=random, device=self.device
+        )
+        logits: Tensor = self.generator(latents)
+        return logits
+
+    def _fake_images(self, random: torch.Generator, logits: Tensor | None) -> Tensor:
+        """Images of the logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
+        if logits is None:
+            logits = self._logits(random)
         uniforms = None
         if self.neurons.needs_uniforms:
-            uniforms = torch.rand(size, *self.image_shape, generator=random, device=self.device)
-        images: Tensor = self.neurons(self.generator(latents), uniforms)
+            uniforms = torch.rand(logits.shape, generator=random, device=self.device)
+        images: Tensor = self.neurons(logits, uniforms)
         return images
 
     def _minimize(self, loss: Tensor, optimizer: torch.optim.Optimizer, network: str) -> float:
@@ -196,9 +241,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _build_optimizer(config: TrainingConfig, module: torch.nn.Module) -> torch.optim.Optimizer:
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(module.parameters(), lr=config.learning_rate)
-    return torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=_ADAM_BETAS, fused=True)
+    assert config.optimizer is not None
+    return build_optimizer(config.optimizer, config.optimizer_form, module, learning_rate=config.learning_rate)
+
+
+def _like_parameters(state: dict[int, dict[str, Tensor]], module: torch.nn.Module) -> None:
+    """Lay the optimizer's tensors out in memory as the parameters that they belong to."""
+    for parameter, slots in zip(module.parameters(), (state[index] for index in sorted(state)), strict=True):
+        for slot, value in slots.items():
+            if value.shape == parameter.shape:
+                slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,9 +8,8 @@ import torch
 from google.protobuf import json_format
 
 from bgan.trainer import export
-from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint
+from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, trained_generator
 from bgan.trainer.errors import ConfigError, ExportError
-from bgan.trainer.networks import build_generator
 from bgan.v1 import model_pb2
 from tests.support import make_run
 
@@ -23,6 +22,8 @@ from tests.support import make_run
         {"neuron": "real"},
         {"neuron": "sbn", "network": "cnn", "shape": (3, 10, 17)},
         {"neuron": "dbn", "network": "cnn"},
+        {"neuron": "dbn", "generator_norm": "affine"},
+        {"neuron": "sbn", "generator_norm": "affine", "network": "cnn", "shape": (2, 9, 14)},
     ],
 )
 def test_the_file_does_what_the_generator_does(tmp_path, settings):
@@ -31,12 +32,11 @@ def test_the_file_does_what_the_generator_does(tmp_path, settings):
     assert (run.folder / "run.onnx").read_bytes() == result.path.read_bytes()
 
     checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
-    shape, slope = checkpoint.progress.image_shape, checkpoint.progress.slope
+    slope = checkpoint.progress.slope
     config = run.config()
-    generator = build_generator(config.network, shape, config.latent_size)
-    prefix = "generator."
-    generator.load_state_dict({k[len(prefix) :]: v for k, v in checkpoint.tensors.items() if k.startswith(prefix)})
-    generator.eval()
+    generator = trained_generator(config, checkpoint)
+    for name, parameter in generator.named_parameters():
+        assert torch.equal(parameter, checkpoint.tensors[f"generator.{name}"])
     latents = torch.randn(1500, config.latent_size, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         expected = torch.sigmoid(slope * generator(latents)).numpy()

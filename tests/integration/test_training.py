@@ -4,6 +4,7 @@ import torch
 from bgan.trainer.config import TrainingConfig
 from bgan.trainer.data import BinaryDataset
 from bgan.trainer.errors import ConfigError, DivergenceError
+from bgan.trainer.presets import preset_values
 from bgan.trainer.training import Trainer, resolve_device
 
 CPU = torch.device("cpu")
@@ -26,6 +27,9 @@ def _config(**settings):
         {"neuron": "real", "objective": "gan"},
         {"network": "cnn", "neuron": "sbn"},
         {"objective": "gan", "optimizer": "rmsprop", "estimator": "identity"},
+        {"objective": "wgan", "network": "cnn", "discriminator_norm": "batch"},
+        {**preset_values("published"), "epochs": 3, "critic_bursts": False, "neuron": "sbn", "network": "cnn"},
+        {**preset_values("published"), "epochs": 3, "objective": "wgan", "discriminator_norm": "affine"},
     ],
 )
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(settings):
@@ -53,12 +57,54 @@ def test_another_seed_gives_another_run():
 
 def test_every_discriminator_step_sees_fresh_images(monkeypatch):
     trainer = Trainer(_config(critic_steps=3), _dataset(), CPU)
-    asked = []
-    batch = trainer.batches.batch
-    monkeypatch.setattr(trainer.batches, "batch", lambda index: asked.append(index) or batch(index))
+    asked = _asked(trainer, monkeypatch)
     for _ in range(3):
         trainer.train_step()
     assert asked == list(range(9))
+
+
+def test_fresh_images_stay_fresh_around_bursts(monkeypatch):
+    trainer = Trainer(_config(critic_bursts=True, critic_steps=2), _dataset(), CPU)
+    asked = _asked(trainer, monkeypatch)
+    for step in (0, 24, 25, 26):
+        trainer.step = step
+        trainer.train_step()
+    assert asked == [*range(100), *range(2400, 2500), 2500, 2501, 2502, 2503]
+
+
+@pytest.mark.parametrize("neuron", ["dbn", "sbn"])
+def test_one_batch_of_images_and_latents_serves_all_steps_of_an_iteration(neuron, monkeypatch):
+    trainer = Trainer(_config(fresh_batches=False, critic_steps=3, neuron=neuron), _dataset(), CPU)
+    asked = _asked(trainer, monkeypatch)
+    latents, judged = [], []
+    trainer.generator.register_forward_pre_hook(lambda module, inputs: latents.append(inputs[0]))
+    trainer.discriminator.register_forward_pre_hook(lambda module, inputs: judged.append(inputs[0].detach()))
+    before = [parameter.clone() for parameter in trainer.generator.parameters()]
+    trainer.train_step()
+    assert asked == [0, 0, 0]
+    assert len(latents) == 1
+    *critic, generator_step = judged  # three times real and fake images, and the fake ones of the generator's step
+    fakes = [*(images[8:] for images in critic), generator_step]
+    assert all(torch.equal(images[:8], critic[0][:8]) for images in critic)
+    same = [torch.equal(fake, fakes[0]) for fake in fakes]
+    assert same == ([True] * 4 if neuron == "dbn" else [True, False, False, False])
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.generator.parameters(), strict=True))
+
+
+def test_batch_norm_in_the_discriminator_sees_real_and_fake_images_apart():
+    trainer = Trainer(_config(discriminator_norm="batch", critic_steps=1, objective="gan"), _dataset(), CPU)
+    sizes = []
+    trainer.discriminator.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    trainer.train_step()
+    assert sizes == [8, 8, 8]
+
+
+def _asked(trainer, monkeypatch):
+    """The indices of the batches that the trainer asks for."""
+    asked = []
+    batch = trainer.batches.batch
+    monkeypatch.setattr(trainer.batches, "batch", lambda index: asked.append(index) or batch(index))
+    return asked
 
 
 def test_the_slope_follows_the_epochs_and_stays_at_one_for_the_real_valued_model():

@@ -98,3 +98,10 @@ def test_more_per_batch_than_there_are_images_is_refused():
 
 def _no_network(*arguments, **options):
     raise socket.gaierror(-2, "Name or service not known")
+
+
+def test_all_of_a_data_set_is_both_splits():
+    whole, train, test = (load_dataset("digits", split=split) for split in ("all", "train", "test"))
+    assert (whole.name, len(whole)) == ("digits", 1797)
+    assert torch.equal(whole.images, torch.cat([train.images, test.images]))
+    assert torch.equal(whole.labels, torch.cat([train.labels, test.labels]))

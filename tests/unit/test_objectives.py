@@ -66,3 +66,13 @@ def test_clipping_bounds_every_parameter():
     for name, parameter in critic.named_parameters():
         torch.testing.assert_close(parameter, before[name].clamp(-0.01, 0.01))
     assert max(parameter.abs().max() for parameter in before.values()) > 0.01
+
+
+def test_clipping_takes_in_affine_norms_but_no_batch_norm():
+    for norm, clipped in (("affine", True), ("batch", False)):
+        critic = build_discriminator("mlp", ImageShape(1, 8, 8), norm=norm)
+        clip_weights(critic, 0.01)
+        gains = [module.weight for name, module in critic.named_modules() if name in {"layers.2", "layers.5"}]
+        assert len(gains) == 2
+        for gain in gains:
+            assert gain.unique().item() == pytest.approx(0.01 if clipped else 1.0)

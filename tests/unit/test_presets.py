@@ -1,0 +1,61 @@
+import dataclasses
+import json
+
+import pytest
+
+from bgan.trainer.config import SETTING_NAMES, TrainingConfig
+from bgan.trainer.errors import ConfigError
+from bgan.trainer.presets import PRESETS, preset_values
+from bgan.trainer.run import default_name
+from tests.support import bgan
+
+
+def test_presets_are_valid_settings_and_say_why():
+    for name, preset in PRESETS.items():
+        config = TrainingConfig(**preset_values(name))
+        assert config.preset == name
+        assert preset.summary
+        for setting, chosen in preset.settings.items():
+            assert setting in SETTING_NAMES
+            assert chosen.reason
+
+
+def test_the_paper_is_the_default_of_today():
+    assert dataclasses.replace(TrainingConfig(**preset_values("paper")), preset=None) == TrainingConfig()
+
+
+def test_published_settings():
+    config = TrainingConfig(**preset_values("published"), objective="gan")
+    assert (config.slope_rate, config.generator_norm, config.discriminator_norm) == (1.0, "affine", "none")
+    assert (config.critic_steps, config.critic_bursts, config.fresh_batches) == (5, True, False)
+    assert (config.training_split, config.initialization) == ("all", "truncated-normal")
+    assert (config.optimizer, config.optimizer_form) == ("adam", "tensorflow")
+    assert TrainingConfig(**preset_values("published"), objective="wgan").optimizer == "rmsprop"
+
+
+def test_runs_of_presets_have_names_of_their_own():
+    config = TrainingConfig(**preset_values("published"), dataset="digits", discriminator_norm="affine")
+    assert default_name(config) == "published-digits-mlp-dbn-wgan-gp-affine-seed0"
+
+
+def test_an_unknown_preset():
+    with pytest.raises(ConfigError, match="choose one of paper, published"):
+        preset_values("sota")
+    result = bgan("train", "--preset", "sota", "--dataset", "digits")
+    assert result.returncode == 1
+    assert result.stderr.startswith("bgan: preset is 'sota'")
+
+
+def test_options_go_before_the_preset_even_where_they_name_the_default():
+    arguments = ("train", "--dataset", "digits", "--dry-run", "--preset", "published")
+    settings = json.loads(bgan(*arguments, "--slope-rate", "1.1", "--seed", "3").stdout)
+    assert (settings["slope_rate"], settings["seed"], settings["generator_norm"]) == (1.1, 3, "affine")
+    assert json.loads(bgan(*arguments).stdout)["slope_rate"] == 1.0
+
+
+def test_the_list_names_every_setting_of_every_preset():
+    printed = bgan("presets").stdout
+    for name, preset in PRESETS.items():
+        assert f"{name}: {preset.summary}" in printed
+        for setting in preset.settings:
+            assert f"--{setting.replace('_', '-')}" in printed

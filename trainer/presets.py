@@ -1,0 +1,89 @@
+"""Presets: named settings of `bgan train`, and what each changes and why.
+
+Numbers D1 to D31 are those of docs/presets.md, where the published code and the paper part ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One setting of a preset."""
+
+    value: Any
+    """What the preset sets."""
+    reason: str
+    """What it does, in a line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """Named settings of a training run; options on the command line go before them."""
+
+    summary: str
+    """What the preset is for, in a line."""
+    settings: dict[str, Setting]
+    """By the name of the setting in `TrainingConfig`."""
+
+    def values(self) -> dict[str, Any]:
+        """The values by setting."""
+        return {name: setting.value for name, setting in self.settings.items()}
+
+
+PRESETS = {
+    "paper": Preset(
+        summary="what the paper says, with the faults of its code corrected",
+        settings={
+            "slope_rate": Setting(
+                value=1.1, reason="slope annealing on, which never happened in the published code"
+            ),
+            "generator_norm": Setting(value="batch", reason="real batch normalization, in hidden layers only"),
+            "fresh_batches": Setting(value=True, reason="new images and latents for every step"),
+            "critic_bursts": Setting(value=False, reason="5 critic steps an iteration (1 for gan), no bursts"),
+            "training_split": Setting(value="train", reason="the test images are held out, to measure with"),
+            "initialization": Setting(value="he", reason="logits of the order of 1 from the start"),
+            "optimizer_form": Setting(value="torch", reason="RMSProp and Adam in their usual form"),
+            "epochs": Setting(value=20, reason="from the slides; the paper names no number"),
+        },
+    ),
+    "published": Preset(
+        summary="what the published code computes, D1 to D18",
+        settings={
+            "slope_rate": Setting(
+                value=1.0, reason="D1: the slope is 1 throughout; the annealed one is never used"
+            ),
+            "generator_norm": Setting(
+                value="affine", reason="D2, D3: batch norm is gamma x / sqrt(1.001) + beta, after the output too"
+            ),
+            "critic_steps": Setting(value=5, reason="D5: for every objective, gan too"),
+            "critic_bursts": Setting(
+                value=True, reason="D5: 100 critic steps in the first 25 iterations and in every 500th"
+            ),
+            "fresh_batches": Setting(
+                value=False, reason="D6: one batch of images and latents for all steps of an iteration"
+            ),
+            "training_split": Setting(value="all", reason="D7: training and test images merged, none held out"),
+            "initialization": Setting(
+                value="truncated-normal", reason="D9: N(0, 0.02^2) within two sigma, zero biases"
+            ),
+            "optimizer_form": Setting(
+                value="tensorflow", reason="D16, D17: RMSProp starts at 1 with epsilon in the root; TF1's Adam"
+            ),
+            "epochs": Setting(value=20, reason="D29: from config.py and the slides"),
+        },
+    ),
+}
+
+
+def preset_values(name: str | None) -> dict[str, Any]:
+    """The settings of a preset, none for None. Raises ConfigError on a name that is not there."""
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise ConfigError(f"preset is {name!r}; choose one of {', '.join(PRESETS)} (see `bgan presets`)")
+    return {"preset": name, **PRESETS[name].values()}
