@@ -126,8 +126,9 @@ def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Ten
     if isinstance(layer, AffineNorm):
         return layer(inputs), lambda gradient: gradient * layer.scale(inputs.ndim)
     if isinstance(layer, nn.Conv2d):
-        return layer(inputs), lambda gradient: conv2d_input(
-            list(inputs.shape), layer.weight, gradient, padding=layer.padding
+        shape = list(inputs.shape)
+        return layer(inputs), lambda gradient: conv2d_input(  # type: ignore[no-untyped-call]
+            shape, layer.weight, gradient, padding=layer.padding
         )
     if isinstance(layer, nn.MaxPool2d):
         outputs, chosen = F.max_pool2d(inputs, 2, ceil_mode=layer.ceil_mode, return_indices=True)
