@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 
 from . import config as settings
+from .evaluation_cli import evaluate
 
 _APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
@@ -19,7 +20,18 @@ Start with: bgan train, then bgan export, bgan serve, and bgan sample --output d
 
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
-    "train": ("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "tensorboard"),
+    "train": (
+        "torch",
+        "torchvision",
+        "onnx",
+        "onnxscript",
+        "safetensors",
+        "sklearn",
+        "tensorboard",
+        "scipy",
+        "prdc",
+        "matplotlib",
+    ),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }
 
@@ -52,6 +64,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(train)
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
+    app.command(rich_help_panel="Measure")(evaluate)
 
 
 def train(

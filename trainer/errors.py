@@ -6,6 +6,7 @@ UserError
 ├── RunError          a run folder is missing, or was written by other settings
 ├── CheckpointError   a checkpoint cannot be read
 ├── DivergenceError   a loss stopped being finite
+├── SamplesError      samples cannot be measured
 ├── ExportError       an exported file does not do what the generator does
 └── Interrupted       a signal stopped the training, after it was saved
 """
@@ -35,6 +36,10 @@ class CheckpointError(UserError):
 
 class DivergenceError(UserError):
     """A loss stopped being finite."""
+
+
+class SamplesError(UserError):
+    """Samples cannot be measured: not binary, of another shape, too few, or not readable."""
 
 
 class ExportError(UserError):

@@ -1,0 +1,252 @@
+"""Measuring samples against a data set, beside the floor: the same of real images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import artifacts, classes, memorization, preactivations
+from .classifier import Classifier, accuracy, cache_folder, cached_classifier, data_digest
+from .data import BinaryDataset, load_dataset
+from .distances import frechet_distance, kernel_distance
+from .errors import SamplesError
+from .files import write_json
+from .manifold import precision_recall_density_coverage
+from .samples import Samples
+from .two_sample import two_sample_accuracy
+
+LEAST_SAMPLES = 64
+_VERSION = 1  # of the metrics: another one measures cached floors anew
+
+Images = NDArray[np.uint8]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was measured."""
+
+    source: str
+    """What was measured, for tables."""
+    dataset: str
+    count: int
+    """Samples measured."""
+    compared: int
+    """Samples and real test images that the metrics of two sets compare, of each."""
+    seed: int
+    metrics: dict[str, float]
+    """By the keys of `METRICS`; those that need labels or probabilities are left out without them."""
+    floor: dict[str, float]
+    """The same of real images: test against training images."""
+    class_histogram: list[float] | None
+    """Share of each class."""
+    preactivation_histogram: list[float] | None
+    """256 shares of floor(255 p)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A data set to measure against."""
+
+    dataset: str
+    training: Images
+    test: Images
+    digest: str
+    """Of the images and of what measures them."""
+    classifier: Classifier | None
+    """None: only what needs no labels is measured."""
+    classifier_accuracy: float | None
+    """On the test images."""
+    cache: Path
+
+
+def load_reference(
+    dataset: str,
+    *,
+    data_dir: str | None = None,
+    labelled: bool = True,
+    cache: Path | None = None,
+    report: Report = lambda text: None,
+) -> Reference:
+    """The data set of that name with its classifier, which is trained on first use. Raises DataError."""
+    training, test = (load_dataset(dataset, data_dir=data_dir, split=split) for split in ("train", "test"))
+    return make_reference(training, test, labelled=labelled, cache=cache, report=report)
+
+
+def make_reference(
+    training: BinaryDataset,
+    test: BinaryDataset,
+    *,
+    labelled: bool = True,
+    cache: Path | None = None,
+    report: Report = lambda text: None,
+) -> Reference:
+    """A reference of two splits; `labelled` False leaves out what needs a classifier."""
+    cache = cache or cache_folder()
+    images = training.images.numpy()
+    classifier, digest, correct = None, "unlabelled", None
+    if labelled:
+        classifier, digest = cached_classifier(images, training.labels.numpy(), cache=cache, report=report)
+        correct = accuracy(classifier, test.images.numpy(), test.labels.numpy())
+    return Reference(
+        dataset=training.name,
+        training=images,
+        test=test.images.numpy(),
+        digest=data_digest(images, test.images.numpy(), np.frombuffer(digest.encode(), np.uint8)),
+        classifier=classifier,
+        classifier_accuracy=correct,
+        cache=cache,
+    )
+
+
+def evaluate_samples(
+    samples: Samples, reference: Reference, *, seed: int = 0, report: Report = lambda text: None
+) -> Evaluation:
+    """Measure samples against a data set.
+
+    Metrics of two sets compare as many samples as there are test images, at most. Memorization is
+    measured against all training images. Raises SamplesError for fewer than 64 samples or another shape.
+    """
+    _check(samples, reference)
+    images = samples.images
+    compared = min(len(images), len(reference.test), len(reference.training))
+    metrics, histogram = _measure(images, reference.test, reference.training, reference, compared, seed, report)
+    statistics = None
+    if samples.probabilities is not None:
+        metrics |= _preactivation_metrics(samples.probabilities)
+        statistics = preactivations.preactivation_histogram(samples.probabilities)
+    return Evaluation(
+        source=samples.source,
+        dataset=reference.dataset,
+        count=len(images),
+        compared=compared,
+        seed=seed,
+        metrics=metrics,
+        floor=_floor(reference, compared, seed, report),
+        class_histogram=None if histogram is None else histogram.tolist(),
+        preactivation_histogram=None if statistics is None else statistics.tolist(),
+    )
+
+
+def _check(samples: Samples, reference: Reference) -> None:
+    shape, expected = samples.images.shape[1:], reference.test.shape[1:]
+    if shape != expected:
+        raise SamplesError(
+            f"{samples.source}: images are of shape {shape}, those of {reference.dataset} {expected}"
+        )
+    if len(samples.images) < LEAST_SAMPLES:
+        raise SamplesError(
+            f"{samples.source} holds {len(samples.images)} images; the metrics need at least {LEAST_SAMPLES}"
+        )
+
+
+def _floor(reference: Reference, compared: int, seed: int, report: Report) -> dict[str, float]:
+    """The metrics of real images, from the cache where they were measured before.
+
+    Pairs are test and training images; images by themselves are the test images.
+    """
+    path = reference.cache / f"floor-{reference.digest[:16]}-{compared}-{seed}-v{_VERSION}.json"
+    try:
+        cached: dict[str, float] = json.loads(path.read_text())
+        return cached
+    except (OSError, ValueError):
+        report("measuring the floor: real images against real images, once for this data set")
+    rows = np.random.default_rng(seed).permutation(len(reference.training))[:compared]
+    floor, _ = _measure(
+        reference.test, reference.training[rows], reference.training, reference, compared, seed, report
+    )
+    write_json(path, floor)
+    return floor
+
+
+def _measure(
+    images: Images,
+    real: Images,
+    training: Images,
+    reference: Reference,
+    compared: int,
+    seed: int,
+    report: Report,
+) -> tuple[dict[str, float], NDArray[np.float64] | None]:
+    """All metrics of images but those of preactivations, and the class histogram."""
+    rows = np.random.default_rng(seed).permutation(len(real))[:compared]
+    first, second = images[:compared], real[rows]
+    metrics: dict[str, float] = {}
+    histogram = None
+    if reference.classifier is not None:
+        report("features")
+        histogram = _measure_features(reference.classifier, images, second, compared, seed, metrics, report)
+    report("two-sample test")
+    metrics["two_sample_accuracy"] = two_sample_accuracy(first, second, seed=seed)
+    report("nearest training images")
+    metrics |= _memorization_metrics(images, training)
+    report("artifacts")
+    metrics |= _artifact_metrics(images)
+    metrics["pattern_divergence"] = artifacts.jensen_shannon_divergence(
+        artifacts.pattern_histogram(first), artifacts.pattern_histogram(second)
+    )
+    return metrics, histogram
+
+
+def _measure_features(
+    classifier: Classifier,
+    images: Images,
+    real: Images,
+    compared: int,
+    seed: int,
+    metrics: dict[str, float],
+    report: Report,
+) -> NDArray[np.float64]:
+    """Add the metrics of features and of classes, and give the class histogram."""
+    features, probabilities = classifier.describe(images)
+    real_features, _ = classifier.describe(real)
+    metrics["frechet_distance"] = frechet_distance(features[:compared], real_features)
+    metrics["kernel_distance"] = kernel_distance(features[:compared], real_features, seed=seed)
+    metrics["inception_score"] = classes.inception_score(probabilities)
+    report("precision, recall, density and coverage")
+    metrics |= precision_recall_density_coverage(real_features, features[:compared])
+    shares = classes.class_shares(probabilities)
+    metrics["class_entropy"] = classes.entropy(shares)
+    metrics["missing_classes"] = classes.missing_classes(shares)
+    return shares
+
+
+def _memorization_metrics(images: Images, training: Images) -> dict[str, float]:
+    nearest = memorization.nearest_distances(images, training)
+    return {
+        "nearest_distance": float(nearest.mean()),
+        "exact_copies": float((nearest == 0).mean()),
+        "unique_share": memorization.unique_share(images),
+    }
+
+
+def _artifact_metrics(images: Images) -> dict[str, float]:
+    pieces = artifacts.components(images)
+    return {
+        "on_fraction": float(images.mean()),
+        "isolated_pixels": float(artifacts.isolated_pixels(images).mean()),
+        "components": float(pieces.mean()),
+        "multiple_components": float((pieces > 1).mean()),
+        "holes": float(artifacts.holes(images).mean()),
+    }
+
+
+def _preactivation_metrics(probabilities: NDArray[np.float32]) -> dict[str, float]:
+    histogram = preactivations.preactivation_histogram(probabilities)
+    return {
+        "first_bin": float(histogram[0]),
+        "last_bin": float(histogram[-1]),
+        "middle_mass": preactivations.middle_mass(probabilities),
+        "notch_ratio": preactivations.notch_ratio(probabilities),
+        "preactivation_entropy": preactivations.binary_entropy(probabilities),
+    }

@@ -1,0 +1,193 @@
+"""`bgan evaluate`: the command and its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .evaluation import Evaluation, Reference
+    from .samples import Samples
+
+_ARRAYS = (".npy", ".npz")
+
+
+def evaluate(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Runs (names or folders), models (.onnx) or samples (.npy, .npz); several stand side by side.",
+            show_default="the newest run",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The data set to measure against: mnist or digits.", show_default="the source's own"),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where MNIST lies.", envvar="BGAN_DATA_DIR", show_default="data")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
+    binarization: Annotated[
+        str | None,
+        typer.Option(help="threshold or bernoulli, for runs.", show_default="bernoulli for sbn, else threshold"),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option(help="Measure with a classifier of the data set's labels, trained once and cached.")
+    ] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Measure a generator, or a file of samples, against real images.
+
+    Beside each figure stands the floor: the same metric of real test images against real training images.
+
+    Examples: bgan evaluate;  bgan evaluate samples.npz models/a.onnx --dataset mnist --json figures.json
+    """
+    from rich.console import Console
+
+    from .evaluation import evaluate_samples
+
+    console = Console(stderr=True)
+    evaluations = []
+    with _progress(console) as report:
+        reference = None
+        for name in sources or [""]:
+            source = _Source(name, runs_dir, dataset)
+            if reference is None or reference.dataset != source.dataset:
+                if reference is not None:
+                    raise _mixed(reference.dataset, source.dataset)
+                reference = _reference(source.dataset, data_dir, labels, report)
+            report(f"samples of {name or source.dataset}")
+            samples = source.samples(count, seed, binarization, reference)
+            evaluations.append(
+                evaluate_samples(
+                    samples, reference, seed=seed, report=lambda text: report(f"{samples.source}: {text}")
+                )
+            )
+    if json_file is not None:
+        _write(json_file, evaluations)
+    if json_file is None or str(json_file) != "-":
+        assert reference is not None
+        _print(evaluations, reference)
+
+
+class _Source:
+    """Something to be measured: a run, a model file or a file of samples."""
+
+    def __init__(self, name: str, runs_dir: Path, dataset: str | None) -> None:
+        from .data import resolve_dataset
+        from .errors import SamplesError
+        from .run import find_run
+
+        self._path = Path(name)
+        self._run = None
+        is_file = self._path.suffix in {*_ARRAYS, ".onnx"}
+        if is_file and not self._path.is_file():
+            raise SamplesError(f"there is no file {name}")
+        if not is_file:
+            self._run = find_run(name or None, runs_dir)
+            dataset = dataset or self._run.config().dataset
+        elif self._path.suffix == ".onnx":
+            from .samples import sample_model
+
+            dataset = dataset or sample_model(self._path, 1)[1]
+        self.dataset = resolve_dataset(dataset or "auto")[0]
+
+    def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
+        from .samples import Samples, load_samples, sample_model
+
+        if self._run is not None:
+            from .sampling import sample_run
+
+            return sample_run(self._run, count, seed=seed, binarization=binarization)
+        if self._path.suffix == ".onnx":
+            return sample_model(self._path, count, seed=seed)[0]
+        loaded = load_samples(self._path, reference.test.shape[1:])
+        probabilities = None if loaded.probabilities is None else loaded.probabilities[:count]
+        return Samples(loaded.source, loaded.images[:count], probabilities)
+
+
+def _reference(dataset: str, data_dir: Path | None, labelled: bool, report: Callable[[str], None]) -> Reference:
+    from .config import DATASETS
+    from .errors import ConfigError
+    from .evaluation import load_reference
+
+    if dataset not in DATASETS:
+        raise ConfigError(f"dataset is {dataset!r}; choose one of {', '.join(DATASETS)}")
+    report(f"reading {dataset}")
+    return load_reference(dataset, data_dir=str(data_dir) if data_dir else None, labelled=labelled, report=report)
+
+
+def _mixed(first: str, second: str) -> Exception:
+    from .errors import ConfigError
+
+    return ConfigError(f"the sources belong to {first} and {second}; name one with --dataset")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """Says what is being done: in one live line on a terminal, else line by line."""
+    if not console.is_terminal:
+        yield lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)
+        return
+    with console.status("starting") as status:
+        yield status.update
+
+
+def _write(path: Path, evaluations: list[Evaluation]) -> None:
+    from .files import write_atomically
+
+    content = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
+    if str(path) == "-":
+        typer.echo(content)
+    else:
+        write_atomically(path, (content + "\n").encode())
+
+
+def _print(evaluations: list[Evaluation], reference: Reference) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .metrics import METRICS, format_value
+
+    first = evaluations[0]
+    real = f"{first.compared} real test images of {first.dataset}"
+    table = Table(title=f"{first.count} samples; pairs compare {first.compared} of them with {real}")
+    table.add_column("metric")
+    for evaluation in evaluations:
+        table.add_column(evaluation.source, justify="right", overflow="fold")
+    table.add_column("floor", justify="right")
+    table.add_column("better")
+    group = None
+    for key, metric in METRICS.items():
+        if not any(key in evaluation.metrics for evaluation in evaluations):
+            continue
+        if metric.group != group:
+            table.add_section()
+            group = metric.group
+        values = [format_value(key, evaluation.metrics.get(key)) for evaluation in evaluations]
+        table.add_row(metric.title, *values, format_value(key, first.floor.get(key)), metric.better)
+    console = Console()
+    console.print(table)
+    for evaluation in evaluations:
+        if evaluation.class_histogram is not None:
+            shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
+            console.print(f"classes of {evaluation.source}, %: {shares}", highlight=False, soft_wrap=True)
+    console.print("floor: the same metric of real test images against real training images")
+    if reference.classifier_accuracy is None:
+        console.print("without labels: metrics that need the classifier are left out")
+    else:
+        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")

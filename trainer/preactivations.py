@@ -1,0 +1,48 @@
+"""Statistics of preactivated outputs, the probabilities before binarization (paper, Figures 3 to 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 256
+_CENTRE = (0.48, 0.52)
+_BESIDE = ((0.40, 0.48), (0.52, 0.60))
+
+
+def preactivation_histogram(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Shares of floor(255 p) for p in [0, 1], as in the paper's Figure 4: float64 [256].
+
+    The last bin is p = 1 alone, which float32 reaches at logits of about 17.
+    """
+    levels = np.floor(np.asarray(probabilities, np.float32) * np.float32(255)).astype(np.uint8)
+    counts = np.bincount(levels.ravel(), minlength=BINS)
+    return counts / counts.sum()
+
+
+def notch_ratio(probabilities: NDArray[np.float32]) -> float:
+    """Density of p in (.48, .52) over that in (.40, .48) and (.52, .60): 1 if flat, under 1 for a notch at 0.5.
+
+    NaN where there is nothing on either side.
+    """
+    beside = np.mean([_density(probabilities, *interval) for interval in _BESIDE])
+    return float(_density(probabilities, *_CENTRE) / beside) if beside else float("nan")
+
+
+def middle_mass(probabilities: NDArray[np.float32]) -> float:
+    """Share of p in [0.1, 0.9]."""
+    return float(np.mean((probabilities >= 0.1) & (probabilities <= 0.9)))
+
+
+def binary_entropy(probabilities: NDArray[np.float32]) -> float:
+    """Mean of -p log2 p - (1 - p) log2(1 - p), in bits."""
+    p = np.asarray(probabilities, np.float64)
+    q = 1 - p
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(p > 0, p * np.log2(p), 0) - np.where(q > 0, q * np.log2(q), 0)
+    return float(entropy.mean())
+
+
+def _density(probabilities: NDArray[np.float32], low: float, high: float) -> float:
+    inside = (probabilities > low) & (probabilities < high)
+    return float(inside.mean() / (high - low))

@@ -1,0 +1,158 @@
+"""Samples to measure: drawn from a run or a model file, or read from a file of images."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import SamplesError
+
+_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Binary images, and where they are known the probabilities that they were made from."""
+
+    source: str
+    """Where they come from, for tables."""
+    images: NDArray[np.uint8]
+    """uint8 [N, C, H, W] of 0 and 1."""
+    probabilities: NDArray[np.float32] | None = None
+    """The preactivated outputs, float32 of the same shape."""
+
+
+def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
+    """The images in a .npy or .npz file, as [N, C, H, W].
+
+    They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and
+    True, or 0 and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds
+    `images` and may hold `shape` and `probabilities`; of one array any name will do.
+    Raises SamplesError on anything else.
+    """
+    arrays = _read(path)
+    shape = tuple(int(n) for n in arrays.get("shape", np.array(image_shape)).ravel())
+    if shape != tuple(image_shape):
+        raise SamplesError(
+            f"{path} holds images of shape {_text(shape)}, but those of the data set are {_text(image_shape)}; "
+            "name their own data set with --dataset"
+        )
+    images = _as_images(arrays["images"], shape, path)
+    probabilities = arrays.get("probabilities")
+    if probabilities is not None:
+        probabilities = _as_probabilities(probabilities, images.shape, path)
+    return Samples(path.name, images, probabilities)
+
+
+def sample_model(path: Path, count: int, *, seed: int = 0) -> tuple[Samples, str]:
+    """Images of an exported generator, drawn with numpy's generator of that seed, and its data set's name.
+
+    Raises SamplesError where the file is not a model of bgan's.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+    from google.protobuf import json_format
+
+    from bgan.v1 import model_pb2
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        manifest = json_format.Parse(
+            session.get_modelmeta().custom_metadata_map["bgan.model"],
+            model_pb2.Model(),
+            ignore_unknown_fields=True,
+        )
+    except Exception as error:  # onnxruntime raises classes of its own that it does not export
+        reason = str(error).strip().splitlines()[0]
+        raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
+    shape = (manifest.image_shape.channels, manifest.image_shape.height, manifest.image_shape.width)
+    random = np.random.default_rng(seed)
+    images, probabilities = [], []
+    takes_uniforms = len(session.get_inputs()) == 2
+    for rows in _chunks(count):
+        feeds = {"latents": random.standard_normal((rows, manifest.latent_size), np.float32)}
+        if takes_uniforms:
+            feeds["uniforms"] = random.random((rows, *shape), np.float32)
+        outputs = session.run(["images", "probabilities"], feeds)
+        images.append(outputs[0])
+        probabilities.append(outputs[1])
+    return Samples(manifest.name, np.concatenate(images), np.concatenate(probabilities)), manifest.dataset
+
+
+def _chunks(count: int) -> Iterator[int]:
+    for start in range(0, count, _ROWS):
+        yield min(_ROWS, count - start)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = np.load(path, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"images": content}
+            arrays = {name: content[name] for name in content.files}
+    except OSError as error:
+        raise SamplesError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # numpy and zipfile raise whatever they stumble on
+        raise SamplesError(
+            f"{path} is not an array file that can be read safely ({str(error).splitlines()[0]}); "
+            "save images with numpy.save or numpy.savez_compressed, without objects"
+        ) from error
+    if "images" not in arrays and len(arrays) == 1:
+        arrays = {"images": next(iter(arrays.values()))}
+    if "images" not in arrays:
+        raise SamplesError(
+            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; the samples must be named images"
+        )
+    return arrays
+
+
+def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+    pixels = int(np.prod(shape))
+    packed = array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == (pixels + 7) // 8 != pixels
+    if packed:
+        return np.unpackbits(array, axis=1)[:, :pixels].reshape(-1, *shape)
+    fits = array.ndim >= 2 and (
+        array.shape[1:] in (shape, (pixels,)) or (shape[0] == 1 and array.shape[1:] == shape[1:])
+    )
+    if not fits:
+        raise SamplesError(
+            f"{path} holds an array of shape {_text(array.shape)}; images of {_text(shape)} are "
+            f"[N, {', '.join(map(str, shape))}], [N, {pixels}], or packed uint8 [N, {(pixels + 7) // 8}]"
+        )
+    return _as_bits(array, path).reshape(-1, *shape)
+
+
+def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    if array.dtype.kind not in "biuf":
+        raise SamplesError(f"{path} holds values of type {array.dtype}; pixels are 0 and 1")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise SamplesError(f"{path} holds NaN or infinite values")
+    on = array != 0
+    top = array.max(initial=0)
+    if not (np.array_equal(array[on], np.full(int(on.sum()), top)) and top in {0, 1, 255}):
+        raise SamplesError(
+            f"{path} holds values other than 0 and 1 (or 0 and 255), such as {array[on & (array != 1)][0]}; "
+            "binarize the samples first"
+        )
+    return on.astype(np.uint8)
+
+
+def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.float32]:
+    if array.size != np.prod(shape) or array.dtype.kind != "f":
+        raise SamplesError(f"{path}: probabilities are of shape {_text(array.shape)}; they must fit the images")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise SamplesError(f"{path}: probabilities are not all between 0 and 1")
+    return array.astype(np.float32).reshape(shape)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,50 @@
+"""Drawing samples from a run's newest checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from .checkpoint import load_newest_checkpoint, trained_generator
+from .errors import ConfigError, RunError
+from .randomness import random_stream
+from .run import Run
+from .samples import Samples
+
+_ROWS = 500
+
+
+@torch.no_grad()
+def sample_run(
+    run: Run,
+    count: int,
+    *,
+    seed: int = 0,
+    binarization: str | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Samples:
+    """`count` images of the run's newest checkpoint, as an exported generator would make them.
+
+    `binarization` is "threshold" or "bernoulli"; None is that of the run's neurons, threshold for the
+    real-valued ones. Raises RunError where there is no checkpoint.
+    """
+    config = run.config()
+    if binarization not in {None, "threshold", "bernoulli"}:
+        raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
+    checkpoint = load_newest_checkpoint(run.checkpoints, warn)
+    if checkpoint is None:
+        raise RunError(f"{run.folder} has no checkpoint yet; train it first with the command that made it")
+    generator = trained_generator(config, checkpoint)
+    bernoulli = binarization == "bernoulli" or (binarization is None and config.neuron == "sbn")
+    random = random_stream(seed, "evaluation")
+    images, probabilities = [], []
+    for start in range(0, count, _ROWS):
+        latents = torch.randn(min(_ROWS, count - start), config.latent_size, generator=random)
+        chunk = torch.sigmoid(checkpoint.progress.slope * generator(latents))
+        threshold = torch.rand(chunk.shape, generator=random) if bernoulli else 0.5
+        probabilities.append(chunk.numpy())
+        images.append((chunk > threshold).numpy())
+    name = run.name if binarization is None else f"{run.name}, {binarization}"
+    return Samples(name, np.concatenate(images).astype(np.uint8), np.concatenate(probabilities))
