@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Images = NDArray[np.uint8]
+Counts = NDArray[np.int64]
 _PATTERNS = 512  # of 3x3 pixels
 _WITHIN_PLANE_8 = np.zeros((3, 3, 3), int)
 _WITHIN_PLANE_8[1] = 1
@@ -18,22 +19,24 @@ _WITHIN_PLANE_4 = np.zeros((3, 3, 3), int)
 _WITHIN_PLANE_4[1] = ndimage.generate_binary_structure(2, 1)
 
 
-def isolated_pixels(images: Images) -> NDArray[np.int64]:
+def isolated_pixels(images: Images) -> Counts:
     """On-pixels without an on-pixel among their eight neighbours, by image: int64 [N]."""
     neighbours = sum(window.astype(np.uint8) for offset, window in _windows(images).items() if offset != (1, 1))
     alone = (images == 1) & (neighbours == 0)
-    return alone.sum(axis=(1, 2, 3), dtype=np.int64)
+    counts: Counts = alone.sum(axis=(1, 2, 3), dtype=np.int64)
+    return counts
 
 
-def components(images: Images) -> NDArray[np.int64]:
+def components(images: Images) -> Counts:
     """8-connected pieces of on-pixels, by image: int64 [N]."""
     return _pieces(images == 1, _WITHIN_PLANE_8)
 
 
-def holes(images: Images) -> NDArray[np.int64]:
+def holes(images: Images) -> Counts:
     """4-connected pieces of off-pixels that do not reach the border, by image: int64 [N]."""
     background = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))) == 0
-    return _pieces(background, _WITHIN_PLANE_4) - images.shape[1]
+    inner: Counts = _pieces(background, _WITHIN_PLANE_4) - images.shape[1]
+    return inner
 
 
 def pattern_histogram(images: Images) -> NDArray[np.float64]:
@@ -42,7 +45,8 @@ def pattern_histogram(images: Images) -> NDArray[np.float64]:
     for bit, window in enumerate(_windows(images).values()):
         codes |= window.astype(np.uint16) << bit
     counts = np.bincount(codes.ravel(), minlength=_PATTERNS)
-    return counts / counts.sum()
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def jensen_shannon_divergence(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -63,7 +67,7 @@ def _windows(images: Images) -> dict[tuple[int, int], Images]:
     return {(i, j): padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)}
 
 
-def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> NDArray[np.int64]:
+def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> Counts:
     """Connected pieces by image, all planes labelled in one pass."""
     count, channels, height, width = mask.shape
     labels, pieces = ndimage.label(mask.reshape(count * channels, height, width), structure)
@@ -71,4 +75,5 @@ def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> NDArray[np
     planes = np.broadcast_to(np.arange(count * channels)[:, None, None], labels.shape)
     plane_of_piece[labels] = planes
     by_plane = np.bincount(plane_of_piece[1:], minlength=count * channels)
-    return by_plane.reshape(count, channels).sum(axis=1)
+    by_image: Counts = by_plane.reshape(count, channels).sum(axis=1)
+    return by_image

@@ -14,7 +14,8 @@ MISSING_BELOW = 0.01
 def class_shares(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     """Share of the samples by most likely class: float64 [K]."""
     counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
-    return counts / counts.sum()
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def entropy(shares: NDArray[np.float64]) -> float:

@@ -31,6 +31,7 @@ _EXTRAS = {
         "scipy",
         "prdc",
         "matplotlib",
+        "markdown_it",
     ),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }

@@ -72,11 +72,7 @@ def evaluate(
                 reference = _reference(source.dataset, data_dir, labels, report)
             report(f"samples of {name or source.dataset}")
             samples = source.samples(count, seed, binarization, reference)
-            evaluations.append(
-                evaluate_samples(
-                    samples, reference, seed=seed, report=lambda text: report(f"{samples.source}: {text}")
-                )
-            )
+            evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
     if json_file is not None:
         _write(json_file, evaluations)
     if json_file is None or str(json_file) != "-":
@@ -129,6 +125,10 @@ def _reference(dataset: str, data_dir: Path | None, labelled: bool, report: Call
         raise ConfigError(f"dataset is {dataset!r}; choose one of {', '.join(DATASETS)}")
     report(f"reading {dataset}")
     return load_reference(dataset, data_dir=str(data_dir) if data_dir else None, labelled=labelled, report=report)
+
+
+def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: report(f"{samples.source}: {text}")
 
 
 def _mixed(first: str, second: str) -> Exception:

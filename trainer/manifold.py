@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: is each sample near the data, and is all of the data near a sample?"""
+"""Precision, recall, density and coverage: are samples near the data, and is all of the data near samples."""
 
 from __future__ import annotations
 

@@ -119,7 +119,8 @@ def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArr
     pixels = int(np.prod(shape))
     packed = array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == (pixels + 7) // 8 != pixels
     if packed:
-        return np.unpackbits(array, axis=1)[:, :pixels].reshape(-1, *shape)
+        images: NDArray[np.uint8] = np.unpackbits(array, axis=1, count=pixels).reshape(-1, *shape)
+        return images
     fits = array.ndim >= 2 and (
         array.shape[1:] in (shape, (pixels,)) or (shape[0] == 1 and array.shape[1:] == shape[1:])
     )
@@ -128,7 +129,8 @@ def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArr
             f"{path} holds an array of shape {_text(array.shape)}; images of {_text(shape)} are "
             f"[N, {', '.join(map(str, shape))}], [N, {pixels}], or packed uint8 [N, {(pixels + 7) // 8}]"
         )
-    return _as_bits(array, path).reshape(-1, *shape)
+    bits: NDArray[np.uint8] = _as_bits(array, path).reshape(-1, *shape)
+    return bits
 
 
 def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
