@@ -13,6 +13,7 @@ import typer
 
 from . import config as settings
 from .evaluation_cli import evaluate
+from .reproduction_cli import reproduce
 
 _APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
@@ -66,6 +67,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
+    app.command(rich_help_panel="Measure")(reproduce)
 
 
 def train(

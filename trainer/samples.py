@@ -145,7 +145,8 @@ def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
             f"{path} holds values other than 0 and 1 (or 0 and 255), such as {array[on & (array != 1)][0]}; "
             "binarize the samples first"
         )
-    return on.astype(np.uint8)
+    bits: NDArray[np.uint8] = on.astype(np.uint8)
+    return bits
 
 
 def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.float32]:

@@ -1,0 +1,97 @@
+"""Figures of a reproduction: grids of samples, preactivated outputs in colour, histograms. All PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+COLUMNS = 8
+_DPI = 110
+# Off is black and on is white, as in the binary grids; in between, blue lies under the threshold and red over it.
+_PREACTIVATION = LinearSegmentedColormap.from_list(
+    "preactivation",
+    [(0, "black"), (0.25, "#1f4fd8"), (0.4999, "#9fd3ff"), (0.5001, "#ffd08a"), (0.75, "#d8341f"), (1, "white")],
+)
+
+
+def tiled(images: NDArray[np.generic], columns: int = COLUMNS) -> NDArray[np.float32]:
+    """[N, C, H, W] in [0, 1] as one picture [rows, columns] with NaN between images; channels lie side by side."""
+    count, channels, height, width = images.shape
+    planes = images.transpose(0, 2, 1, 3).reshape(count, height, channels * width)
+    rows = -(-count // columns)
+    picture = np.full((rows * (height + 1) + 1, columns * (channels * width + 1) + 1), np.nan, np.float32)
+    for index, plane in enumerate(planes):
+        top = (index // columns) * (height + 1) + 1
+        left = (index % columns) * (channels * width + 1) + 1
+        picture[top : top + height, left : left + channels * width] = plane
+    return picture
+
+
+def grid_figure(
+    path: Path,
+    panels: Sequence[Sequence[NDArray[np.generic] | None]],
+    *,
+    row_titles: Sequence[str],
+    column_titles: Sequence[str],
+    preactivated: Sequence[bool],
+) -> None:
+    """Grids of images in rows and columns; `preactivated` says which columns are probabilities, shown in colour.
+
+    A panel that is None was not run, and says so.
+    """
+    rows, columns = len(panels), len(column_titles)
+    figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    shown = None
+    for i, row in enumerate(panels):
+        for j, images in enumerate(row):
+            axis = axes[i][j]
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_facecolor("#bbbbbb")
+            if i == 0:
+                axis.set_title(column_titles[j])
+            if j == 0:
+                axis.set_ylabel(row_titles[i])
+            if images is None:
+                axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
+                continue
+            drawn = axis.imshow(
+                tiled(images),
+                cmap=_PREACTIVATION if preactivated[j] else "gray",
+                vmin=0,
+                vmax=1,
+                interpolation="none",
+            )
+            shown = drawn if preactivated[j] else shown
+    if shown is not None:
+        figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
+    _save(figure, path)
+
+
+def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]]) -> None:
+    """Histograms of floor(255 p) as shares on a logarithmic axis: one panel a title, one line a model."""
+    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, lines) in zip(axes, panels, strict=True):
+        for name, shares in lines.items():
+            axis.step(np.arange(len(shares)) / (len(shares) - 1), shares, where="mid", label=name, linewidth=1)
+        axis.axvline(0.5, color="grey", linewidth=0.6, linestyle=":")
+        axis.set_yscale("log")
+        axis.set_title(title)
+        axis.set_xlabel("preactivated output")
+        axis.set_ylabel("share of pixels")
+        axis.legend()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"savefig.dpi": _DPI}):
+        figure.savefig(path, metadata={"Software": None})  # the same figure gives the same bytes
