@@ -123,13 +123,13 @@ class _Writer:
         if self._accuracy is not None:
             classifier += f", which is right on {100 * self._accuracy:.2f} % of the test images"
         return (
-            f"Written by `bgan reproduce` on {datetime.now(UTC).date()}, on {platform.machine()} with {versions} and "
-            f"Python {platform.python_version()}. The data set is `{results.dataset}`. Every row is {results.count} "
-            "samples, measured by `bgan evaluate`: metrics of two sets compare them with as many real test images, at "
-            f"most, and features are those of {classifier}. The floor is the same metric of real test images against "
-            "real training images. The preset `paper` is what the paper says, with the faults of its code corrected; "
-            "`published` is what the published code computes, which trains on the test images too (`bgan presets` "
-            "lists both). Where several seeds were run, figures are mean ± standard deviation."
+            f"Written by `bgan reproduce` on {datetime.now(UTC).date()}, on {platform.machine()} with {versions} "
+            f"and Python {platform.python_version()}. The data set is `{results.dataset}`. Every row is "
+            f"{results.count} samples, measured by `bgan evaluate`: metrics of two sets compare them with as many "
+            f"real test images, at most, and features are those of {classifier}. The floor is the same metric of "
+            "real test images against real training images. The preset `paper` is what the paper says, with the "
+            "faults of its code corrected; `published` is what the published code computes, which trains on the "
+            "test images too (`bgan presets` lists both). Where several seeds were run, figures are mean ± standard deviation."
         )
 
     def _claims(self) -> str:
