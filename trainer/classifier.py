@@ -24,7 +24,8 @@ from .files import write_atomically, write_json
 FEATURES = 128
 _VERSION = 1  # of architecture and training: another one makes the cache train anew
 _BATCH = 128
-_STEPS = 2000
+_STEPS_AT_MOST = 2000
+_EPOCHS_AT_MOST = 40
 _DROPOUT = 0.4
 _LEARNING_RATE = 2e-3
 _ROWS = 2000
@@ -68,11 +69,12 @@ def train_classifier(
     labels: NDArray[np.int64],
     *,
     classes: int,
-    steps: int = _STEPS,
+    steps_at_most: int = _STEPS_AT_MOST,
     seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
 ) -> Classifier:
-    """Train by Adam with a one-cycle learning rate. The same arguments give the same weights on one machine."""
+    """Train by Adam with a one-cycle learning rate, for 40 epochs at most. The same arguments give the same weights on one machine."""
+    steps = min(steps_at_most, math.ceil(_EPOCHS_AT_MOST * len(images) / _BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = Classifier(images.shape[1:], classes)

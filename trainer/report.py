@@ -129,7 +129,7 @@ class _Writer:
             f"real test images, at most, and features are those of {classifier}. The floor is the same metric of "
             "real test images against real training images. The preset `paper` is what the paper says, with the "
             "faults of its code corrected; `published` is what the published code computes, which trains on the "
-            "test images too (`bgan presets` lists both). Where several seeds were run, figures are mean ± standard deviation."
+            "test images too (`bgan presets` lists both). Several seeds stand as mean ± standard deviation."
         )
 
     def _claims(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +92,8 @@ def _chunks(count: int) -> Iterator[int]:
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return {"images": content}
             arrays = {name: content[name] for name in content.files}
@@ -109,9 +107,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     if "images" not in arrays and len(arrays) == 1:
         arrays = {"images": next(iter(arrays.values()))}
     if "images" not in arrays:
-        raise SamplesError(
-            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; the samples must be named images"
-        )
+        raise SamplesError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; name the samples images")
     return arrays
 
 

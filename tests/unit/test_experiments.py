@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from bgan.trainer.claims import CLAIMS, verdicts
+from bgan.trainer.errors import ConfigError
+from bgan.trainer.experiments import EXPERIMENTS, Model, check_experiments, run_name
+from bgan.trainer.figures import tiled
+from bgan.trainer.results import ExperimentPlan, Outcome, Results, binarizations, spread
+
+
+def _outcome(model, *, seed=0, binarization=None, epochs=5, **metrics):
+    return Outcome(
+        run="r",
+        preset="paper",
+        model=model,
+        epochs=epochs,
+        seed=seed,
+        binarization=binarization,
+        metrics=metrics,
+        preactivation_histogram=None,
+        steps=1,
+        seconds=1.0,
+    )
+
+
+def _results(experiment, *outcomes):
+    plan = ExperimentPlan(presets=("paper",), epochs=5, seeds=1, overrides={})
+    return Results(dataset="d", count=9, plans={experiment: plan}, outcomes=outcomes, floor={}, published=None)
+
+
+def test_the_experiments_hold_what_the_paper_shows():
+    assert [len(experiment.models) for experiment in EXPERIMENTS.values()] == [2, 3, 12, 4]
+    assert len({model for experiment in EXPERIMENTS.values() for model in experiment.models}) == 15
+    assert binarizations(Model(neuron="real")) == ("threshold", "bernoulli")
+
+
+def test_settings_of_a_model_by_preset():
+    model = Model(neuron="sbn", objective="wgan", normalized=True)
+    options = {"epochs": 5, "seed": 2, "dataset": "digits", "data_dir": None}
+    published = model.config(preset="published", **options)
+    assert (published.discriminator_norm, published.optimizer, published.critic_bursts) == (
+        "affine",
+        "rmsprop",
+        True,
+    )
+    assert run_name(published) == "published-digits-mlp-sbn-wgan-affine-seed2-5ep"
+    assert model.config(preset="paper", **options).discriminator_norm == "batch"
+
+
+def test_names_of_experiments():
+    assert check_experiments([]) == ["I", "II", "III", "IV"]
+    assert check_experiments(["iv", "I"]) == ["I", "IV"]
+    with pytest.raises(ConfigError, match="choose from I, II, III, IV"):
+        check_experiments(["V"])
+
+
+@pytest.mark.parametrize(
+    ("dbn", "sbn", "verdict"), [(10.0, 12.4, "holds"), (12.6, 10.0, "does not hold"), (10.0, None, "not run")]
+)
+def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
+    outcomes = [_outcome(Model(neuron="dbn"), frechet_distance=dbn)]
+    if sbn is not None:
+        outcomes.append(_outcome(Model(neuron="sbn"), frechet_distance=sbn))
+    found = verdicts(_results("I", *outcomes))[0]
+    assert found.claim.text == "DBNs and SBNs give samples of similar quality"
+    assert found.verdict == verdict
+
+
+def test_a_claim_of_which_one_part_holds_is_mixed():
+    outcomes = [
+        _outcome(Model(neuron=neuron, objective=objective), coverage=coverage, frechet_distance=1.0)
+        for neuron, objective, coverage in (
+            ("dbn", "gan", 0.1), ("sbn", "gan", 0.5), ("dbn", "wgan-gp", 0.6), ("sbn", "wgan-gp", 0.6),
+            ("dbn", "wgan", 0.6), ("sbn", "wgan", 0.6),
+        )
+    ]  # fmt: skip
+    found = {verdict.claim.text: verdict for verdict in verdicts(_results("III", *outcomes))}
+    assert found["GAN suffers from mode collapse"].verdict == "mixed"
+    assert "DBN, coverage: GAN 0.100, WGAN-GP 0.600" in found["GAN suffers from mode collapse"].evidence
+    assert found["WGAN gives digits of similar quality as WGAN-GP"].verdict == "holds"
+    assert found["Batch normalization in the discriminator is better left out"].verdict == "not run"
+
+
+def test_every_claim_belongs_to_an_experiment_and_states_its_rule():
+    assert {claim.experiment for claim in CLAIMS} == set(EXPERIMENTS)
+    assert all(claim.rule for claim in CLAIMS)
+
+
+def test_means_and_spreads_over_seeds():
+    model = Model(neuron="dbn")
+    outcomes = [_outcome(model, seed=seed, frechet_distance=value) for seed, value in enumerate((10, 11, 12))]
+    results = _results("I", *outcomes, _outcome(model, epochs=20, frechet_distance=99.0))
+    assert results.mean("I", "paper", model, "frechet_distance") == 11
+    assert spread(outcomes, "frechet_distance") == "11.000 ± 1.000"
+    assert spread(outcomes[:1], "frechet_distance") == "10.000"
+    assert spread([], "frechet_distance") == spread(outcomes, "coverage") == "-"
+
+
+def test_tiles():
+    images = np.arange(3).reshape(3, 1, 1, 1) * np.ones((1, 1, 2, 2))
+    picture = tiled(images, columns=2)
+    assert picture.shape == (2 * 3 + 1, 2 * 3 + 1)
+    assert (picture[1, 1], picture[1, 4], picture[4, 1]) == (0, 1, 2)
+    assert np.isnan(picture[0]).all()
+    assert np.isnan(picture[4:6, 4:6]).all()
+    two_channels = tiled(np.stack([np.zeros((2, 2)), np.ones((2, 2))])[None], columns=1)
+    assert two_channels[1].tolist()[1:5] == [0, 0, 1, 1]
