@@ -73,7 +73,10 @@ def train_classifier(
     seed: int = 0,
     report: Callable[[str], None] = lambda text: None,
 ) -> Classifier:
-    """Train by Adam with a one-cycle learning rate, for 40 epochs at most. The same arguments give the same weights on one machine."""
+    """Train by Adam with a one-cycle learning rate, for 40 epochs at most.
+
+    The same arguments give the same weights on one machine.
+    """
     steps = min(steps_at_most, math.ceil(_EPOCHS_AT_MOST * len(images) / _BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

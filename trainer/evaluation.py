@@ -248,5 +248,6 @@ def _preactivation_metrics(probabilities: NDArray[np.float32]) -> dict[str, floa
         "last_bin": float(histogram[-1]),
         "middle_mass": preactivations.middle_mass(probabilities),
         "notch_ratio": preactivations.notch_ratio(probabilities),
+        "notch_depth": preactivations.notch_depth(probabilities),
         "preactivation_entropy": preactivations.binary_entropy(probabilities),
     }

@@ -94,4 +94,6 @@ def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[n
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"savefig.dpi": _DPI}):
-        figure.savefig(path, metadata={"Software": None})  # the same figure gives the same bytes
+        figure.savefig(
+            path, bbox_inches="tight", metadata={"Software": None}
+        )  # the same figure gives the same bytes

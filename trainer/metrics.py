@@ -39,7 +39,8 @@ METRICS = {
     "first_bin": Metric("preactivations in the first of 256 bins", "", "preactivations"),
     "last_bin": Metric("preactivations in the last bin", "", "preactivations", 4),
     "middle_mass": Metric("preactivations in [0.1, 0.9]", "", "preactivations"),
-    "notch_ratio": Metric("notch ratio at 0.5", "", "preactivations"),
+    "notch_ratio": Metric("density at 0.5 / mean of both sides", "", "preactivations"),
+    "notch_depth": Metric("density at 0.5 / lower side", "", "preactivations"),
     "preactivation_entropy": Metric("preactivation entropy, bits", "", "preactivations"),
 }
 

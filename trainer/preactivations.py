@@ -22,11 +22,21 @@ def preactivation_histogram(probabilities: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def notch_ratio(probabilities: NDArray[np.float32]) -> float:
-    """Density of p in (.48, .52) over that in (.40, .48) and (.52, .60): 1 if flat, under 1 for a notch at 0.5.
+    """Density of p in (.48, .52) over the mean of those in (.40, .48) and (.52, .60): 1 if flat.
 
-    NaN where there is nothing on either side.
+    A density that falls through 0.5 in a step is under 1 as well: see `notch_depth`. NaN where there is
+    nothing on either side.
     """
     beside = np.mean([_density(probabilities, *interval) for interval in _BESIDE])
+    return float(_density(probabilities, *_CENTRE) / beside) if beside else float("nan")
+
+
+def notch_depth(probabilities: NDArray[np.float32]) -> float:
+    """Density of p in (.48, .52) over the lower one of its two sides: under 1 only where there is a notch.
+
+    NaN where there is nothing on that side.
+    """
+    beside = min(_density(probabilities, *interval) for interval in _BESIDE)
     return float(_density(probabilities, *_CENTRE) / beside) if beside else float("nan")
 
 

@@ -35,7 +35,9 @@ _QUALITY = (
     "nearest_distance",
 )
 _ARTIFACTS = ("isolated_pixels", "components", "multiple_components", "holes", "pattern_divergence")
-_PREACTIVATIONS = ("first_bin", "last_bin", "middle_mass", "notch_ratio", "preactivation_entropy")
+_PREACTIVATIONS = ("first_bin", "last_bin", "middle_mass", "notch_ratio", "notch_depth", "preactivation_entropy")
+# First and last bin, read off the histogram that the published code's site shows (the paper's Figure 4).
+_FIGURE_4 = {"DBN": (0.099, 0.0), "SBN": (0.688, 0.00624), "real-valued": (0.754, 0.0509)}
 _FIGURE_COLUMNS = ("DBN", "DBN, preactivated", "SBN", "SBN, preactivated")
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em;color:#222}"
@@ -169,7 +171,7 @@ class _Writer:
             _image("Samples and preactivated outputs of DBN and SBN models", path),
             _image("Histograms of preactivated outputs", histogram),
             self._quality("I", models, _QUALITY),
-            self._quality("I", models, _PREACTIVATIONS),
+            self._preactivations("I", models),
         ]
 
     def _experiment_ii(self) -> list[str]:
@@ -195,7 +197,7 @@ class _Writer:
             _image("The real-valued model: raw, thresholded and sampled", path),
             _image("Histograms of preactivated outputs", histogram),
             self._quality("II", models, _QUALITY),
-            self._quality("II", models, _PREACTIVATIONS),
+            self._preactivations("II", models),
         ]
 
     def _experiment_iii(self) -> list[str]:
@@ -237,10 +239,12 @@ class _Writer:
             self._quality("IV", models, (*_ARTIFACTS, *_QUALITY)),
         ]
 
-    def _quality(self, experiment: str, models: Sequence[Model], keys: Sequence[str]) -> str:
-        """A table of models by metrics, under the published samples and over the floor."""
+    def _quality(
+        self, experiment: str, models: Sequence[Model], keys: Sequence[str], first: Sequence[list[str]] = ()
+    ) -> str:
+        """A table of models by metrics, under the `first` rows and the published samples, over the floor."""
         results = self._results
-        rows = []
+        rows = list(first)
         published = results.published
         if published is not None and any(key in published for key in keys):
             values = [format_value(key, published.get(key)) for key in keys]
@@ -256,13 +260,23 @@ class _Writer:
             rows.append(["floor: real images", *(format_value(key, results.floor.get(key)) for key in keys)])
         return _table(["", *(METRICS[key].title for key in keys)], rows)
 
+    def _preactivations(self, experiment: str, models: Sequence[Model]) -> str:
+        """The table of preactivations, under what the paper's figure shows."""
+        rows = [
+            [f"the paper's Figure 4, {name}", format_value("first_bin", first), format_value("last_bin", last)]
+            + ["-"] * (len(_PREACTIVATIONS) - 2)
+            for name, (first, last) in _FIGURE_4.items()
+            if name in {_short_title(model) for model in models}
+        ]
+        return self._quality(experiment, models, _PREACTIVATIONS, rows)
+
     def _histogram(self, experiment: str, name: str, models: Sequence[tuple[Model, str | None]]) -> Path:
         panels = []
         for preset in self._results.plans[experiment].presets:
             lines = {}
             for model, binarization in models:
                 for outcome in self._results.of(experiment, preset, model, binarization)[:1]:
-                    lines[model.title.split(", ")[1]] = np.array(outcome.preactivation_histogram)
+                    lines[_short_title(model)] = np.array(outcome.preactivation_histogram)
             panels.append((preset, lines))
         path = self._figure(name)
         histogram_figure(path, panels)
@@ -309,6 +323,10 @@ class _Writer:
             for outcome in seen.values()
         ]
         return _table(["run", "epochs", "iterations", "time in training"], rows)
+
+
+def _short_title(model: Model) -> str:
+    return model.title.split(", ")[1]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

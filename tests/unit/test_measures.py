@@ -111,6 +111,10 @@ def test_notch_ratio():
     assert preactivations.notch_ratio(flat) == pytest.approx(1, abs=1e-3)
     halved = np.concatenate([flat[(flat <= 0.48) | (flat >= 0.52)], flat[(flat > 0.48) & (flat < 0.5)]])
     assert preactivations.notch_ratio(halved) == pytest.approx(0.5, abs=1e-3)
+    assert preactivations.notch_depth(halved) == pytest.approx(0.5, abs=1e-3)
+    step = np.concatenate([flat[flat < 0.5], flat])  # twice as dense under 0.5: a step, no notch
+    assert preactivations.notch_ratio(step) == pytest.approx(1, abs=1e-3)
+    assert preactivations.notch_depth(step) == pytest.approx(1.5, abs=1e-3)
     assert math.isnan(preactivations.notch_ratio(np.array([0.0, 1.0], np.float32)))
 
 
