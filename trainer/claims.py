@@ -191,7 +191,10 @@ CLAIMS = (
     ),
     Claim(
         text="DBNs avoid preactivated outputs around the threshold: a notch at 0.5",
-        rule="the density at 0.5 is under 0.95 of that on either side (0.40 to 0.48, 0.52 to 0.60) with DBNs, and not with SBNs",
+        rule=(
+            "with DBNs, not with SBNs, the density at 0.5 is under 0.95 of that of each side "
+            "(0.40 to 0.48 and 0.52 to 0.60)"
+        ),
         experiment="I",
         test=_notch,
     ),

@@ -6,10 +6,11 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.support import BGAN, bgan, make_model, server
+from tests.support import BGAN, bgan, make_model, make_run, server
 
 README = (ROOT / "README.md").read_text()
 DEFAULT = "localhost:50051"
@@ -39,9 +40,35 @@ def test_python_snippets_run(snippet, target):
     assert result.returncode == 0, result.stderr
 
 
+def _commands(index):
+    """The commands of a shell snippet."""
+    return [shlex.split(line, comments=True) for line in _snippets("sh")[index].splitlines()]
+
+
+def test_shell_snippets_of_measuring_run(tmp_path):
+    newest, several = _commands(1)
+    make_run(tmp_path / "runs" / "c")
+    make_model(tmp_path / "models", "b", neuron="sbn")
+    np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
+    several[several.index("mnist")] = "digits"
+    for command in (newest, several):
+        result = bgan(*command[1:], "--count", "64", cwd=tmp_path, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
+        assert result.returncode == 0, result.stderr
+        assert "Frechet distance" in result.stdout
+
+
+def test_shell_snippets_of_reproducing_run(tmp_path):
+    # One model pair and one epoch of each stand in for all of it.
+    less = ("--dataset", "digits", "--experiment", "I", "--preset", "paper", "--epochs", "1", "--count", "64")
+    for command in _commands(2):
+        result = bgan(*command[1:], *less, cwd=tmp_path, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "reproduction-quick" / "report.html").is_file()
+    assert (tmp_path / "reproduction" / "report.md").is_file()
+
+
 def test_shell_snippets_run(tmp_path):
-    (snippet,) = _snippets("sh")
-    commands = [shlex.split(line, comments=True) for line in snippet.splitlines()]
+    commands = _commands(0)
     assert [command[:2] for command in commands] == [
         ["bgan", "train"],
         ["bgan", "export"],
