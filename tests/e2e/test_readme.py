@@ -14,6 +14,7 @@ from tests.support import BGAN, bgan, make_model, make_run, server
 
 README = (ROOT / "README.md").read_text()
 DEFAULT = "localhost:50051"
+COMMANDS = ("train", "export", "serve", "sample", "evaluate", "reproduce")
 
 
 def _snippets(language):
@@ -95,7 +96,7 @@ def test_make_serve_is_what_the_readme_says():
 
 
 def test_every_option_the_readme_names_exists():
-    helps = "".join(bgan(command, "--help").stdout for command in ("train", "export", "serve", "sample"))
+    helps = "".join(bgan(command, "--help").stdout for command in COMMANDS)
     for option in set(re.findall(r"`(--[a-z-]+)`", README)):
         assert option in helps, option
     assert BGAN.exists()
