@@ -37,8 +37,8 @@ class BinaryDataset:
     """Which data set it is."""
     images: Tensor
     """uint8 [N, C, H, W] of 0 and 1."""
-    labels: Tensor
-    """int64 [N], classes from 0."""
+    labels: Tensor | None
+    """int64 [N], classes from 0; None for a data set without labels."""
 
     @property
     def image_shape(self) -> ImageShape:
@@ -91,8 +91,12 @@ def load_dataset(name: str, *, data_dir: str | None = None, split: str = "train"
     """The split "train", "test" or "all" of "mnist" or "digits". Raises DataError where it cannot be had."""
     if split == "all":
         parts = [load_dataset(name, data_dir=data_dir, split=part) for part in ("train", "test")]
-        images, labels = (torch.cat([getattr(part, field) for part in parts]) for field in ("images", "labels"))
-        return BinaryDataset(name, images, labels)
+        labels = [part.labels for part in parts if part.labels is not None]
+        return BinaryDataset(
+            name,
+            torch.cat([part.images for part in parts]),
+            torch.cat(labels) if len(labels) == len(parts) else None,
+        )
     if name == "digits":
         return _load_digits(split)
     return _load_mnist(data_root(data_dir), split)

@@ -15,7 +15,7 @@ from . import artifacts, classes, memorization, preactivations
 from .classifier import Classifier, accuracy, cache_folder, cached_classifier, data_digest
 from .data import BinaryDataset, load_dataset
 from .distances import frechet_distance, kernel_distance
-from .errors import SamplesError
+from .errors import DataError, SamplesError
 from .files import write_json
 from .manifold import precision_recall_density_coverage
 from .samples import Samples
@@ -74,7 +74,7 @@ def load_reference(
     dataset: str,
     *,
     data_dir: str | None = None,
-    labelled: bool = True,
+    labelled: bool | None = None,
     cache: Path | None = None,
     report: Report = lambda text: None,
 ) -> Reference:
@@ -87,15 +87,22 @@ def make_reference(
     training: BinaryDataset,
     test: BinaryDataset,
     *,
-    labelled: bool = True,
+    labelled: bool | None = None,
     cache: Path | None = None,
     report: Report = lambda text: None,
 ) -> Reference:
-    """A reference of two splits; `labelled` False leaves out what needs a classifier."""
+    """A reference of two splits.
+
+    `labelled` False leaves out what needs a classifier, None does so where there are no labels, and True
+    raises DataError there.
+    """
     cache = cache or cache_folder()
     images = training.images.numpy()
     classifier, digest, correct = None, "unlabelled", None
-    if labelled:
+    if training.labels is None or test.labels is None:
+        if labelled:
+            raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
+    elif labelled is not False:
         classifier, digest = cached_classifier(images, training.labels.numpy(), cache=cache, report=report)
         correct = accuracy(classifier, test.images.numpy(), test.labels.numpy())
     return Reference(

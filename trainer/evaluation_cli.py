@@ -41,8 +41,13 @@ def evaluate(
         typer.Option(help="threshold or bernoulli, for runs.", show_default="bernoulli for sbn, else threshold"),
     ] = None,
     labels: Annotated[
-        bool, typer.Option(help="Measure with a classifier of the data set's labels, trained once and cached.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--labels/--no-labels",
+            help="Measure with a classifier of the data set's labels, trained once and cached.",
+            show_default="if it has labels",
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
     ] = None,
@@ -116,7 +121,9 @@ class _Source:
         return Samples(loaded.source, loaded.images[:count], probabilities)
 
 
-def _reference(dataset: str, data_dir: Path | None, labelled: bool, report: Callable[[str], None]) -> Reference:
+def _reference(
+    dataset: str, data_dir: Path | None, labelled: bool | None, report: Callable[[str], None]
+) -> Reference:
     from .config import DATASETS
     from .errors import ConfigError
     from .evaluation import load_reference

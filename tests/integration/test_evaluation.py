@@ -7,7 +7,7 @@ import pytest
 
 from bgan.trainer.classifier import accuracy, cached_classifier, train_classifier
 from bgan.trainer.data import BinaryDataset, load_dataset
-from bgan.trainer.errors import SamplesError
+from bgan.trainer.errors import DataError, SamplesError
 from bgan.trainer.evaluation import evaluate_samples, make_reference
 from bgan.trainer.metrics import METRICS
 from bgan.trainer.samples import Samples, sample_model
@@ -123,6 +123,13 @@ def test_without_labels_the_other_metrics_remain(digits, cache, run):
     evaluation = evaluate_samples(sample_run(run, 100), unlabelled)
     assert set(evaluation.metrics) == set(METRICS) - NEED_LABELS
     assert evaluation.class_histogram is None
+
+
+def test_a_data_set_without_labels_is_measured_without_them_unless_they_are_asked_for(digits, cache):
+    train, test = (BinaryDataset("masks", split.images, None) for split in digits)
+    assert make_reference(train, test, cache=cache).classifier is None
+    with pytest.raises(DataError, match="masks has no labels; measure without them: --no-labels"):
+        make_reference(train, test, labelled=True, cache=cache)
 
 
 def test_too_few_samples_and_another_shape(reference):
