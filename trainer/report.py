@@ -17,6 +17,7 @@ from .experiments import EXPERIMENTS, OBJECTIVE_ROWS, Model
 from .figures import grid_figure, histogram_figure
 from .files import write_atomically, write_json
 from .metrics import METRICS, format_value
+from .presets import PRESETS
 from .results import Outcome, Results, binarizations, spread
 from .run import Run
 from .sampling import sample_run
@@ -312,6 +313,12 @@ class _Writer:
             for preset in plan.presets
             for model in EXPERIMENTS[name].models
             if len(found := results.of(name, preset, model, binarizations(model)[0])) < plan.seeds
+        ]
+        missing += [
+            f"- Experiment {name}, `{preset}`"
+            for name, plan in results.plans.items()
+            for preset in PRESETS
+            if preset not in plan.presets
         ]
         missing += [f"- Experiment {name}" for name in EXPERIMENTS if name not in results.plans]
         return "\n".join(missing) or "Everything that was planned was run."
