@@ -1,24 +1,17 @@
-"""Checkpoints: the tensors as safetensors, with a JSON sidecar that names their step and digest.
-
-The sidecar is written last, so a checkpoint that has one is complete; the digest tells if it was
-damaged since.
-"""
+"""Checkpoints: the tensors of a run, with a sidecar that names their step."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
 from .config import TrainingConfig
 from .errors import CheckpointError
-from .files import write_atomically, write_json
 from .networks import Generator, ImageShape, build_generator
+from .tensors import load_tensors, save_tensors, tensors_under
 
 KEPT = 3
 
@@ -50,11 +43,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> Path:
     """Write a checkpoint and remove all but the newest ones. Raises OSError and leaves the old ones then."""
     path = folder / f"step_{progress.step:08d}.safetensors"
-    content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    )
-    write_atomically(path, content)
-    write_json(path.with_suffix(".json"), {**asdict(progress), "sha256": hashlib.sha256(content).hexdigest()})
+    save_tensors(path, tensors, asdict(progress))
     for old in checkpoint_files(folder)[KEPT:]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
@@ -68,16 +57,13 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint. Raises CheckpointError unless it is whole."""
+    tensors, sidecar = load_tensors(path)
     try:
-        content = path.read_bytes()
-        sidecar = json.loads(path.with_suffix(".json").read_text())
-        digest = sidecar.pop("sha256")
+        del sidecar["sha256"]
         progress = Progress(**{**sidecar, "image_shape": ImageShape(*sidecar["image_shape"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise CheckpointError(f"checkpoint {path} is truncated or damaged: its digest is not that of its sidecar")
-    return Checkpoint(progress, safetensors.torch.load(content))
+    return Checkpoint(progress, tensors)
 
 
 def trained_generator(config: TrainingConfig, checkpoint: Checkpoint) -> Generator:
@@ -85,10 +71,7 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint) -> Generat
     generator = build_generator(
         config.network, checkpoint.progress.image_shape, config.latent_size, norm=config.generator_norm
     )
-    prefix = "generator."
-    generator.load_state_dict(
-        {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
-    )
+    generator.load_state_dict(tensors_under(checkpoint.tensors, "generator."))
     return generator.eval()
 
 

@@ -6,20 +6,19 @@ It is trained once on a data set's own training images and kept in a cache, with
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .files import write_atomically, write_json
+from .errors import CheckpointError
+from .tensors import load_tensors, save_tensors
 
 FEATURES = 128
 _VERSION = 1  # of architecture and training: another one makes the cache train anew
@@ -112,33 +111,26 @@ def cached_classifier(
     """The classifier of these training images, from the cache if it is there and whole, and its digest."""
     classes = int(labels.max()) + 1
     path = cache / f"classifier-{data_digest(images, labels)[:16]}-v{_VERSION}.safetensors"
-    try:
-        content = path.read_bytes()
-        digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
-        if hashlib.sha256(content).hexdigest() == digest:
+    if path.exists():
+        try:
+            tensors, sidecar = load_tensors(path)
             classifier = Classifier(images.shape[1:], classes)
-            classifier.load_state_dict(safetensors.torch.load(content))
-            return classifier.eval(), digest
-        report(f"{path} is damaged; training it anew")
-    except FileNotFoundError:
+            classifier.load_state_dict(tensors)
+            return classifier.eval(), sidecar["sha256"]
+        except (CheckpointError, RuntimeError) as error:
+            report(f"{error}; training it anew")
+    else:
         report("training the classifier that measures features, once for this data set")
-    except (ValueError, KeyError, RuntimeError) as error:
-        report(f"{path} cannot be used ({error}); training it anew")
     classifier = train_classifier(images, labels, classes=classes, report=report)
-    content = safetensors.torch.save({k: v.contiguous() for k, v in classifier.state_dict().items()})
-    digest = hashlib.sha256(content).hexdigest()
-    write_atomically(path, content)
-    write_json(path.with_suffix(".json"), {"sha256": digest, "classes": classes, "images": len(images)})
-    return classifier, digest
+    return classifier, save_tensors(path, classifier.state_dict(), {"classes": classes, "images": len(images)})
 
 
-def data_digest(*arrays: NDArray[np.generic] | None) -> str:
+def data_digest(*arrays: NDArray[np.generic]) -> str:
     """SHA-256 of the arrays' shapes and contents, in hex."""
     digest = hashlib.sha256()
     for array in arrays:
-        if array is not None:
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ import typer
 
 from . import config as settings
 from .evaluation_cli import evaluate
+from .options import DataDir, RunsDir
 from .reproduction_cli import reproduce
 
 _APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
@@ -36,8 +37,6 @@ _EXTRAS = {
     ),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }
-
-RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
 
 
 @runtime_checkable
@@ -85,10 +84,7 @@ def train(
         str,
         typer.Option(help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits."),
     ] = "auto",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where MNIST lies or goes.", envvar="BGAN_DATA_DIR", show_default="data"),
-    ] = None,
+    data_dir: DataDir = None,
     epochs: Annotated[int, typer.Option(help="Epochs to train. More of them extend a run.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of both networks.")] = 1e-4,
@@ -155,12 +151,11 @@ def train(
         }
     )
     console = Console(stderr=True)
-    from .data import resolve_dataset
+    from .console import say
+    from .data import choose_dataset
 
-    resolved, reason = resolve_dataset(config.dataset, data_dir=config.data_dir)
-    if reason:
-        console.print(f"using the bundled digits: {reason}", highlight=False, soft_wrap=True)
-    config = config.resolved(dataset=resolved)
+    dataset = choose_dataset(config.dataset, data_dir=config.data_dir, say=lambda text: say(console, text))
+    config = config.resolved(dataset=dataset)
     from .run import default_name
 
     folder = runs_dir / (name or default_name(config))
@@ -228,15 +223,13 @@ def export(
 
 def _given_settings(context: typer.Context) -> dict[str, Any]:
     """The training settings that the user gave as options."""
-    given = {
+    return {
         name: value
         for name, value in context.params.items()
-        if name in settings.SETTING_NAMES
+        if name in settings.SETTING_NAMES - {"data_dir"}  # a path, which the environment can give as well
         and (source := context.get_parameter_source(name)) is not None
         and source.name == "COMMANDLINE"
     }
-    given.pop("data_dir", None)
-    return given
 
 
 def _warn(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,14 @@ def resolve_dataset(name: str, *, data_dir: str | None = None) -> tuple[str, str
     except DataError as error:
         return "digits", str(error)
     return "mnist", None
+
+
+def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None]) -> str:
+    """What `resolve_dataset` gives; `say` hears why it is the digits."""
+    resolved, reason = resolve_dataset(name, data_dir=data_dir)
+    if reason:
+        say(f"using the bundled digits: {reason}")
+    return resolved
 
 
 def _load_digits(split: str) -> BinaryDataset:

@@ -126,12 +126,12 @@ def evaluate_samples(
     """
     _check(samples, reference)
     images = samples.images
-    compared = min(len(images), len(reference.test), len(reference.training))
-    metrics, histogram = _measure(images, reference.test, reference.training, reference, compared, seed, report)
-    statistics = None
+    compared = _compared(reference, len(images))
+    metrics, shares = _measure(images, reference.test, reference, compared, seed, report)
+    histogram = None
     if samples.probabilities is not None:
-        metrics |= _preactivation_metrics(samples.probabilities)
-        statistics = preactivations.preactivation_histogram(samples.probabilities)
+        histogram = preactivations.preactivation_histogram(samples.probabilities)
+        metrics |= _preactivation_metrics(samples.probabilities, histogram)
     return Evaluation(
         source=samples.source,
         dataset=reference.dataset,
@@ -139,10 +139,34 @@ def evaluate_samples(
         compared=compared,
         seed=seed,
         metrics=metrics,
-        floor=_floor(reference, compared, seed, report),
-        class_histogram=None if histogram is None else histogram.tolist(),
-        preactivation_histogram=None if statistics is None else statistics.tolist(),
+        floor=measure_floor(reference, len(images), seed=seed, report=report),
+        class_histogram=None if shares is None else shares.tolist(),
+        preactivation_histogram=None if histogram is None else histogram.tolist(),
     )
+
+
+def measure_floor(
+    reference: Reference, count: int, *, seed: int = 0, report: Report = lambda text: None
+) -> dict[str, float]:
+    """What `evaluate_samples` would measure of `count` real images, from the cache where it did before.
+
+    Pairs are test and training images; images by themselves are the test images.
+    """
+    compared = _compared(reference, count)
+    path = reference.cache / f"floor-{reference.digest[:16]}-{compared}-{seed}-v{_VERSION}.json"
+    try:
+        cached: dict[str, float] = json.loads(path.read_text())
+        return cached
+    except (OSError, ValueError):
+        report("measuring the floor: real images against real images, once for this data set")
+    rows = np.random.default_rng(seed).permutation(len(reference.training))[:compared]
+    floor, _ = _measure(reference.test, reference.training[rows], reference, compared, seed, report)
+    write_json(path, floor)
+    return floor
+
+
+def _compared(reference: Reference, count: int) -> int:
+    return min(count, len(reference.test), len(reference.training))
 
 
 def _check(samples: Samples, reference: Reference) -> None:
@@ -157,75 +181,46 @@ def _check(samples: Samples, reference: Reference) -> None:
         )
 
 
-def _floor(reference: Reference, compared: int, seed: int, report: Report) -> dict[str, float]:
-    """The metrics of real images, from the cache where they were measured before.
-
-    Pairs are test and training images; images by themselves are the test images.
-    """
-    path = reference.cache / f"floor-{reference.digest[:16]}-{compared}-{seed}-v{_VERSION}.json"
-    try:
-        cached: dict[str, float] = json.loads(path.read_text())
-        return cached
-    except (OSError, ValueError):
-        report("measuring the floor: real images against real images, once for this data set")
-    rows = np.random.default_rng(seed).permutation(len(reference.training))[:compared]
-    floor, _ = _measure(
-        reference.test, reference.training[rows], reference.training, reference, compared, seed, report
-    )
-    write_json(path, floor)
-    return floor
-
-
 def _measure(
-    images: Images,
-    real: Images,
-    training: Images,
-    reference: Reference,
-    compared: int,
-    seed: int,
-    report: Report,
+    images: Images, real: Images, reference: Reference, compared: int, seed: int, report: Report
 ) -> tuple[dict[str, float], NDArray[np.float64] | None]:
-    """All metrics of images but those of preactivations, and the class histogram."""
+    """All metrics of images but those of preactivations, and the share of each class."""
     rows = np.random.default_rng(seed).permutation(len(real))[:compared]
     first, second = images[:compared], real[rows]
     metrics: dict[str, float] = {}
-    histogram = None
+    shares = None
     if reference.classifier is not None:
-        report("features")
-        histogram = _measure_features(reference.classifier, images, second, compared, seed, metrics, report)
+        metrics, shares = _feature_metrics(reference.classifier, images, second, seed, report)
     report("two-sample test")
     metrics["two_sample_accuracy"] = two_sample_accuracy(first, second, seed=seed)
     report("nearest training images")
-    metrics |= _memorization_metrics(images, training)
+    metrics |= _memorization_metrics(images, reference.training)
     report("artifacts")
     metrics |= _artifact_metrics(images)
     metrics["pattern_divergence"] = artifacts.jensen_shannon_divergence(
         artifacts.pattern_histogram(first), artifacts.pattern_histogram(second)
     )
-    return metrics, histogram
+    return metrics, shares
 
 
-def _measure_features(
-    classifier: Classifier,
-    images: Images,
-    real: Images,
-    compared: int,
-    seed: int,
-    metrics: dict[str, float],
-    report: Report,
-) -> NDArray[np.float64]:
-    """Add the metrics of features and of classes, and give the class histogram."""
+def _feature_metrics(
+    classifier: Classifier, images: Images, real: Images, seed: int, report: Report
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """The metrics of features, for as many images as there are real ones, and those of classes, for all."""
+    report("features")
     features, probabilities = classifier.describe(images)
     real_features, _ = classifier.describe(real)
-    metrics["frechet_distance"] = frechet_distance(features[:compared], real_features)
-    metrics["kernel_distance"] = kernel_distance(features[:compared], real_features, seed=seed)
-    metrics["inception_score"] = classes.inception_score(probabilities)
-    report("precision, recall, density and coverage")
-    metrics |= precision_recall_density_coverage(real_features, features[:compared])
+    compared = features[: len(real)]
     shares = classes.class_shares(probabilities)
-    metrics["class_entropy"] = classes.entropy(shares)
-    metrics["missing_classes"] = classes.missing_classes(shares)
-    return shares
+    metrics = {
+        "frechet_distance": frechet_distance(compared, real_features),
+        "kernel_distance": kernel_distance(compared, real_features, seed=seed),
+        "inception_score": classes.inception_score(probabilities),
+        "class_entropy": classes.entropy(shares),
+        "missing_classes": classes.missing_classes(shares),
+    }
+    report("precision, recall, density and coverage")
+    return metrics | precision_recall_density_coverage(real_features, compared), shares
 
 
 def _memorization_metrics(images: Images, training: Images) -> dict[str, float]:
@@ -248,8 +243,9 @@ def _artifact_metrics(images: Images) -> dict[str, float]:
     }
 
 
-def _preactivation_metrics(probabilities: NDArray[np.float32]) -> dict[str, float]:
-    histogram = preactivations.preactivation_histogram(probabilities)
+def _preactivation_metrics(
+    probabilities: NDArray[np.float32], histogram: NDArray[np.float64]
+) -> dict[str, float]:
     return {
         "first_bin": float(histogram[0]),
         "last_bin": float(histogram[-1]),

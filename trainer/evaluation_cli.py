@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import DataDir, RunsDir
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,9 +33,7 @@ def evaluate(
         str | None,
         typer.Option(help="The data set to measure against: mnist or digits.", show_default="the source's own"),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where MNIST lies.", envvar="BGAN_DATA_DIR", show_default="data")
-    ] = None,
+    data_dir: DataDir = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: Annotated[
@@ -51,9 +51,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")] = Path(
-        "runs"
-    ),
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure a generator, or a file of samples, against real images.
 
@@ -63,19 +61,22 @@ def evaluate(
     """
     from rich.console import Console
 
+    from .data import choose_dataset
     from .evaluation import evaluate_samples
 
     console = Console(stderr=True)
+    data_folder = str(data_dir) if data_dir else None
     evaluations = []
     with _progress(console) as report:
         reference = None
         for name in sources or [""]:
-            source = _Source(name, runs_dir, dataset)
-            if reference is None or reference.dataset != source.dataset:
-                if reference is not None:
-                    raise _mixed(reference.dataset, source.dataset)
-                reference = _reference(source.dataset, data_dir, labels, report)
-            report(f"samples of {name or source.dataset}")
+            source = _Source(name, runs_dir)
+            measured = choose_dataset(dataset or source.dataset or "auto", data_dir=data_folder, say=report)
+            if reference is None:
+                reference = _reference(measured, data_folder, labels, report)
+            elif reference.dataset != measured:
+                raise _mixed(reference.dataset, measured)
+            report(f"samples of {name or measured}")
             samples = source.samples(count, seed, binarization, reference)
             evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
     if json_file is not None:
@@ -88,41 +89,42 @@ def evaluate(
 class _Source:
     """Something to be measured: a run, a model file or a file of samples."""
 
-    def __init__(self, name: str, runs_dir: Path, dataset: str | None) -> None:
-        from .data import resolve_dataset
+    def __init__(self, name: str, runs_dir: Path) -> None:
         from .errors import SamplesError
         from .run import find_run
+        from .samples import ModelFile
 
         self._path = Path(name)
-        self._run = None
-        is_file = self._path.suffix in {*_ARRAYS, ".onnx"}
-        if is_file and not self._path.is_file():
-            raise SamplesError(f"there is no file {name}")
-        if not is_file:
+        self._run = self._model = None
+        if self._path.suffix not in {*_ARRAYS, ".onnx"}:
             self._run = find_run(name or None, runs_dir)
-            dataset = dataset or self._run.config().dataset
+        elif not self._path.is_file():
+            raise SamplesError(f"there is no file {name}")
         elif self._path.suffix == ".onnx":
-            from .samples import sample_model
+            self._model = ModelFile(self._path)
 
-            dataset = dataset or sample_model(self._path, 1)[1]
-        self.dataset = resolve_dataset(dataset or "auto")[0]
+    @property
+    def dataset(self) -> str | None:
+        """The data set that it belongs to, where it says so."""
+        if self._run is not None:
+            return self._run.config().dataset
+        return None if self._model is None else self._model.dataset
 
     def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
-        from .samples import Samples, load_samples, sample_model
+        from .samples import Samples, load_samples
+        from .sampling import sample_run
 
         if self._run is not None:
-            from .sampling import sample_run
-
             return sample_run(self._run, count, seed=seed, binarization=binarization)
-        if self._path.suffix == ".onnx":
-            return sample_model(self._path, count, seed=seed)[0]
+        if self._model is not None:
+            return self._model.sample(count, seed=seed)
         loaded = load_samples(self._path, reference.test.shape[1:])
         probabilities = None if loaded.probabilities is None else loaded.probabilities[:count]
         return Samples(loaded.source, loaded.images[:count], probabilities)
 
 
 def _reference(
-    dataset: str, data_dir: Path | None, labelled: bool | None, report: Callable[[str], None]
+    dataset: str, data_dir: str | None, labelled: bool | None, report: Callable[[str], None]
 ) -> Reference:
     from .config import DATASETS
     from .errors import ConfigError
@@ -131,7 +133,7 @@ def _reference(
     if dataset not in DATASETS:
         raise ConfigError(f"dataset is {dataset!r}; choose one of {', '.join(DATASETS)}")
     report(f"reading {dataset}")
-    return load_reference(dataset, data_dir=str(data_dir) if data_dir else None, labelled=labelled, report=report)
+    return load_reference(dataset, data_dir=data_dir, labelled=labelled, report=report)
 
 
 def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -147,8 +149,10 @@ def _mixed(first: str, second: str) -> Exception:
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str], None]]:
     """Says what is being done: in one live line on a terminal, else line by line."""
+    from .console import say
+
     if not console.is_terminal:
-        yield lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)
+        yield lambda text: say(console, text)
         return
     with console.status("starting") as status:
         yield status.update
@@ -168,6 +172,7 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from .console import say
     from .metrics import METRICS, format_value
 
     first = evaluations[0]
@@ -192,7 +197,7 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     for evaluation in evaluations:
         if evaluation.class_histogram is not None:
             shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
-            console.print(f"classes of {evaluation.source}, %: {shares}", highlight=False, soft_wrap=True)
+            say(console, f"classes of {evaluation.source}, %: {shares}")
     console.print("floor: the same metric of real test images against real training images")
     if reference.classifier_accuracy is None:
         console.print("without labels: metrics that need the classifier are left out")

@@ -30,9 +30,7 @@ class Model:
         norm = " with BN in D" if self.normalized else ""
         return f"{self.network.upper()}, {neuron}, {self.objective.upper()}{norm}"
 
-    def config(
-        self, *, preset: str, epochs: int, seed: int, dataset: str, data_dir: str | None, device: str = "auto"
-    ) -> TrainingConfig:
+    def config(self, *, preset: str, epochs: int, seed: int, dataset: str, data_dir: str | None) -> TrainingConfig:
         """The settings that train it."""
         settings = preset_values(preset)
         if self.normalized:
@@ -47,7 +45,6 @@ class Model:
                 "seed": seed,
                 "dataset": dataset,
                 "data_dir": data_dir,
-                "device": device,
             }
         )
 

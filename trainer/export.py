@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,11 +17,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.29 and later report home by default
-
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from google.protobuf import json_format
 from torch import Tensor, nn
@@ -30,15 +26,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from bgan.v1 import model_pb2
 
-from .checkpoint import Checkpoint, load_newest_checkpoint, trained_generator
+from .checkpoint import Checkpoint, trained_generator
 from .config import TrainingConfig
 from .errors import ConfigError, ExportError
 from .files import write_atomically
+from .model_file import MANIFEST_KEY, open_session
 from .networks import AffineNorm, Generator
 from .randomness import random_stream
-from .run import Run
+from .run import Run, trained_checkpoint
 
-MANIFEST_KEY = "bgan.model"
 OPSET = 20
 BINARIZATIONS = {
     "threshold": model_pb2.BINARIZATION_THRESHOLD,
@@ -98,9 +94,7 @@ def export_run(
     do what the generator does, and leaves no file then.
     """
     config = run.config()
-    checkpoint = load_newest_checkpoint(run.checkpoints, warn)
-    if checkpoint is None:
-        raise ExportError(f"{run.folder} has no checkpoint yet; train it first with the command that made it")
+    checkpoint = trained_checkpoint(run, warn)
     binarization = binarization or ("bernoulli" if config.neuron == "sbn" else "threshold")
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
 
@@ -158,7 +152,7 @@ def _check(
     with torch.no_grad():
         expected = torch.sigmoid(slope * generator(latents)).numpy()
     feeds = {"latents": latents.numpy()} | ({} if uniforms is None else {"uniforms": uniforms.numpy()})
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString())
     images, probabilities = session.run(["images", "probabilities"], feeds)
 
     if images.dtype != np.uint8 or images.shape != expected.shape or probabilities.shape != expected.shape:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from .config import TrainingConfig, option
+from .console import say
 from .errors import Interrupted
 from .signals import StopSignals
 
@@ -156,7 +157,7 @@ class _Display:
         for job in running:
             done, total = job.progress() or (0, 0)
             if plain:
-                self._say(f"{job.name}: step {done}/{total or '?'}")
+                say(self._console, f"{job.name}: step {done}/{total or '?'}")
                 continue
             if job.name not in self._tasks:
                 self._tasks[job.name] = self._bars.add_task(job.name)
@@ -169,7 +170,4 @@ class _Display:
         if job.name in self._tasks:
             self._bars.remove_task(self._tasks.pop(job.name))
         outcome = f"failed: {failure}" if failure else "trained"
-        self._say(f"[{self._done}/{self._total}] {job.name} {outcome}")
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(self._console, f"[{self._done}/{self._total}] {job.name} {outcome}")

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .config import TrainingConfig
+from .console import say
 from .data import load_dataset
 from .errors import Interrupted, RunError
 from .files import write_json
@@ -70,7 +71,7 @@ class _Loop:
         if checkpoint is not None:
             self._trainer.load_state_dict(checkpoint.tensors, checkpoint.progress.step)
             self._seconds_before = checkpoint.progress.seconds
-            console.print(f"going on from step {self._trainer.step} of {self._run.folder}", highlight=False)
+            say(console, f"going on from step {self._trainer.step} of {self._run.folder}")
         self._first_step = self._trainer.step
         self._run.forget_metrics_after(self._first_step)
 

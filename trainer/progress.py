@@ -11,6 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from .console import say
 from .training import Losses, Trainer
 
 _PLAIN_INTERVAL_SECONDS = 10.0
@@ -53,7 +54,7 @@ class ProgressDisplay:
 
     def message(self, text: str) -> None:
         """Print a line above the display."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
     def update(self, losses: Losses) -> None:
         """Show one more iteration done."""

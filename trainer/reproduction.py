@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from .config import TrainingConfig
+from .console import say
 from .errors import RunError
-from .evaluation import Evaluation, Reference, evaluate_samples, load_reference
+from .evaluation import Evaluation, Reference, evaluate_samples, load_reference, measure_floor
 from .experiments import Model, run_name
 from .files import write_json
 from .jobs import Job, JobRunner
@@ -71,7 +72,7 @@ class Reproduction:
             count=self._plan.count,
             plans=self._plan.experiments,
             outcomes=outcomes,
-            floor=self._floor(),
+            floor=measure_floor(reference, self._plan.count, report=self._say),
             published=None if published is None else published["metrics"],
         )
         return write_report(results, self._folder, reference.classifier_accuracy)
@@ -129,11 +130,6 @@ class Reproduction:
         write_json(path, found)
         return found
 
-    def _floor(self) -> dict[str, float]:
-        paths = sorted((self._folder / "evaluations").glob("*.json"))
-        floor: dict[str, float] = json.loads(paths[0].read_text())["floor"]
-        return floor
-
     def _configs(self, experiment: str, model: Model) -> list[TrainingConfig]:
         plan = self._plan.experiments[experiment]
         return [
@@ -160,7 +156,7 @@ class Reproduction:
         return list(jobs.values())
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(self._console, text)
 
 
 def _is_trained(run: Run, config: TrainingConfig) -> bool:

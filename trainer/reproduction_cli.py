@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import DataDir
+
 _QUICK_EPOCHS = 5
 _QUICK_COUNT = 1000
 _EPOCHS = 20
@@ -29,9 +31,7 @@ def reproduce(
         typer.Option("--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of critic steps."),
     ] = False,
     dataset: Annotated[str, typer.Option(help="mnist, digits, or auto: mnist if it can be had.")] = "auto",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where MNIST lies.", envvar="BGAN_DATA_DIR", show_default="data")
-    ] = None,
+    data_dir: DataDir = None,
     count: Annotated[
         int | None, typer.Option(help="Samples to measure of each model.", show_default="10000", min=64)
     ] = None,
@@ -52,7 +52,8 @@ def reproduce(
     """
     from rich.console import Console
 
-    from .data import resolve_dataset
+    from .console import say
+    from .data import choose_dataset
     from .errors import ConfigError, SamplesError
     from .experiments import check_experiments
     from .presets import PRESETS
@@ -67,11 +68,12 @@ def reproduce(
         raise ConfigError(f"preset is {unknown[0]!r}; choose one of {', '.join(PRESETS)}")
     if published_samples is not None and not published_samples.is_file():
         raise SamplesError(f"there is no file {published_samples}")
-    resolved, reason = resolve_dataset(
-        "digits" if quick and dataset == "auto" else dataset, data_dir=str(data_dir) if data_dir else None
+    data_folder = str(data_dir) if data_dir else None
+    resolved = choose_dataset(
+        "digits" if quick and dataset == "auto" else dataset,
+        data_dir=data_folder,
+        say=lambda text: say(console, text),
     )
-    if reason:
-        console.print(f"using the bundled digits: {reason}", highlight=False, soft_wrap=True)
     plan = ExperimentPlan(
         presets=presets,
         epochs=epochs or (_QUICK_EPOCHS if quick else _EPOCHS),
@@ -85,7 +87,7 @@ def reproduce(
             count=count or (_QUICK_COUNT if quick else _COUNT),
             experiments=dict.fromkeys(names, plan),
         ),
-        data_dir=str(data_dir) if data_dir else None,
+        data_dir=data_folder,
         console=console,
     )
     if train:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import checkpoint_files
+from .checkpoint import Checkpoint, checkpoint_files, load_newest_checkpoint
 from .config import TrainingConfig, differences, option
 from .errors import ConfigError, RunError
 from .files import write_json
@@ -91,6 +92,14 @@ def find_run(name: str | None, runs_dir: Path) -> Run:
             return Run(folder)
     known = ", ".join(sorted(path.parent.name for path in runs_dir.glob(f"*/{CONFIG_FILE}"))) or "none"
     raise RunError(f"there is no run {name!r} in {runs_dir}; the runs there: {known}")
+
+
+def trained_checkpoint(run: Run, warn: Callable[[str], None]) -> Checkpoint:
+    """The newest whole checkpoint of a run; `warn` hears of damaged ones. Raises RunError where there is none."""
+    checkpoint = load_newest_checkpoint(run.checkpoints, warn)
+    if checkpoint is None:
+        raise RunError(f"{run.folder} has no checkpoint yet; train it first with the command that made it")
+    return checkpoint
 
 
 def _checkpoint_times(folder: Path) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,42 +49,49 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     return Samples(path.name, images, probabilities)
 
 
-def sample_model(path: Path, count: int, *, seed: int = 0) -> tuple[Samples, str]:
-    """Images of an exported generator, drawn with numpy's generator of that seed, and its data set's name.
+class ModelFile:
+    """An exported generator. Raises SamplesError where the file is not a model of bgan's."""
 
-    Raises SamplesError where the file is not a model of bgan's.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-    from google.protobuf import json_format
+    def __init__(self, path: Path) -> None:
+        from google.protobuf import json_format
 
-    from bgan.v1 import model_pb2
+        from bgan.v1 import model_pb2
 
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        manifest = json_format.Parse(
-            session.get_modelmeta().custom_metadata_map["bgan.model"],
-            model_pb2.Model(),
-            ignore_unknown_fields=True,
-        )
-    except Exception as error:  # onnxruntime raises classes of its own that it does not export
-        reason = str(error).strip().splitlines()[0]
-        raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
-    shape = (manifest.image_shape.channels, manifest.image_shape.height, manifest.image_shape.width)
-    random = np.random.default_rng(seed)
-    images, probabilities = [], []
-    takes_uniforms = len(session.get_inputs()) == 2
-    for rows in _chunks(count):
-        feeds = {"latents": random.standard_normal((rows, manifest.latent_size), np.float32)}
-        if takes_uniforms:
-            feeds["uniforms"] = random.random((rows, *shape), np.float32)
-        outputs = session.run(["images", "probabilities"], feeds)
-        images.append(outputs[0])
-        probabilities.append(outputs[1])
-    return Samples(manifest.name, np.concatenate(images), np.concatenate(probabilities)), manifest.dataset
+        from .model_file import MANIFEST_KEY, open_session
+
+        try:
+            self._session = open_session(path)
+            properties = self._session.get_modelmeta().custom_metadata_map
+            self._manifest = json_format.Parse(
+                properties[MANIFEST_KEY], model_pb2.Model(), ignore_unknown_fields=True
+            )
+        except Exception as error:  # onnxruntime raises classes of its own that it does not export
+            reason = str(error).strip().splitlines()[0]
+            raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
+
+    @property
+    def dataset(self) -> str:
+        """The data set that it was trained on."""
+        return self._manifest.dataset
+
+    def sample(self, count: int, *, seed: int = 0) -> Samples:
+        """`count` images, drawn with numpy's generator of that seed."""
+        shape = self._manifest.image_shape
+        random = np.random.default_rng(seed)
+        images, probabilities = [], []
+        takes_uniforms = len(self._session.get_inputs()) == 2
+        for rows in chunks(count):
+            feeds = {"latents": random.standard_normal((rows, self._manifest.latent_size), np.float32)}
+            if takes_uniforms:
+                feeds["uniforms"] = random.random((rows, shape.channels, shape.height, shape.width), np.float32)
+            outputs = self._session.run(["images", "probabilities"], feeds)
+            images.append(outputs[0])
+            probabilities.append(outputs[1])
+        return Samples(self._manifest.name, np.concatenate(images), np.concatenate(probabilities))
 
 
-def _chunks(count: int) -> Iterator[int]:
+def chunks(count: int) -> Iterator[int]:
+    """The sizes of the batches that `count` samples are drawn in."""
     for start in range(0, count, _ROWS):
         yield min(_ROWS, count - start)
 

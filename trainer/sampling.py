@@ -7,13 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .checkpoint import load_newest_checkpoint, trained_generator
-from .errors import ConfigError, RunError
+from .checkpoint import trained_generator
+from .errors import ConfigError
 from .randomness import random_stream
-from .run import Run
-from .samples import Samples
-
-_ROWS = 500
+from .run import Run, trained_checkpoint
+from .samples import Samples, chunks
 
 
 @torch.no_grad()
@@ -33,15 +31,13 @@ def sample_run(
     config = run.config()
     if binarization not in {None, "threshold", "bernoulli"}:
         raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
-    checkpoint = load_newest_checkpoint(run.checkpoints, warn)
-    if checkpoint is None:
-        raise RunError(f"{run.folder} has no checkpoint yet; train it first with the command that made it")
+    checkpoint = trained_checkpoint(run, warn)
     generator = trained_generator(config, checkpoint)
     bernoulli = binarization == "bernoulli" or (binarization is None and config.neuron == "sbn")
     random = random_stream(seed, "evaluation")
     images, probabilities = [], []
-    for start in range(0, count, _ROWS):
-        latents = torch.randn(min(_ROWS, count - start), config.latent_size, generator=random)
+    for rows in chunks(count):
+        latents = torch.randn(rows, config.latent_size, generator=random)
         chunk = torch.sigmoid(checkpoint.progress.slope * generator(latents))
         threshold = torch.rand(chunk.shape, generator=random) if bernoulli else 0.5
         probabilities.append(chunk.numpy())

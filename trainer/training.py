@@ -21,6 +21,7 @@ from .objectives import OBJECTIVES, clip_weights, gradient_penalty
 from .optimizers import build_optimizer
 from .randomness import derived_seed, random_stream
 from .schedule import critic_steps_before, critic_steps_in
+from .tensors import tensors_under
 
 GRID_COUNT = 64
 
@@ -147,9 +148,9 @@ class Trainer:
         """Go back to where `state_dict` gave these tensors, after `step` iterations."""
         for name in ("generator", "discriminator"):
             module, optimizer = getattr(self, name), getattr(self, f"{name}_optimizer")
-            module.load_state_dict(_part(tensors, f"{name}."), strict=True)
+            module.load_state_dict(tensors_under(tensors, f"{name}."), strict=True)
             state: dict[int, dict[str, Tensor]] = {}
-            for key, value in _part(tensors, f"{name}_optimizer.").items():
+            for key, value in tensors_under(tensors, f"{name}_optimizer.").items():
                 index, _, slot = key.partition(".")
                 state.setdefault(int(index), {})[slot] = value
             if state:
@@ -251,7 +252,3 @@ def _like_parameters(state: dict[int, dict[str, Tensor]], module: torch.nn.Modul
         for slot, value in slots.items():
             if value.shape == parameter.shape:
                 slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
