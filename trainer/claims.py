@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from .experiments import Model
 from .metrics import format_value
-from .results import Results
+from .results import Results, binarizations
 
 HOLDS = "holds"
 FAILS = "does not hold"
@@ -15,21 +16,41 @@ MIXED = "mixed"
 NOT_RUN = "not run"
 
 _SIMILAR = 1.25
+_NOTCH = 0.95
 _DBN, _SBN, _REAL = Model(neuron="dbn"), Model(neuron="sbn"), Model(neuron="real")
 
-# A test gives None where what it needs was not run, else (whether it holds, the figures).
-Test = Callable[[Results, str], "list[tuple[bool, str]] | None"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One metric of two models, the means over their seeds, and what must hold of them."""
+
+    title: str
+    """What the evidence says before the figures."""
+    key: str
+    """A key of `METRICS`."""
+    first: tuple[str, Model]
+    second: tuple[str, Model]
+    """A name for the evidence, and the model; of the real-valued one, the thresholded outputs."""
+    holds: Callable[[float, float], bool]
+
+    def evidence(self, first: float, second: float) -> str:
+        """The two figures, named."""
+        figures = (
+            f"{name} {format_value(self.key, value)}"
+            for (name, _), value in ((self.first, first), (self.second, second))
+        )
+        return f"{self.title} {', '.join(figures)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One claim."""
+    """One claim: it holds where all its comparisons do."""
 
     text: str
     rule: str
-    """When it is said to hold."""
+    """The comparisons in words."""
     experiment: str
-    test: Test
+    comparisons: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,150 +65,98 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     """The verdict on each claim, by preset, for the experiments that were planned."""
-    found = []
-    for claim in CLAIMS:
-        if claim.experiment not in results.plans:
-            continue
-        for preset in results.plans[claim.experiment].presets:
-            parts = claim.test(results, preset)
-            found.append(
-                Verdict(
-                    claim=claim,
-                    preset=preset,
-                    verdict=NOT_RUN if parts is None else _joined([holds for holds, _ in parts]),
-                    evidence="" if parts is None else "; ".join(evidence for _, evidence in parts),
-                )
-            )
-    return found
+    return [
+        _verdict(results, claim, preset)
+        for claim in CLAIMS
+        if claim.experiment in results.plans
+        for preset in results.plans[claim.experiment].presets
+    ]
 
 
-def _joined(parts: list[bool]) -> str:
-    if all(parts):
-        return HOLDS
-    return MIXED if any(parts) else FAILS
+def _verdict(results: Results, claim: Claim, preset: str) -> Verdict:
+    held, evidence = [], []
+    for comparison in claim.comparisons:
+        first, second = (
+            results.mean(claim.experiment, preset, model, comparison.key, binarizations(model)[0])
+            for _, model in (comparison.first, comparison.second)
+        )
+        if first is None or second is None:
+            return Verdict(claim=claim, preset=preset, verdict=NOT_RUN, evidence="")
+        held.append(comparison.holds(first, second))
+        evidence.append(comparison.evidence(first, second))
+    verdict = HOLDS if all(held) else MIXED if any(held) else FAILS
+    return Verdict(claim=claim, preset=preset, verdict=verdict, evidence="; ".join(evidence))
 
 
-def _values(
-    results: Results, experiment: str, preset: str, key: str, *models: tuple[Model, str | None]
-) -> list[float] | None:
-    values = [results.mean(experiment, preset, model, key, binarization) for model, binarization in models]
-    known = [value for value in values if value is not None]
-    return known if len(known) == len(values) else None
+def _similar(first: float, second: float) -> bool:
+    return max(first, second) <= _SIMILAR * min(first, second)
 
 
-def _pair(key: str, first: str, a: float, second: str, b: float) -> str:
-    return f"{first} {format_value(key, a)}, {second} {format_value(key, b)}"
+def _notched(first: float, second: float) -> bool:
+    return first < _NOTCH <= second
 
 
-def _similar_quality(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    key = "frechet_distance"
-    values = _values(results, "I", preset, key, (_DBN, None), (_SBN, None))
-    if values is None:
-        return None
-    a, b = values
-    return [(max(a, b) <= _SIMILAR * min(a, b), "Frechet distance: " + _pair(key, "DBN", a, "SBN", b))]
+def _collapsed(first: float, second: float) -> bool:
+    return first < second / 2
 
 
-def _notch(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    key = "notch_depth"
-    values = _values(results, "I", preset, key, (_DBN, None), (_SBN, None))
-    if values is None:
-        return None
-    a, b = values
-    return [(a < 0.95 and b >= 0.95, "density at 0.5 over the lower side: " + _pair(key, "DBN", a, "SBN", b))]
-
-
-def _middle(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    key = "middle_mass"
-    values = _values(results, "I", preset, key, (_DBN, None), (_SBN, None))
-    if values is None:
-        return None
-    a, b = values
-    return [(b < a, "share in [0.1, 0.9]: " + _pair(key, "DBN", a, "SBN", b))]
-
-
-def _u_shaped(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    key = "middle_mass"
-    values = _values(results, "II", preset, key, (_REAL, "threshold"), (_SBN, None))
-    if values is None:
-        return None
-    a, b = values
-    return [(a < b, "share in [0.1, 0.9]: " + _pair(key, "real-valued", a, "SBN", b))]
-
-
-def _wgan_alike(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    return _by_neuron(
-        results,
-        preset,
-        "frechet_distance",
-        "wgan",
-        lambda other, gp: max(other, gp) <= _SIMILAR * min(other, gp),
-        "Frechet distance",
+def _objective_against_gp(
+    objective: str, title: str, key: str, holds: Callable[[float, float], bool]
+) -> tuple[Comparison, ...]:
+    """An objective beside WGAN-GP, for each neuron."""
+    return tuple(
+        Comparison(
+            title=f"{neuron.upper()}, {title}:",
+            key=key,
+            first=(objective.upper(), Model(neuron=neuron, objective=objective)),
+            second=("WGAN-GP", Model(neuron=neuron)),
+            holds=holds,
+        )
+        for neuron in ("dbn", "sbn")
     )
 
 
-def _gan_collapses(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    return _by_neuron(results, preset, "coverage", "gan", lambda other, gp: other < gp / 2, "coverage")
-
-
-def _by_neuron(
-    results: Results,
-    preset: str,
-    key: str,
-    objective: str,
-    holds: Callable[[float, float], bool],
-    title: str,
-) -> list[tuple[bool, str]] | None:
-    """An objective against WGAN-GP, for each neuron."""
-    parts = []
-    for neuron in ("dbn", "sbn"):
-        models = (Model(neuron=neuron, objective=objective), None), (Model(neuron=neuron), None)
-        values = _values(results, "III", preset, key, *models)
-        if values is None:
-            return None
-        figures = _pair(key, objective.upper(), values[0], "WGAN-GP", values[1])
-        parts.append((holds(*values), f"{neuron.upper()}, {title}: {figures}"))
-    return parts
-
-
-def _norm_hurts(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    key = "frechet_distance"
-    parts = []
-    for objective in ("gan", "wgan", "wgan-gp"):
-        for neuron in ("dbn", "sbn"):
-            bare = Model(neuron=neuron, objective=objective)
-            normed = Model(neuron=neuron, objective=objective, normalized=True)
-            values = _values(results, "III", preset, key, (bare, None), (normed, None))
-            if values is None:
-                return None
-            figures = _pair(key, "without", values[0], "with", values[1])
-            parts.append((values[1] > values[0], f"{neuron.upper()} {objective.upper()} {figures}"))
-    return parts
-
-
-def _fewer_artifacts(results: Results, preset: str) -> list[tuple[bool, str]] | None:
-    parts = []
-    for neuron in ("dbn", "sbn"):
-        for key, title in (
-            ("isolated_pixels", "isolated pixels"),
-            ("multiple_components", "images of several components"),
-            ("pattern_divergence", "JS of patterns"),
-        ):
-            models = (Model(neuron=neuron, network="cnn"), None), (Model(neuron=neuron), None)
-            values = _values(results, "IV", preset, key, *models)
-            if values is None:
-                return None
-            figures = _pair(key, "CNN", values[0], "MLP", values[1])
-            parts.append((values[0] < values[1], f"{neuron.upper()}, {title}: {figures}"))
-    return parts
-
+_NORM = tuple(
+    Comparison(
+        title=f"{neuron.upper()} {objective.upper()}",
+        key="frechet_distance",
+        first=("without", Model(neuron=neuron, objective=objective)),
+        second=("with", Model(neuron=neuron, objective=objective, normalized=True)),
+        holds=operator.lt,
+    )
+    for objective in ("gan", "wgan", "wgan-gp")
+    for neuron in ("dbn", "sbn")
+)
+_ARTIFACTS = tuple(
+    Comparison(
+        title=f"{neuron.upper()}, {title}:",
+        key=key,
+        first=("CNN", Model(neuron=neuron, network="cnn")),
+        second=("MLP", Model(neuron=neuron)),
+        holds=operator.lt,
+    )
+    for neuron in ("dbn", "sbn")
+    for key, title in (
+        ("isolated_pixels", "isolated pixels"),
+        ("multiple_components", "images of several components"),
+        ("pattern_divergence", "JS of patterns"),
+    )
+)
 
 CLAIMS = (
     Claim(
         text="DBNs and SBNs give samples of similar quality",
         rule="the larger Frechet distance is at most 1.25 times the smaller",
         experiment="I",
-        test=_similar_quality,
+        comparisons=(
+            Comparison(
+                title="Frechet distance:",
+                key="frechet_distance",
+                first=("DBN", _DBN),
+                second=("SBN", _SBN),
+                holds=_similar,
+            ),
+        ),
     ),
     Claim(
         text="DBNs avoid preactivated outputs around the threshold: a notch at 0.5",
@@ -196,42 +165,66 @@ CLAIMS = (
             "(0.40 to 0.48 and 0.52 to 0.60)"
         ),
         experiment="I",
-        test=_notch,
+        comparisons=(
+            Comparison(
+                title="density at 0.5 over the lower side:",
+                key="notch_depth",
+                first=("DBN", _DBN),
+                second=("SBN", _SBN),
+                holds=_notched,
+            ),
+        ),
     ),
     Claim(
         text="SBNs output more preactivated values close to 0 and 1 than DBNs",
         rule="the SBN model has less in [0.1, 0.9]",
         experiment="I",
-        test=_middle,
+        comparisons=(
+            Comparison(
+                title="share in [0.1, 0.9]:",
+                key="middle_mass",
+                first=("DBN", _DBN),
+                second=("SBN", _SBN),
+                holds=operator.gt,
+            ),
+        ),
     ),
     Claim(
         text="The histogram of the real-valued model is more U-shaped than that of the SBN model",
         rule="the real-valued model has less in [0.1, 0.9]",
         experiment="II",
-        test=_u_shaped,
+        comparisons=(
+            Comparison(
+                title="share in [0.1, 0.9]:",
+                key="middle_mass",
+                first=("real-valued", _REAL),
+                second=("SBN", _SBN),
+                holds=operator.lt,
+            ),
+        ),
     ),
     Claim(
         text="WGAN gives digits of similar quality as WGAN-GP",
         rule="for each neuron, the larger Frechet distance is at most 1.25 times the smaller",
         experiment="III",
-        test=_wgan_alike,
+        comparisons=_objective_against_gp("wgan", "Frechet distance", "frechet_distance", _similar),
     ),
     Claim(
         text="GAN suffers from mode collapse",
         rule="for each neuron, coverage is under half of that of WGAN-GP",
         experiment="III",
-        test=_gan_collapses,
+        comparisons=_objective_against_gp("gan", "coverage", "coverage", _collapsed),
     ),
     Claim(
         text="Batch normalization in the discriminator is better left out",
         rule="for each objective and neuron, the Frechet distance is larger with it",
         experiment="III",
-        test=_norm_hurts,
+        comparisons=_NORM,
     ),
     Claim(
         text="CNNs generate fewer artifacts than MLPs",
         rule="for each neuron: fewer isolated pixels, fewer images of several components, closer 3x3 patterns",
         experiment="IV",
-        test=_fewer_artifacts,
+        comparisons=_ARTIFACTS,
     ),
 )

@@ -243,9 +243,7 @@ def _artifact_metrics(images: Images) -> dict[str, float]:
     }
 
 
-def _preactivation_metrics(
-    probabilities: NDArray[np.float32], histogram: NDArray[np.float64]
-) -> dict[str, float]:
+def _preactivation_metrics(probabilities: NDArray[np.float32], histogram: NDArray[np.float64]) -> dict[str, float]:
     return {
         "first_bin": float(histogram[0]),
         "last_bin": float(histogram[-1]),

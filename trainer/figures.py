@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
+
+from .files import write_atomically
 
 COLUMNS = 8
 _DPI = 110
+_COLOURS = 128
 # Off is black and on is white, as in the binary grids; in between, blue lies under the threshold and red over it.
 _PREACTIVATION = LinearSegmentedColormap.from_list(
     "preactivation",
@@ -92,8 +96,10 @@ def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[n
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"savefig.dpi": _DPI}):
-        figure.savefig(
-            path, bbox_inches="tight", metadata={"Software": None}
-        )  # the same figure gives the same bytes
+    """Save as a palette PNG, a third of the size. The same figure gives the same bytes."""
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    packed = BytesIO()
+    picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    picture.save(packed, "png", optimize=True)
+    write_atomically(path, packed.getvalue())

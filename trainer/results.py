@@ -68,21 +68,21 @@ class Results:
         self, experiment: str, preset: str, model: Model, key: str, binarization: str | None = None
     ) -> float | None:
         """The mean of a metric over the seeds, None where it was not run or has no such metric."""
-        values = [
-            outcome.metrics[key]
-            for outcome in self.of(experiment, preset, model, binarization)
-            if key in outcome.metrics
-        ]
+        values = _values(self.of(experiment, preset, model, binarization), key)
         return statistics.fmean(values) if values else None
 
 
 def spread(outcomes: Sequence[Outcome], key: str) -> str:
     """A metric over seeds for a table: the value, or mean and standard deviation."""
-    values = [outcome.metrics[key] for outcome in outcomes if key in outcome.metrics]
+    values = _values(outcomes, key)
     if not values:
         return "-"
     mean = format_value(key, statistics.fmean(values))
     return mean if len(values) == 1 else f"{mean} ± {format_value(key, statistics.stdev(values))}"
+
+
+def _values(outcomes: Sequence[Outcome], key: str) -> list[float]:
+    return [outcome.metrics[key] for outcome in outcomes if key in outcome.metrics]
 
 
 def binarizations(model: Model) -> tuple[str | None, ...]:
