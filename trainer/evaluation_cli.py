@@ -111,16 +111,14 @@ class _Source:
         return None if self._model is None else self._model.dataset
 
     def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
-        from .samples import Samples, load_samples
+        from .samples import load_samples
         from .sampling import sample_run
 
         if self._run is not None:
             return sample_run(self._run, count, seed=seed, binarization=binarization)
         if self._model is not None:
             return self._model.sample(count, seed=seed)
-        loaded = load_samples(self._path, reference.test.shape[1:])
-        probabilities = None if loaded.probabilities is None else loaded.probabilities[:count]
-        return Samples(loaded.source, loaded.images[:count], probabilities)
+        return load_samples(self._path, reference.test.shape[1:]).first(count)
 
 
 def _reference(

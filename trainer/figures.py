@@ -14,6 +14,8 @@ from PIL import Image
 
 from .files import write_atomically
 
+Panel = NDArray[np.generic] | None
+"""Images or probabilities, [N, C, H, W] in [0, 1]; None where the model was not run."""
 COLUMNS = 8
 _DPI = 110
 _COLOURS = 128
@@ -39,7 +41,7 @@ def tiled(images: NDArray[np.generic], columns: int = COLUMNS) -> NDArray[np.flo
 
 def grid_figure(
     path: Path,
-    panels: Sequence[Sequence[NDArray[np.generic] | None]],
+    panels: Sequence[Sequence[Panel]],
     *,
     row_titles: Sequence[str],
     column_titles: Sequence[str],
@@ -47,7 +49,7 @@ def grid_figure(
 ) -> None:
     """Grids of images in rows and columns; `preactivated` says which columns are probabilities, shown in colour.
 
-    A panel that is None was not run, and says so.
+    A panel that is None says that it was not run.
     """
     rows, columns = len(panels), len(column_titles)
     figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=_DPI, layout="constrained")

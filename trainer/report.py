@@ -14,7 +14,7 @@ import numpy as np
 
 from .claims import CLAIMS, verdicts
 from .experiments import EXPERIMENTS, OBJECTIVE_ROWS, Model
-from .figures import grid_figure, histogram_figure
+from .figures import Panel, grid_figure, histogram_figure
 from .files import write_atomically, write_json
 from .metrics import METRICS, format_value
 from .presets import PRESETS
@@ -83,6 +83,13 @@ class _Writer:
         self._results = results
         self._folder = folder
         self._accuracy = classifier_accuracy
+        self._verdicts = verdicts(results)
+        self._sections = {
+            "I": self._experiment_i,
+            "II": self._experiment_ii,
+            "III": self._experiment_iii,
+            "IV": self._experiment_iv,
+        }
 
     def numbers(self) -> dict[str, object]:
         """Everything that the tables show, and the verdicts."""
@@ -97,7 +104,7 @@ class _Writer:
                     "verdict": verdict.verdict,
                     "evidence": verdict.evidence,
                 }
-                for verdict in verdicts(self._results)
+                for verdict in self._verdicts
             ],
             "outcomes": [
                 {
@@ -115,7 +122,7 @@ class _Writer:
         parts = ["# BinaryGAN, reproduced", self._introduction(), self._claims()]
         for name in self._results.plans:
             parts += [f"## {EXPERIMENTS[name].title}", EXPERIMENTS[name].question, self._conditions(name)]
-            parts += getattr(self, f"_experiment_{name.lower()}")()
+            parts += self._sections[name]()
         parts += ["## What was not run", self._not_run(), "## Runs", self._runs()]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -138,7 +145,7 @@ class _Writer:
     def _claims(self) -> str:
         rows = [
             [verdict.claim.text, f"`{verdict.preset}`", f"**{verdict.verdict}**", verdict.evidence]
-            for verdict in verdicts(self._results)
+            for verdict in self._verdicts
         ]
         rules = "\n".join(
             f"- {claim.text}: {claim.rule}." for claim in CLAIMS if claim.experiment in self._results.plans
@@ -219,7 +226,7 @@ class _Writer:
                     path, panels, row_titles=titles, column_titles=_FIGURE_COLUMNS, preactivated=(False, True) * 2
                 )
                 parts.append(_image(f"Objectives, preset {preset} (the paper's Figure 8)", path))
-        keys = (*_QUALITY[:2], *_QUALITY[2:8], "class_entropy", "unique_share")
+        keys = (*_QUALITY[:8], "class_entropy", "unique_share")
         return [*parts, self._quality("III", EXPERIMENTS["III"].models, keys)]
 
     def _experiment_iv(self) -> list[str]:
@@ -283,18 +290,13 @@ class _Writer:
         histogram_figure(path, panels)
         return path
 
-    def _panels(
-        self, experiment: str, preset: str, models: Sequence[Model]
-    ) -> list[np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None]:
+    def _panels(self, experiment: str, preset: str, models: Sequence[Model]) -> list[Panel]:
         """Images and probabilities of each model in turn."""
         return [panel for model in models for panel in self._samples(experiment, preset, model)]
 
     def _samples(
         self, experiment: str, preset: str, model: Model, binarization: str | None = None
-    ) -> tuple[
-        np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None,
-        np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None,
-    ]:
+    ) -> tuple[Panel, Panel]:
         """The first images and probabilities of a model's first seed, or None twice."""
         outcomes = self._results.of(experiment, preset, model, binarization)
         if not outcomes:

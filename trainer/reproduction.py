@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from .classifier import data_digest
 from .config import TrainingConfig
 from .console import say
 from .errors import RunError
@@ -61,9 +62,7 @@ class Reproduction:
         reference = load_reference(self._plan.dataset, data_dir=self._data_dir, report=self._say)
         published = None
         if published_samples is not None:
-            samples = load_samples(published_samples, reference.test.shape[1:])
-            path = self._folder / "evaluations" / f"samples-{published_samples.stem}.json"
-            published = self._measured(path, {}, lambda: evaluate_samples(samples, reference, report=self._say))
+            published = self._published(published_samples, reference)
         outcomes = self._outcomes(reference)
         if not outcomes:
             raise RunError(f"nothing in {self._folder} is trained yet; there is nothing to report")
@@ -73,9 +72,18 @@ class Reproduction:
             plans=self._plan.experiments,
             outcomes=outcomes,
             floor=measure_floor(reference, self._plan.count, report=self._say),
-            published=None if published is None else published["metrics"],
+            published=published,
         )
         return write_report(results, self._folder, reference.classifier_accuracy)
+
+    def _published(self, path: Path, reference: Reference) -> dict[str, float]:
+        """The metrics of as many samples of the published code as of each model."""
+        samples = load_samples(path, reference.test.shape[1:]).first(self._plan.count)
+        asked = {"samples": data_digest(samples.images), "asked": self._plan.count}
+        file = self._folder / "evaluations" / f"samples-{path.stem}.json"
+        found = self._measured(file, asked, lambda: evaluate_samples(samples, reference, report=self._say))
+        metrics: dict[str, float] = found["metrics"]
+        return metrics
 
     def _outcomes(self, reference: Reference) -> list[Outcome]:
         """All that is trained, measured."""

@@ -26,6 +26,11 @@ class Samples:
     probabilities: NDArray[np.float32] | None = None
     """The preactivated outputs, float32 of the same shape."""
 
+    def first(self, count: int) -> Samples:
+        """The first `count` of them, or all if there are fewer."""
+        probabilities = None if self.probabilities is None else self.probabilities[:count]
+        return Samples(self.source, self.images[:count], probabilities)
+
 
 def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     """The images in a .npy or .npz file, as [N, C, H, W].
