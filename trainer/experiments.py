@@ -9,6 +9,7 @@ from .errors import ConfigError
 from .presets import preset_values
 from .run import default_name
 
+PAPER_EPOCHS = 20
 # Batch normalization in the discriminator, as each preset understands it.
 _DISCRIMINATOR_NORM = {"paper": "batch", "published": "affine"}
 

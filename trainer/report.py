@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .claims import CLAIMS, verdicts
-from .experiments import EXPERIMENTS, OBJECTIVE_ROWS, Model
+from .experiments import EXPERIMENTS, OBJECTIVE_ROWS, PAPER_EPOCHS, Model
 from .figures import Panel, grid_figure, histogram_figure
 from .files import write_atomically, write_json
 from .metrics import METRICS, format_value
@@ -321,6 +321,11 @@ class _Writer:
             for name, plan in results.plans.items()
             for preset in PRESETS
             if preset not in plan.presets
+        ]
+        missing += [
+            f"- Experiment {name}: {plan.epochs} of the paper's {PAPER_EPOCHS} epochs"
+            for name, plan in results.plans.items()
+            if plan.epochs < PAPER_EPOCHS
         ]
         missing += [f"- Experiment {name}" for name in EXPERIMENTS if name not in results.plans]
         return "\n".join(missing) or "Everything that was planned was run."
