@@ -27,7 +27,8 @@ def serve(
         typer.Option(help="The model that calls get which name none.", show_default="the first by name"),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of one inference.", show_default="one for each core")
+        int | None,
+        typer.Option(help="Batches computed at once, one thread each.", show_default="one for each core"),
     ] = None,
     max_image_count: Annotated[
         int | None, typer.Option(help="The most images a request may ask for.", show_default="1000000000")

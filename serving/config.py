@@ -22,7 +22,7 @@ class ServerSettings(BaseSettings):
     port: int = Field(50051, ge=0, le=65535)
     """The port to listen on; 0: a free one, which is printed."""
     threads: int = Field(0, ge=0)
-    """Threads of one inference; 0: one for each core."""
+    """How many batches are computed at once, each in a thread of its own; 0: one for each core."""
     max_image_count: int = Field(1_000_000_000, ge=1, lt=2**63)
     """The most images one request may ask for."""
     max_batch_size: int = Field(4096, ge=1, lt=2**31)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,13 +19,15 @@ import onnxruntime
 
 from .errors import ModelFileError
 from .manifest import read_manifest, shape_of, takes_uniforms
-from .noise import NOISE_LAYOUT, Float32Array, NoiseLayout
+from .noise import NOISE_LAYOUT, Float32Array, ImageRange, NoiseLayout
 
 TILE_ROWS = 64
+RUN_ROWS = 128
+"""The most rows of one inference: as fast as more, while noise and outputs stay in the CPU's caches."""
 _PREFERRED_BATCH_BYTES = 64 * 1024
 _PREFERRED_BATCH_SIZES = (64, 1024)
 _PROBE_ROWS = 256
-_PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, 129, 255)
+_PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
 
 
@@ -40,8 +44,12 @@ class ImageBatch:
 class Engine:
     """A model file, checked, probed and ready to run; safe to use from several threads."""
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
-        """Load a file. Raises ModelFileError if it cannot be served."""
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        """Load a file; one inference takes `threads` threads. Raises ModelFileError if it cannot be served.
+
+        Several inferences at once of one thread each use the cores better than one of several threads,
+        which wait for each other in every layer.
+        """
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -61,6 +69,8 @@ class Engine:
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
         self.tile_rows = None if self._rows_are_independent() else TILE_ROWS
+        self.seconds_per_image = self._measure() / RUN_ROWS
+        """About how long an image takes as one of many; decides where runs are made, never what they give."""
 
     @property
     def preferred_batch_size(self) -> int:
@@ -70,26 +80,41 @@ class Engine:
 
     def sample(self, seed: int, first_index: int, count: int, *, with_probabilities: bool = False) -> ImageBatch:
         """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else."""
-        images, probabilities = self._run(seed, first_index, count)
-        packed = np.packbits(images.reshape(count, -1), axis=1)
-        return ImageBatch(
-            packed.tobytes(), probabilities.astype("<f4", copy=False).tobytes() if with_probabilities else b""
-        )
-
-    def _run(self, seed: int, first_index: int, count: int) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        if self.tile_rows is None:
-            return self._infer(*self.noise.draw(seed, first_index, count))
-        return self._run_tiles(seed, first_index, count, self.tile_rows)
-
-    def _run_tiles(
-        self, seed: int, first_index: int, count: int, rows: int
-    ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        """Run whole tiles that begin at multiples of `rows`, so each image has the same neighbours every time."""
+        run = self._run_rows if self.tile_rows is None else self._run_tile
+        rows = self.tile_rows or RUN_ROWS
+        skip = first_index % rows if self.tile_rows else 0
         end = first_index + count
-        starts = range(first_index - first_index % rows, end, rows)
-        tiles = [self._infer(*self.noise.draw(seed, start, rows)) for start in starts]
-        images, probabilities = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
-        wanted = slice(first_index - starts[0], end - starts[0])
+        packed, probabilities = [], []
+        for start in range(first_index - skip, end, rows):
+            wanted = slice(max(first_index - start, 0), min(end - start, rows))
+            images, values = run(seed, start, wanted)
+            packed.append(_pack(images))
+            if with_probabilities:
+                probabilities.append(values.astype("<f4", copy=False).tobytes())
+        return ImageBatch(b"".join(packed), b"".join(probabilities))
+
+    def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[bytes]:
+        """The packed images of each range, from one inference.
+
+        For models whose rows do not depend on the batch: raises ValueError where `tile_rows` is set.
+        """
+        if self.tile_rows is not None:
+            raise ValueError("the rows of this model depend on each other; sample each range alone")
+        images, _ = self._infer(*self.noise.draw_ranges(ranges))
+        packed = _pack(images)
+        answers, end = [], 0
+        for images_of in ranges:
+            start, end = end, end + images_of.count * self.packed_bytes
+            answers.append(packed[start:end])
+        return answers
+
+    def _run_rows(self, seed: int, start: int, wanted: slice) -> tuple[npt.NDArray[np.uint8], Float32Array]:
+        return self._infer(*self.noise.draw(seed, start + wanted.start, wanted.stop - wanted.start))
+
+    def _run_tile(self, seed: int, start: int, wanted: slice) -> tuple[npt.NDArray[np.uint8], Float32Array]:
+        """Run a whole tile that begins at a multiple of its rows, so each image always has the same neighbours."""
+        assert self.tile_rows is not None
+        images, probabilities = self._infer(*self.noise.draw(seed, start, self.tile_rows))
         return images[wanted], probabilities[wanted]
 
     def _infer(
@@ -112,6 +137,17 @@ class Engine:
                 return False
         return True
 
+    def _measure(self) -> float:
+        """Seconds of one inference of RUN_ROWS rows."""
+        noise = self.noise.draw(0, 0, RUN_ROWS)
+        start = time.perf_counter()
+        self._infer(*noise)
+        return time.perf_counter() - start
+
+
+def _pack(images: npt.NDArray[np.uint8]) -> bytes:
+    return np.packbits(images.reshape(len(images), -1), axis=1).tobytes()
+
 
 @cache
 def cpu_class() -> str:
@@ -128,7 +164,7 @@ def _open_session(path: Path, content: bytes, threads: int) -> onnxruntime.Infer
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads would take the cores from the noise, the packing and the callers.
+    # Threads that wait for work in a loop would take the cores from the noise, the packing and the callers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     try:

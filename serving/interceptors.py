@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -38,6 +38,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, service: str) -> None:
         self._prefix = f"/{service}/"
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
     async def intercept_service(
         self,
@@ -45,37 +46,27 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handlers of the service; health and reflection stay as they are."""
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(self._prefix):
-            return handler  # type: ignore[no-any-return]
-        serializers = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_streaming(handler.unary_stream), **serializers)
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), **serializers)
+        method = handler_call_details.method
+        if not method.startswith(self._prefix):
+            return await continuation(handler_call_details)
+        if method not in self._handlers:
+            handler: Any = await continuation(handler_call_details)
+            self._handlers[method] = handler and _guarded(handler)
+        return self._handlers[method]
 
 
-def _unary(method: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+def _guarded(handler: Any) -> Any:
+    """The same handler, a coroutine function, unary or writing a stream, whose errors end the call in order."""
+    method: Callable[[Any, Any], Awaitable[Any]] = handler.unary_stream or handler.unary_unary
+
+    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await method(request, context)
         except Exception as error:
             await _abort(context, error)
 
-    return wrapped
-
-
-def _streaming(method: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
-    async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        try:
-            async for response in method(request, context):
-                yield response
-        except Exception as error:
-            await _abort(context, error)
-
-    return wrapped
+    kind = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.unary_unary_rpc_method_handler
+    return kind(guarded, handler.request_deserializer, handler.response_serializer)
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:

@@ -29,7 +29,7 @@ class Registry:
             raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.engines)}") from None
 
 
-def load_registry(folder: Path, *, default_model: str | None = None, threads: int = 0) -> Registry:
+def load_registry(folder: Path, *, default_model: str | None = None) -> Registry:
     """Load every .onnx file of a folder.
 
     Raises StartError if there is none, and ModelFileError if one of them cannot be served.
@@ -41,7 +41,7 @@ def load_registry(folder: Path, *, default_model: str | None = None, threads: in
     engines: dict[str, Engine] = {}
     origins: dict[str, Path] = {}
     for path in paths:
-        engine = Engine(path, threads=threads)
+        engine = Engine(path)
         name = engine.manifest.name
         if name in engines:
             raise ModelFileError(

@@ -34,8 +34,9 @@ async def serve(settings: ServerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="inference") as executor:
-        server = _Server(settings, executor)
+    threads = settings.threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads, thread_name_prefix="inference") as executor:
+        server = _Server(settings, executor, threads)
         port = await server.start()
         try:
             await server.load()
@@ -49,10 +50,10 @@ async def serve(settings: ServerSettings) -> None:
 class _Server:
     """The gRPC server with its health, reflection and servicer."""
 
-    def __init__(self, settings: ServerSettings, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, settings: ServerSettings, executor: ThreadPoolExecutor, threads: int) -> None:
         self._settings = settings
         self._executor = executor
-        self._servicer = SamplingServicer(settings, executor)
+        self._servicer = SamplingServicer(settings, executor, threads=threads)
         self._health = health.aio.HealthServicer()
         # Without this option two servers could share a port by accident, each taking half of the calls.
         self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICE)], options=[("grpc.so_reuseport", 0)])
@@ -78,12 +79,12 @@ class _Server:
         settings = self._settings
 
         def load() -> Registry:
-            return load_registry(settings.models, default_model=settings.default_model, threads=settings.threads)
+            return load_registry(settings.models, default_model=settings.default_model)
 
         registry = await asyncio.get_running_loop().run_in_executor(self._executor, load)
         for engine in registry.engines.values():
             _log.info("loaded %s, revision %s", engine.manifest.name, engine.revision)
-        self._servicer.registry = registry
+        self._servicer.serve(registry)
         await self._set_health(_SERVING)
 
     async def stop(self) -> None:

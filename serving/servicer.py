@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
@@ -15,25 +13,33 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from .config import ServerSettings
 from .engine import Engine
 from .errors import NotReadyError, OverloadedError, StreamCutError
+from .lookahead import Lookahead
 from .registry import Registry
+from .sharing import SharedRuns
 from .streams import StreamPlan, plan_stream
 
 _RETRY_AFTER_SECONDS = 1.0
-_BATCHES_AHEAD = 2  # the noise of one is drawn while another is inferred
 
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
-    """Streams batches of images; inference runs in `executor`, off the event loop."""
+    """Streams batches of images; small requests share runs, others are computed in `executor`."""
 
-    def __init__(self, settings: ServerSettings, executor: Executor) -> None:
-        self.registry: Registry | None = None
-        """The models; None until they are loaded."""
+    def __init__(self, settings: ServerSettings, executor: Executor, *, threads: int) -> None:
+        """`threads`: how many batches the executor computes at once."""
+        self._registry: Registry | None = None
+        self._shared: dict[str, SharedRuns] = {}
         self._settings = settings
         self._executor = executor
+        self._lookahead = Lookahead(executor, batches=threads + 1)
         self._stream_count = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._cutting = False
+
+    def serve(self, registry: Registry) -> None:
+        """Answer calls from now on with these models."""
+        self._shared = {name: SharedRuns(engine, self._executor) for name, engine in registry.engines.items()}
+        self._registry = registry
 
     def cut_streams(self) -> None:
         """End every stream at its next image boundary."""
@@ -43,14 +49,17 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         """Wait until no stream is running."""
         await self._idle.wait()
 
-    async def SampleBinaryImages(
+    async def SampleBinaryImages(  # type: ignore[override] # grpc.aio takes generators and writers alike
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
-    ) -> AsyncIterator[sampling_pb2.SampleBinaryImagesResponse]:
-        """Stream the batches of a request, computed ahead while earlier ones are sent."""
+    ) -> None:
+        """Write the batches of a request, computed ahead while earlier ones are sent."""
         plan = plan_stream(request, self._models().find(request.model), self._settings)
         with self._stream_slot():
-            async for response in self._responses(plan):
-                yield response
+            shared = self._shared[plan.engine.manifest.name]
+            if plan.is_one_batch and shared.takes(plan.image_count):
+                await context.write(plan.encode(plan.first_index, await shared.sample(plan.images)))
+            else:
+                await self._write_batches(plan, context)
 
     async def ListModels(
         self, request: sampling_pb2.ListModelsRequest, context: Any
@@ -66,30 +75,19 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         model = _served(registry.find(request.name), registry)
         return sampling_pb2.GetModelResponse(model=model, limits=self._limits())
 
-    async def _responses(self, plan: StreamPlan) -> AsyncIterator[sampling_pb2.SampleBinaryImagesResponse]:
-        loop = asyncio.get_running_loop()
-        batches = plan.batches()
-        pending = deque(self._start(loop, plan, batch) for batch in islice(batches, _BATCHES_AHEAD))
+    async def _write_batches(self, plan: StreamPlan, context: Any) -> None:
         next_index = plan.first_index
-        while pending:
-            if self._cutting:
-                for future in pending:
-                    future.cancel()
-                raise StreamCutError(next_index)
-            response = await pending.popleft()
-            pending.extend(self._start(loop, plan, batch) for batch in islice(batches, 1))
-            next_index = response.first_index + response.image_count
-            yield response
-
-    def _start(
-        self, loop: asyncio.AbstractEventLoop, plan: StreamPlan, batch: tuple[int, int]
-    ) -> asyncio.Future[sampling_pb2.SampleBinaryImagesResponse]:
-        return loop.run_in_executor(self._executor, plan.response, *batch)
+        async with aclosing(self._lookahead.compute(plan)) as responses:
+            async for response in responses:
+                if self._cutting:
+                    raise StreamCutError(next_index)
+                await context.write(response)
+                next_index = response.first_index + response.image_count
 
     def _models(self) -> Registry:
-        if self.registry is None:
+        if self._registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        return self.registry
+        return self._registry
 
     @contextmanager
     def _stream_slot(self) -> Iterator[None]:

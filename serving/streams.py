@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from bgan.v1 import sampling_pb2
 
 from .config import ServerSettings
-from .engine import Engine
+from .engine import RUN_ROWS, Engine
 from .errors import InvalidRequestError
+from .noise import ImageRange
 
 INDEX_END = 2**63 - 1
 _MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
@@ -25,27 +26,54 @@ class StreamPlan:
     first_index: int
     image_count: int
     batch_size: int
+    """Images a response; the last one may have fewer."""
+    first_batch_size: int
+    """Images of the first response; later ones double up to `batch_size`."""
     with_probabilities: bool
+
+    @property
+    def images(self) -> ImageRange:
+        """All images of the stream."""
+        return ImageRange(self.seed, self.first_index, self.image_count)
+
+    @property
+    def batch_bytes(self) -> int:
+        """About the most bytes that one response takes."""
+        return self.batch_size * _image_bytes(self.engine, self.with_probabilities)
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """(first index, image count) of each batch, in order."""
-        end = self.first_index + self.image_count
-        for first_index in range(self.first_index, end, self.batch_size):
-            yield first_index, min(self.batch_size, end - first_index)
+        first_index, end, size = self.first_index, self.first_index + self.image_count, self.first_batch_size
+        while first_index < end:
+            count = min(size, end - first_index)
+            yield first_index, count
+            first_index += count
+            size = min(2 * size, self.batch_size)
+
+    @property
+    def is_one_batch(self) -> bool:
+        """Whether a single response of nothing but images is all of it."""
+        return self.image_count <= self.first_batch_size and not self.with_probabilities
 
     def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference."""
+        batch = self.engine.sample(self.seed, first_index, count, with_probabilities=self.with_probabilities)
+        return self.encode(first_index, batch.packed_images, batch.probabilities)
+
+    def encode(
+        self, first_index: int, packed_images: bytes, probabilities: bytes = b""
+    ) -> sampling_pb2.SampleBinaryImagesResponse:
+        """The response that carries a computed batch."""
         engine = self.engine
-        batch = engine.sample(self.seed, first_index, count, with_probabilities=self.with_probabilities)
         return sampling_pb2.SampleBinaryImagesResponse(
             model=engine.manifest.name,
             revision=engine.revision,
             seed=self.seed,
             first_index=first_index,
-            image_count=count,
+            image_count=len(packed_images) // engine.packed_bytes,
             image_shape=engine.manifest.image_shape,
-            packed_images=batch.packed_images,
-            probabilities=batch.probabilities,
+            packed_images=packed_images,
+            probabilities=probabilities,
         )
 
 
@@ -67,12 +95,16 @@ def plan_stream(
         violations["batch_size"] = f"is {request.batch_size}; use 1 to {most}, or 0 for the server's choice"
     if violations:
         raise InvalidRequestError(violations)
+    batch_size = request.batch_size or min(engine.preferred_batch_size, most)
     return StreamPlan(
         engine=engine,
         seed=request.seed if request.HasField("seed") else secrets.randbits(63),
         first_index=request.first_index,
         image_count=request.image_count,
-        batch_size=request.batch_size or min(engine.preferred_batch_size, most),
+        batch_size=batch_size,
+        # Left to choose, the server begins small: the first images come at once, and a stream that is
+        # opened and not read holds little.
+        first_batch_size=request.batch_size or min(RUN_ROWS, batch_size),
         with_probabilities=request.include_probabilities,
     )
 
@@ -81,10 +113,14 @@ def _largest_batch(
     request: sampling_pb2.SampleBinaryImagesRequest, engine: Engine, settings: ServerSettings
 ) -> int:
     """The most images that fit into one response."""
-    image_bytes = engine.packed_bytes + (engine.probability_bytes if request.include_probabilities else 0)
+    image_bytes = _image_bytes(engine, request.include_probabilities)
     fitting = (settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES) // image_bytes
     if fitting < 1:
         raise InvalidRequestError(
             {"include_probabilities": f"one image takes {image_bytes} bytes, more than a message may have"}
         )
     return min(settings.max_batch_size, fitting)
+
+
+def _image_bytes(engine: Engine, with_probabilities: bool) -> int:
+    return engine.packed_bytes + (engine.probability_bytes if with_probabilities else 0)
