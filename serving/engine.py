@@ -112,6 +112,15 @@ class Engine:
                 return False
         return True
 
+    def infer(
+        self, latents: Float32Array, uniforms: Float32Array | None
+    ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
+        """The graph's own answer to a batch: images and probabilities, both [n, channels, height, width].
+
+        `latents` is [n, latent_size]; `uniforms` is shaped as the answer, or None where the model takes none.
+        """
+        return self._infer(latents, uniforms)
+
 
 @cache
 def cpu_class() -> str:
