@@ -28,7 +28,7 @@ class ServerSettings(BaseSettings):
     max_batch_size: int = Field(4096, ge=1, lt=2**31)
     """The most images one response may be asked to carry."""
     max_message_bytes: int = Field(4_000_000, ge=1024, lt=2**31)
-    """The most bytes one response may take; clients of gRPC accept 4 MiB unless told otherwise."""
+    """The most bytes one response, or one request for an inference, may take; gRPC's own default is 4 MiB."""
     max_streams: int = Field(256, ge=1)
     """The most streams at once; more are refused with RESOURCE_EXHAUSTED."""
     grace_seconds: float = Field(10.0, ge=0)

@@ -100,7 +100,7 @@ class Engine:
         """
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
-        images, _ = self._infer(*self.noise.draw_ranges(ranges))
+        images, _ = self.infer(*self.noise.draw_ranges(ranges))
         packed = _pack(images)
         answers, end = [], 0
         for images_of in ranges:
@@ -109,17 +109,21 @@ class Engine:
         return answers
 
     def _run_rows(self, seed: int, start: int, wanted: slice) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        return self._infer(*self.noise.draw(seed, start + wanted.start, wanted.stop - wanted.start))
+        return self.infer(*self.noise.draw(seed, start + wanted.start, wanted.stop - wanted.start))
 
     def _run_tile(self, seed: int, start: int, wanted: slice) -> tuple[npt.NDArray[np.uint8], Float32Array]:
         """Run a whole tile that begins at a multiple of its rows, so each image always has the same neighbours."""
         assert self.tile_rows is not None
-        images, probabilities = self._infer(*self.noise.draw(seed, start, self.tile_rows))
+        images, probabilities = self.infer(*self.noise.draw(seed, start, self.tile_rows))
         return images[wanted], probabilities[wanted]
 
-    def _infer(
+    def infer(
         self, latents: Float32Array, uniforms: Float32Array | None
     ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
+        """The graph's own answer to a batch: images and probabilities, both [n, channels, height, width].
+
+        `latents` is [n, latent_size]; `uniforms` has the answer's size, or is None where the model takes none.
+        """
         feeds = {"latents": latents}
         if uniforms is not None:
             feeds["uniforms"] = uniforms.reshape(-1, *self.image_shape)
@@ -129,10 +133,10 @@ class Engine:
     def _rows_are_independent(self) -> bool:
         """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
         latents, uniforms = self.noise.draw(0, 0, _PROBE_ROWS)
-        _, expected = self._infer(latents, uniforms)
+        _, expected = self.infer(latents, uniforms)
         for count in _PROBE_COUNTS:
             rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
-            _, found = self._infer(latents[rows], None if uniforms is None else uniforms[rows])
+            _, found = self.infer(latents[rows], None if uniforms is None else uniforms[rows])
             if found.tobytes() != expected[rows].tobytes():
                 return False
         return True
@@ -141,7 +145,7 @@ class Engine:
         """Seconds of one inference of RUN_ROWS rows."""
         noise = self.noise.draw(0, 0, RUN_ROWS)
         start = time.perf_counter()
-        self._infer(*noise)
+        self.infer(*noise)
         return time.perf_counter() - start
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -34,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends a failed call of `service` with the canonical code and details of its error."""
+    """Ends a failed call of one of `services` with the canonical code and details of its error."""
 
-    def __init__(self, service: str) -> None:
-        self._prefix = f"/{service}/"
+    def __init__(self, services: Iterable[str]) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
     async def intercept_service(
@@ -45,9 +45,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handlers of the service; health and reflection stay as they are."""
+        """Wrap the handlers of the services; health and reflection stay as they are."""
         method = handler_call_details.method
-        if not method.startswith(self._prefix):
+        if not method.startswith(self._prefixes):
             return await continuation(handler_call_details)
         if method not in self._handlers:
             handler: Any = await continuation(handler_call_details)

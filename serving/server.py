@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
+from . import open_inference
 from .config import ServerSettings
 from .errors import StartError
 from .interceptors import ErrorInterceptor
@@ -22,6 +23,7 @@ from .registry import Registry, load_registry
 from .servicer import SamplingServicer
 
 SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
+SERVICES = (SERVICE, open_inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
@@ -56,10 +58,12 @@ class _Server:
         self._servicer = SamplingServicer(settings, executor, threads=threads)
         self._health = health.aio.HealthServicer()
         # Without this option two servers could share a port by accident, each taking half of the calls.
-        self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICE)], options=[("grpc.so_reuseport", 0)])
+        options = [("grpc.so_reuseport", 0), *open_inference.server_options(settings)]
+        self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICES)], options=options)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(self._servicer, self._grpc)
+        open_inference.register(self._grpc, settings, executor, lambda: self._servicer.registry)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 
     async def start(self) -> int:
         """Listen, not yet healthy; returns the port. Raises StartError if it is taken."""
@@ -109,7 +113,7 @@ class _Server:
         self._servicer.cut_streams()
 
     async def _set_health(self, status: int) -> None:
-        for service in ("", SERVICE):
+        for service in ("", *SERVICES):
             await self._health.set(service, status)
 
 

@@ -26,7 +26,8 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
 
     def __init__(self, settings: ServerSettings, executor: Executor, *, threads: int) -> None:
         """`threads`: how many batches the executor computes at once."""
-        self._registry: Registry | None = None
+        self.registry: Registry | None = None
+        """The models; None until `serve`."""
         self._shared: dict[str, SharedRuns] = {}
         self._settings = settings
         self._executor = executor
@@ -39,7 +40,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     def serve(self, registry: Registry) -> None:
         """Answer calls from now on with these models."""
         self._shared = {name: SharedRuns(engine, self._executor) for name, engine in registry.engines.items()}
-        self._registry = registry
+        self.registry = registry
 
     def cut_streams(self) -> None:
         """End every stream at its next image boundary."""
@@ -85,9 +86,9 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 next_index = response.first_index + response.image_count
 
     def _models(self) -> Registry:
-        if self._registry is None:
+        if self.registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        return self._registry
+        return self.registry
 
     @contextmanager
     def _stream_slot(self) -> Iterator[None]:

@@ -1,0 +1,124 @@
+"""inference.GRPCInferenceService, the Open Inference Protocol: the models' graphs, on the caller's own noise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from open_inference.grpc import protocol, service
+
+from .config import ServerSettings
+from .engine import Engine
+from .errors import ModelNotFoundError, NotReadyError, OverloadedError
+from .registry import Registry
+from .tensors import TensorSpec, infer, input_specs, output_specs
+
+SERVICE = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_PLATFORM = "onnx_onnxv1"  # the protocol's name for an ONNX file
+_RETRY_AFTER_SECONDS = 1.0
+_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
+_TensorMetadata = protocol.ModelMetadataResponse.TensorMetadata
+
+
+def register(
+    server: Any, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
+) -> None:
+    """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
+    servicer = OpenInferenceServicer(settings, executor, registry)
+    service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+
+
+def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """Options of gRPC that let a request be as large as an answer; its own limit of 4 MiB is never lowered."""
+    return [("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES))]
+
+
+class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
+    """Answers with what the graph gives for the batch it was sent; inference runs in `executor`.
+
+    A model that the sampling service runs in fixed tiles is run here in the caller's batch: its floats
+    may then differ in their last bits from those of other batches.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
+    ) -> None:
+        self._settings = settings
+        self._executor = executor
+        self._registry = registry
+        self._call_count = 0
+
+    async def ServerLive(self, request: protocol.ServerLiveRequest, context: Any) -> protocol.ServerLiveResponse:
+        """Whether the server answers at all."""
+        return protocol.ServerLiveResponse(live=True)
+
+    async def ServerReady(
+        self, request: protocol.ServerReadyRequest, context: Any
+    ) -> protocol.ServerReadyResponse:
+        """Whether the models are loaded."""
+        return protocol.ServerReadyResponse(ready=self._registry() is not None)
+
+    async def ModelReady(self, request: protocol.ModelReadyRequest, context: Any) -> protocol.ModelReadyResponse:
+        """Whether a model is loaded; NOT_FOUND if there is none of that name and version."""
+        if self._registry() is None:
+            return protocol.ModelReadyResponse(ready=False)
+        self._find(request.name, request.version)
+        return protocol.ModelReadyResponse(ready=True)
+
+    async def ServerMetadata(
+        self, request: protocol.ServerMetadataRequest, context: Any
+    ) -> protocol.ServerMetadataResponse:
+        """Name and version; no extension of the protocol is known."""
+        return protocol.ServerMetadataResponse(name="bgan", version=version("bgan"))
+
+    async def ModelMetadata(
+        self, request: protocol.ModelMetadataRequest, context: Any
+    ) -> protocol.ModelMetadataResponse:
+        """The tensors of one model; its only version is its revision."""
+        engine = self._find(request.name, request.version)
+        return protocol.ModelMetadataResponse(
+            name=engine.manifest.name,
+            versions=[engine.revision],
+            platform=_PLATFORM,
+            inputs=map(_metadata, input_specs(engine)),
+            outputs=map(_metadata, output_specs(engine)),
+        )
+
+    async def ModelInfer(self, request: protocol.ModelInferRequest, context: Any) -> protocol.ModelInferResponse:
+        """Run one batch."""
+        engine = self._find(request.model_name, request.model_version)
+        with self._call_slot():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, infer, request, engine, self._settings)
+
+    def _find(self, name: str, revision: str) -> Engine:
+        registry = self._registry()
+        if registry is None:
+            raise NotReadyError("the models are still loading; try again in a second")
+        engine = registry.find(name)
+        if revision not in ("", engine.revision):
+            raise ModelNotFoundError(
+                f"model {engine.manifest.name!r} has no version {revision!r}; there is {engine.revision}"
+            )
+        return engine
+
+    @contextmanager
+    def _call_slot(self) -> Iterator[None]:
+        if self._call_count >= self._settings.max_streams:
+            raise OverloadedError(
+                f"{self._call_count} inferences are running, as many as this server takes; try again later",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        self._call_count += 1
+        try:
+            yield
+        finally:
+            self._call_count -= 1
+
+
+def _metadata(spec: TensorSpec) -> protocol.ModelMetadataResponse.TensorMetadata:
+    return _TensorMetadata(name=spec.name, datatype=spec.datatype, shape=[-1, *spec.row_shape])
