@@ -10,10 +10,10 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the server's commands."""
-    app.command(rich_help_panel="Serve")(serve)
+    app.command("serve", rich_help_panel="Serve")(serve_models)
 
 
-def serve(
+def serve_models(
     models: Annotated[
         Path | None, typer.Option(help="The folder whose .onnx files are served.", show_default="models")
     ] = None,
@@ -26,9 +26,16 @@ def serve(
         str | None,
         typer.Option(help="The model that calls get which name none.", show_default="the first by name"),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that share the port, for many cores. Linux only.", show_default="1"),
+    ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Batches computed at once, one thread each.", show_default="one for each core"),
+        typer.Option(
+            help="Batches that a process computes at once, one thread each.",
+            show_default="its share of the cores",
+        ),
     ] = None,
     max_image_count: Annotated[
         int | None, typer.Option(help="The most images a request may ask for.", show_default="1000000000")
@@ -51,7 +58,8 @@ def serve(
 
     from .config import ServerSettings
     from .errors import StartError
-    from .server import run
+    from .server import run, serve
+    from .supervisor import supervise
 
     given = {name: value for name, value in locals().items() if name in ServerSettings.model_fields}
     try:
@@ -59,4 +67,4 @@ def serve(
     except ValidationError as error:
         problem = error.errors()[0]
         raise StartError(f"{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
-    run(settings)
+    run(serve(settings) if settings.workers == 1 else supervise(settings))

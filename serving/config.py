@@ -21,8 +21,10 @@ class ServerSettings(BaseSettings):
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = Field(50051, ge=0, le=65535)
     """The port to listen on; 0: a free one, which is printed."""
+    workers: int = Field(1, ge=1, le=256)
+    """Processes that share the port; each holds the models and keeps the limits on streams for itself."""
     threads: int = Field(0, ge=0)
-    """How many batches are computed at once, each in a thread of its own; 0: one for each core."""
+    """How many batches a process computes at once, each in a thread; 0: its share of the cores."""
     max_image_count: int = Field(1_000_000_000, ge=1, lt=2**63)
     """The most images one request may ask for."""
     max_batch_size: int = Field(4096, ge=1, lt=2**31)

@@ -7,7 +7,10 @@ import contextlib
 import logging
 import os
 import signal
+import sys
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -31,55 +34,64 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises StartError or ModelFileError if it cannot start."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    threads = settings.threads or os.cpu_count() or 1
-    with ThreadPoolExecutor(threads, thread_name_prefix="inference") as executor:
-        server = _Server(settings, executor, threads)
-        port = await server.start()
-        try:
-            await server.load()
-            _log.info("serving on %s:%d", settings.host, port)
-            await stop.wait()
-        finally:
-            await server.stop()
+    """Serve from this process until SIGTERM or SIGINT. Raises StartError or ModelFileError if it cannot start."""
+    stop = stop_signal(signal.SIGTERM, signal.SIGINT)
+    async with Server(settings) as server:
+        port = await server.listen()
+        await server.load()
+        await server.turn_healthy()
+        _log.info("serving on %s:%d", settings.host, port)
+        await stop.wait()
     _log.info("stopped")
 
 
-class _Server:
-    """The gRPC server with its health, reflection and servicer."""
+def stop_signal(*numbers: signal.Signals) -> asyncio.Event:
+    """An event that these signals set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
-    def __init__(self, settings: ServerSettings, executor: ThreadPoolExecutor, threads: int) -> None:
+
+class Server:
+    """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
+
+    def __init__(self, settings: ServerSettings, *, shares_port: bool = False) -> None:
+        """Make a server that does not listen yet; with `shares_port` other processes may listen on its port."""
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
-        self._executor = executor
-        self._servicer = SamplingServicer(settings, executor, threads=threads)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._servicer = SamplingServicer(settings, self._executor, threads=threads)
         self._health = health.aio.HealthServicer()
-        # Without this option two servers could share a port by accident, each taking half of the calls.
-        options = [("grpc.so_reuseport", 0), *open_inference.server_options(settings)]
+        # Unless it is wanted, two servers could share a port by accident, each taking half of the calls.
+        options = [("grpc.so_reuseport", int(shares_port)), *open_inference.server_options(settings)]
         self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICES)], options=options)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(self._servicer, self._grpc)
-        open_inference.register(self._grpc, settings, executor, lambda: self._servicer.registry)
+        open_inference.register(self._grpc, settings, self._executor, lambda: self._servicer.registry)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
 
-    async def start(self) -> int:
-        """Listen, not yet healthy; returns the port. Raises StartError if it is taken."""
+    async def __aenter__(self) -> Self:
         await self._set_health(_NOT_SERVING)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stop()
+        self._executor.shutdown()
+
+    async def listen(self) -> int:
+        """Take calls; returns the port. Raises StartError if it is taken."""
         address = f"{self._settings.host}:{self._settings.port}"
         try:
             port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
-            raise StartError(
-                f"cannot listen on {address}; is another server there? Choose another --port, or 0 for a free one"
-            ) from error
+            raise port_taken(address) from error
         await self._grpc.start()
         return port
 
-    async def load(self) -> None:
-        """Load, check and warm the models, then turn healthy."""
+    async def load(self) -> Registry:
+        """Load, check and warm the models."""
         settings = self._settings
 
         def load() -> Registry:
@@ -89,9 +101,13 @@ class _Server:
         for engine in registry.engines.values():
             _log.info("loaded %s, revision %s", engine.manifest.name, engine.revision)
         self._servicer.serve(registry)
+        return registry
+
+    async def turn_healthy(self) -> None:
+        """Say that calls will be answered."""
         await self._set_health(_SERVING)
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """Turn unhealthy, take no more calls, and give streams the grace period; after half of it, cut them."""
         await self._health.enter_graceful_shutdown()
         grace = self._settings.grace_seconds
@@ -117,12 +133,24 @@ class _Server:
             await self._health.set(service, status)
 
 
-def run(settings: ServerSettings) -> None:
-    """Serve from a process of its own, with logs on stderr."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+def port_taken(address: str) -> StartError:
+    """The error of an address that cannot be listened on."""
+    return StartError(
+        f"cannot listen on {address}; is another server there? Choose another --port, or 0 for a free one"
+    )
+
+
+def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:
+    """Run a server's main coroutine, with logs on stderr; `name` tells them apart where several processes log."""
+    logging.basicConfig(format=f"%(asctime)s %(levelname)s {name}%(message)s", level=logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_no_cancellation)
-    asyncio.run(serve(settings))
+    if sys.platform == "win32":
+        asyncio.run(main)
+    else:
+        import uvloop  # a call costs less CPU time with it
+
+        uvloop.run(main)
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

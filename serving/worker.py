@@ -1,0 +1,59 @@
+"""One of several processes that serve on one port; started and told what to do by `supervisor`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+
+from .config import ServerSettings
+from .errors import ServingError
+from .server import Server, run, stop_signal
+
+_log = logging.getLogger(__name__)
+
+
+async def work(settings: ServerSettings) -> None:
+    """Load the models, say so on standard output, and obey standard input until it ends, or until SIGTERM.
+
+    When the supervisor dies, standard input ends too: no worker is left behind.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
+    stop = stop_signal(signal.SIGTERM)
+    async with Server(settings, shares_port=True) as server:
+        obeying = asyncio.create_task(_obey(server, stop))
+        try:
+            registry = await server.load()
+            revisions = {name: engine.revision for name, engine in registry.engines.items()}
+            print(json.dumps({"revisions": revisions}), flush=True)  # noqa: T201 - the supervisor reads it
+            await stop.wait()
+        except ServingError as error:
+            print(json.dumps({"error": str(error)}), flush=True)  # noqa: T201 - the same
+        finally:
+            obeying.cancel()
+
+
+async def _obey(server: Server, stop: asyncio.Event) -> None:
+    commands = {b"listen\n": server.listen, b"turn healthy\n": server.turn_healthy}
+    try:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            await commands[line]()
+    except ServingError as error:
+        _log.error("%s", error)
+    finally:
+        stop.set()
+
+
+def main() -> None:
+    """Entry point: the worker's number, and the settings as JSON."""
+    number, settings = sys.argv[1:]
+    run(work(ServerSettings.model_validate_json(settings)), name=f"worker {number} ")
+
+
+if __name__ == "__main__":
+    main()
