@@ -1,0 +1,153 @@
+"""Several worker processes on one port."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bgan.serving.engine import Engine
+from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from tests.support import BGAN, server
+
+Request = sampling_pb2.SampleBinaryImagesRequest
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def workers(models):
+    with server(models, "--workers", 2, "--default-model", "mlp-dbn", "--grace-seconds", 2) as process:
+        yield process
+
+
+def _children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _channel(target):
+    """A connection of its own: the kernel gives it to one of the workers."""
+    return grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def _bits(target, **fields):
+    with _channel(target) as channel:
+        stub = sampling_pb2_grpc.SamplingServiceStub(channel)
+        return b"".join(part.packed_images for part in stub.SampleBinaryImages(Request(**fields), timeout=60))
+
+
+def _health(target):
+    with _channel(target) as channel:
+        return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30).status
+
+
+def _eventually(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _listeners(port):
+    """How many sockets listen on a port; gRPC's are IPv6 ones, for IPv4 addresses too."""
+    sockets = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()]
+    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in sockets)
+
+
+def test_all_workers_listen_and_give_the_same_bits(workers, models):
+    assert len(_children(workers.process)) == 2
+    assert _listeners(workers.port) == 2
+    expected = Engine(models / "mlp-dbn.onnx").sample(5, 0, 50).packed_images
+    assert {_bits(workers.target, seed=5, image_count=50) for _ in range(12)} == {expected}
+    assert {_health(workers.target) for _ in range(12)} == {SERVING}
+
+
+def test_a_dead_worker_is_replaced_and_the_others_serve_on(workers):
+    expected = _bits(workers.target, seed=1, image_count=3)
+    before = _children(workers.process)
+    os.kill(before[0], signal.SIGKILL)
+    _eventually(lambda: _listeners(workers.port) == 1)
+    assert _bits(workers.target, seed=1, image_count=3) == expected
+    assert _health(workers.target) == SERVING
+    _eventually(lambda: _listeners(workers.port) == 2)
+    assert before[0] not in _children(workers.process)
+    assert {_bits(workers.target, seed=1, image_count=3) for _ in range(12)} == {expected}
+    assert {_health(workers.target) for _ in range(12)} == {SERVING}
+
+
+def test_a_worker_that_would_serve_other_models_does_not_replace(tmp_path, models):
+    (tmp_path / "mlp-dbn.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
+    with server(tmp_path, "--workers", 2) as process:
+        (tmp_path / "mlp-sbn.onnx").write_bytes((models / "mlp-sbn.onnx").read_bytes())
+        os.kill(_children(process.process)[0], signal.SIGKILL)
+        _eventually(lambda: "cannot be replaced: it loads other models" in process.output())
+        assert _listeners(process.port) == 1
+        assert _health(process.target) == SERVING
+
+
+def test_one_signal_stops_all_at_an_image_boundary(workers):
+    children = _children(workers.process)
+    channels = [_channel(workers.target) for _ in range(4)]
+    endless = Request(seed=1, image_count=10**9, batch_size=8)
+    calls = [sampling_pb2_grpc.SamplingServiceStub(channel).SampleBinaryImages(endless) for channel in channels]
+    ends = []
+
+    def read(call):
+        count = next(call).image_count
+        try:
+            for response in call:
+                count += response.image_count
+        except grpc.RpcError as error:
+            ends.append((count, error.code(), dict(error.trailing_metadata()).get("bgan-next-index")))
+
+    threads = [threading.Thread(target=read, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert workers.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert [(code, index) for _, code, index in ends] == [
+        (grpc.StatusCode.UNAVAILABLE, str(count)) for count, _, _ in ends
+    ]
+    assert len(ends) == 4
+    assert not any(_alive(pid) for pid in children)
+    for channel in channels:
+        channel.close()
+
+
+def test_no_worker_outlives_its_supervisor(workers):
+    children = _children(workers.process)
+    workers.process.kill()
+    _eventually(lambda: not any(_alive(pid) for pid in children))
+
+
+def test_workers_that_cannot_start_are_one_line(tmp_path, workers, models):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    for folder, port, says in (
+        (tmp_path, 0, "broken.onnx is no ONNX model"),
+        (models, workers.port, f"cannot listen on 127.0.0.1:{workers.port}"),
+    ):
+        result = subprocess.run(
+            [BGAN, "serve", "--models", str(folder), "--workers", "2", "--port", str(port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        lines = [line for line in result.stderr.splitlines() if " INFO " not in line]
+        assert result.returncode == 1
+        assert len(lines) == 1
+        assert says in lines[0]
