@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BGAN := $(BIN)/bgan
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
+BENCH ?=
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 MODELS ?= models
@@ -46,8 +48,12 @@ serve: $(READY) ## Serve the exported models: MODELS=models PORT=50051
 test: $(READY) ## Run the tests
 	$(BIN)/pytest
 
-bench: $(READY) ## Measure training, start-up, streaming and memory; a table and a JSON line
-	$(BIN)/python -m tests.benchmarks
+bench: $(BENCH_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+$(BENCH_READY): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 check: lint types proto-check proto-lint ## Run the static checks
 

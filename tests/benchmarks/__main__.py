@@ -1,5 +1,6 @@
-"""Runs all benchmarks; prints a table and, as the last line, the same as JSON."""
+"""Runs the benchmarks, or those that are named; prints a table and, as the last line, the same as JSON."""
 
+import argparse
 import json
 import os
 import platform
@@ -10,17 +11,20 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.table import Table
 
-from . import memory, startup, streaming, training
+from . import calls, memory, startup, streaming, training
 
+_PARTS = {module.__name__.rpartition(".")[2]: module for module in (training, startup, streaming, calls, memory)}
 _VERSIONS = ("bgan", "torch", "onnxruntime", "grpcio", "numpy", "typer")
 
 
 def main() -> None:
     """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], metavar="part", help=f"of {', '.join(_PARTS)}")
     figures = []
-    for module in (training, startup, streaming, memory):
-        print(f"measuring {module.__name__.rpartition('.')[2]} ...", file=sys.stderr)
-        figures += module.measure()
+    for part in parser.parse_args().parts or _PARTS:
+        print(f"measuring {part} ...", file=sys.stderr)
+        figures += _PARTS[part].measure()
     table = Table("measure", "value", "unit", "bound")
     for figure in figures:
         value = f"{figure.value:,.0f}" if figure.value >= 1000 else f"{figure.value:.3g}"
