@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import statistics
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -20,7 +21,9 @@ import onnxruntime
 
 from .processes import cpu_seconds
 
-_START_SECONDS = 1.5  # what a worker has to load the model and warm up
+_SPAWN = get_context("spawn")
+_WARM_UP_SECONDS = 0.3
+_barrier = None  # of the workers and the main thread, set in each worker
 
 
 def main() -> None:
@@ -36,49 +39,47 @@ def main() -> None:
 
 
 def _measure(options):
-    start = time.monotonic() + _START_SECONDS
-    end = start + options.seconds
-    with _executor(options) as executor:
-        loops = [
-            executor.submit(_loop, options.model, options.batch_size, options.threads, start, end)
-            for _ in range(options.workers)
-        ]
-        time.sleep(start - time.monotonic())
+    workers, arguments = options.workers, (options.model, options.batch_size, options.threads, options.seconds)
+    barrier = (_SPAWN if options.processes else threading).Barrier(workers + 1)
+    pool = ProcessPoolExecutor if options.processes else ThreadPoolExecutor
+    context = {"mp_context": _SPAWN} if options.processes else {}
+    with pool(workers, initializer=_share, initargs=(barrier,), **context) as executor:
+        loops = [executor.submit(_loop, *arguments) for _ in range(workers)]
+        barrier.wait()
         before = cpu_seconds(os.getpid())
-        time.sleep(end - time.monotonic())
+        time.sleep(options.seconds)
         spent = cpu_seconds(os.getpid()) - before
-        seconds = [each for loop in loops for each in loop.result()]
-    images = len(seconds) * options.batch_size
+        seconds = [loop.result() for loop in loops]
+    rate = sum(options.batch_size * len(each) / sum(each) for each in seconds)
     return {
-        "images_per_second": images / options.seconds,
-        "p50_ms": 1e3 * statistics.median(seconds),
-        "cpu_seconds_per_million": 1e6 * spent / images,
+        "images_per_second": rate,
+        "p50_ms": 1e3 * statistics.median(each for loop in seconds for each in loop),
+        "cpu_seconds_per_million": 1e6 * spent / (rate * options.seconds),
     }
 
 
-def _executor(options):
-    if options.processes:
-        return ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"))
-    return ThreadPoolExecutor(options.workers)
+def _share(barrier):
+    global _barrier  # noqa: PLW0603 - the one way to hand a barrier to the processes of a pool
+    _barrier = barrier
 
 
-def _loop(model, batch_size, threads, start, end):
-    """Seconds of each run that ends between `start` and `end`."""
+def _loop(model, batch_size, threads, seconds):
+    """Seconds of each run, once all workers are warm."""
     session = _session(model, threads)
     feeds = _feeds(session, batch_size)
-    now = 0.0
-    while now < start:
+    _runs(session, feeds, _WARM_UP_SECONDS)
+    _barrier.wait()
+    return _runs(session, feeds, seconds)
+
+
+def _runs(session, feeds, seconds):
+    now, times = time.perf_counter(), []
+    end = now + seconds
+    while now < end:
         session.run(["images"], feeds)
-        now = time.monotonic()
-    if now - start > 1:
-        raise RuntimeError("the machine is too busy: the model was not loaded in time")
-    seconds = []
-    while True:
-        session.run(["images"], feeds)
-        before, now = now, time.monotonic()
-        if now > end:
-            return seconds
-        seconds.append(now - before)
+        before, now = now, time.perf_counter()
+        times.append(now - before)
+    return times
 
 
 def _session(model, threads):

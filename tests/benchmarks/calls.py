@@ -1,21 +1,21 @@
-"""Calls for one image: bgan against handlers that one would write, and beside an endless stream."""
+"""Calls for one image: bgan against handlers that one would write and Triton, and beside an endless stream."""
 
 import statistics
 import tempfile
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import make_model, server
 
-from .measure import Figure
-from .processes import run_json, running, start_json
+from . import triton
+from .measure import Figure, medians
+from .processes import Server, run_json, running, start_json
 
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 1.5
-MANY = 32
-CHANNELS = 8
+_MANY = 32
+_CHANNELS = 8
 _HANDLERS = {
     "plain handler": ("plain",),
     "plain handler, aio": ("plain", "--aio"),
@@ -24,26 +24,25 @@ _HANDLERS = {
 }
 
 
-@dataclass(frozen=True)
-class Server:
-    """Where a load goes."""
-
-    target: str
-    pid: int
-    options: tuple = ()
-
-
 def measure():
     """One-image calls of each server from one caller and from many, in turns; then with a stream beside."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         model = make_model(Path(folder), "mlp")
         process = stack.enter_context(server(folder))
-        servers = {"bgan": Server(process.target, process.process.pid)}
+        bgan = Server(process.target, process.process.pid)
+        servers = {"bgan": (bgan, ())}
         for name, arguments in _HANDLERS.items():
-            servers[name] = stack.enter_context(_handler(model, arguments))
+            servers[name] = (stack.enter_context(_handler(model, arguments)), ())
+        try:
+            behind_triton, options = stack.enter_context(triton.serving(Path(folder)))
+            servers["Triton"] = (behind_triton, options(model.stem, 1))
+        except triton.SkippedError as error:
+            yield Figure("calls: Triton", None, "", f"skipped: {error}")
         alone, many, inference = _rounds(servers, model)
-        beside, stream = _beside_a_stream(servers["bgan"])
-    return [*_alone(alone, inference), *_many(many), *_fairness(alone["bgan"], beside, stream)]
+        beside, stream = _beside_a_stream(bgan)
+    yield from _alone(alone, inference)
+    yield from _from_many(many)
+    yield from _fairness(alone["bgan"], beside, stream)
 
 
 @contextmanager
@@ -57,28 +56,22 @@ def _rounds(servers, model):
     alone, many, inference = defaultdict(list), defaultdict(list), []
     for _ in range(ROUNDS):
         inference.append(run_json("bare", model, "--seconds", 0.5)["p50_ms"])
-        for name, each in servers.items():
-            alone[name].append(_load(each, callers=1, channels=1))
-            many[name].append(_load(each, callers=MANY, channels=CHANNELS))
-    return _medians(alone), _medians(many), statistics.median(inference)
+        for name, (each, options) in servers.items():
+            alone[name].append(_load(each, *options, callers=1, channels=1))
+            many[name].append(_load(each, *options, callers=_MANY, channels=_CHANNELS))
+    return medians(alone), medians(many), statistics.median(inference)
 
 
-def _load(each, *, callers, channels, seconds=SECONDS):
+def _load(each, *options, callers, channels, seconds=SECONDS):
     arguments = ("--callers", callers, "--channels", channels, "--seconds", seconds, "--pid", each.pid)
-    return run_json("load", each.target, *arguments, *each.options)
-
-
-def _medians(results):
-    return {
-        name: {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
-        for name, rounds in results.items()
-    }
+    return run_json("load", each.target, *arguments, *options)
 
 
 def _beside_a_stream(bgan):
     """A caller alone while a client reads a stream as fast as it comes: (the caller's figures, the stream's)."""
-    with start_json("reader", bgan.target, "--seconds", 3 * SECONDS + 1, "--pid", bgan.pid) as reader:
-        calls = _load(bgan, callers=1, channels=1, seconds=3 * SECONDS)
+    seconds = 3 * SECONDS
+    with start_json("reader", bgan.target, "--seconds", seconds + 1, "--pid", bgan.pid) as reader:
+        calls = _load(bgan, callers=1, channels=1, seconds=seconds)
         return calls, reader()
 
 
@@ -89,19 +82,21 @@ def _alone(alone, inference):
     bare = min(each["p50_ms"] for name, each in alone.items() if name.startswith("bare"))
     yield Figure("calls, 1 caller: one bare inference, p50", inference, "ms")
     ratio = alone["bgan"]["p50_ms"] / (bare + inference)
-    yield Figure("calls, 1 caller: bgan / (bare handler + bare inference), p50", ratio, "ratio", "at most 1.2")
+    yield Figure("calls, 1 caller: bgan / (bare handler + bare inference)", ratio, "ratio", "at most 1.2")
 
 
-def _many(many):
+def _from_many(many):
     for name, each in many.items():
-        yield Figure(f"calls, {MANY} callers: {name}", each["calls_per_second"], "calls/s")
-        yield Figure(f"calls, {MANY} callers: {name}, p50", each["p50_ms"], "ms")
-        yield Figure(f"calls, {MANY} callers: {name}, p99", each["p99_ms"], "ms")
-        yield Figure(f"calls, {MANY} callers: {name}, CPU of the server", each["server_cpu_ms"], "ms/call")
+        yield Figure(f"calls, {_MANY} callers: {name}", each["calls_per_second"], "calls/s")
+        yield Figure(f"calls, {_MANY} callers: {name}, p50", each["p50_ms"], "ms")
+        yield Figure(f"calls, {_MANY} callers: {name}, p99", each["p99_ms"], "ms")
+        yield Figure(f"calls, {_MANY} callers: {name}, CPU of the server", each["server_cpu_ms"], "ms/call")
     rate = many["bgan"]["calls_per_second"]
-    for name, bound in (("plain handler", "at least 1.4"), ("plain handler, aio", "")):
-        ratio = rate / many[name]["calls_per_second"]
-        yield Figure(f"calls, {MANY} callers: bgan / {name}", ratio, "ratio", bound)
+    bounds = {"plain handler": "at least 1.4", "plain handler, aio": "", "Triton": "above 1"}
+    for name, bound in bounds.items():
+        if name in many:
+            ratio = rate / many[name]["calls_per_second"]
+            yield Figure(f"calls, {_MANY} callers: bgan / {name}", ratio, "ratio", bound)
 
 
 def _fairness(alone, beside, stream):

@@ -3,7 +3,9 @@
     python -m tests.benchmarks.load localhost:50051 --callers 32 --seconds 3 --pid SERVER_PID
 
 Prints one line of JSON: calls a second, latencies in milliseconds, and what a call cost the server and this
-process in milliseconds of CPU. Requests are built before, and answers stay bytes, so that the load costs little.
+process in milliseconds of CPU. The load is to cost little: requests are built before, answers stay bytes, and the
+stub takes one answer and the status at once. On the wire that is the same call as a stream of one answer, but it
+costs half of what reading a stream with grpc.aio does; --streaming reads it as a stream.
 """
 
 import argparse
@@ -36,7 +38,8 @@ def main() -> None:
     parser.add_argument("--model", default="", help="a model's name; by default the server's own choice")
     parser.add_argument("--pid", type=int, help="the server's process, to tell what a call costs it")
     parser.add_argument("--least-bytes", type=int, default=98, help="bytes that an answer has at least")
-    parser.add_argument("--unary", help="the path of a method with one answer, instead of SampleBinaryImages")
+    parser.add_argument("--streaming", action="store_true", help="read each answer as a stream")
+    parser.add_argument("--method", default=_SAMPLE, help="the path of another method")
     parser.add_argument("--requests", type=Path, help="the requests of that method, each after its length (<I)")
     print(json.dumps(uvloop.run(_load(parser.parse_args()))))
 
@@ -47,8 +50,9 @@ async def _load(options):
         grpc.aio.insecure_channel(options.target, options=[("grpc.use_local_subchannel_pool", 1)])
         for _ in range(options.channels)
     ]
-    calls = [_unary(channel, options.unary) if options.unary else _streamed(channel) for channel in channels]
-    length = len(await calls[0](next(requests)))
+    form = _streamed if options.streaming else _unary
+    calls = [form(channel, options.method) for channel in channels]
+    length = len(await _streamed(channels[0], options.method)(next(requests)))
     assert length >= options.least_bytes, f"an answer has {length} bytes"
 
     async def run(seconds):
@@ -79,8 +83,8 @@ async def _caller(call, requests, length, end, latencies):
         latencies.append(now - start)
 
 
-def _streamed(channel):
-    stub = channel.unary_stream(_SAMPLE, request_serializer=None, response_deserializer=None)
+def _streamed(channel, path):
+    stub = channel.unary_stream(path, request_serializer=None, response_deserializer=None)
 
     async def call(request):
         stream = stub(request)

@@ -5,12 +5,24 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import ROOT
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a load goes."""
+
+    target: str
+    """host:port."""
+    pid: int
+    """Its process; what it costs is counted with all below it."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -58,23 +70,34 @@ def start_json(module: str, *arguments: object):
 
 
 @contextmanager
-def running(module: str, *arguments: object, python: str = sys.executable):
-    """A module of this folder as a process, once it has printed its first line: (process, that line's JSON)."""
-    process = subprocess.Popen(_command(module, arguments, python), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def running(module: str, *arguments: object, python: Path | str = sys.executable, log: Path | None = None):
+    """A module of this folder as a server: yields the process and the JSON of its first line, printed when ready.
+
+    Its stderr goes to `log`. Raises RuntimeError if it ends before it is ready.
+    """
+    with log.open("wb") if log else nullcontext() as stderr:
+        command = _command(module, arguments, python)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{module} ended with {process.wait()} before it was ready")
+            last = log.read_text().strip().splitlines()[-1:] if log else []
+            raise RuntimeError(": ".join([f"{module} ended with {process.wait()}", *last]))
         yield process, json.loads(line)
     finally:
         stop(process)
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process and all below it."""
-    pids = tree(process.pid) if process.poll() is None else []
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    """End a process by SIGTERM, and what it leaves of those below it by SIGKILL."""
+    if process.poll() is None:
+        pids = tree(process.pid)
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
 
