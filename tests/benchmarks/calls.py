@@ -1,5 +1,6 @@
 """Calls for one image: bgan against handlers that one would write and Triton, and beside an endless stream."""
 
+import json
 import statistics
 import tempfile
 from collections import defaultdict
@@ -10,12 +11,13 @@ from tests.support import make_model, server
 
 from . import triton
 from .measure import Figure, medians
-from .processes import Server, run_json, running, start_json
+from .processes import Server, run_json, running
 
 ROUNDS = 3
 SECONDS = 1.5
 _MANY = 32
 _CHANNELS = 8
+_START_SECONDS = 4  # of the load, at the most
 _HANDLERS = {
     "plain handler": ("plain",),
     "plain handler, aio": ("plain", "--aio"),
@@ -70,9 +72,12 @@ def _load(each, *options, callers, channels, seconds=SECONDS):
 def _beside_a_stream(bgan):
     """A caller alone while a client reads a stream as fast as it comes: (the caller's figures, the stream's)."""
     seconds = 3 * SECONDS
-    with start_json("reader", bgan.target, "--seconds", seconds + 1, "--pid", bgan.pid) as reader:
+    reading = ("--seconds", seconds + _START_SECONDS, "--pid", bgan.pid)
+    with running("reader", bgan.target, *reading) as (reader, _):
         calls = _load(bgan, callers=1, channels=1, seconds=seconds)
-        return calls, reader()
+        if reader.poll() is not None:
+            raise RuntimeError("the stream ended before the calls did; is the machine busy?")
+        return calls, json.loads(reader.stdout.readline())
 
 
 def _alone(alone, inference):

@@ -47,31 +47,14 @@ def tree(pid: int) -> list[int]:
 
 
 def run_json(module: str, *arguments: object) -> dict:
-    """Run a module of this folder to its end; returns the JSON that it prints."""
-    with start_json(module, *arguments) as result:
-        return result()
-
-
-@contextmanager
-def start_json(module: str, *arguments: object):
-    """A module of this folder as a process; gives a function that waits for its end and returns its JSON."""
-    process = subprocess.Popen(_command(module, arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-    def result():
-        output, _ = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"{module} {' '.join(map(str, arguments))} ended with {process.returncode}")
-        return json.loads(output.splitlines()[-1])
-
-    try:
-        yield result
-    finally:
-        stop(process)
+    """Run a module of this folder to its end; returns the JSON that it prints last."""
+    result = subprocess.run(_command(module, arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 @contextmanager
 def running(module: str, *arguments: object, python: Path | str = sys.executable, log: Path | None = None):
-    """A module of this folder as a server: yields the process and the JSON of its first line, printed when ready.
+    """A module of this folder as a process: yields it and the JSON of its first line, which it prints when ready.
 
     Its stderr goes to `log`. Raises RuntimeError if it ends before it is ready.
     """

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.reader localhost:50051 --model mnist --seconds 3 --pid SERVER_PID
 
-Prints one line of JSON: images a second, images a message, CPU seconds of a million images here and at the server.
+Prints {} when it has warmed up, and then one line of JSON: images a second, images a message, CPU seconds of a
+million images here and at the server.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def _read(options):
             image_count=_ENDLESS, seed=1, model=options.model, batch_size=options.batch_size, timeout_seconds=None
         )
         _count(batches, options.warm_up_seconds)
+        print("{}", flush=True)
         pids = (os.getpid(), options.pid)
         start, before = time.perf_counter(), [cpu_seconds(pid) for pid in pids]
         images, messages = _count(batches, options.seconds)

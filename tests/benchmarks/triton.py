@@ -2,6 +2,7 @@
 
 import tempfile
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -9,11 +10,18 @@ from tests.conftest import ROOT
 from .processes import Server, running
 
 BATCH_SIZE = 1024
-_PYTHON = ROOT / ".tools" / "triton" / "bin" / "python"
+_FOLDER = ROOT / ".tools" / "triton"
+_PYTHON = _FOLDER / "bin" / "python"
 
 
 class SkippedError(Exception):
     """Triton is not here, or does not start; says why."""
+
+
+def version() -> str | None:
+    """The version of pytriton, if it is here."""
+    libraries = [str(path) for path in _FOLDER.glob("lib/python*/site-packages")]
+    return next((each.version for each in distributions(name="nvidia-pytriton", path=libraries)), None)
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 
 The inference function runs onnxruntime on the latents (and uniforms) that a request brings ready, and packs the
 images; Triton batches calls that wait. Writes requests for `load` into FOLDER, MODEL-1.bin of one image and
-MODEL-1024.bin, and prints {"port": ..., "versions": ...} when it is ready.
+MODEL-1024.bin, and prints {"port": ...} when it is ready.
 """
 
 import json
@@ -13,7 +13,6 @@ import socket
 import struct
 import sys
 import sysconfig
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -53,8 +52,7 @@ def main() -> None:
             _write_requests(path.stem, session, folder)
             _bind(triton, path.stem, session)
         triton.run()
-        versions = {name: version(name) for name in ("nvidia-pytriton", "onnxruntime")}
-        print(json.dumps({"port": port, "versions": versions}), file=ready, flush=True)
+        print(json.dumps({"port": port}), file=ready, flush=True)
         triton.serve()
 
 
