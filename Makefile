@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 BGAN := $(BIN)/bgan
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
+BENCH ?=
+TRITON := .tools/triton
+TRITON_READY := $(TRITON)/.ready
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 MODELS ?= models
@@ -46,8 +50,16 @@ serve: $(READY) ## Serve the exported models: MODELS=models PORT=50051
 test: $(READY) ## Run the tests
 	$(BIN)/pytest
 
-bench: $(READY) ## Measure training, start-up, streaming and memory; a table and a JSON line
-	$(BIN)/python -m tests.benchmarks
+bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+$(BENCH_READY): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+$(TRITON_READY): tests/benchmarks/triton.txt
+	@$(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/pip install --quiet --requirement $< && touch $@ || \
+		{ rm -rf $(TRITON); echo "pytriton cannot be installed here; the benchmarks go on without it" >&2; }
 
 check: lint types proto-check proto-lint ## Run the static checks
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -11,7 +11,8 @@ class Figure:
     """One line of the table."""
 
     name: str
-    value: float
+    value: float | None
+    """None: it was not measured; `bound` says why."""
     unit: str
     bound: str = ""
     """What the project aims at, in words."""
@@ -29,3 +30,11 @@ def in_turns(first: Callable[[], object], second: Callable[[], object], *, round
     """Median seconds of two pieces of work, timed in turns so that both meet the same machine."""
     pairs = [(seconds(first, repeats), seconds(second, repeats)) for _ in range(rounds)]
     return tuple(statistics.median(times) for times in zip(*pairs, strict=True))
+
+
+def medians(results: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """By name, the median of each figure over the rounds."""
+    return {
+        name: {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+        for name, rounds in results.items()
+    }

@@ -1,51 +1,87 @@
-"""Images a second of a real server and client, against onnxruntime alone."""
+"""Images a second of a real server and client, against onnxruntime alone and against Triton."""
 
 import tempfile
+from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 
-import onnxruntime
-
-from bgan.clients import SamplingClient
-from bgan.serving.engine import Engine
 from tests.support import make_model, server
 
-from .measure import Figure, in_turns
+from . import triton
+from .measure import Figure, medians
+from .processes import run_json
 
-_CASES = (("mlp", "dbn", 100_000), ("mlp", "sbn", 60_000), ("cnn", "dbn", 20_000))
+ROUNDS = 3
+SECONDS = 1.2
+_MODELS = (("mlp", "dbn"), ("mlp", "sbn"), ("cnn", "dbn"), ("cnn", "sbn"))
+_CALLS_IN_FLIGHT = 2  # of Triton: one is on its way while another is inferred
+_BARE = {
+    "as it comes": (),
+    "2 sessions of 1 thread": ("--workers", 2, "--threads", 1),
+    "2 processes of 1 thread": ("--workers", 2, "--threads", 1, "--processes"),
+}
 
 
 def measure():
-    """For each model, at the batch size that the server chooses."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Each model in turns: streamed, onnxruntime alone at the server's batch size, and behind Triton."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         models = Path(folder)
-        for network, neuron, _ in _CASES:
+        for network, neuron in _MODELS:
             make_model(models, f"{network}-{neuron}", network=network, neuron=neuron)
-        with server(models) as process, SamplingClient(process.target) as client:
-            return [figure for case in _CASES for figure in _measure_case(models, client, *case)]
+        process = stack.enter_context(server(models))
+        try:
+            behind_triton = stack.enter_context(triton.serving(models))
+        except triton.SkippedError as error:
+            behind_triton = None
+            yield Figure("streams: Triton", None, "", f"skipped: {error}")
+        for network, neuron in _MODELS:
+            yield from _measure_model(models / f"{network}-{neuron}.onnx", process, behind_triton)
 
 
-def _measure_case(models, client, network, neuron, count):
-    name = f"{network}-{neuron}"
-    engine = Engine(models / f"{name}.onnx")
-    batch_size = engine.preferred_batch_size
-    session = onnxruntime.InferenceSession(models / f"{name}.onnx")
-    latents, uniforms = engine.noise.draw(1, 0, batch_size)
-    feeds = {"latents": latents}
-    if uniforms is not None:
-        feeds["uniforms"] = uniforms.reshape(batch_size, *engine.image_shape)
+def _measure_model(path, process, behind_triton):
+    results = defaultdict(list)
+    for _ in range(ROUNDS):
+        stream = _streamed(path.stem, process)
+        results["streamed"].append(stream)
+        size = round(stream["images_per_message"])
+        for name, arguments in _BARE.items():
+            arguments = (path, "--batch-size", size, "--seconds", SECONDS, *arguments)  # noqa: PLW2901
+            results[name].append(run_json("bare", *arguments))
+        if behind_triton:
+            results["Triton"].append(_behind_triton(path.stem, *behind_triton))
+    return _figures(path.stem, medians(results))
 
-    def alone():
-        for _ in range(0, count, batch_size):
-            session.run(["images", "probabilities"], feeds)
 
-    def streamed():
-        batches = client.sample_binary_images(image_count=count, seed=1, model=name)
-        assert sum(len(batch) for batch in batches) == count
+def _streamed(model, process):
+    arguments = ("--model", model, "--seconds", SECONDS, "--pid", process.process.pid)
+    return run_json("reader", process.target, *arguments)
 
-    in_turns(alone, streamed, rounds=1)
-    bare, stream = in_turns(alone, streamed, rounds=5)
-    return [
-        Figure(f"{name}: onnxruntime alone, batches of {batch_size}", count / bare, "images/s"),
-        Figure(f"{name}: streamed over gRPC", count / stream, "images/s"),
-        Figure(f"{name}: streamed / alone", bare / stream, "ratio", "at least 0.5"),
-    ]
+
+def _behind_triton(model, server, options):
+    load = ("--callers", _CALLS_IN_FLIGHT, "--seconds", SECONDS, "--pid", server.pid)
+    calls = run_json("load", server.target, *load, *options(model, triton.BATCH_SIZE))
+    return {
+        "images_per_second": calls["calls_per_second"] * triton.BATCH_SIZE,
+        "server_cpu_seconds_per_million": 1e3 * calls["server_cpu_ms"] / triton.BATCH_SIZE,
+    }
+
+
+def _figures(model, results):
+    stream, plain = results["streamed"], results["as it comes"]
+    rate = stream["images_per_second"]
+    size = round(stream["images_per_message"])
+    yield Figure(f"{model}: streamed, {size} images a message", rate, "images/s")
+    for name in _BARE:
+        yield Figure(f"{model}: onnxruntime {name}", results[name]["images_per_second"], "images/s")
+    yield Figure(f"{model}: streamed / onnxruntime as it comes", rate / plain["images_per_second"], "ratio", "0.9")
+    best = max(results[name]["images_per_second"] for name in _BARE)
+    yield Figure(f"{model}: streamed / onnxruntime at its best", rate / best, "ratio")
+    for who in ("server", "client"):
+        spent = stream[f"{who}_cpu_seconds_per_million"]
+        yield Figure(f"{model}: CPU of the {who}", spent, "s/million images")
+    yield Figure(f"{model}: CPU of onnxruntime as it comes", plain["cpu_seconds_per_million"], "s/million images")
+    if "Triton" in results:
+        behind = results["Triton"]
+        yield Figure(f"{model}: Triton, noise ready in requests", behind["images_per_second"], "images/s")
+        yield Figure(f"{model}: streamed / Triton", rate / behind["images_per_second"], "ratio", "above 1")
+        yield Figure(f"{model}: CPU of Triton", behind["server_cpu_seconds_per_million"], "s/million images")
