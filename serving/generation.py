@@ -66,7 +66,7 @@ def find_model(model: str, folder: Path) -> Path:
             return path
     there = ", ".join(sorted(path.stem for path in folder.glob("*.onnx"))) or "none"
     raise GenerationError(
-        f"there is no model {model!r}, neither as a file nor as {named}; the models in {folder}: {there}"
+        f"there is no model {model!r} in {folder}: there are {there}; name one, or a file that `bgan export` wrote"
     )
 
 

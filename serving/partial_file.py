@@ -46,7 +46,7 @@ class PartialFile:
         self._file = _open_alone(self.path)
         self._recorder = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._recording: Future[None] | None = None
-        self._recorded_at = time.monotonic()
+        self._recorded_at = float("-inf")  # the first rows are recorded at once
 
     def __enter__(self) -> Self:
         return self
