@@ -91,11 +91,11 @@ def generate(
     """
     from rich.console import Console
 
-    from .generation import GenerationRequest, find_model
+    from .generation import GenerationRequest, open_model
     from .generation import generate as run
 
     request = GenerationRequest(
         output=output, count=count, seed=seed, first_index=first_index, overwrite=overwrite
     )
-    origin = run(find_model(model, models), request, Console(stderr=True), threads=threads)
+    origin = run(open_model(model, models), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")

@@ -23,6 +23,7 @@ from .progress import ProgressDisplay, say
 from .signals import StopSignals
 
 _INDEX_END = 2**63 - 1
+_BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -56,6 +57,12 @@ class GenerationRequest:
             raise GenerationError(f"--output: the folder {self.output.parent} does not exist")
         if self.output.is_dir():
             raise GenerationError(f"--output {self.output} is a folder; name a file")
+        self.refuse_existing(self.output)
+
+    def refuse_existing(self, path: Path) -> None:
+        """Raise GenerationError if a file is there and must not be replaced."""
+        if path.exists() and not self.overwrite:
+            raise GenerationError(f"{path} is there already; --overwrite replaces it")
 
 
 def find_model(model: str, folder: Path) -> Path:
@@ -70,19 +77,28 @@ def find_model(model: str, folder: Path) -> Path:
     )
 
 
-def generate(model: Path, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:
+def open_model(model: str, folder: Path) -> Engine:
+    """Load a model, named as for `find_model`, to run in several threads at once.
+
+    Raises GenerationError if there is no such file, and ModelFileError if it is no model.
+    """
+    return Engine(
+        find_model(model, folder), threads=1
+    )  # whole batches are shared out, so none is cut into threads
+
+
+def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:
     """Write the file, or go on with it where an earlier call was stopped; returns what its images are.
 
-    `threads` is how many cores to use, 0 for all. Memory does not grow with the count.
-    Raises Interrupted after a signal, GenerationError, and ModelFileError if the model is none.
+    `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
+    Raises Interrupted after a signal, and GenerationError.
     """
-    _refuse_existing([request.output], request)
-    engine = Engine(model, threads=1)  # one thread an inference: the cores are shared out by batches
     with StopSignals() as signals, PartialFile(request.output) as partial:
         wanted = _wanted(engine, request)
         origin = partial.start(wanted, any_seed=request.seed is None, overwrite=request.overwrite)
         if partial.rows == 0:
-            _refuse_existing(outputs(request.output), request)
+            for path in outputs(request.output):
+                request.refuse_existing(path)
         _announce(console, request, origin, partial)
 
         def check() -> None:
@@ -91,7 +107,7 @@ def generate(model: Path, request: GenerationRequest, console: Console, *, threa
 
         try:
             _append_rest(engine, origin, partial, threads or _core_count(), console, check)
-            _refuse_existing([request.output], request)
+            request.refuse_existing(request.output)
             partial.finish(check)
         except OSError as error:
             raise _failed(error, origin, partial) from error
@@ -119,13 +135,13 @@ def _append_rest(
 ) -> None:
     """Append the images that are missing, computed ahead while earlier ones are written."""
     with ProgressDisplay(console, total=origin.count, done=partial.rows) as display:
-        for rows, count in _computed_ahead(engine, origin, partial, threads):
+        for rows, count in computed_ahead(engine, origin, partial, threads):
             partial.append(rows, count)
             display.update(partial.rows)
             check()
 
 
-def _computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads: int) -> Iterator[_Rows]:
+def computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads: int) -> Iterator[_Rows]:
     """The rows of all missing batches in order; each is drawn, inferred and packed by one thread."""
 
     def compute(start: int) -> _Rows:
@@ -133,13 +149,13 @@ def _computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, thread
         batch = engine.sample(origin.seed, origin.first_index + start, count)
         return partial.encode(batch.packed_images), count
 
-    batch_size = engine.preferred_batch_size
+    batch_size, ahead = engine.preferred_batch_size, _BATCHES_AHEAD * threads
     starts = iter(range(partial.rows, origin.count, batch_size))
     with ThreadPoolExecutor(threads, thread_name_prefix="inference") as pool:
         pending: deque[Future[_Rows]] = deque()
         try:
             while True:
-                pending.extend(pool.submit(compute, start) for start in islice(starts, threads + 1 - len(pending)))
+                pending.extend(pool.submit(compute, start) for start in islice(starts, ahead - len(pending)))
                 if not pending:
                     return
                 yield pending.popleft().result()
@@ -153,12 +169,6 @@ def _announce(console: Console, request: GenerationRequest, origin: Origin, part
         say(console, f"going on from image {partial.rows:,} of {request.output}, seed {origin.seed}")
     elif request.seed is None:
         say(console, f"seed {origin.seed}, drawn")
-
-
-def _refuse_existing(paths: list[Path], request: GenerationRequest) -> None:
-    for path in paths:
-        if path.exists() and not request.overwrite:
-            raise GenerationError(f"{path} is there already; --overwrite replaces it")
 
 
 def _interrupted(received: signal.Signals, origin: Origin, partial: PartialFile) -> Interrupted:

@@ -18,8 +18,9 @@ from rich.console import Console
 from bgan.clients import SamplingClient
 from bgan.serving.engine import Engine
 from bgan.serving.errors import GenerationError
-from bgan.serving.generation import GenerationRequest, find_model, generate
-from bgan.serving.image_files import FORMATS
+from bgan.serving.generation import GenerationRequest, computed_ahead, find_model, generate, open_model
+from bgan.serving.image_files import FORMATS, Origin
+from bgan.serving.partial_file import PartialFile
 from tests.support import BGAN, bgan
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
@@ -30,7 +31,7 @@ COUNT = 50_000  # of the files that are stopped on the way
 
 def _generate(models, output, *, model="mlp-dbn", said=None, **request):
     console = Console(file=io.StringIO() if said is None else said, width=200)
-    return generate(models / f"{model}.onnx", GenerationRequest(output=output, **request), console)
+    return generate(open_model(model, models), GenerationRequest(output=output, **request), console)
 
 
 def _images(path):
@@ -268,6 +269,27 @@ def test_a_full_disk_keeps_what_there_is(models, unbroken, tmp_path, suffix, roo
     assert output.read_bytes() == (unbroken / output.name).read_bytes()
 
 
+class _CountingEngine(Engine):
+    calls = 0
+
+    def sample(self, *arguments):
+        self.calls += 1
+        return super().sample(*arguments)
+
+
+def test_a_slow_disk_holds_the_computing_back(models, tmp_path):
+    engine = _CountingEngine(models / "mlp-dbn.onnx", threads=1)
+    origin = Origin(model="m", revision="r", image_shape=(1, 28, 28), seed=1, first_index=0, count=10**9)
+    with PartialFile(tmp_path / "a.bits") as partial:
+        partial.start(origin, any_seed=False, overwrite=False)
+        batches = computed_ahead(engine, origin, partial, 2)
+        next(batches)
+        time.sleep(0.5)
+        assert engine.calls <= 4
+        batches.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 _PEAK = """
 import atexit, re, pathlib
 from bgan.trainer.cli import main
@@ -310,6 +332,7 @@ def test_memory_does_not_grow_with_the_count(models, tmp_path, suffix):
         (("--output", "missing/x.npz"), "the folder missing does not exist"),
         (("--models", "missing"), "there is no model 'mlp-dbn'"),
         (("--output", "f/x.npz"), "the folder f does not exist"),
+        (("--output", "/proc/x.npz"), "/proc/x.npz.partial: "),
     ],
 )
 def test_what_cannot_be_asked_for(models, tmp_path, options, says):
