@@ -1,8 +1,10 @@
 """Errors of the server. Those for callers know nothing of gRPC; `interceptors` gives each its status code.
 
-ServingError              for whoever starts the server: one line, nonzero exit
+ServingError              for whoever runs a command: one line, nonzero exit
 ├── ModelFileError        a model file cannot be served
-└── StartError            a setting, a folder or a port keeps the server from starting
+├── StartError            a setting, a folder or a port keeps the server from starting
+├── GenerationError       images cannot be generated into a file
+└── Interrupted           a signal stopped the generation, after it was saved
 
 CallError                 for callers
 ├── InvalidRequestError   fields of the request are out of range
@@ -18,7 +20,7 @@ from collections.abc import Mapping
 
 
 class ServingError(Exception):
-    """A message for whoever starts the server; the command line exits with `exit_code`."""
+    """A message for whoever runs a command; the command line exits with `exit_code`."""
 
     exit_code = 1
 
@@ -29,6 +31,18 @@ class ModelFileError(ServingError):
 
 class StartError(ServingError):
     """A setting, a folder or a port keeps the server from starting."""
+
+
+class GenerationError(ServingError):
+    """Images cannot be generated into a file; the message says what keeps them and what to do."""
+
+
+class Interrupted(ServingError):  # noqa: N818 - it is no error of the program
+    """A signal stopped the generation, after it was saved."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class CallError(Exception):

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from .errors import SamplesError
 
 _ROWS = 500
+# How `bgan sample` and `bgan generate` name what is read here by other names.
+_OTHER_NAMES = {"packed_images": "images", "image_shape": "shape"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
 
     They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and
     True, or 0 and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds
-    `images` and may hold `shape` and `probabilities`; of one array any name will do.
+    `images` and may hold `shape` and `probabilities`, or is as `bgan sample` writes it; of one array any name
+    will do.
     Raises SamplesError on anything else.
     """
     arrays = _read(path)
@@ -107,7 +110,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return {"images": content}
-            arrays = {name: content[name] for name in content.files}
+            arrays = {_OTHER_NAMES.get(name, name): content[name] for name in content.files}
     except OSError as error:
         raise SamplesError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # numpy and zipfile raise whatever they stumble on

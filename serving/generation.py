@@ -1,0 +1,196 @@
+"""Generates images straight into a file: the bits of the stream, without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+
+from .engine import Engine
+from .errors import GenerationError, Interrupted
+from .image_files import FORMATS, Origin, outputs
+from .partial_file import PartialFile
+from .progress import ProgressDisplay, say
+from .signals import StopSignals
+
+_INDEX_END = 2**63 - 1
+_BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
+_Rows = tuple[bytes | memoryview, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What to generate, and where to. Raises GenerationError where a value is out of range."""
+
+    output: Path
+    """The file; its suffix chooses the format."""
+    count: int
+    """How many images."""
+    seed: int | None = None
+    """The stream's seed, 0 to 2^63 - 1; None to have one drawn."""
+    first_index: int = 0
+    """The index of the first image in the stream."""
+    overwrite: bool = False
+    """Whether to replace what is there."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise GenerationError(f"--count is {self.count}; ask for at least 1 image")
+        if self.seed is not None and not 0 <= self.seed <= _INDEX_END:
+            raise GenerationError(f"--seed is {self.seed}; use 0 to 2^63 - 1, or none to have one drawn")
+        if self.first_index < 0:
+            raise GenerationError(f"--first-index is {self.first_index}; it must be at least 0")
+        if self.first_index + self.count > _INDEX_END:
+            raise GenerationError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
+        if self.output.suffix not in FORMATS:
+            raise GenerationError(f"--output {self.output} must end in one of {', '.join(FORMATS)}")
+        if not self.output.absolute().parent.is_dir():
+            raise GenerationError(f"--output: the folder {self.output.parent} does not exist")
+        if self.output.is_dir():
+            raise GenerationError(f"--output {self.output} is a folder; name a file")
+        self.refuse_existing(self.output)
+
+    def refuse_existing(self, path: Path) -> None:
+        """Raise GenerationError if a file is there and must not be replaced."""
+        if path.exists() and not self.overwrite:
+            raise GenerationError(f"{path} is there already; --overwrite replaces it")
+
+
+def find_model(model: str, folder: Path) -> Path:
+    """The file that `model` names, as a path or as folder/MODEL.onnx. Raises GenerationError."""
+    named = folder / f"{model}.onnx"
+    for path in (named, Path(model)):
+        if path.is_file():
+            return path
+    there = ", ".join(sorted(path.stem for path in folder.glob("*.onnx"))) or "none"
+    raise GenerationError(
+        f"there is no model {model!r} in {folder}: there are {there}; name one, or a file that `bgan export` wrote"
+    )
+
+
+def open_model(model: str, folder: Path) -> Engine:
+    """Load a model, named as for `find_model`, to run in several threads at once.
+
+    Raises GenerationError if there is no such file, and ModelFileError if it is no model.
+    """
+    return Engine(
+        find_model(model, folder), threads=1
+    )  # whole batches are shared out, so none is cut into threads
+
+
+def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:
+    """Write the file, or go on with it where an earlier call was stopped; returns what its images are.
+
+    `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
+    Raises Interrupted after a signal, and GenerationError.
+    """
+    with StopSignals() as signals, PartialFile(request.output) as partial:
+        wanted = _wanted(engine, request)
+        origin = partial.start(wanted, any_seed=request.seed is None, overwrite=request.overwrite)
+        if partial.rows == 0:
+            for path in outputs(request.output):
+                request.refuse_existing(path)
+        _announce(console, request, origin, partial)
+
+        def check() -> None:
+            if signals.received is not None:
+                raise _interrupted(signals.received, origin, partial)
+
+        try:
+            _append_rest(engine, origin, partial, threads or _core_count(), console, check)
+            request.refuse_existing(request.output)
+            partial.finish(check)
+        except OSError as error:
+            raise _failed(error, origin, partial) from error
+    return origin
+
+
+def _wanted(engine: Engine, request: GenerationRequest) -> Origin:
+    return Origin(
+        model=engine.manifest.name,
+        revision=engine.revision,
+        image_shape=engine.image_shape,
+        seed=secrets.randbits(63) if request.seed is None else request.seed,
+        first_index=request.first_index,
+        count=request.count,
+    )
+
+
+def _append_rest(
+    engine: Engine,
+    origin: Origin,
+    partial: PartialFile,
+    threads: int,
+    console: Console,
+    check: Callable[[], None],
+) -> None:
+    """Append the images that are missing, computed ahead while earlier ones are written."""
+    with ProgressDisplay(console, total=origin.count, done=partial.rows) as display:
+        for rows, count in computed_ahead(engine, origin, partial, threads):
+            partial.append(rows, count)
+            display.update(partial.rows)
+            check()
+
+
+def computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads: int) -> Iterator[_Rows]:
+    """The rows of all missing batches in order; each is drawn, inferred and packed by one thread."""
+
+    def compute(start: int) -> _Rows:
+        count = min(batch_size, origin.count - start)
+        batch = engine.sample(origin.seed, origin.first_index + start, count)
+        return partial.encode(batch.packed_images), count
+
+    batch_size, ahead = engine.preferred_batch_size, _BATCHES_AHEAD * threads
+    starts = iter(range(partial.rows, origin.count, batch_size))
+    with ThreadPoolExecutor(threads, thread_name_prefix="inference") as pool:
+        pending: deque[Future[_Rows]] = deque()
+        try:
+            while True:
+                pending.extend(pool.submit(compute, start) for start in islice(starts, ahead - len(pending)))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _announce(console: Console, request: GenerationRequest, origin: Origin, partial: PartialFile) -> None:
+    if partial.rows:
+        say(console, f"going on from image {partial.rows:,} of {request.output}, seed {origin.seed}")
+    elif request.seed is None:
+        say(console, f"seed {origin.seed}, drawn")
+
+
+def _interrupted(received: signal.Signals, origin: Origin, partial: PartialFile) -> Interrupted:
+    partial.save()
+    done = f"image {partial.rows:,} of {origin.count:,}"
+    return Interrupted(
+        f"{received.name}: stopped and saved at {done}; the same command goes on",
+        exit_code=128 + received,
+    )
+
+
+def _failed(error: OSError, origin: Origin, partial: PartialFile) -> GenerationError:
+    with contextlib.suppress(OSError):  # then the record before this one holds
+        partial.save()
+    kept = f"{partial.recorded_rows:,} of {origin.count:,} images are kept"
+    return GenerationError(
+        f"{partial.path}: {error.strerror or error}; {kept}, and the same command goes on once that is put right"
+    )
+
+
+def _core_count() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,47 @@
+"""Images a second of `bgan generate` into a file, against onnxruntime alone."""
+
+import tempfile
+from pathlib import Path
+
+import onnxruntime
+from rich.console import Console
+
+from bgan.serving.generation import GenerationRequest, generate, open_model
+from tests.support import make_model
+
+from .measure import Figure, in_turns
+
+_CASES = (("mlp", "dbn", 200_000), ("mlp", "sbn", 120_000), ("cnn", "dbn", 30_000))
+_SUFFIXES = (".npz", ".npy")
+
+
+def measure():
+    """For each model, from the first image to the finished file; loading the model is not in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [figure for case in _CASES for figure in _measure_case(Path(folder), *case)]
+
+
+def _measure_case(folder, network, neuron, count):
+    name = f"{network}-{neuron}"
+    path = make_model(folder, name, network=network, neuron=neuron)
+    engine = open_model(name, folder)
+    batch_size = engine.preferred_batch_size
+    session = onnxruntime.InferenceSession(path)
+    latents, uniforms = engine.noise.draw(1, 0, batch_size)
+    feeds = {"latents": latents}
+    if uniforms is not None:
+        feeds["uniforms"] = uniforms.reshape(batch_size, *engine.image_shape)
+
+    def alone():
+        for _ in range(0, count, batch_size):
+            session.run(["images", "probabilities"], feeds)
+
+    def generated(suffix):
+        request = GenerationRequest(output=folder / f"{name}{suffix}", count=count, seed=1, overwrite=True)
+        generate(engine, request, Console(quiet=True))
+
+    for suffix in _SUFFIXES:
+        bare, whole = in_turns(alone, lambda suffix=suffix: generated(suffix), rounds=5)
+        yield Figure(f"{name}: onnxruntime alone, batches of {batch_size}", count / bare, "images/s")
+        yield Figure(f"{name}: generated into {suffix}", count / whole, "images/s")
+        yield Figure(f"{name}: generated into {suffix} / alone", bare / whole, "ratio", "at least 0.9")
