@@ -58,7 +58,8 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         with self._stream_slot():
             shared = self._shared[plan.engine.manifest.name]
             if plan.is_one_batch and shared.takes(plan.image_count):
-                await context.write(plan.encode(plan.first_index, await shared.sample(plan.images)))
+                with shared.call():
+                    await context.write(plan.encode(plan.first_index, await shared.sample(plan.images)))
             else:
                 await self._write_batches(plan, context)
 

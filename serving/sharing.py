@@ -1,33 +1,37 @@
-"""Shared runs: small requests of different callers and seeds that meet become one inference (dynamic batching)."""
+"""Shared runs: small requests of different callers and seeds become one inference (dynamic batching)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 
 from .engine import RUN_ROWS, Engine
 from .noise import ImageRange
 
 SHARED_IMAGES_AT_MOST = 16
 """Requests for more images than this run alone."""
+DELAY_SECONDS = 0.002
+"""The longest that a request waits for others to share its run with."""
 _SECONDS_ON_LOOP = 0.002
 _Waiting = tuple[ImageRange, asyncio.Future[bytes]]
 
 
 class SharedRuns:
-    """Runs small requests on one engine, together with those that arrive while it is busy.
+    """Runs small requests on one engine, several of them at a time where several callers are about.
 
-    A request waits for nobody: the first one is run as soon as the event loop has handled what has
-    already arrived, and so are those that arrive during a run, all at once. So the delay that sharing
-    adds is bounded by one run, of RUN_ROWS rows at most.
+    A caller who is alone waits for nobody. While other small calls are open, those that wait are run as
+    soon as all open ones do, and after DELAY_SECONDS at the latest.
     """
 
     def __init__(self, engine: Engine, executor: Executor) -> None:
         self._engine = engine
         self._executor = executor
         self._waiting: deque[_Waiting] = deque()
-        self._running: asyncio.Task[None] | None = None
+        self._open_count = 0
+        self._timer: asyncio.TimerHandle | None = None
         # A short run on the event loop takes less than handing it to a thread and back.
         self._rows_on_loop = int(_SECONDS_ON_LOOP / engine.seconds_per_image)
 
@@ -35,22 +39,32 @@ class SharedRuns:
         """Whether a request for so many images is a small one."""
         return image_count <= SHARED_IMAGES_AT_MOST and self._engine.tile_rows is None
 
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around a whole small call, the sending of its answer too: others may wait for its next one."""
+        self._open_count += 1
+        try:
+            yield
+        finally:
+            self._open_count -= 1
+
     async def sample(self, images: ImageRange) -> bytes:
-        """The packed images of a small request."""
+        """The packed images of a small request, within its `call`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((images, future))
-        if self._running is None:
-            self._running = loop.create_task(self._run_all())
+        if len(self._waiting) >= self._open_count:
+            self._run_waiting()
+        elif self._timer is None:
+            self._timer = loop.call_later(DELAY_SECONDS, self._run_waiting)
         return await future
 
-    async def _run_all(self) -> None:
-        try:
-            while self._waiting:
-                await self._run(self._next_run())
-                await asyncio.sleep(0)  # lets in what has arrived meanwhile
-        finally:
-            self._running = None
+    def _run_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            self._run(self._next_run())
 
     def _next_run(self) -> list[_Waiting]:
         taken: list[_Waiting] = []
@@ -62,19 +76,27 @@ class SharedRuns:
                 rows += images.count
         return taken
 
-    async def _run(self, taken: list[_Waiting]) -> None:
+    def _run(self, taken: list[_Waiting]) -> None:
         ranges = [images for images, _ in taken]
-        try:
-            if sum(images.count for images in ranges) <= self._rows_on_loop:
-                answers = self._engine.sample_ranges(ranges)
-            else:
-                loop = asyncio.get_running_loop()
-                answers = await loop.run_in_executor(self._executor, self._engine.sample_ranges, ranges)
-        except Exception as error:
-            for _, future in taken:
-                if not future.done():
-                    future.set_exception(error)
+        if sum(images.count for images in ranges) > self._rows_on_loop:
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._executor, self._engine.sample_ranges, ranges)
+            running.add_done_callback(lambda done: _answer(taken, done))
             return
-        for (_, future), answer in zip(taken, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        answers: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        try:
+            answers.set_result(self._engine.sample_ranges(ranges))
+        except Exception as error:
+            answers.set_exception(error)
+        _answer(taken, answers)
+
+
+def _answer(taken: list[_Waiting], answers: asyncio.Future[list[bytes]]) -> None:
+    error = answers.exception()
+    for place, (_, future) in enumerate(taken):
+        if future.done():
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(answers.result()[place])
