@@ -251,6 +251,8 @@ class OutputPhases(nn.Module):
 
 def _interleaved(planes: Tensor, phases: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Planes in one tensor [N, phases * C, H, W], phases outermost, to images [N, C, *size]."""
+    if planes.shape[1] == phases[0] ** 2 == phases[1] ** 2:  # one channel: DepthToSpace, which is faster
+        return F.pixel_shuffle(planes, phases[0])[:, :, : size[0], : size[1]]
     pixels = torch.unflatten(planes.permute(0, 2, 3, 1), 3, (*phases, -1))  # [N, H, W, u, v, C]
     images = pixels.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)  # channels last: whole runs move
     return images[:, : size[0], : size[1]].permute(0, 3, 1, 2)
