@@ -205,6 +205,9 @@ def export(
         str | None,
         typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
     ] = None,
+    graph: Annotated[
+        str, typer.Option(help="fast, or plain: a CNN's transposed convolutions as they were trained.")
+    ] = "fast",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Export a run's generator as one ONNX file, check it against torch, and put it where it is served from.
@@ -214,7 +217,9 @@ def export(
     from .export import export_run
     from .run import find_run
 
-    result = export_run(find_run(run, runs_dir), models, name=name, binarization=binarization, warn=_warn)
+    result = export_run(
+        find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=_warn
+    )
     typer.echo(
         f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch, "
         f"{result.differing_bits} of {result.bits} bits differ\nnext: bgan serve --models {models}"

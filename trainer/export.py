@@ -32,6 +32,7 @@ from .errors import ConfigError, ExportError
 from .files import write_atomically
 from .model_file import MANIFEST_KEY, open_session
 from .networks import AffineNorm, Generator
+from .polyphase import polyphase
 from .randomness import random_stream
 from .run import Run, trained_checkpoint
 
@@ -40,6 +41,7 @@ BINARIZATIONS = {
     "threshold": model_pb2.BINARIZATION_THRESHOLD,
     "bernoulli": model_pb2.BINARIZATION_BERNOULLI,
 }
+GRAPHS = ("fast", "plain")
 _NEURONS = {
     "dbn": model_pb2.NEURON_DETERMINISTIC,
     "sbn": model_pb2.NEURON_STOCHASTIC,
@@ -69,9 +71,10 @@ class ExportResult:
 class ExportedGenerator(nn.Module):
     """What the file computes: folded layers, sigmoid, comparison. Noise comes in, none is drawn."""
 
-    def __init__(self, generator: Generator, slope: float) -> None:
+    def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
         super().__init__()
-        self.layers = _folded(generator.layers, slope)
+        folded = _folded(generator.layers, slope)
+        self.layers = polyphase(folded) if graph == "fast" else folded
 
     def forward(self, latents: Tensor, uniforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(images uint8, probabilities float32) of the latents; without uniforms the threshold is 0.5."""
@@ -86,13 +89,17 @@ def export_run(
     *,
     name: str | None = None,
     binarization: str | None = None,
+    graph: str = "fast",
     warn: Callable[[str], None] = warnings.warn,
 ) -> ExportResult:
     """Export the newest checkpoint of a run into its folder and into the folder of models to serve.
 
+    `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain".
     `warn` hears of damaged checkpoints that were passed over. Raises ExportError if the file does not
     do what the generator does, and leaves no file then.
     """
+    if graph not in GRAPHS:
+        raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
     config = run.config()
     checkpoint = trained_checkpoint(run, warn)
     binarization = binarization or ("bernoulli" if config.neuron == "sbn" else "threshold")
@@ -100,7 +107,7 @@ def export_run(
 
     generator = trained_generator(config, checkpoint)
     latents, uniforms = _check_inputs(generator, binarization)
-    model = to_onnx(generator, checkpoint.progress.slope, stochastic=uniforms is not None)
+    model = to_onnx(generator, checkpoint.progress.slope, stochastic=uniforms is not None, graph=graph)
     result = _check(model, generator, checkpoint.progress.slope, latents, uniforms)
 
     manifest.metrics["on_fraction"] = result.on_fraction
@@ -112,7 +119,7 @@ def export_run(
     return ExportResult(path, _CHECKED_ROWS, result.largest_error, result.differing_bits, result.bits)
 
 
-def to_onnx(generator: Generator, slope: float, *, stochastic: bool) -> onnx.ModelProto:
+def to_onnx(generator: Generator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
     """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in."""
     shape = generator.image_shape
     inputs: dict[str, Tensor] = {"latents": torch.zeros(2, generator.latent_size)}
@@ -121,7 +128,7 @@ def to_onnx(generator: Generator, slope: float, *, stochastic: bool) -> onnx.Mod
     batch = torch.export.Dim("batch", min=1)
     with _quiet_exporter():
         program = torch.onnx.export(
-            ExportedGenerator(generator, slope).eval(),
+            ExportedGenerator(generator, slope, graph=graph).eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,

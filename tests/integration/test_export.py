@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from bgan.trainer import export
 from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, trained_generator
 from bgan.trainer.errors import ConfigError, ExportError
+from bgan.trainer.networks import ImageShape, build_generator
 from bgan.v1 import model_pb2
 from tests.support import make_run
 
@@ -55,16 +56,74 @@ def test_the_file_does_what_the_generator_does(tmp_path, settings):
 
 
 def test_the_graph_is_folded_and_says_nothing_of_this_machine(tmp_path):
-    path = export.export_run(make_run(tmp_path / "run", network="cnn"), tmp_path).path
-    model = onnx.load(path)
-    onnx.checker.check_model(model, full_check=True)
-    operators = [node.op_type for node in model.graph.node]
-    assert "BatchNormalization" not in operators
-    assert not {"RandomNormal", "RandomUniform", "Bernoulli"} & set(operators)
-    assert operators.count("ConvTranspose") == 4
-    assert not any(initializer.external_data for initializer in model.graph.initializer)
-    assert b"site-packages" not in path.read_bytes()
-    assert str(tmp_path).encode() not in path.read_bytes()
+    run = make_run(tmp_path / "run", network="cnn")
+    for graph, transposed in (("fast", 0), ("plain", 4)):
+        path = export.export_run(run, tmp_path, graph=graph).path
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        operators = [node.op_type for node in model.graph.node]
+        assert "BatchNormalization" not in operators
+        assert not {"RandomNormal", "RandomUniform", "Bernoulli"} & set(operators)
+        assert operators.count("ConvTranspose") == transposed
+        assert not any(initializer.external_data for initializer in model.graph.initializer)
+        assert b"site-packages" not in path.read_bytes()
+        assert str(tmp_path).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("neuron", "shape"),
+    [
+        ("dbn", (1, 28, 28)),
+        ("sbn", (1, 28, 28)),
+        ("dbn", (1, 8, 8)),
+        ("sbn", (3, 32, 32)),
+        ("dbn", (1, 4, 84)),
+        ("sbn", (2, 16, 40)),
+    ],
+)
+def test_the_fast_graph_is_the_plain_one(neuron, shape):
+    latents = np.random.default_rng(2).standard_normal((300, 128), np.float32)
+    feeds = {"latents": latents}
+    threshold = np.full((300, *shape), 0.5, np.float32)
+    if neuron == "sbn":
+        threshold = feeds["uniforms"] = np.random.default_rng(3).random(threshold.shape, np.float32)
+    fast, plain = (exported_cnn(shape, neuron=neuron, graph=graph) for graph in ("fast", "plain"))
+    assert len(fast) < 1.2 * len(plain)
+
+    found, expected = (run_rows(model, feeds) for model in (fast, plain))
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6, rtol=0)
+    clear = np.abs(expected[1] - threshold) > 1e-6
+    np.testing.assert_array_equal(found[0][clear], expected[0][clear])
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 10, 17)])
+def test_rows_of_the_fast_graph_do_not_depend_on_the_batch(shape):
+    model = exported_cnn(shape, neuron="dbn", graph="fast")
+    latents = np.random.default_rng(2).standard_normal((300, 128), np.float32)
+    _, expected = run_rows(model, {"latents": latents})
+    for threads in (1, 2):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(model, options)
+        for count in (*range(1, 20), 31, 32, 33, 63, 64, 65, 100, 127, 129, 200, 255, 256, 257, 299, 300):
+            for rows in (slice(count), slice(300 - count, 300)):
+                _, found = session.run(["images", "probabilities"], {"latents": latents[rows]})
+                assert found.tobytes() == expected[rows].tobytes(), (threads, count, rows)
+
+
+def exported_cnn(shape, *, neuron, graph):
+    """A CNN of random weights and biases as a model, serialized."""
+    torch.manual_seed(0)
+    generator = build_generator("cnn", ImageShape(*shape), 128).eval()
+    for layer in generator.layers:
+        if isinstance(layer, torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.bias, std=0.1)
+    return export.to_onnx(generator, 1.3, stochastic=neuron == "sbn", graph=graph).SerializeToString()
+
+
+def run_rows(model, feeds):
+    session = onnxruntime.InferenceSession(model)
+    return session.run(["images", "probabilities"], feeds)
 
 
 def test_the_same_run_gives_the_same_file(tmp_path):
@@ -119,3 +178,5 @@ def test_wrong_names_and_binarizations_are_refused(tmp_path):
         export.export_run(run, tmp_path, binarization="dither")
     with pytest.raises(ConfigError, match="use at most 128 letters"):
         export.export_run(run, tmp_path, name="../x")
+    with pytest.raises(ConfigError, match="choose one of fast, plain"):
+        export.export_run(run, tmp_path, graph="quick")
