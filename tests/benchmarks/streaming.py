@@ -12,7 +12,7 @@ from .measure import Figure, medians
 from .processes import run_json
 
 ROUNDS = 3
-SECONDS = 1.2
+SECONDS = 1.0
 _MODELS = (("mlp", "dbn"), ("mlp", "sbn"), ("cnn", "dbn"), ("cnn", "sbn"))
 _CALLS_IN_FLIGHT = 2  # of Triton: one is on its way while another is inferred
 _BARE = {
@@ -73,7 +73,9 @@ def _figures(model, results):
     yield Figure(f"{model}: streamed, {size} images a message", rate, "images/s")
     for name in _BARE:
         yield Figure(f"{model}: onnxruntime {name}", results[name]["images_per_second"], "images/s")
-    yield Figure(f"{model}: streamed / onnxruntime as it comes", rate / plain["images_per_second"], "ratio", "0.9")
+    yield Figure(
+        f"{model}: streamed / onnxruntime as it comes", rate / plain["images_per_second"], "ratio", "at least 0.9"
+    )
     best = max(results[name]["images_per_second"] for name in _BARE)
     yield Figure(f"{model}: streamed / onnxruntime at its best", rate / best, "ratio")
     for who in ("server", "client"):

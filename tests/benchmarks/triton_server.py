@@ -9,6 +9,7 @@ MODEL-1024.bin, and prints {"port": ...} when it is ready.
 
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -39,6 +40,7 @@ if not hasattr(threading.RLock(), "_recursion_count"):
 def main() -> None:
     """Serve until SIGTERM."""
     models, folder = map(Path, sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGINT alone makes pytriton clean up after itself
     ready = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Triton's own log goes to stdout
     Path(sysconfig.get_path("purelib"), "sitecustomize.py").write_text(_SITE)
