@@ -20,8 +20,8 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
 from .config import ServerSettings
-from .errors import StartError
 from .interceptors import ErrorInterceptor
+from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry, load_registry
 from .servicer import SamplingServicer
 
@@ -30,18 +30,21 @@ SERVICES = (SERVICE, open_inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
+# grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
+_LISTENERS = 4
 _log = logging.getLogger(__name__)
 
 
 async def serve(settings: ServerSettings) -> None:
     """Serve from this process until SIGTERM or SIGINT. Raises StartError or ModelFileError if it cannot start."""
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    async with Server(settings) as server:
-        port = await server.listen()
-        await server.load()
-        await server.turn_healthy()
-        _log.info("serving on %s:%d", settings.host, port)
-        await stop.wait()
+    with reserved_port(settings.host, settings.port) as port:
+        async with Server(settings.model_copy(update={"port": port})) as server:
+            listening_on = await server.listen()
+            await server.load()
+            await server.turn_healthy()
+            _log.info("serving on %s:%d", settings.host, listening_on)
+            await stop.wait()
     _log.info("stopped")
 
 
@@ -57,20 +60,23 @@ def stop_signal(*numbers: signal.Signals) -> asyncio.Event:
 class Server:
     """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
 
-    def __init__(self, settings: ServerSettings, *, shares_port: bool = False) -> None:
-        """Make a server that does not listen yet; with `shares_port` other processes may listen on its port."""
+    def __init__(self, settings: ServerSettings) -> None:
+        """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`."""
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._servicer = SamplingServicer(settings, self._executor, threads=threads)
         self._health = health.aio.HealthServicer()
-        # Unless it is wanted, two servers could share a port by accident, each taking half of the calls.
-        options = [("grpc.so_reuseport", int(shares_port)), *open_inference.server_options(settings)]
-        self._grpc = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICES)], options=options)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(self._servicer, self._grpc)
-        open_inference.register(self._grpc, settings, self._executor, lambda: self._servicer.registry)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
+
+    def _make_listener(self) -> grpc.aio.Server:
+        options = [("grpc.so_reuseport", int(SHAREABLE)), *open_inference.server_options(self._settings)]
+        listener = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICES)], options=options)
+        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(self._servicer, listener)
+        open_inference.register(listener, self._settings, self._executor, lambda: self._servicer.registry)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
+        return listener
 
     async def __aenter__(self) -> Self:
         await self._set_health(_NOT_SERVING)
@@ -82,12 +88,13 @@ class Server:
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
-        address = f"{self._settings.host}:{self._settings.port}"
-        try:
-            port = self._grpc.add_insecure_port(address)
-        except RuntimeError as error:
-            raise port_taken(address) from error
-        await self._grpc.start()
+        host, port = self._settings.host, self._settings.port
+        for listener in self._listeners:
+            try:
+                port = listener.add_insecure_port(f"{host}:{port}")
+            except RuntimeError as error:
+                raise port_taken(host, port) from error
+            await listener.start()
         return port
 
     async def load(self) -> Registry:
@@ -112,17 +119,20 @@ class Server:
         await self._health.enter_graceful_shutdown()
         grace = self._settings.grace_seconds
         cut = asyncio.get_running_loop().call_later(grace / 2, self._cut_streams)
-        closing = asyncio.create_task(self._grpc.stop(grace))
+        closing = asyncio.create_task(self._stop_listeners(grace))
         # Only streams of images are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._servicer.wait_until_idle(), grace)
         cut.cancel()
         await asyncio.wait({closing}, timeout=_AFTERMATH_SECONDS)  # the last status may still be on its way
-        await self._grpc.stop(0)
+        await self._stop_listeners(0)
         await closing
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:  # handlers that were ended may still be at it when stop returns (grpc/grpc#37239)
             await asyncio.wait(others, timeout=_AFTERMATH_SECONDS)
+
+    async def _stop_listeners(self, grace: float) -> None:
+        await asyncio.gather(*[listener.stop(grace) for listener in self._listeners])
 
     def _cut_streams(self) -> None:
         _log.info("ending the streams that are left, at an image boundary")
@@ -131,13 +141,6 @@ class Server:
     async def _set_health(self, status: int) -> None:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
-
-
-def port_taken(address: str) -> StartError:
-    """The error of an address that cannot be listened on."""
-    return StartError(
-        f"cannot listen on {address}; is another server there? Choose another --port, or 0 for a free one"
-    )
 
 
 def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:

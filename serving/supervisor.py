@@ -6,15 +6,13 @@ import asyncio
 import json
 import logging
 import signal
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .config import ServerSettings
 from .errors import StartError
-from .server import port_taken, stop_signal
+from .port import SHAREABLE, reserved_port
+from .server import stop_signal
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
@@ -24,8 +22,10 @@ _SECONDS_BEYOND_GRACE = 5.0
 
 async def supervise(settings: ServerSettings) -> None:
     """Serve from `settings.workers` processes until SIGTERM or SIGINT. Raises StartError if they cannot start."""
+    if not SHAREABLE:
+        raise StartError("workers needs a system that spreads connections over processes: Linux; use 1 here")
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    with _reserved_port(settings) as port:
+    with reserved_port(settings.host, settings.port) as port:
         pool = _Pool(settings.model_copy(update={"port": port}))
         try:
             await pool.start(stop)
@@ -144,26 +144,3 @@ class _Worker:
         except TimeoutError:
             self._process.kill()
             await self.ended()
-
-
-@contextmanager
-def _reserved_port(settings: ServerSettings) -> Iterator[int]:
-    """Hold the port that the workers will share. Raises StartError if it is taken."""
-    if not hasattr(socket, "SO_REUSEPORT") or sys.platform != "linux":
-        raise StartError("workers needs a system that spreads connections over processes: Linux; use 1 here")
-    address = f"{settings.host}:{settings.port}"
-    try:
-        family, _, _, _, place = socket.getaddrinfo(
-            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family) as exclusive:  # another server that shares its port would let us in
-            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            exclusive.bind(place)
-            place = exclusive.getsockname()
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(place)  # never listens, so no connection is handed to it
-    except OSError as error:
-        raise port_taken(address) from error
-    with reserved:
-        yield place[1]

@@ -22,7 +22,7 @@ async def work(settings: ServerSettings) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
-    async with Server(settings, shares_port=True) as server:
+    async with Server(settings) as server:
         obeying = asyncio.create_task(_obey(server, stop))
         try:
             registry = await server.load()
