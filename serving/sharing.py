@@ -16,6 +16,7 @@ SHARED_IMAGES_AT_MOST = 16
 DELAY_SECONDS = 0.002
 """The longest that a request waits for others to share its run with."""
 _SECONDS_ON_LOOP = 0.002
+_QUIET_TURNS = 4  # of the event loop, some 20 us each: calls that gRPC has taken meanwhile arrive within them
 _Waiting = tuple[ImageRange, asyncio.Future[bytes]]
 
 
@@ -23,7 +24,7 @@ class SharedRuns:
     """Runs small requests on one engine, several of them at a time where several callers are about.
 
     A caller who is alone waits for nobody. While other small calls are open, those that wait are run as
-    soon as all open ones do, and after DELAY_SECONDS at the latest.
+    soon as all open ones do and no more of them arrive, and after DELAY_SECONDS at the latest.
     """
 
     def __init__(self, engine: Engine, executor: Executor) -> None:
@@ -31,6 +32,7 @@ class SharedRuns:
         self._executor = executor
         self._waiting: deque[_Waiting] = deque()
         self._open_count = 0
+        self._arrival_count = 0
         self._timer: asyncio.TimerHandle | None = None
         # A short run on the event loop takes less than handing it to a thread and back.
         self._rows_on_loop = int(_SECONDS_ON_LOOP / engine.seconds_per_image)
@@ -53,11 +55,20 @@ class SharedRuns:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((images, future))
-        if len(self._waiting) >= self._open_count:
-            self._run_waiting()
-        elif self._timer is None:
+        self._arrival_count += 1
+        if self._timer is None:
             self._timer = loop.call_later(DELAY_SECONDS, self._run_waiting)
+        if len(self._waiting) >= self._open_count:
+            self._run_if_quiet(self._arrival_count, _QUIET_TURNS)
         return await future
+
+    def _run_if_quiet(self, arrival_count: int, turns: int) -> None:
+        if arrival_count != self._arrival_count:
+            return
+        if turns == 0:
+            self._run_waiting()
+        else:
+            asyncio.get_running_loop().call_soon(self._run_if_quiet, arrival_count, turns - 1)
 
     def _run_waiting(self) -> None:
         if self._timer is not None:
