@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bgan.clients import ImageBatch, RetryPolicy, SamplingError
-from bgan.clients._base import build_request, decode_batch
+from bgan.clients import ImageBatch, RetryPolicy, SamplingError, _messages
 from bgan.clients._files import make_grid, write_batches
+from bgan.clients._messages import build_request
 from bgan.v1 import model_pb2, sampling_pb2
 
 
@@ -24,6 +24,10 @@ def _response(**fields):
             **fields,
         }
     )
+
+
+def decode_batch(response, *, expected_index):
+    return _messages.decode_batch(response, expected_index=expected_index, target="here")
 
 
 def test_bits_are_unpacked_row_by_row_most_significant_first():
@@ -48,14 +52,20 @@ def test_a_seed_of_zero_is_a_seed():
     assert not build_request(seed=None, **options).HasField("seed")
 
 
-def test_retry_policy_as_service_config():
-    config = json.loads(RetryPolicy(attempts=3, initial_backoff_seconds=0.5).service_config())
-    (method,) = config["methodConfig"]
-    assert method["name"] == [{"service": "bgan.v1.SamplingService"}]
+def _service_config(policy):
+    (method,) = json.loads(dict(policy.channel_options())["grpc.service_config"])["methodConfig"]
+    return method
+
+
+def test_grpc_retries_only_calls_that_are_no_streams():
+    method = _service_config(RetryPolicy(attempts=3, initial_backoff_seconds=0.5))
+    service = "bgan.v1.SamplingService"
+    assert method["name"] == [{"service": service, "method": name} for name in ("ListModels", "GetModel")]
     assert method["retryPolicy"]["maxAttempts"] == 3
     assert method["retryPolicy"]["initialBackoff"] == "0.5s"
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
-    assert "retryPolicy" not in json.loads(RetryPolicy(attempts=1).service_config())["methodConfig"][0]
+    assert _service_config(RetryPolicy(attempts=9))["retryPolicy"]["maxAttempts"] == 5
+    assert "retryPolicy" not in _service_config(RetryPolicy(attempts=1))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +91,7 @@ def test_a_broken_stream_leaves_no_file(tmp_path):
         raise SamplingError("gone", code=grpc.StatusCode.UNAVAILABLE, next_index=12)
 
     with pytest.raises(SamplingError):
-        write_batches(broken(), tmp_path / "x.npy")
+        write_batches(broken(), tmp_path / "x.npy", image_count=4)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,7 +99,7 @@ def test_files_hold_the_images(tmp_path):
     batch = decode_batch(_response(), expected_index=10)
     assert isinstance(batch, ImageBatch)
     for name in ("a.npy", "a.npz", "a.png"):
-        write_batches([batch], tmp_path / name)
+        write_batches([batch], tmp_path / name, image_count=2)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), batch.images)
     with np.load(tmp_path / "a.npz") as file:
         np.testing.assert_array_equal(file["packed_images"], batch.packed_images)
