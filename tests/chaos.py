@@ -1,6 +1,7 @@
 """Servers that are killed and restarted, and a proxy that breaks connections. All of it is real."""
 
 import asyncio
+import hashlib
 import random
 import signal
 import socket
@@ -48,6 +49,7 @@ class BreakingProxy:
 
     def __init__(self, port, limits, *, error_code=None):
         self.connections = 0
+        self.bytes_passed = 0
         self._server_port = port
         self._limits = iter(limits)
         self._error_code = error_code
@@ -81,16 +83,16 @@ class BreakingProxy:
 
     async def _forward(self, reader, writer):
         self.connections += 1
+        # To close at once, and drop what is pending, is what makes the kernel send RST.
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         self._writers |= {writer, server_writer}
         requests = asyncio.create_task(_pass(reader, server_writer))
         if self._error_code is None:
-            await _pass(server_reader, writer, next(self._limits))
+            self.bytes_passed += await _pass(server_reader, writer, next(self._limits))
         else:
             await self._pass_frames(server_reader, writer)
-        # To close at once, and drop what is pending, is what makes the kernel send RST.
-        linger = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
         server_writer.transport.abort()
         await requests
@@ -126,15 +128,40 @@ def byte_counts(seed, most):
         yield generator.randrange(most)
 
 
+class Digest:
+    """Of a stream: its images, and that they come in order."""
+
+    def __init__(self, first_index=0):
+        self.next_index = first_index
+        self._sha = hashlib.sha256()
+
+    def add(self, batch):
+        assert batch.first_index == self.next_index
+        self.next_index = batch.next_index
+        self._sha.update(batch.packed_images)
+
+    def hex(self):
+        return self._sha.hexdigest()
+
+
+def digest_of(batches, first_index=0):
+    digest = Digest(first_index)
+    for batch in batches:
+        digest.add(batch)
+    return digest.hex()
+
+
+def resumed(caplog):
+    """The warnings of tries after the first."""
+    return [record for record in caplog.records if "trying again from image" in record.getMessage()]
+
+
 async def _pass(reader, writer, limit=None):
-    try:
-        while data := await reader.read(4096):
-            data = data[:limit]
+    passed = 0
+    with suppress(OSError):  # one side is gone, which is what this proxy is for
+        while passed != limit and (data := await reader.read(4096)):
+            data = data if limit is None else data[: limit - passed]
+            passed += len(data)
             writer.write(data)
             await writer.drain()
-            if limit is not None:
-                limit -= len(data)
-                if limit == 0:
-                    return
-    except OSError:
-        return  # one side is gone, which is what this proxy is for
+    return passed

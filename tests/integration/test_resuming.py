@@ -1,7 +1,6 @@
 """Streams that go on when servers are killed and connections break; each test is written for both clients."""
 
 import asyncio
-import hashlib
 import signal
 import subprocess
 import sys
@@ -24,9 +23,9 @@ from bgan.clients import (
     ServerUnavailableError,
 )
 from tests.blocking import Blocking
-from tests.chaos import breaking_proxy, byte_counts, restarting_server
+from tests.chaos import Digest, breaking_proxy, byte_counts, digest_of, restarting_server, resumed
 from tests.conftest import ROOT
-from tests.support import free_port, make_model, server
+from tests.support import free_port, server
 
 PATIENT = RetryPolicy(attempts=200, initial_backoff_seconds=0.02, max_backoff_seconds=0.1)
 KILLS = 20
@@ -35,48 +34,6 @@ KILLS = 20
 @pytest.fixture(params=[SamplingClient, Blocking], ids=["blocking", "asyncio"])
 def make_client(request):
     return request.param
-
-
-@pytest.fixture(scope="module")
-def small_models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    make_model(folder, "sbn", neuron="sbn")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def other_models(tmp_path_factory):
-    """A model of the same name with other weights."""
-    folder = tmp_path_factory.mktemp("other")
-    make_model(folder, "sbn", neuron="sbn", steps=4)
-    return folder
-
-
-class Digest:
-    """Of a stream: its images, and that they come in order."""
-
-    def __init__(self, first_index=0):
-        self.next_index = first_index
-        self._sha = hashlib.sha256()
-
-    def add(self, batch):
-        assert batch.first_index == self.next_index
-        self.next_index = batch.next_index
-        self._sha.update(batch.packed_images)
-
-    def hex(self):
-        return self._sha.hexdigest()
-
-
-def digest_of(batches):
-    digest = Digest()
-    for batch in batches:
-        digest.add(batch)
-    return digest.hex()
-
-
-def resumed(caplog):
-    return [record for record in caplog.records if "trying again from image" in record.getMessage()]
 
 
 def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
