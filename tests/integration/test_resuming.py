@@ -37,7 +37,7 @@ def make_client(request):
 
 
 def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
-    count = 40_000
+    count = 24_000
     request = {"image_count": count, "seed": 11, "batch_size": 4, "include_probabilities": True}
     with restarting_server(small_models) as process:
         with SamplingClient(process.target) as client:
@@ -105,6 +105,17 @@ def test_a_proxy_that_resets_streams(make_client, small_models, http2_code, code
         ):
             assert digest_of(client.sample_binary_images(**request)) == whole
     assert [record.args[1] for record in resumed(caplog)] == [code]
+
+
+def test_a_break_after_the_last_image_is_the_end(make_client, small_models, caplog):
+    with (
+        server(small_models) as process,
+        breaking_proxy(process.port, [100], error_code=2) as proxy,
+        make_client(proxy.target, retry=PATIENT) as client,
+    ):
+        assert sum(map(len, client.sample_binary_images(image_count=500, batch_size=5))) == 500
+    # gRPC may drop the last message that came with the break, never one that was delivered.
+    assert {record.args[2] for record in resumed(caplog)} <= {495}
 
 
 def test_two_revisions_are_not_spliced(make_client, small_models, other_models):
@@ -275,4 +286,4 @@ def test_memory_stays_flat_over_hundreds_of_reconnects(kind, small_models):
         )
         assert proxy.connections >= 500
     early, late = map(int, result.stdout.split())
-    assert late - early < 2 * 1024
+    assert late - early < 3 * 1024
