@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from ._errors import DeadlineExceededError, SamplingError, ServerOverloadedError
+from ._errors import SamplingError, ServerOverloadedError
 
 _SERVICE = "bgan.v1.SamplingService"
 _UNARY_METHODS = ("ListModels", "GetModel")
@@ -94,7 +94,7 @@ class Retries:
         self._failures = 0
 
     def wait_after(self, failure: SamplingError) -> float:
-        """Seconds to wait before the next try. Raises `failure`, or DeadlineExceededError, if there is none."""
+        """Seconds to wait before the next try. Raises `failure` if there is none, or none in time."""
         self._failures += 1
         if not is_transient(failure) or self._failures >= self._policy.attempts:
             raise failure
@@ -103,11 +103,7 @@ class Retries:
             seconds += failure.retry_after_seconds or 0
         left = self._deadline.seconds_left()
         if left is not None and seconds >= left:
-            raise DeadlineExceededError(
-                f"the timeout leaves no time for another try; the last one failed: {failure}",
-                code=grpc.StatusCode.DEADLINE_EXCEEDED,
-                next_index=failure.next_index,
-            ) from failure
+            raise failure
         _log.warning(
             "%s: %s; trying again from image %s in %.1f s (try %d of %d)",
             self._target,
