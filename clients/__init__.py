@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._aio import AsyncSamplingClient
-    from ._base import RetryPolicy
     from ._client import SamplingClient
     from ._errors import (
         DeadlineExceededError,
         InvalidRequestError,
         ModelNotFoundError,
+        RevisionChangedError,
         SamplingError,
         ServerOverloadedError,
         ServerUnavailableError,
     )
+    from ._retry import RetryPolicy
     from ._types import ImageBatch, Limits, ModelInfo
 
 __all__ = [
@@ -26,13 +27,14 @@ __all__ = [
     "ModelInfo",
     "ModelNotFoundError",
     "RetryPolicy",
+    "RevisionChangedError",
     "SamplingClient",
     "SamplingError",
     "ServerOverloadedError",
     "ServerUnavailableError",
 ]
 
-_MODULES = {"AsyncSamplingClient": "_aio", "RetryPolicy": "_base", "SamplingClient": "_client"} | dict.fromkeys(
+_MODULES = {"AsyncSamplingClient": "_aio", "RetryPolicy": "_retry", "SamplingClient": "_client"} | dict.fromkeys(
     ("ImageBatch", "Limits", "ModelInfo"), "_types"
 )
 

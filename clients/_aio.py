@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
-from ._base import (
-    DEFAULT_TIMEOUT_SECONDS,
-    UNSET,
-    BaseClient,
-    RetryPolicy,
-    Timeout,
-    build_request,
-    decode_batch,
-    decode_limits,
-    decode_model,
-)
-from ._errors import from_rpc_error
+from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout, closed_error, open_call
+from ._cursor import Cursor, Origin
+from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
+from ._messages import build_request, decode_limits, decode_model
+from ._pieces import Pieces, is_splittable
+from ._retry import Deadline, Retries, RetryPolicy
+from ._tasks import Crew, Lifetime, Server, typed_cancellation
 from ._types import ImageBatch, Limits, ModelInfo
 
 
 class AsyncSamplingClient(BaseClient):
-    """Samples binary images from a server. Use as an async context manager, or await `close`.
+    """Samples binary images from one or several servers. Use as an async context manager, or await `close`.
 
     >>> async with AsyncSamplingClient("localhost:50051") as client:
     ...     async for batch in client.sample_binary_images(image_count=1000, seed=1):
@@ -35,20 +31,15 @@ class AsyncSamplingClient(BaseClient):
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         super().__init__(target, timeout_seconds=timeout_seconds, retry=retry, credentials=credentials)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options=self._options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=self._options)
-        self._stub: sampling_pb2_grpc.SamplingServiceAsyncStub = sampling_pb2_grpc.SamplingServiceStub(
-            self._channel
-        )
+        self._lifetime = Lifetime()
+        self._servers = [self._connect(target) for target in self.targets]
 
     __init__.__doc__ = BaseClient.__init__.__doc__
 
@@ -61,8 +52,9 @@ class AsyncSamplingClient(BaseClient):
         first_index: int = 0,
         batch_size: int | None = None,
         include_probabilities: bool = False,
+        revision: str | None = None,
         timeout_seconds: Timeout = UNSET,
-    ) -> AsyncIterator[ImageBatch]:
+    ) -> AsyncGenerator[ImageBatch, None]:
         """Yield images first_index .. first_index + image_count - 1 of a seed, in order, in batches.
 
         As `SamplingClient.sample_binary_images`.
@@ -75,30 +67,31 @@ class AsyncSamplingClient(BaseClient):
             batch_size=batch_size,
             include_probabilities=include_probabilities,
         )
-        call = self._stub.SampleBinaryImages(request, timeout=self._timeout(timeout_seconds, image_count))
-        return self._batches(call, first_index)
+        timeout = self._timeout(timeout_seconds, image_count)
+        if len(self._servers) > 1 and is_splittable(request):
+            return self._split_stream(request, revision, timeout)
+        return self._stream(request, revision, timeout)
 
     async def list_models(self, *, timeout_seconds: Timeout = UNSET) -> list[ModelInfo]:
         """The models that the server has, by name. Raises a SamplingError."""
-        response = await self._list_models(timeout_seconds)
+        response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
         return [decode_model(model) for model in response.models]
 
     async def get_limits(self, *, timeout_seconds: Timeout = UNSET) -> Limits:
         """The limits that the server holds requests to. Raises a SamplingError."""
-        return decode_limits((await self._list_models(timeout_seconds)).limits)
+        response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
+        return decode_limits(response.limits)
 
     async def get_model(self, name: str = "", *, timeout_seconds: Timeout = UNSET) -> ModelInfo:
         """One model, by default the server's default one. Raises a SamplingError."""
-        try:
-            request = sampling_pb2.GetModelRequest(name=name)
-            response = await self._stub.GetModel(request, timeout=self._timeout(timeout_seconds))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target) from error
+        response = await self._ask("GetModel", sampling_pb2.GetModelRequest(name=name), timeout_seconds)
         return decode_model(response.model)
 
     async def close(self) -> None:
-        """Close the connection; calls that still run are cancelled."""
-        await self._channel.close()
+        """Close the connections; calls that still run are cancelled, and streams end with a SamplingError."""
+        await self._lifetime.close()
+        for server in self._servers:
+            await server.channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,27 +101,56 @@ class AsyncSamplingClient(BaseClient):
     ) -> None:
         await self.close()
 
-    async def _list_models(self, timeout_seconds: Timeout) -> sampling_pb2.ListModelsResponse:
-        try:
-            return await self._stub.ListModels(
-                sampling_pb2.ListModelsRequest(), timeout=self._timeout(timeout_seconds)
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target) from error
+    def _connect(self, target: str) -> Server:
+        if self._credentials is None:
+            channel = grpc.aio.insecure_channel(target, options=self._options)
+        else:
+            channel = grpc.aio.secure_channel(target, self._credentials, options=self._options)
+        return Server(target=target, channel=channel, stub=sampling_pb2_grpc.SamplingServiceStub(channel))
 
-    async def _batches(
-        self,
-        call: grpc.aio.UnaryStreamCall[
-            sampling_pb2.SampleBinaryImagesRequest, sampling_pb2.SampleBinaryImagesResponse
-        ],
-        next_index: int,
-    ) -> AsyncIterator[ImageBatch]:
+    async def _ask(self, method: str, request: Any, timeout_seconds: Timeout) -> Any:
+        """The answer of the first server that is there."""
+        *others, last = self._servers
+        for server in others:
+            with suppress(ServerUnavailableError):
+                return await self._ask_server(server, method, request, timeout_seconds)
+        return await self._ask_server(last, method, request, timeout_seconds)
+
+    async def _ask_server(self, server: Server, method: str, request: Any, timeout_seconds: Timeout) -> Any:
         try:
-            async for response in call:
-                batch = decode_batch(response, expected_index=next_index)
-                next_index = batch.next_index
-                yield batch
+            return await getattr(server.stub, method)(request, timeout=self._timeout(timeout_seconds))
         except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target, next_index=next_index) from error
-        finally:
-            call.cancel()
+            raise from_rpc_error(error, target=server.target) from error
+
+    async def _stream(
+        self, request: sampling_pb2.SampleBinaryImagesRequest, revision: str | None, timeout: float | None
+    ) -> AsyncGenerator[ImageBatch, None]:
+        server, deadline = self._servers[0], Deadline(timeout)
+        cursor = Cursor(request, Origin(revision=revision))
+        retries = Retries(server.target, self._retry, deadline)
+        while not self._lifetime.is_closed:
+            try:
+                with (
+                    typed_cancellation(self._lifetime, cursor),
+                    open_call(server.stub, server.target, cursor, deadline) as call,
+                ):
+                    async for response in call:
+                        batch = cursor.accept(response, server.target)
+                        retries.reset()
+                        yield batch
+                cursor.check_complete(server.target)
+            except SamplingError as failure:
+                if not cursor.is_complete and not self._lifetime.is_closed:
+                    await self._lifetime.wait(retries.wait_after(failure))
+            if cursor.is_complete:
+                return
+        raise closed_error(cursor.next_index)
+
+    async def _split_stream(
+        self, request: sampling_pb2.SampleBinaryImagesRequest, revision: str | None, timeout: float | None
+    ) -> AsyncGenerator[ImageBatch, None]:
+        pieces = Pieces(request, server_count=len(self._servers), revision=revision)
+        crew = Crew(self._servers, pieces, retry=self._retry, deadline=Deadline(timeout), lifetime=self._lifetime)
+        async with aclosing(crew.batches()) as batches:
+            async for batch in batches:
+                yield batch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,23 +11,18 @@ import grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
-from ._base import (
-    DEFAULT_TIMEOUT_SECONDS,
-    UNSET,
-    BaseClient,
-    RetryPolicy,
-    Timeout,
-    build_request,
-    decode_batch,
-    decode_limits,
-    decode_model,
-)
-from ._errors import from_rpc_error
+from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout, closed_error, open_call
+from ._cursor import Cursor, Origin
+from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
+from ._messages import build_request, decode_limits, decode_model
+from ._pieces import Pieces, is_splittable
+from ._retry import Deadline, Retries, RetryPolicy
+from ._threads import Crew, Lifetime, Server
 from ._types import ImageBatch, Limits, ModelInfo
 
 
 class SamplingClient(BaseClient):
-    """Samples binary images from a server. Use as a context manager, or call `close`.
+    """Samples binary images from one or several servers. Use as a context manager, or call `close`.
 
     >>> with SamplingClient("localhost:50051") as client:
     ...     for batch in client.sample_binary_images(image_count=1000, seed=1):
@@ -35,18 +31,15 @@ class SamplingClient(BaseClient):
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         super().__init__(target, timeout_seconds=timeout_seconds, retry=retry, credentials=credentials)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, options=self._options)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, options=self._options)
-        self._stub = sampling_pb2_grpc.SamplingServiceStub(self._channel)
+        self._lifetime = Lifetime()
+        self._servers = [self._connect(target) for target in self.targets]
 
     __init__.__doc__ = BaseClient.__init__.__doc__
 
@@ -59,13 +52,22 @@ class SamplingClient(BaseClient):
         first_index: int = 0,
         batch_size: int | None = None,
         include_probabilities: bool = False,
+        revision: str | None = None,
         timeout_seconds: Timeout = UNSET,
-    ) -> Iterator[ImageBatch]:
+    ) -> Generator[ImageBatch, None, None]:
         """Yield images first_index .. first_index + image_count - 1 of a seed, in order, in batches.
 
         Image i of a (revision, seed) is always the same, however a range is split into calls and
-        batches. Without a seed the server draws one; each batch says it. Closing the iterator cancels
-        the call. Raises a SamplingError, whose `next_index` says where to go on.
+        batches. Without a seed one is drawn; each batch says it.
+
+        When a server is away, restarts or breaks the connection, the stream goes on at its next image, as
+        the retry policy says, and logs a warning; every image comes exactly once. All images are of one
+        revision: `revision`, or else that of the first batch; another one raises RevisionChangedError.
+        Several servers make pieces of the stream at the same time, and one that stays away leaves its
+        images to the others.
+
+        The call begins when the first batch is asked for, and its timeout covers all tries and waits.
+        Closing the iterator cancels it. Raises a SamplingError, whose `next_index` says where to go on.
         """
         request = build_request(
             image_count=image_count,
@@ -75,29 +77,30 @@ class SamplingClient(BaseClient):
             batch_size=batch_size,
             include_probabilities=include_probabilities,
         )
-        call = self._stub.SampleBinaryImages(request, timeout=self._timeout(timeout_seconds, image_count))
-        return self._batches(call, first_index)
+        timeout = self._timeout(timeout_seconds, image_count)
+        if len(self._servers) > 1 and is_splittable(request):
+            return self._split_stream(request, revision, timeout)
+        return self._stream(request, revision, timeout)
 
     def list_models(self, *, timeout_seconds: Timeout = UNSET) -> list[ModelInfo]:
         """The models that the server has, by name. Raises a SamplingError."""
-        response = self._list_models(timeout_seconds)
+        response = self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
         return [decode_model(model) for model in response.models]
 
     def get_limits(self, *, timeout_seconds: Timeout = UNSET) -> Limits:
         """The limits that the server holds requests to. Raises a SamplingError."""
-        return decode_limits(self._list_models(timeout_seconds).limits)
+        return decode_limits(self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds).limits)
 
     def get_model(self, name: str = "", *, timeout_seconds: Timeout = UNSET) -> ModelInfo:
         """One model, by default the server's default one. Raises a SamplingError."""
-        try:
-            request = sampling_pb2.GetModelRequest(name=name)
-            return decode_model(self._stub.GetModel(request, timeout=self._timeout(timeout_seconds)).model)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target) from error
+        request = sampling_pb2.GetModelRequest(name=name)
+        return decode_model(self._ask("GetModel", request, timeout_seconds).model)
 
     def close(self) -> None:
-        """Close the connection; calls that still run are cancelled."""
-        self._channel.close()
+        """Close the connections; calls that still run are cancelled, and streams end with a SamplingError."""
+        self._lifetime.close()
+        for server in self._servers:
+            server.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,19 +110,51 @@ class SamplingClient(BaseClient):
     ) -> None:
         self.close()
 
-    def _list_models(self, timeout_seconds: Timeout) -> sampling_pb2.ListModelsResponse:
-        try:
-            return self._stub.ListModels(sampling_pb2.ListModelsRequest(), timeout=self._timeout(timeout_seconds))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target) from error
+    def _connect(self, target: str) -> Server:
+        if self._credentials is None:
+            channel = grpc.insecure_channel(target, options=self._options)
+        else:
+            channel = grpc.secure_channel(target, self._credentials, options=self._options)
+        return Server(target=target, channel=channel, stub=sampling_pb2_grpc.SamplingServiceStub(channel))
 
-    def _batches(self, call: Any, next_index: int) -> Iterator[ImageBatch]:
+    def _ask(self, method: str, request: Any, timeout_seconds: Timeout) -> Any:
+        """The answer of the first server that is there."""
+        *others, last = self._servers
+        for server in others:
+            with suppress(ServerUnavailableError):
+                return self._ask_server(server, method, request, timeout_seconds)
+        return self._ask_server(last, method, request, timeout_seconds)
+
+    def _ask_server(self, server: Server, method: str, request: Any, timeout_seconds: Timeout) -> Any:
         try:
-            for response in call:
-                batch = decode_batch(response, expected_index=next_index)
-                next_index = batch.next_index
-                yield batch
+            return getattr(server.stub, method)(request, timeout=self._timeout(timeout_seconds))
         except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target, next_index=next_index) from error
-        finally:
-            call.cancel()
+            raise from_rpc_error(error, target=server.target) from error
+
+    def _stream(
+        self, request: sampling_pb2.SampleBinaryImagesRequest, revision: str | None, timeout: float | None
+    ) -> Generator[ImageBatch, None, None]:
+        server, deadline = self._servers[0], Deadline(timeout)
+        cursor = Cursor(request, Origin(revision=revision))
+        retries = Retries(server.target, self._retry, deadline)
+        while not self._lifetime.is_closed:
+            try:
+                with open_call(server.stub, server.target, cursor, deadline) as call:
+                    for response in call:
+                        batch = cursor.accept(response, server.target)
+                        retries.reset()
+                        yield batch
+                cursor.check_complete(server.target)
+            except SamplingError as failure:
+                if not cursor.is_complete and not self._lifetime.is_closed:
+                    self._lifetime.wait(retries.wait_after(failure))
+            if cursor.is_complete:
+                return
+        raise closed_error(cursor.next_index)
+
+    def _split_stream(
+        self, request: sampling_pb2.SampleBinaryImagesRequest, revision: str | None, timeout: float | None
+    ) -> Generator[ImageBatch, None, None]:
+        pieces = Pieces(request, server_count=len(self._servers), revision=revision)
+        crew = Crew(self._servers, pieces, retry=self._retry, deadline=Deadline(timeout), lifetime=self._lifetime)
+        yield from crew.batches()

@@ -5,7 +5,8 @@ SamplingError
 ├── ModelNotFoundError        NOT_FOUND: no model of that name
 ├── ServerUnavailableError    UNAVAILABLE: not there, loading, or stopping; try again
 ├── ServerOverloadedError     RESOURCE_EXHAUSTED: see `retry_after_seconds`
-└── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
+├── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
+└── RevisionChangedError      FAILED_PRECONDITION: a server has another revision of the stream's model
 
 Anything else is a plain SamplingError. The gRPC error is its `__cause__`.
 """
@@ -55,6 +56,23 @@ class ServerOverloadedError(SamplingError):
 
 class DeadlineExceededError(SamplingError):
     """The timeout passed before the answer was complete."""
+
+
+class RevisionChangedError(SamplingError):
+    """A server has another revision of the stream's model: its images are not those of the stream."""
+
+    def __init__(self, target: str, *, model: str, revision: str, expected_revision: str, next_index: int) -> None:
+        super().__init__(
+            f"{target}: image {next_index} would come from revision {revision} of {model}, but the stream is of "
+            f"{expected_revision}, and the two do not belong together; go on from index {next_index} on a server "
+            "of that revision, or begin anew",
+            code=grpc.StatusCode.FAILED_PRECONDITION,
+            next_index=next_index,
+        )
+        self.revision = revision
+        """The revision that the server has."""
+        self.expected_revision = expected_revision
+        """The revision of the stream."""
 
 
 _ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,26 +22,22 @@ _GRID_GAP = 2
 _GRID_GREY = 90
 
 
-def write_batches(batches: Iterable[ImageBatch], path: Path) -> ImageBatch:
-    """Write all images of a stream; returns its last batch. Raises OSError, and leaves no partial file.
+def write_batches(batches: Iterable[ImageBatch], path: Path, *, image_count: int) -> ImageBatch:
+    """Write the `image_count` images of a stream; returns its last batch. Raises OSError.
 
-    .png is a grid, .npy uint8 [n, channels, height, width], and .npz the packed images with shape,
-    seed, first index, model and revision.
+    A file is written whole or not at all. .png is a grid, .npy uint8 [n, channels, height, width], and
+    .npz the packed images with shape, seed, first index, model and revision. But for a grid, memory does
+    not grow with the count.
     """
-    kept = list(batches)
+    write = {".png": _write_png, ".npy": _write_npy, ".npz": _write_npz}[path.suffix]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            if path.suffix == ".png":
-                make_grid(np.concatenate([batch.images for batch in kept])).save(file, "PNG")
-            elif path.suffix == ".npy":
-                np.save(file, np.concatenate([batch.images for batch in kept]))
-            else:
-                _write_npz(kept, file)
+            last = write(iter(batches), file, image_count)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return kept[-1]
+    return last
 
 
 def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
@@ -58,14 +57,42 @@ def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(canvas if depth == 3 else canvas[:, :, 0])
 
 
-def _write_npz(batches: list[ImageBatch], file: object) -> None:
-    first = batches[0]
-    np.savez_compressed(
-        file,  # type: ignore[arg-type]
-        packed_images=np.concatenate([batch.packed_images for batch in batches]),
-        image_shape=np.array(first.image_shape),
-        seed=np.array(first.seed),
-        first_index=np.array(first.first_index),
-        model=np.array(first.model),
-        revision=np.array(first.revision),
-    )
+def _write_png(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:
+    kept = list(batches)
+    make_grid(np.concatenate([batch.images for batch in kept])).save(file, "PNG")
+    return kept[-1]
+
+
+def _write_npy(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:
+    first = next(batches)
+    _write_header(file, (image_count, *first.image_shape))
+    for batch in chain((first,), batches):
+        file.write(batch.images.data)
+    return batch
+
+
+def _write_npz(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:
+    """As numpy's savez_compressed, but for the packed images, which are written as they come."""
+    first = next(batches)
+    origin = {
+        "image_shape": first.image_shape,
+        "seed": first.seed,
+        "first_index": first.first_index,
+        "model": first.model,
+        "revision": first.revision,
+    }
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("packed_images.npy", "w", force_zip64=True) as member:
+            _write_header(member, (image_count, first.packed_images.shape[1]))
+            for batch in chain((first,), batches):
+                member.write(batch.packed_images.data)
+        for name, value in origin.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.array(value))
+    return batch
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    """What a .npy file of uint8 begins with; its rows follow."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -40,6 +40,11 @@ class ImageBatch:
         return len(self.packed_images)
 
     @property
+    def nbytes(self) -> int:
+        """The bytes that the batch takes in memory, unless `images` was asked for."""
+        return self.packed_images.nbytes + (0 if self.probabilities is None else self.probabilities.nbytes)
+
+    @property
     def next_index(self) -> int:
         """The index of the image that follows this batch."""
         return self.first_index + len(self)

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
+    context: typer.Context,
     output: Annotated[
         Path,
         typer.Option(
@@ -39,12 +40,20 @@ def sample(
         typer.Option(help="Images per message; never changes the images.", show_default="the server's choice"),
     ] = 0,
     server: Server = _DEFAULT_SERVER,
+    servers: Annotated[
+        str | None,
+        typer.Option(
+            help="Addresses of several servers of the same models, with commas; they share the work.",
+            show_default="--server alone",
+        ),
+    ] = None,
 ) -> None:
-    """Sample binary images from a server into a file.
+    """Sample binary images from a server, or from several, into a file.
 
-    The same seed and index give the same image, always.
+    The same seed and index give the same image, always. When a server restarts or breaks the connection, the
+    stream goes on at its next image; one of several that stays away leaves its images to the others.
 
-    Examples: bgan sample --count 64 --seed 1 -o digits.png;  bgan sample -n 10000 --seed 1 -o digits.npz
+    Examples: bgan sample --count 64 --seed 1 -o digits.png;  bgan sample -n 10000 --servers a:1,b:1 -o x.npz
     """
     from ._client import SamplingClient
     from ._files import PNG_IMAGES_AT_MOST, SUFFIXES, write_batches
@@ -58,11 +67,11 @@ def sample(
         )
     if not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
-    with SamplingClient(server) as client:
+    with SamplingClient(_targets(context, server, servers)) as client:
         batches = client.sample_binary_images(
             image_count=count, seed=seed, first_index=first_index, model=model, batch_size=batch_size
         )
-        last = write_batches(_with_progress(batches, count), output)
+        last = write_batches(_with_progress(batches, count), output, image_count=count)
     typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
 
 
@@ -99,7 +108,20 @@ def list_models(server: Server = _DEFAULT_SERVER) -> None:
     Console().print(table)
 
 
+def _targets(context: typer.Context, server: str, servers: str | None) -> list[str]:
+    if servers is None:
+        return [server]
+    source = context.get_parameter_source("server")
+    if source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("name either --server or --servers, not both", param_hint="--servers")
+    targets = [target.strip() for target in servers.split(",")]
+    if not all(targets):
+        raise typer.BadParameter(f"'{servers}' has an empty address", param_hint="--servers")
+    return targets
+
+
 def _with_progress(batches: Iterable[ImageBatch], count: int) -> Iterator[ImageBatch]:
+    """Show a bar on a terminal; the client's warnings, such as of a resumed stream, stand above it."""
     from rich.console import Console
     from rich.progress import Progress
 

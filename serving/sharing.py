@@ -16,7 +16,7 @@ SHARED_IMAGES_AT_MOST = 16
 DELAY_SECONDS = 0.002
 """The longest that a request waits for others to share its run with."""
 _SECONDS_ON_LOOP = 0.002
-_QUIET_TURNS = 4  # of the event loop, some 20 us each: calls that gRPC has taken meanwhile arrive within them
+_QUIET_TURNS = 4  # of the event loop: calls that gRPC has taken meanwhile arrive within them
 _Waiting = tuple[ImageRange, asyncio.Future[bytes]]
 
 

@@ -1,13 +1,15 @@
 """Export, serve and sample through the command line, and what can go wrong with them."""
 
 import os
+import re
+import subprocess
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
-from tests.support import bgan, make_model, make_run, server
+from tests.support import BGAN, bgan, free_port, make_model, make_run, server
 
 COMMANDS = ("train", "export", "serve", "sample", "models")
 
@@ -86,6 +88,33 @@ def test_samples_as_files(running, tmp_path):
         np.testing.assert_array_equal(np.asarray(picture)[2:30, 2:30], 255 * images[0, 0])
 
 
+def test_several_servers_share_a_file(running, models, tmp_path):
+    away = f"localhost:{free_port()}"
+    with server(models) as second:
+        for name, options in {
+            "one.npz": ["--server", running.target],
+            "several.npz": ["--servers", f"{running.target}, {second.target},{away}"],
+        }.items():
+            result = bgan("sample", "--count", 30_000, "--seed", 3, *options, "--output", tmp_path / name)
+            assert result.returncode == 0, result.stderr
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "several.npz").read_bytes()
+    lines = result.stderr.splitlines()
+    assert re.fullmatch(rf"{away}: UNAVAILABLE; trying again from image \d+ in \S+ s \(try 2 of 8\)", lines[0])
+
+
+def test_memory_does_not_grow_with_the_count(running, tmp_path):
+    peaks = []
+    for count in (1_000, 150_000):
+        for name in ("x.npy", "x.npz"):
+            command = [BGAN, "sample", "--server", running.target, "--count", str(count), "-o", tmp_path / name]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode == 0
+            peaks.append(usage.ru_maxrss / 1024)
+    assert max(peaks[2:]) < min(peaks) + 30, "150,000 images are 112 MiB as .npy"
+
+
 def test_models_are_listed(running):
     result = bgan("models", "--server", running.target)
     assert result.returncode == 0
@@ -115,6 +144,14 @@ def test_outputs_that_cannot_be_written(tmp_path):
         result = bgan("sample", "--output", tmp_path / output)
         assert result.returncode == 2
         assert "--output" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_servers_that_cannot_be_meant(tmp_path):
+    for servers in (["--servers", "a:1,,b:1"], ["--servers", "a:1", "--server", "b:1"]):
+        result = bgan("sample", "--output", tmp_path / "x.npy", *servers)
+        assert result.returncode == 2
+        assert "--servers" in result.stderr
         assert "Traceback" not in result.stderr
 
 

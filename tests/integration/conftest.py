@@ -20,3 +20,19 @@ def running(models):
     """A server of those models, in its own process."""
     with server(models, "--default-model", "mlp-dbn", "--max-image-count", "100000") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory):
+    """A folder of one model."""
+    folder = tmp_path_factory.mktemp("small")
+    make_model(folder, "sbn", neuron="sbn")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_models(tmp_path_factory):
+    """A folder of a model of the same name with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    make_model(folder, "sbn", neuron="sbn", steps=4)
+    return folder

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from bgan.clients import (
-    AsyncSamplingClient,
     DeadlineExceededError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -13,57 +12,18 @@ from bgan.clients import (
     SamplingError,
     ServerUnavailableError,
 )
+from tests.blocking import Blocking
 
 ONCE = RetryPolicy(attempts=1)
 
 
-class _Blocking:
-    """The asyncio client behind the blocking one's interface, so that one test serves both."""
-
-    def __init__(self, target, **options):
-        import asyncio
-
-        self._loop = asyncio.new_event_loop()
-        self._client = self._loop.run_until_complete(self._make(target, options))
-
-    @staticmethod
-    async def _make(target, options):
-        return AsyncSamplingClient(target, **options)
-
-    def sample_binary_images(self, **options):
-        async def start():
-            return self._client.sample_binary_images(**options)
-
-        batches = self._loop.run_until_complete(start())
-        try:
-            while True:
-                try:
-                    yield self._loop.run_until_complete(anext(batches))
-                except StopAsyncIteration:
-                    return
-        finally:
-            self._loop.run_until_complete(batches.aclose())
-
-    def __getattr__(self, name):
-        return lambda *args, **options: self._loop.run_until_complete(
-            getattr(self._client, name)(*args, **options)
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._loop.run_until_complete(self._client.close())
-        self._loop.close()
-
-
-@pytest.fixture(params=[SamplingClient, _Blocking], ids=["blocking", "asyncio"])
+@pytest.fixture(params=[SamplingClient, Blocking], ids=["blocking", "asyncio"])
 def client(request, running):
     with request.param(running.target) as client:
         yield client
 
 
-@pytest.fixture(params=[SamplingClient, _Blocking], ids=["blocking", "asyncio"])
+@pytest.fixture(params=[SamplingClient, Blocking], ids=["blocking", "asyncio"])
 def make_client(request):
     return request.param
 

@@ -62,6 +62,7 @@ def test_public_names_of_the_clients():
         "ModelInfo",
         "ModelNotFoundError",
         "RetryPolicy",
+        "RevisionChangedError",
         "SamplingClient",
         "SamplingError",
         "ServerOverloadedError",

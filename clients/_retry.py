@@ -1,0 +1,134 @@
+"""How and when a call is tried again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from dataclasses import dataclass
+
+import grpc
+
+from ._errors import SamplingError, ServerOverloadedError
+
+_SERVICE = "bgan.v1.SamplingService"
+_UNARY_METHODS = ("ListModels", "GetModel")
+_UNARY_ATTEMPTS_AT_MOST = 5  # gRPC makes no more
+_CONNECT_SECONDS_AT_MOST = 5
+# gRPC says so of streams whose connection or proxy gave up; a server's own INTERNAL says neither.
+_BROKEN_STREAM_TEXTS = ("RST_STREAM", "Stream removed")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """How a call goes on when the server is away, restarts, or is overloaded.
+
+    A stream goes on at its next image. The waits are drawn between 0 and a bound that doubles.
+    """
+
+    attempts: int = 8
+    """Tries in a row without one new image, from 1 (never again); calls that are no streams make at most 5."""
+    initial_backoff_seconds: float = 0.1
+    """The longest wait before the second try; later ones double."""
+    max_backoff_seconds: float = 2.0
+    """The longest wait before any try, unless the server names a longer one."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or not 0 < self.initial_backoff_seconds <= self.max_backoff_seconds:
+            raise ValueError(f"{self}: use at least 1 attempt, and 0 < initial backoff <= max backoff")
+
+    def draw_backoff(self, failures: int) -> float:
+        """Seconds to wait after that many failures in a row."""
+        doublings = min(failures - 1, 64)
+        return random.uniform(0, min(self.max_backoff_seconds, self.initial_backoff_seconds * 2**doublings))
+
+    def channel_options(self) -> list[tuple[str, str | int]]:
+        """The same policy for gRPC: for connections, and for calls that are no streams."""
+        return [
+            ("grpc.service_config", self._service_config()),
+            ("grpc.enable_retries", 1),
+            # By default a channel waits up to two minutes before it looks whether a server is back.
+            ("grpc.initial_reconnect_backoff_ms", _milliseconds(self.initial_backoff_seconds)),
+            ("grpc.max_reconnect_backoff_ms", _milliseconds(self.max_backoff_seconds)),
+            # In spite of its name, how long one connection attempt may take.
+            ("grpc.min_reconnect_backoff_ms", _milliseconds(_CONNECT_SECONDS_AT_MOST)),
+        ]
+
+    def _service_config(self) -> str:
+        method: dict[str, object] = {"name": [{"service": _SERVICE, "method": name} for name in _UNARY_METHODS]}
+        if self.attempts > 1:
+            method["retryPolicy"] = {
+                "maxAttempts": min(self.attempts, _UNARY_ATTEMPTS_AT_MOST),
+                "initialBackoff": f"{_milliseconds(self.initial_backoff_seconds) / 1000}s",
+                "maxBackoff": f"{_milliseconds(self.max_backoff_seconds) / 1000}s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            }
+        return json.dumps({"methodConfig": [method]})
+
+
+class Deadline:
+    """When a stream must be complete, its waits and later tries included."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def seconds_left(self) -> float | None:
+        """How long is left; None: no limit."""
+        return None if self._end is None else self._end - time.monotonic()
+
+
+class Retries:
+    """The tries of one stream, or of one of its servers, and when the next one is due."""
+
+    def __init__(self, target: str, policy: RetryPolicy, deadline: Deadline) -> None:
+        self._target = target
+        self._policy = policy
+        self._deadline = deadline
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Images arrived: the count begins anew."""
+        self._failures = 0
+
+    def wait_after(self, failure: SamplingError) -> float:
+        """Seconds to wait before the next try. Raises `failure` if there is none, or none in time."""
+        self._failures += 1
+        if not is_transient(failure) or self._failures >= self._policy.attempts:
+            raise failure
+        seconds = self._policy.draw_backoff(self._failures)
+        if isinstance(failure, ServerOverloadedError):
+            seconds += failure.retry_after_seconds or 0
+        left = self._deadline.seconds_left()
+        if left is not None and seconds >= left:
+            raise failure
+        _log.warning(
+            "%s: %s; trying again from image %s in %.1f s (try %d of %d)",
+            self._target,
+            failure.code.name,
+            failure.next_index,
+            seconds,
+            self._failures + 1,
+            self._policy.attempts,
+        )
+        return seconds
+
+
+def is_transient(failure: SamplingError) -> bool:
+    """Whether the same call may fare better in a while.
+
+    UNAVAILABLE is what gRPC gives for servers that are away, stopped or killed and for connections that
+    break; a proxy's RST_STREAM comes as INTERNAL, UNKNOWN or CANCELLED.
+    """
+    match failure.code:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return True
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
+            return any(text in str(failure) for text in _BROKEN_STREAM_TEXTS)
+    return isinstance(failure, ServerOverloadedError) and failure.retry_after_seconds is not None
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
