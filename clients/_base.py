@@ -43,6 +43,7 @@ class BaseClient:
 
         target: the server's address, such as "localhost:50051", or those of several servers of the same
             models. Streams are then split over all of them; other calls go to the first that is there.
+            An address that is given several times gets as many connections.
         timeout_seconds: how long a call may take, tries and waits included; a stream gets 10 ms more for
             each image. None: no limit.
         retry: how to go on when a server is away or restarts; RetryPolicy() unless given.
@@ -58,6 +59,8 @@ class BaseClient:
         self._options = [
             *self._retry.channel_options(),
             ("grpc.max_receive_message_length", _RECEIVE_BYTES_AT_MOST),
+            # Otherwise channels to one address share a connection, and so one worker of the server.
+            ("grpc.use_local_subchannel_pool", 1),
         ]
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:

@@ -75,7 +75,8 @@ class SharedRuns:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            self._run(self._next_run())
+            if taken := self._next_run():
+                self._run(taken)
 
     def _next_run(self) -> list[_Waiting]:
         taken: list[_Waiting] = []

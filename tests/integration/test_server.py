@@ -35,6 +35,11 @@ def stub(channel):
     return sampling_pb2_grpc.SamplingServiceStub(channel)
 
 
+@pytest.fixture(scope="module")
+def engines(models):
+    return {name: Engine(models / f"{name}.onnx") for name in ("mlp-dbn", "mlp-sbn", "cnn-sbn")}
+
+
 def _bits(stub, **fields):
     return b"".join(response.packed_images for response in stub.SampleBinaryImages(Request(**fields), timeout=60))
 
@@ -87,6 +92,35 @@ def test_concurrent_calls_give_the_same_bits(stub):
         thread.join()
     assert together == alone
     assert len(set(alone)) == len(alone)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.sampled_from(["mlp-dbn", "mlp-sbn", "cnn-sbn"]),
+            st.integers(0, 2**63 - 1),
+            st.integers(0, 2**63 - 5000),
+            st.integers(1, 20),
+        ),
+        min_size=2,
+        max_size=40,
+    )
+)
+def test_small_calls_beside_a_stream_give_the_bits_they_give_alone(stub, engines, calls):
+    """Small calls share runs with each other; neither that nor the stream beside them may show."""
+    stream = stub.SampleBinaryImages(Request(model="mlp-sbn", image_count=100_000, seed=1))
+    with ThreadPoolExecutor(len(calls)) as pool:
+        answers = list(
+            pool.map(
+                lambda call: _bits(stub, model=call[0], seed=call[1], first_index=call[2], image_count=call[3]),
+                calls,
+            )
+        )
+    part = b"".join(next(stream).packed_images for _ in range(3))
+    stream.cancel()
+    assert answers == [engines[model].sample(*images).packed_images for model, *images in calls]
+    assert part == engines["mlp-sbn"].sample(1, 0, len(part) // 98).packed_images
 
 
 def test_probabilities_come_with_their_pixels(stub):

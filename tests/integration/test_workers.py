@@ -1,6 +1,7 @@
 """Several worker processes on one port."""
 
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -11,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bgan.clients import RetryPolicy, SamplingClient
 from bgan.serving.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.support import BGAN, server
@@ -60,31 +62,83 @@ def _eventually(condition):
         time.sleep(0.05)
 
 
-def _listeners(port):
-    """How many sockets listen on a port; gRPC's are IPv6 ones, for IPv4 addresses too."""
+def _sockets(port, state):
+    """How many sockets of a port are in a state; gRPC's are IPv6 ones, for IPv4 addresses too."""
     sockets = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()]
-    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in sockets)
+    return sum(fields[1].endswith(f":{port:04X}") and fields[3] == state for fields in sockets)
+
+
+def _listening(process):
+    """How many workers listen, each with its four sockets."""
+    return _sockets(process.port, "0A") / 4
 
 
 def test_all_workers_listen_and_give_the_same_bits(workers, models):
     assert len(_children(workers.process)) == 2
-    assert _listeners(workers.port) == 2
+    assert _listening(workers) == 2
     expected = Engine(models / "mlp-dbn.onnx").sample(5, 0, 50).packed_images
     assert {_bits(workers.target, seed=5, image_count=50) for _ in range(12)} == {expected}
     assert {_health(workers.target) for _ in range(12)} == {SERVING}
+
+
+def test_an_address_given_several_times_is_several_connections(workers, models):
+    with SamplingClient([workers.target] * 6) as client:
+        batches = client.sample_binary_images(image_count=30_000, seed=4)
+        bits = b"".join(batch.packed_images.tobytes() for batch in batches)
+        assert _sockets(workers.port, "01") == 6
+    assert bits == Engine(models / "mlp-dbn.onnx").sample(4, 0, 30_000).packed_images
 
 
 def test_a_dead_worker_is_replaced_and_the_others_serve_on(workers):
     expected = _bits(workers.target, seed=1, image_count=3)
     before = _children(workers.process)
     os.kill(before[0], signal.SIGKILL)
-    _eventually(lambda: _listeners(workers.port) == 1)
+    _eventually(lambda: _listening(workers) == 1)
     assert _bits(workers.target, seed=1, image_count=3) == expected
     assert _health(workers.target) == SERVING
-    _eventually(lambda: _listeners(workers.port) == 2)
+    _eventually(lambda: _listening(workers) == 2)
     assert before[0] not in _children(workers.process)
     assert {_bits(workers.target, seed=1, image_count=3) for _ in range(12)} == {expected}
     assert {_health(workers.target) for _ in range(12)} == {SERVING}
+
+
+def test_streams_and_calls_survive_the_random_deaths_of_workers(workers, models):
+    """Contract 3 under mixed traffic: every image once, in order, and the bits of an engine alone."""
+    count, deaths, done = 60_000, 5, threading.Event()
+    rng = random.Random(3)
+    expected = Engine(models / "mlp-dbn.onnx").sample(9, 0, count).packed_images
+    patient = RetryPolicy(attempts=200, initial_backoff_seconds=0.02, max_backoff_seconds=0.2)
+    wrong = []
+
+    def call_again_and_again(seed):
+        alone = Engine(models / "mlp-sbn.onnx")
+        while not done.is_set():
+            first_index, image_count = rng.randrange(10**9), rng.randint(1, 16)
+            with SamplingClient(workers.target, retry=patient) as client:
+                batches = client.sample_binary_images(
+                    model="mlp-sbn", seed=seed, first_index=first_index, image_count=image_count
+                )
+                bits = b"".join(batch.packed_images.tobytes() for batch in batches)
+            if bits != alone.sample(seed, first_index, image_count).packed_images:
+                wrong.append((seed, first_index, image_count))
+
+    callers = [threading.Thread(target=call_again_and_again, args=(seed,)) for seed in range(3)]
+    for caller in callers:
+        caller.start()
+    received, next_death = b"", count // (deaths + 1)
+    with SamplingClient(workers.target, retry=patient, timeout_seconds=120) as client:
+        for batch in client.sample_binary_images(image_count=count, seed=9, batch_size=50):
+            assert batch.first_index == len(received) // 98
+            received += batch.packed_images.tobytes()
+            if batch.next_index >= next_death and (children := _children(workers.process)):
+                os.kill(rng.choice(children), signal.SIGKILL)
+                next_death += count // (deaths + 1)
+    done.set()
+    for caller in callers:
+        caller.join()
+    assert received == expected
+    assert wrong == []
+    _eventually(lambda: workers.output().count("is replaced") >= deaths)
 
 
 def test_a_worker_that_would_serve_other_models_does_not_replace(tmp_path, models):
@@ -93,7 +147,7 @@ def test_a_worker_that_would_serve_other_models_does_not_replace(tmp_path, model
         (tmp_path / "mlp-sbn.onnx").write_bytes((models / "mlp-sbn.onnx").read_bytes())
         os.kill(_children(process.process)[0], signal.SIGKILL)
         _eventually(lambda: "cannot be replaced: it loads other models" in process.output())
-        assert _listeners(process.port) == 1
+        assert _listening(process) == 1
         assert _health(process.target) == SERVING
 
 

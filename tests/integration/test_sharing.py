@@ -1,0 +1,208 @@
+"""Small requests that share runs, and streams computed ahead, on real engines."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bgan.serving.config import ServerSettings
+from bgan.serving.engine import RUN_ROWS, Engine
+from bgan.serving.lookahead import Lookahead
+from bgan.serving.noise import ImageRange
+from bgan.serving.sharing import SHARED_IMAGES_AT_MOST, SharedRuns
+from bgan.serving.streams import plan_stream
+from bgan.v1 import sampling_pb2
+
+laws = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+small_ranges = st.builds(
+    ImageRange,
+    seed=st.integers(0, 2**63 - 1),
+    first_index=st.integers(0, 2**63 - 100),
+    count=st.integers(1, SHARED_IMAGES_AT_MOST),
+)
+
+
+class CountingEngine(Engine):
+    """An engine that keeps what it was asked for."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.runs = []
+        self.computed = 0
+
+    def sample_ranges(self, ranges):
+        self.runs.append(list(ranges))
+        return super().sample_ranges(ranges)
+
+    def sample(self, seed, first_index, count, **options):
+        self.computed += count
+        return super().sample(seed, first_index, count, **options)
+
+
+@pytest.fixture(scope="module")
+def engines(models):
+    return {name: CountingEngine(models / f"{name}.onnx") for name in ("mlp-dbn", "mlp-sbn", "cnn-sbn")}
+
+
+@pytest.fixture(params=["on the loop", "in a thread"])
+def make_shared(request):
+    with ThreadPoolExecutor(1) as executor:
+
+        def make(engine):
+            engine.seconds_per_image = 1e-9 if request.param == "on the loop" else 1.0
+            return SharedRuns(engine, executor)
+
+        yield make
+
+
+async def _sample(shared, images):
+    with shared.call():
+        return await shared.sample(images)
+
+
+async def _sample_all(shared, ranges):
+    return await asyncio.gather(*[_sample(shared, images) for images in ranges])
+
+
+@pytest.mark.parametrize("name", ["mlp-dbn", "mlp-sbn", "cnn-sbn"])
+@laws
+@given(ranges=st.lists(small_ranges, min_size=1, max_size=30))
+def test_each_caller_gets_the_bits_it_would_get_alone(engines, make_shared, name, ranges):
+    engine = engines[name]
+    answers = asyncio.run(_sample_all(make_shared(engine), ranges))
+    alone = [engine.sample(each.seed, each.first_index, each.count).packed_images for each in ranges]
+    assert answers == alone
+
+
+def test_callers_share_runs_of_bounded_size(engines, make_shared):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+    ranges = [ImageRange(seed, 5, 7) for seed in range(100)]
+    asyncio.run(_sample_all(make_shared(engine), ranges))
+    assert [images for run in engine.runs for images in run] == ranges
+    assert len(engine.runs) == -(-100 // (RUN_ROWS // 7))
+    assert max(sum(images.count for images in run) for run in engine.runs) <= RUN_ROWS
+
+
+def test_a_caller_alone_waits_for_nobody(engines, make_shared):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+
+    async def one_after_the_other():
+        shared = make_shared(engine)
+        timers = set()
+        for seed in range(5):
+            await _sample(shared, ImageRange(seed, 0, 1))
+            timers.add(shared._timer)
+        return timers
+
+    assert asyncio.run(one_after_the_other()) == {None}
+    assert [len(run) for run in engine.runs] == [1] * 5
+
+
+def test_open_calls_are_waited_for_but_not_for_long(engines, make_shared):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+
+    async def beside_an_open_call():
+        shared = make_shared(engine)
+        with shared.call():  # its answer is being sent, and it never ends
+            return await asyncio.wait_for(_sample(shared, ImageRange(1, 0, 1)), 30)
+
+    assert len(asyncio.run(beside_an_open_call())) == engine.packed_bytes
+
+
+def test_callers_who_leave_are_passed_over(engines, make_shared):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+
+    async def leave():
+        shared = make_shared(engine)
+        tasks = [asyncio.create_task(_sample(shared, ImageRange(seed, 0, 1))) for seed in range(6)]
+        await asyncio.sleep(0)
+        for task in tasks[1:5]:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(leave())
+    assert [type(answer) for answer in answers] == [bytes, *[asyncio.CancelledError] * 4, bytes]
+    assert [images.seed for run in engine.runs for images in run] == [0, 5]
+
+
+def test_when_all_leave_nothing_is_run_and_the_next_caller_is_served(engines, make_shared):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+
+    async def leave():
+        shared = make_shared(engine)
+        task = asyncio.create_task(_sample(shared, ImageRange(1, 0, 1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return await _sample(shared, ImageRange(2, 0, 1))
+
+    assert asyncio.run(leave()) == engine.sample(2, 0, 1).packed_images
+    assert [images.seed for run in engine.runs for images in run] == [2]
+
+
+def test_a_run_that_fails_fails_its_callers_and_no_others(engines, make_shared, monkeypatch):
+    engine = engines["mlp-dbn"]
+
+    async def fail_once():
+        shared = make_shared(engine)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "sample_ranges", lambda ranges: 1 / 0)
+            failed = await asyncio.gather(
+                *[_sample(shared, ImageRange(seed, 0, 1)) for seed in range(3)], return_exceptions=True
+            )
+        return failed, await _sample(shared, ImageRange(1, 0, 1))
+
+    failed, answer = asyncio.run(fail_once())
+    assert [type(error) for error in failed] == [ZeroDivisionError] * 3
+    assert answer == engine.sample(1, 0, 1).packed_images
+
+
+def test_only_small_requests_of_models_with_independent_rows_are_shared(engines):
+    engine = engines["mlp-dbn"]
+    shared = SharedRuns(engine, None)
+    assert shared.takes(SHARED_IMAGES_AT_MOST)
+    assert not shared.takes(SHARED_IMAGES_AT_MOST + 1)
+    engine.tile_rows = 64
+    try:
+        assert not shared.takes(1)
+        with pytest.raises(ValueError, match="depend on each other"):
+            engine.sample_ranges([ImageRange(1, 0, 1)])
+    finally:
+        engine.tile_rows = None
+
+
+def test_streams_that_nobody_reads_compute_little(engines):
+    """Forty streams of 400 kB batches: one each, and 16 MiB of batches ahead for all together."""
+    engine = engines["mlp-dbn"]
+    engine.computed = 0
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**9, seed=1, batch_size=4096)
+    plan = plan_stream(request, engine, ServerSettings())
+
+    async def open_and_wait(executor):
+        lookahead = Lookahead(executor, batches=9)
+        streams = [lookahead.compute(plan) for _ in range(40)]
+        for stream in streams:
+            await anext(stream)
+        await asyncio.get_running_loop().run_in_executor(executor, lambda: None)  # all that is ordered is computed
+        for stream in streams:
+            await stream.aclose()
+        return lookahead._bytes_left
+
+    with ThreadPoolExecutor(1) as executor:
+        assert asyncio.run(open_and_wait(executor)) == 16 * 1024 * 1024
+    sent = 40
+    ahead = 40 + 16 * 1024 * 1024 // plan.batch_bytes
+    assert engine.computed // 4096 <= sent + ahead
+
+
+def test_the_servers_own_batches_begin_small(engines):
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=2000, seed=1, first_index=3)
+    plan = plan_stream(request, engines["mlp-dbn"], ServerSettings())
+    assert list(plan.batches()) == [(3, 128), (131, 256), (387, 512), (899, 668), (1567, 436)]
