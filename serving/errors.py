@@ -1,4 +1,4 @@
-"""Errors of the server. Those for callers know nothing of gRPC; `interceptors` gives each its status code.
+"""Errors of the server. Those for callers know nothing of gRPC; `status` gives each its code.
 
 ServingError              for whoever runs a command: one line, nonzero exit
 ├── ModelFileError        a model file cannot be served

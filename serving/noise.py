@@ -12,6 +12,7 @@ No libm call is in it, so every machine and language gets the same floats.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,6 +60,7 @@ class NoiseLayout:
         self._uniform_words = -(-uniform_count // _UNIFORMS_PER_WORD)
         self.counters_per_image = -(-(self._latent_words + self._uniform_words) // _WORDS_PER_COUNTER)
         self._words_per_image = self.counters_per_image * _WORDS_PER_COUNTER
+        self._philox = _Philox()
 
     def draw(self, seed: int, first_index: int, count: int) -> tuple[Float32Array, Float32Array | None]:
         """Latents [count, latent_size] and uniforms [count, uniform_count] (None where the model takes none).
@@ -73,10 +75,9 @@ class NoiseLayout:
         latents = np.empty((rows, self.latent_size), np.float32)
         uniforms = np.empty((rows, self.uniform_count), np.float32) if self.uniform_count else None
         row = 0
-        philox = _Philox()
         for images in _pieces(ranges, max(1, _WORDS_AT_ONCE // self._words_per_image)):
             counter = images.first_index * self.counters_per_image
-            words = philox.words(images.seed, counter, images.count * self._words_per_image)
+            words = self._philox.words(images.seed, counter, images.count * self._words_per_image)
             words = words.reshape(images.count, -1)
             end = row + images.count
             latents[row:end] = self._latents(words)
@@ -96,8 +97,11 @@ class NoiseLayout:
         uniforms *= np.float32(2**-24)
 
 
-class _Philox:
-    """Words of any (seed, counter). Setting the state of one generator takes a tenth of making another."""
+class _Philox(threading.local):
+    """Words of any (seed, counter), for each thread from a generator of its own.
+
+    Setting a generator's state takes a tenth of making one.
+    """
 
     def __init__(self) -> None:
         self._generator = np.random.Philox(key=0)

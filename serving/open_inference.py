@@ -15,9 +15,11 @@ from .config import ServerSettings
 from .engine import Engine
 from .errors import ModelNotFoundError, NotReadyError, OverloadedError
 from .registry import Registry
+from .status import guarded
 from .tensors import TensorSpec, infer, input_specs, output_specs
 
-SERVICE = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_DESCRIPTOR = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICE = _DESCRIPTOR.full_name
 _PLATFORM = "onnx_onnxv1"  # the protocol's name for an ONNX file
 _RETRY_AFTER_SECONDS = 1.0
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -28,7 +30,7 @@ def register(
     server: Any, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
-    servicer = OpenInferenceServicer(settings, executor, registry)
+    servicer = guarded(OpenInferenceServicer(settings, executor, registry), _DESCRIPTOR)
     service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
 

@@ -20,13 +20,13 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
 from .config import ServerSettings
-from .interceptors import ErrorInterceptor
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry, load_registry
 from .servicer import SamplingServicer
+from .status import guarded
 
-SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
-SERVICES = (SERVICE, open_inference.SERVICE)
+_DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
+SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
@@ -71,8 +71,9 @@ class Server:
 
     def _make_listener(self) -> grpc.aio.Server:
         options = [("grpc.so_reuseport", int(SHAREABLE)), *open_inference.server_options(self._settings)]
-        listener = grpc.aio.server(interceptors=[ErrorInterceptor(SERVICES)], options=options)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(self._servicer, listener)
+        listener = grpc.aio.server(options=options)
+        servicer = guarded(self._servicer, _DESCRIPTOR)
+        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
         open_inference.register(listener, self._settings, self._executor, lambda: self._servicer.registry)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)

@@ -34,6 +34,7 @@ class SharedRuns:
         self._open_count = 0
         self._arrival_count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._is_lone_caller = True
         # A short run on the event loop takes less than handing it to a thread and back.
         self._rows_on_loop = int(_SECONDS_ON_LOOP / engine.seconds_per_image)
 
@@ -56,10 +57,10 @@ class SharedRuns:
         future: asyncio.Future[bytes] = loop.create_future()
         self._waiting.append((images, future))
         self._arrival_count += 1
-        if self._timer is None:
+        if self._timer is None and self._open_count > 1:
             self._timer = loop.call_later(DELAY_SECONDS, self._run_waiting)
         if len(self._waiting) >= self._open_count:
-            self._run_if_quiet(self._arrival_count, _QUIET_TURNS)
+            self._run_if_quiet(self._arrival_count, 0 if self._is_lone_caller else _QUIET_TURNS)
         return await future
 
     def _run_if_quiet(self, arrival_count: int, turns: int) -> None:
@@ -79,6 +80,7 @@ class SharedRuns:
                 self._run(taken)
 
     def _next_run(self) -> list[_Waiting]:
+        self._is_lone_caller = self._open_count == 1
         taken: list[_Waiting] = []
         rows = 0
         while self._waiting and rows + self._waiting[0][0].count <= RUN_ROWS:
