@@ -6,10 +6,11 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.29 and later report home by default
 
@@ -28,6 +29,8 @@ _PREFERRED_BATCH_BYTES = 64 * 1024
 _PREFERRED_BATCH_SIZES = (64, 1024)
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
+_IMAGES = ("images",)
+_BOTH = ("images", "probabilities")
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
 
 
@@ -80,17 +83,12 @@ class Engine:
 
     def sample(self, seed: int, first_index: int, count: int, *, with_probabilities: bool = False) -> ImageBatch:
         """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else."""
-        run = self._run_rows if self.tile_rows is None else self._run_tile
-        rows = self.tile_rows or RUN_ROWS
-        skip = first_index % rows if self.tile_rows else 0
-        end = first_index + count
+        outputs = _BOTH if with_probabilities else _IMAGES
         packed, probabilities = [], []
-        for start in range(first_index - skip, end, rows):
-            wanted = slice(max(first_index - start, 0), min(end - start, rows))
-            images, values = run(seed, start, wanted)
-            packed.append(_pack(images))
-            if with_probabilities:
-                probabilities.append(values.astype("<f4", copy=False).tobytes())
+        for start, rows, wanted in self._runs(first_index, count):
+            images, *values = self._infer(outputs, *self.noise.draw(seed, start, rows))
+            packed.append(_pack(images[wanted]))
+            probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
         return ImageBatch(b"".join(packed), b"".join(probabilities))
 
     def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[bytes]:
@@ -100,7 +98,7 @@ class Engine:
         """
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
-        images, _ = self.infer(*self.noise.draw_ranges(ranges))
+        (images,) = self._infer(_IMAGES, *self.noise.draw_ranges(ranges))
         packed = _pack(images)
         answers, end = [], 0
         for images_of in ranges:
@@ -108,14 +106,16 @@ class Engine:
             answers.append(packed[start:end])
         return answers
 
-    def _run_rows(self, seed: int, start: int, wanted: slice) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        return self.infer(*self.noise.draw(seed, start + wanted.start, wanted.stop - wanted.start))
+    def _runs(self, first_index: int, count: int) -> Iterator[tuple[int, int, slice]]:
+        """The inferences that give these images: first index, rows, and which of the rows are wanted.
 
-    def _run_tile(self, seed: int, start: int, wanted: slice) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        """Run a whole tile that begins at a multiple of its rows, so each image always has the same neighbours."""
-        assert self.tile_rows is not None
-        images, probabilities = self.infer(*self.noise.draw(seed, start, self.tile_rows))
-        return images[wanted], probabilities[wanted]
+        Tiles are run whole and begin at multiples of their rows: each image always has the same neighbours.
+        """
+        rows = self.tile_rows or RUN_ROWS
+        end = first_index + count
+        for start in range(first_index - first_index % rows if self.tile_rows else first_index, end, rows):
+            wanted = slice(max(first_index - start, 0), min(end - start, rows))
+            yield start, self.tile_rows or wanted.stop, wanted
 
     def infer(
         self, latents: Float32Array, uniforms: Float32Array | None
@@ -124,11 +124,16 @@ class Engine:
 
         `latents` is [n, latent_size]; `uniforms` has the answer's size, or is None where the model takes none.
         """
+        images, probabilities = self._infer(_BOTH, latents, uniforms)
+        return images, probabilities
+
+    def _infer(
+        self, outputs: Sequence[str], latents: Float32Array, uniforms: Float32Array | None
+    ) -> list[npt.NDArray[Any]]:
         feeds = {"latents": latents}
         if uniforms is not None:
             feeds["uniforms"] = uniforms.reshape(-1, *self.image_shape)
-        images, probabilities = self._session.run(["images", "probabilities"], feeds)
-        return images, probabilities
+        return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
 
     def _rows_are_independent(self) -> bool:
         """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""

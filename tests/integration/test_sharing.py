@@ -11,7 +11,7 @@ from bgan.serving.config import ServerSettings
 from bgan.serving.engine import RUN_ROWS, Engine
 from bgan.serving.lookahead import Lookahead
 from bgan.serving.noise import ImageRange
-from bgan.serving.sharing import SHARED_IMAGES_AT_MOST, SharedRuns
+from bgan.serving.sharing import DELAY_SECONDS, SHARED_IMAGES_AT_MOST, SharedRuns
 from bgan.serving.streams import plan_stream
 from bgan.v1 import sampling_pb2
 
@@ -140,11 +140,13 @@ def test_when_all_leave_nothing_is_run_and_the_next_caller_is_served(engines, ma
 
     async def leave():
         shared = make_shared(engine)
-        task = asyncio.create_task(_sample(shared, ImageRange(1, 0, 1)))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return await _sample(shared, ImageRange(2, 0, 1))
+        with shared.call():  # so the next caller waits for company
+            task = asyncio.create_task(_sample(shared, ImageRange(1, 0, 1)))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.sleep(10 * DELAY_SECONDS)
+            return await _sample(shared, ImageRange(2, 0, 1))
 
     assert asyncio.run(leave()) == engine.sample(2, 0, 1).packed_images
     assert [images.seed for run in engine.runs for images in run] == [2]
