@@ -11,7 +11,7 @@ from tests.support import make_model
 
 from .measure import Figure, in_turns
 
-_CASES = (("mlp", "dbn", 200_000), ("mlp", "sbn", 120_000), ("cnn", "dbn", 30_000))
+_CASES = (("mlp", "dbn", 60_000), ("mlp", "sbn", 40_000), ("cnn", "dbn", 20_000))
 _SUFFIXES = (".npz", ".npy")
 
 
@@ -41,7 +41,7 @@ def _measure_case(folder, network, neuron, count):
         generate(engine, request, Console(quiet=True))
 
     for suffix in _SUFFIXES:
-        bare, whole = in_turns(alone, lambda suffix=suffix: generated(suffix), rounds=5)
+        bare, whole = in_turns(alone, lambda suffix=suffix: generated(suffix), rounds=3)
         yield Figure(f"{name}: onnxruntime alone, batches of {batch_size}", count / bare, "images/s")
         yield Figure(f"{name}: generated into {suffix}", count / whole, "images/s")
         yield Figure(f"{name}: generated into {suffix} / alone", bare / whole, "ratio", "at least 0.9")
