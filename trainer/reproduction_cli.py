@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,14 @@ def reproduce(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
-    jobs: Annotated[int, typer.Option(help="Trainings at a time, which share the cores.", min=1)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Trainings at a time, which share the cores.",
+            show_default="1, or with --quick one for each core",
+            min=1,
+        ),
+    ] = None,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of critic steps."),
@@ -91,5 +99,5 @@ def reproduce(
         console=console,
     )
     if train:
-        reproduction.train(jobs)
+        reproduction.train(jobs or (os.cpu_count() or 1 if quick else 1))
     typer.echo(f"{reproduction.report(published_samples)}\nand the same as one page: report.html beside it")
