@@ -22,6 +22,8 @@ def test_the_papers_settings_are_the_defaults():
         "network": "mlp",
         "objective": "wgan-gp",
         "estimator": "sigmoid-adjusted",
+        "estimator_samples": None,
+        "estimator_temperature": None,
         "dataset": "auto",
         "data_dir": None,
         "latent_size": 128,
