@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 
 from . import config as settings
+from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .options import DataDir, RunsDir
 from .reproduction_cli import reproduce
@@ -66,6 +67,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
+    app.command(rich_help_panel="Measure")(diagnose_gradients)
     app.command(rich_help_panel="Measure")(reproduce)
 
 
