@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from .estimator_table import ESTIMATORS
 from .figures import save_figure
 
 _UNBIASED, _BIASED = "#1f6fb4", "#c8502d"
+_AREA = 40  # of a point, in square points, for each image that is judged
+_FONT, _CHARACTER, _LINE = 8, 4.6, 9  # of the names, in points
+_DPI = 110
 _LEVELS = (0.1, 0.3, 1.0, 3.0)
 
 
@@ -22,11 +26,12 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
 
     The size of a point is the number of images that the discriminator judges for an estimate.
     """
-    figure = Figure(figsize=(8.2, 5.6), layout="constrained")
+    figure = Figure(figsize=(8.2, 5.6), dpi=_DPI, layout="constrained")
     axis = figure.subplots()
     is_noisy = any(item.accuracy.noise > 0 for item in diagnosis.estimators)
-    for item in diagnosis.estimators:
-        _draw_point(axis, item, item.accuracy.noise if is_noisy else item.accuracy.cosine)
+    points = [(item, item.accuracy.noise if is_noisy else item.accuracy.cosine) for item in diagnosis.estimators]
+    for item, height in points:
+        _draw_point(axis, item, height)
     axis.set_xscale("log")
     axis.set_xlabel("relative bias, |E g - g*| / |g*|    (an arrow: at most that, no bias seen)")
     axis.margins(0.18, 0.12)
@@ -41,24 +46,41 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
         "blue: unbiased by theory; size: images judged for an estimate",
         fontsize=10,
     )
+    figure.draw_without_rendering()
+    _draw_labels(axis, points)
     save_figure(figure, path)
 
 
 def _draw_point(axis: Axes, item: EstimatorDiagnosis, height: float) -> None:
     colour = _UNBIASED if ESTIMATORS[item.estimator].is_unbiased else _BIASED
     bias = item.accuracy.bias
-    axis.scatter([bias], [height], s=40 * item.evaluations, color=colour, alpha=0.65, linewidths=0)
+    axis.scatter([bias], [height], s=_AREA * item.evaluations, color=colour, alpha=0.65, linewidths=0)
     if not item.accuracy.is_biased:
-        axis.annotate(
-            "",
-            (bias * 0.62, height),
-            xytext=(bias, height),
-            arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1},
+        arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1}
+        axis.annotate("", (bias * 0.62, height), xytext=(bias, height), arrowprops=arrow)
+
+
+def _draw_labels(axis: Axes, points: Sequence[tuple[EstimatorDiagnosis, float]]) -> None:
+    """The names to the right of their points, moved up or down where another name is in the way."""
+    taken: list[tuple[float, float, float]] = []  # left, right and middle of each name, in points
+    for item, height in points:
+        x, y = axis.transData.transform((item.accuracy.bias, height)) * 72 / _DPI
+        left = x + math.sqrt(_AREA * item.evaluations) / 2 + 2
+        right = left + _CHARACTER * len(item.estimator)
+        rise = next(
+            rise
+            for rise in sorted((step * _LINE for step in range(-20, 21)), key=abs)
+            if all(right < other[0] or other[1] < left or abs(y + rise - other[2]) >= _LINE for other in taken)
         )
-    radius = math.sqrt(40 * item.evaluations) / 2
-    axis.annotate(
-        item.estimator, (bias, height), xytext=(radius + 2, 0), textcoords="offset points", va="center", fontsize=8
-    )
+        taken.append((left, right, y + rise))
+        axis.annotate(
+            item.estimator,
+            (item.accuracy.bias, height),
+            xytext=(left - x, rise),
+            textcoords="offset points",
+            va="center",
+            fontsize=_FONT,
+        )
 
 
 def _draw_levels(axis: Axes, batch_size: int) -> None:
