@@ -80,6 +80,7 @@ def _draw_labels(axis: Axes, points: Sequence[tuple[EstimatorDiagnosis, float]])
             textcoords="offset points",
             va="center",
             fontsize=_FONT,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#888888"} if rise else None,
         )
 
 
