@@ -238,9 +238,12 @@ class Trainer:
     ) -> float:
         """One step of the optimizer, and the loss; `value` is what to report where `loss` is a surrogate."""
         reported = loss.item() if value is None else value.item()
-        if not math.isfinite(reported) or not (value is None or value is loss or loss.isfinite().item()):
+        problem = None if math.isfinite(reported) else f"loss is {reported}"
+        if value is not None and value is not loss and not math.isfinite(loss.item()):
+            problem = problem or "gradient estimate is not finite"
+        if problem is not None:
             raise DivergenceError(
-                f"the {network}'s loss is {reported} at step {self.step}, epoch {self.epoch + 1}; try a lower "
+                f"the {network}'s {problem} at step {self.step}, epoch {self.epoch + 1}; try a lower "
                 "--learning-rate, a lower --slope-cap, or --objective wgan-gp. The last checkpoint is kept"
             )
         optimizer.zero_grad(set_to_none=True)
