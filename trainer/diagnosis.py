@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from .tensors import tensors_under
 
 GROUPS = 10
 _WARM_UP_DRAWS = 30
+_TIMED_DRAWS = 20  # where all draws are the same
 BASELINE = "sigmoid-adjusted"
 
 
@@ -91,6 +93,18 @@ class Diagnosis:
         """The time of one estimate over that of the first estimator."""
         return diagnosis.milliseconds / self.estimators[0].milliseconds
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it by name, with the bias beside its square."""
+        content = dataclasses.asdict(self)
+        for item, written in zip(self.estimators, content["estimators"], strict=True):
+            accuracy = item.accuracy
+            written["accuracy"] |= {
+                "bias": accuracy.bias,
+                "bias_error": accuracy.bias_error,
+                "is_biased": accuracy.is_biased,
+            }
+        return content
+
 
 def diagnose(
     run: Run,
@@ -105,8 +119,9 @@ def diagnose(
 
     `neuron` takes the generator's logits as those of other neurons than it was trained with. `report`
     hears what is being done, `warn` of damaged checkpoints.
-    Raises ConfigError on estimators that are unknown or cannot be used, and on runs with real neurons or with
-    batch normalization in the discriminator; RunError where there is no checkpoint.
+    Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons or with
+    batch normalization in the discriminator, and where the true gradient is 0; RunError where there is no
+    checkpoint.
     """
     config = run.config()
     if neuron not in {None, config.neuron}:
@@ -116,6 +131,8 @@ def diagnose(
     subject = _Subject(run, config, plan, warn)
     names, refused = _usable(estimators, config)
     truth = subject.reference(report)
+    if square(truth) <= 0:
+        raise ConfigError("the true gradient is not told from 0; give more --backgrounds, or more --images")
     measured = subject.measure(names, report)
     found = []
     for name, draws in zip(names, measured, strict=True):
@@ -139,7 +156,7 @@ def diagnose(
         batch_size=config.batch_size,
         plan=plan,
         reference=_REFERENCES[config.neuron],
-        gradient_norm=math.sqrt(max(square(truth), 0.0) / plan.images),
+        gradient_norm=math.sqrt(square(truth) / plan.images),
         estimators=found,
         refused=refused,
     )
@@ -162,10 +179,10 @@ class _Draws:
     judged: int = 0
     seconds: list[float] = field(default_factory=list)
 
-    def add(self, gradients: Tensor, judged: int, seconds: float) -> None:
-        """Take in one estimate [B, N], how many images it had judged, and what it took."""
+    def add(self, gradients: Tensor, group: int, judged: int, seconds: float) -> None:
+        """Take in one estimate [B, N] of a group, how many images it had judged, and what it took."""
         gradients = gradients.double()
-        self.groups[self.count % len(self.groups)] += gradients
+        self.groups[group] += gradients
         self.sum_of_squares += gradients.square().sum().item()
         self.count += 1
         self.judged += judged
@@ -229,9 +246,9 @@ class _Subject:
     def measure(self, names: Sequence[str], report: Callable[[str], None]) -> list[_Draws]:
         """Estimates of all estimators, in turns, so that their times can be compared."""
         is_drawn = self._config.neuron != "dbn"
-        count = _in_groups(self._plan.draws)
+        groups, count = (GROUPS, _in_groups(self._plan.draws)) if is_drawn else (1, _TIMED_DRAWS)
         estimators = [self._estimator(name) for name in names]
-        shape = (GROUPS if is_drawn else 1, len(self._logits), math.prod(self._image_shape))
+        shape = (groups, len(self._logits), math.prod(self._image_shape))
         measured = [_Draws(torch.zeros(shape, dtype=torch.float64)) for _ in names]
         for index in range(-_WARM_UP_DRAWS, count):
             if index % 10 == 0:
@@ -239,7 +256,8 @@ class _Subject:
             for estimator, draws in zip(estimators, measured, strict=True):
                 gradients, judged, seconds = self._estimate(estimator)
                 if index >= 0:
-                    draws.add(gradients, judged, seconds)
+                    # Draws in a row share a group: moving baselines make neighbours depend on each other.
+                    draws.add(gradients, index * groups // count, judged, seconds)
         for draws in measured:
             draws.finish()
         return measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,7 +78,7 @@ def _warn(text: str) -> None:
 def _write(path: Path, diagnosis: Diagnosis) -> None:
     from .files import write_atomically
 
-    content = json.dumps(_without_nan(dataclasses.asdict(diagnosis)), indent=2)
+    content = json.dumps(_without_nan(diagnosis.to_dict()), indent=2)
     if str(path) == "-":
         typer.echo(content)
     else:

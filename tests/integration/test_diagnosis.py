@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from bgan.trainer.accuracy import compare
-from bgan.trainer.checkpoint import trained_discriminator, trained_generator
+from bgan.trainer.checkpoint import save_checkpoint, trained_discriminator, trained_generator
 from bgan.trainer.diagnosis import Plan, diagnose
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.estimator_table import ESTIMATORS
@@ -22,7 +22,7 @@ from bgan.trainer.run import trained_checkpoint
 from tests.support import bgan, make_run
 
 SHAPE = (1, 2, 2)
-PLAN = Plan(images=3, draws=2000, backgrounds=400)
+PLAN = Plan(images=3, draws=1000, backgrounds=400)
 NAMES = ("sigmoid-adjusted", "identity", "reinmax", "reinforce-loo", "disarm", "rebar")
 
 
@@ -204,6 +204,16 @@ def test_what_cannot_be_diagnosed_is_refused(settings, options, says, tmp_path):
     assert says in str(caught.value)
 
 
+def test_a_gradient_of_zero_is_no_measure(tmp_path):
+    run = make_run(tmp_path / "run", shape=SHAPE, neuron="sbn", steps=1)
+    checkpoint = trained_checkpoint(run, print)
+    for name in ("discriminator.layers.5.weight", "discriminator.layers.5.bias"):
+        checkpoint.tensors[name].zero_()
+    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.progress)
+    with pytest.raises(ConfigError, match="not told from 0; give more --backgrounds"):
+        diagnose(run, Plan(images=2, draws=20, backgrounds=20))
+
+
 def test_the_command_prints_writes_and_draws(sbn_run):
     runs = sbn_run.folder.parent
     arguments = ("--images", 2, "--draws", 20, "--backgrounds", 20, "--runs-dir", runs)
@@ -223,6 +233,7 @@ def test_the_command_prints_writes_and_draws(sbn_run):
     assert [item["estimator"] for item in measured["estimators"]] == [
         name for name, entry in ESTIMATORS.items() if not entry.needs_density_ratio
     ]
+    assert measured["estimators"][1]["accuracy"]["is_biased"] is True
     with Image.open(runs / "tiny" / "gradients.png") as picture:
         assert min(picture.size) > 400
     result = bgan("diagnose-gradients", "tiny", *arguments, "--estimator", "bgan")
