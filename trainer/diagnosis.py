@@ -64,7 +64,7 @@ class EstimatorDiagnosis:
     evaluations: float
     """Images that the discriminator judged, for one estimate at one image."""
     milliseconds: float
-    """Median time of one estimate, an image."""
+    """Median CPU time of one estimate, an image: what else runs on the machine does not count."""
     batch_error: float
     """`Accuracy.batch_error` at the run's batch size."""
 
@@ -279,13 +279,13 @@ class _Subject:
         return build_estimator(config, self._image_shape)
 
     def _estimate(self, estimator: Estimator) -> tuple[Tensor, int, float]:
-        """Gradients of each image's loss [B, N], how many images were judged, and the seconds it took."""
+        """Gradients of each image's loss [B, N], how many images were judged, and the CPU seconds it took."""
         logits = self._logits.clone().requires_grad_()
         self._judged = 0
-        started = time.perf_counter()
+        started = time.process_time()
         estimate = estimator(logits, self.slope, self._losses, self._random)
         estimate.surrogate.backward()
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         assert logits.grad is not None
         return len(logits) * logits.grad.flatten(1), self._judged, seconds
 

@@ -131,7 +131,7 @@ def _print(diagnosis: Diagnosis) -> None:
         )
     console.print(table)
     say(console, f"compared with {diagnosis.reference}; all relative to its norm, {diagnosis.gradient_norm:.3g}")
-    say(console, f"<: no bias seen, at most that; judged: images per estimate; time: relative to {BASELINE}")
+    say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {BASELINE}")
     for reason in dict.fromkeys(diagnosis.refused.values()):
         names = [name for name, other in diagnosis.refused.items() if other == reason]
         say(console, f"left out: {', '.join(names)}: {reason}")
