@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .config import TrainingConfig
 from .errors import CheckpointError
-from .networks import Generator, ImageShape, build_generator
+from .networks import Discriminator, Generator, ImageShape, build_discriminator, build_generator
 from .tensors import load_tensors, save_tensors, tensors_under
 
 KEPT = 3
@@ -73,6 +73,15 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint) -> Generat
     )
     generator.load_state_dict(tensors_under(checkpoint.tensors, "generator."))
     return generator.eval()
+
+
+def trained_discriminator(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminator:
+    """The discriminator of a run as the checkpoint has it, in eval mode and with nothing left to train."""
+    discriminator = build_discriminator(
+        config.network, checkpoint.progress.image_shape, norm=config.discriminator_norm
+    )
+    discriminator.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
+    return discriminator.requires_grad_(False).eval()
 
 
 def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 
 from . import config as settings
+from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .options import DataDir, RunsDir
 from .reproduction_cli import reproduce
@@ -66,6 +67,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
+    app.command(rich_help_panel="Measure")(diagnose_gradients)
     app.command(rich_help_panel="Measure")(reproduce)
 
 
@@ -119,8 +121,20 @@ def train(
     clip_value: Annotated[float, typer.Option(help="Bound on the discriminator's weights (wgan).")] = 0.01,
     latent_size: Annotated[int, typer.Option(help="Latent variables per image.")] = 128,
     estimator: Annotated[
-        str, typer.Option(help="Straight-through gradient of binary neurons: sigmoid-adjusted or identity.")
+        str,
+        typer.Option(help=f"Gradient through binary neurons: {', '.join(settings.ESTIMATORS)}."),
     ] = "sigmoid-adjusted",
+    estimator_samples: Annotated[
+        int | None,
+        typer.Option(help="Images drawn of each latent.", show_default="8 for reinforce-loo, 20 for bgan"),
+    ] = None,
+    estimator_temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Temperature of a relaxation; rebar and relax learn theirs.",
+            show_default="0.5 for st-gumbel and concrete, 0.1 for rebar and relax",
+        ),
+    ] = None,
     slope_rate: Annotated[
         float, typer.Option(help="The neurons' slope is multiplied by this after each epoch.")
     ] = 1.1,

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigError
+from .estimator_table import ESTIMATORS, refusal
 
 NEURONS = ("dbn", "sbn", "real")
 NETWORKS = ("mlp", "cnn")
 OBJECTIVES = ("wgan-gp", "wgan", "gan")
 DATASETS = ("auto", "mnist", "digits")
-ESTIMATORS = ("sigmoid-adjusted", "identity")
 OPTIMIZERS = ("adam", "rmsprop")
 OPTIMIZER_FORMS = ("torch", "tensorflow")
 GENERATOR_NORMS = ("batch", "affine")
@@ -41,7 +41,11 @@ class TrainingConfig:
     objective: str = "wgan-gp"
     """The GAN objective: "wgan-gp", "wgan" (weight clipping) or "gan" (non-saturating)."""
     estimator: str = "sigmoid-adjusted"
-    """The gradient through a binary neuron: "sigmoid-adjusted" or "identity" straight-through."""
+    """The gradient through binary neurons: one of `estimator_table.ESTIMATORS`. Without effect on real ones."""
+    estimator_samples: int | None = None
+    """Images that the estimator draws of each latent; None: its own number, or none to choose."""
+    estimator_temperature: float | None = None
+    """Temperature of the estimator's relaxation; None: its own, or it has none."""
     dataset: str = "auto"
     """The data set: "mnist", "digits", or "auto" for the first of them that is there."""
     data_dir: str | None = None
@@ -90,7 +94,7 @@ class TrainingConfig:
         _check_choice("neuron", self.neuron, NEURONS)
         _check_choice("network", self.network, NETWORKS)
         _check_choice("objective", self.objective, OBJECTIVES)
-        _check_choice("estimator", self.estimator, ESTIMATORS)
+        _check_choice("estimator", self.estimator, tuple(ESTIMATORS))
         _check_choice("dataset", self.dataset, DATASETS)
         if self.optimizer is None:
             object.__setattr__(self, "optimizer", _OPTIMIZER[self.objective])
@@ -113,6 +117,28 @@ class TrainingConfig:
         _check_at_least("penalty_weight", self.penalty_weight, 0)
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; it must lie between 0 and 2^63 - 1")
+        self._settle_estimator()
+
+    def _settle_estimator(self) -> None:
+        """Fill in what follows from the estimator, and check that it can be used with the rest."""
+        entry = ESTIMATORS[self.estimator]
+        for name, own in (("estimator_samples", entry.samples), ("estimator_temperature", entry.temperature)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, own)
+            elif own is None:
+                raise ConfigError(f"{option(name)} has no meaning for {self.estimator}; leave it out")
+        if self.estimator_samples is not None:
+            _check_at_least("estimator_samples", self.estimator_samples, 2)
+        if self.estimator_temperature is not None:
+            _check_positive("estimator_temperature", self.estimator_temperature)
+        reason = refusal(
+            self.estimator,
+            neuron=self.neuron,
+            objective=self.objective,
+            discriminator_norm=self.discriminator_norm,
+        )
+        if reason is not None:
+            raise ConfigError(f"the estimator {self.estimator} {reason}")
 
     def resolved(self, *, dataset: str) -> TrainingConfig:
         """The same settings with the data set that "auto" turned out to be."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,6 @@ import typer
 from .options import DataDir, RunsDir
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .evaluation import Evaluation, Reference
     from .samples import Samples
 
@@ -61,13 +58,14 @@ def evaluate(
     """
     from rich.console import Console
 
+    from .console import progress_line
     from .data import choose_dataset
     from .evaluation import evaluate_samples
 
     console = Console(stderr=True)
     data_folder = str(data_dir) if data_dir else None
     evaluations = []
-    with _progress(console) as report:
+    with progress_line(console) as report:
         reference = None
         for name in sources or [""]:
             source = _Source(name, runs_dir)
@@ -142,18 +140,6 @@ def _mixed(first: str, second: str) -> Exception:
     from .errors import ConfigError
 
     return ConfigError(f"the sources belong to {first} and {second}; name one with --dataset")
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """Says what is being done: in one live line on a terminal, else line by line."""
-    from .console import say
-
-    if not console.is_terminal:
-        yield lambda text: say(console, text)
-        return
-    with console.status("starting") as status:
-        yield status.update
 
 
 def _write(path: Path, evaluations: list[Evaluation]) -> None:

@@ -78,7 +78,7 @@ def grid_figure(
             shown = drawn if preactivated[j] else shown
     if shown is not None:
         figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]]) -> None:
@@ -94,10 +94,10 @@ def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[n
         axis.set_xlabel("preactivated output")
         axis.set_ylabel("share of pixels")
         axis.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Save as a palette PNG, a third of the size. The same figure gives the same bytes."""
     drawn = BytesIO()
     figure.savefig(drawn, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 SIGMOID_ADJUSTED = "sigmoid-adjusted"
 IDENTITY = "identity"
+REINMAX = "reinmax"
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -21,16 +22,19 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
         probabilities = torch.sigmoid(slope * logits)
-        ctx.save_for_backward(probabilities)
+        output = (probabilities > threshold).to(logits.dtype)
+        ctx.save_for_backward(probabilities, output)
         ctx.slope, ctx.estimator = slope, estimator
-        return (probabilities > threshold).to(logits.dtype)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
         (gradient,) = gradients
-        (probabilities,) = ctx.saved_tensors
+        probabilities, output = ctx.saved_tensors
         if ctx.estimator == SIGMOID_ADJUSTED:
             gradient = gradient * probabilities * (1 - probabilities)
+        elif ctx.estimator == REINMAX:
+            gradient = gradient * (output - probabilities).abs() / 2
         return ctx.slope * gradient, None, None, None
 
 
@@ -48,7 +52,8 @@ def stochastic_binary(
 ) -> Tensor:
     """SBN(x) = 1 if z < sigma(slope x) else 0 (paper, equation 2), z the `uniforms` in [0, 1).
 
-    The gradient is that of `deterministic_binary`.
+    The gradient is that of `deterministic_binary`, or slope * |SBN(x) - sigma(slope x)| / 2 times the incoming
+    one (`reinmax`): in expectation sigma' times the mean of the incoming ones at 0 and at 1.
     """
     return _apply(logits, uniforms, slope, estimator)
 

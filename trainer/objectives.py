@@ -1,4 +1,7 @@
-"""GAN objectives: what discriminator and generator minimize. Losses are means over the batch; none steps anything.
+"""GAN objectives: what discriminator and generator minimize. None steps anything.
+
+The discriminator's losses are means over the batch. The generator's are [B], one an image: some gradient
+estimators need them so, and the caller takes the mean.
 
 Logits are [B]. "wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the
 non-saturating form of Goodfellow et al. 2014.
@@ -23,7 +26,7 @@ class Objective:
     discriminator_loss: Callable[[Tensor, Tensor], Tensor]
     """Of (real logits, fake logits)."""
     generator_loss: Callable[[Tensor], Tensor]
-    """Of the fake logits."""
+    """Of the fake logits: the loss of each image, [B]."""
     penalizes_gradient: bool = False
     """Whether the discriminator's loss includes the gradient penalty."""
     clips_weights: bool = False
@@ -36,8 +39,8 @@ def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> 
 
 
 def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
-    """-E D(fake)."""
-    return -fake_logits.mean()
+    """-D(fake), [B]."""
+    return -fake_logits
 
 
 def gan_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -46,8 +49,8 @@ def gan_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def gan_generator_loss(fake_logits: Tensor) -> Tensor:
-    """-E log sigma(D(fake)), the non-saturating loss."""
-    return F.softplus(-fake_logits).mean()
+    """-log sigma(D(fake)), [B], the non-saturating loss."""
+    return F.softplus(-fake_logits)
 
 
 def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

@@ -53,7 +53,9 @@ def default_name(config: TrainingConfig) -> str:
     """The name of a run that was given none: the settings that people tell runs apart by."""
     preset = f"{config.preset}-" if config.preset else ""
     norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
-    return f"{preset}{config.dataset}-{config.network}-{config.neuron}-{config.objective}{norm}-seed{config.seed}"
+    estimator = "" if config.estimator == "sigmoid-adjusted" else f"-{config.estimator}"
+    kind = f"{config.dataset}-{config.network}-{config.neuron}-{config.objective}"
+    return f"{preset}{kind}{norm}{estimator}-seed{config.seed}"
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:

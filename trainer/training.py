@@ -15,6 +15,7 @@ from torch import Tensor
 from .config import TrainingConfig
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
+from .estimators import build_estimator
 from .networks import build_discriminator, build_generator
 from .neurons import OutputNeurons, annealed_slope
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty
@@ -66,7 +67,8 @@ class Trainer:
         )
         for network in (self.generator, self.discriminator):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.neurons = OutputNeurons(config.neuron, estimator=config.estimator)
+        self.neurons = OutputNeurons(config.neuron)
+        self.estimator = build_estimator(config, self.image_shape).to(device)
         self.generator_optimizer = _build_optimizer(config, self.generator)
         self.discriminator_optimizer = _build_optimizer(config, self.discriminator)
 
@@ -137,18 +139,20 @@ class Trainer:
     def state_dict(self) -> dict[str, Tensor]:
         """All state but the step, as named tensors."""
         tensors: dict[str, Tensor] = {}
-        for name in ("generator", "discriminator"):
-            module, optimizer = getattr(self, name), getattr(self, f"{name}_optimizer")
+        for name, module, optimizer in self._stateful():
             tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+            if optimizer is None:
+                continue
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}_optimizer.{index}.{key}": value for key, value in state.items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to where `state_dict` gave these tensors, after `step` iterations."""
-        for name in ("generator", "discriminator"):
-            module, optimizer = getattr(self, name), getattr(self, f"{name}_optimizer")
+        for name, module, optimizer in self._stateful():
             module.load_state_dict(tensors_under(tensors, f"{name}."), strict=True)
+            if optimizer is None:
+                continue
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors_under(tensors, f"{name}_optimizer.").items():
                 index, _, slot = key.partition(".")
@@ -157,6 +161,14 @@ class Trainer:
                 _like_parameters(state, module)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self.step = step
+
+    def _stateful(self) -> list[tuple[str, torch.nn.Module, torch.optim.Optimizer | None]]:
+        """What state is kept of: a name, a module, and the optimizer of its parameters where it has one."""
+        return [
+            ("generator", self.generator, self.generator_optimizer),
+            ("discriminator", self.discriminator, self.discriminator_optimizer),
+            ("estimator", self.estimator, self.estimator.optimizer),
+        ]
 
     def _batch_indices(self) -> Sequence[int]:
         """Which batch of images each discriminator step of this iteration sees."""
@@ -194,8 +206,14 @@ class Trainer:
 
     def _generator_step(self, random: torch.Generator, logits: Tensor | None) -> float:
         self.discriminator.requires_grad_(False)
-        loss = self.objective.generator_loss(self.discriminator(self._fake_images(random, logits)))
-        return self._minimize(loss, self.generator_optimizer, "generator")
+        if logits is None:
+            logits = self._logits(random)
+        estimate = self.estimator(logits, self.neurons.slope, self._generator_losses, random)
+        return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
+
+    def _generator_losses(self, images: Tensor) -> Tensor:
+        """The generator's loss of each image, [B]."""
+        return self.objective.generator_loss(self.discriminator(images))
 
     def _logits(self, random: torch.Generator) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents."""
@@ -215,17 +233,23 @@ class Trainer:
         images: Tensor = self.neurons(logits, uniforms)
         return images
 
-    def _minimize(self, loss: Tensor, optimizer: torch.optim.Optimizer, network: str) -> float:
-        value = loss.item()
-        if not math.isfinite(value):
+    def _minimize(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, network: str, *, value: Tensor | None = None
+    ) -> float:
+        """One step of the optimizer, and the loss; `value` is what to report where `loss` is a surrogate."""
+        reported = loss.item() if value is None else value.item()
+        problem = None if math.isfinite(reported) else f"loss is {reported}"
+        if value is not None and value is not loss and not math.isfinite(loss.item()):
+            problem = problem or "gradient estimate is not finite"
+        if problem is not None:
             raise DivergenceError(
-                f"the {network}'s loss is {value} at step {self.step}, epoch {self.epoch + 1}; try a lower "
+                f"the {network}'s {problem} at step {self.step}, epoch {self.epoch + 1}; try a lower "
                 "--learning-rate, a lower --slope-cap, or --objective wgan-gp. The last checkpoint is kept"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return value
+        return reported
 
 
 def resolve_device(name: str) -> torch.device:

@@ -28,6 +28,14 @@ def _config(**settings):
         {"network": "cnn", "neuron": "sbn"},
         {"objective": "gan", "optimizer": "rmsprop", "estimator": "identity"},
         {"objective": "wgan", "network": "cnn", "discriminator_norm": "batch"},
+        {"neuron": "sbn", "estimator": "reinmax"},
+        {"neuron": "sbn", "estimator": "st-gumbel"},
+        {"neuron": "sbn", "estimator": "reinforce"},
+        {"neuron": "sbn", "estimator": "reinforce-per-unit", "slope_rate": 1.5},
+        {"neuron": "sbn", "estimator": "reinforce-loo", "estimator_samples": 3},
+        {"neuron": "sbn", "estimator": "rebar", "network": "cnn"},
+        {"neuron": "sbn", "estimator": "relax", "objective": "gan", "fresh_batches": False},
+        {"neuron": "sbn", "estimator": "bgan", "estimator_samples": 4, "objective": "gan"},
         {**preset_values("published"), "epochs": 3, "critic_bursts": False, "neuron": "sbn", "network": "cnn"},
         {**preset_values("published"), "epochs": 3, "objective": "wgan", "discriminator_norm": "affine"},
     ],
@@ -134,12 +142,29 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
         assert torch.equal(tensor, before[name])
 
 
-def test_training_learns_the_marginals():
-    """A thousand iterations on images whose left half is on: the generator must find that out."""
+def test_an_estimate_that_is_not_finite_stops_before_the_weights_change():
+    trainer = Trainer(_config(neuron="sbn", estimator="rebar"), _dataset(), CPU)
+    with torch.no_grad():
+        trainer.estimator.scale.fill_(float("nan"))
+    before = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
+    with pytest.raises(DivergenceError, match="the generator's gradient estimate is not finite at step 0"):
+        trainer.train_step()
+    for name, tensor in trainer.generator.named_parameters():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    ["sigmoid-adjusted", "reinmax", "st-gumbel", "concrete", "reinforce-loo", "muprop", "bgan", "maligan"],
+)
+def test_training_learns_the_marginals(estimator):
+    """Images whose left half is on: the generator must find that out. MaliGAN's weights are shares of a batch."""
     images = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
     images[..., :4] = 1
     dataset = BinaryDataset("halves", images, torch.zeros(64, dtype=torch.int64))
-    trainer = Trainer(_config(objective="gan", learning_rate=1e-3, neuron="sbn"), dataset, CPU)
+    batch_size = 32 if estimator == "maligan" else 8
+    config = _config(objective="gan", learning_rate=1e-3, neuron="sbn", estimator=estimator, batch_size=batch_size)
+    trainer = Trainer(config, dataset, CPU)
     for _ in range(300):
         trainer.train_step()
     means = trainer.sample_grid().mean(dim=(0, 1, 2))

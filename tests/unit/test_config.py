@@ -22,6 +22,8 @@ def test_the_papers_settings_are_the_defaults():
         "network": "mlp",
         "objective": "wgan-gp",
         "estimator": "sigmoid-adjusted",
+        "estimator_samples": None,
+        "estimator_temperature": None,
         "dataset": "auto",
         "data_dir": None,
         "latent_size": 128,
@@ -94,3 +96,5 @@ def test_differences_leave_out_what_computes_the_same():
 
 def test_runs_are_named_by_what_people_tell_them_apart_by():
     assert default_name(TrainingConfig(dataset="mnist", neuron="sbn", seed=4)) == "mnist-mlp-sbn-wgan-gp-seed4"
+    config = TrainingConfig(dataset="mnist", neuron="sbn", estimator="reinmax")
+    assert default_name(config) == "mnist-mlp-sbn-wgan-gp-reinmax-seed0"

@@ -1,0 +1,84 @@
+"""The interface of the gradient estimators: logits and a loss of each image give a scalar to call backward on.
+
+Shapes: B batch, C channels, H rows, W columns; logits, images and gradients are [B, C, H, W], losses [B].
+
+A neuron fires with p = sigma(a l) for its logit l and the slope a. Formulas here are by the scaled
+logits m = a l; autograd goes on from m to l, which gives the factor a, and to the generator's weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LossFunction = Callable[[Tensor], Tensor]
+"""Images [B, C, H, W] to the generator's loss of each, [B]; differentiable, and defined between 0 and 1 too."""
+
+_LEAST = 1e-6  # uniforms are kept this far from 0 and 1 where their logit is taken
+
+
+class Estimate(NamedTuple):
+    """An estimate of the gradient of the mean loss."""
+
+    surrogate: Tensor
+    """A scalar whose gradient by the logits is the estimate. Its value means nothing."""
+    value: Tensor
+    """The mean loss of the images that were judged, a scalar, for the log."""
+
+
+class Estimator(nn.Module, ABC):
+    """Estimates the gradient of the expected loss by the logits; its memory are its parameters and buffers."""
+
+    optimizer: torch.optim.Optimizer | None = None
+    """Trains its parameters, where it has any; it steps within `forward`."""
+
+    @abstractmethod
+    def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
+        """One estimate at logits [B, C, H, W] that require a gradient; all noise comes from `random`."""
+
+
+class LogitEstimator(Estimator):
+    """An estimator that works out the gradient of each image's loss by its logits itself."""
+
+    def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
+        """See `Estimator`."""
+        scaled = slope * logits
+        gradients, values = self.gradients(scaled.detach(), losses, random)
+        return Estimate((gradients.detach() * scaled).sum() / len(scaled), values.detach().mean())
+
+    @abstractmethod
+    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Gradients [B, C, H, W] by the scaled logits, which carry no graph, and the losses [B]."""
+
+
+def draw_uniforms(logits: Tensor, random: torch.Generator) -> Tensor:
+    """Uniforms in [0, 1), shaped as the logits."""
+    return torch.rand(logits.shape, generator=random, device=logits.device, dtype=logits.dtype)
+
+
+def draw_logistic(logits: Tensor, random: torch.Generator) -> Tensor:
+    """Standard logistic noise logit(u), shaped as the logits and within 14 of 0.
+
+    m plus it is above 0 with the probability sigma(m).
+    """
+    return torch.logit(draw_uniforms(logits, random), eps=_LEAST)
+
+
+def draw_bits(probabilities: Tensor, random: torch.Generator) -> Tensor:
+    """Bits that are 1 with these probabilities, as floats."""
+    return (draw_uniforms(probabilities, random) < probabilities).to(probabilities.dtype)
+
+
+@torch.no_grad()
+def judged(losses: LossFunction, images: Tensor) -> Tensor:
+    """The losses [B] of images, without a graph."""
+    return losses(images)
+
+
+def by_image(values: Tensor) -> Tensor:
+    """[B] as [B, 1, 1, 1], to multiply what is [B, C, H, W]."""
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,88 @@
+"""The gradient estimators by name: what each is, what it takes, and where it cannot apply. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BINARY_NEURONS = ("dbn", "sbn")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimatorEntry:
+    """What is known of an estimator without running it."""
+
+    summary: str
+    """What it is, in a few words."""
+    is_deterministic_too: bool = False
+    """Whether it is defined for neurons that draw nothing, too."""
+    is_unbiased: bool = False
+    """Whether its expectation is the gradient of the expected loss."""
+    needs_image_losses: bool = False
+    """Whether the loss of an image must depend on that image alone."""
+    needs_density_ratio: bool = False
+    """Whether the discriminator's logit must be an estimate of log p(real) / p(fake)."""
+    samples: int | None = None
+    """How many images it draws of the same logits, unless told otherwise; None: that cannot be chosen."""
+    temperature: float | None = None
+    """The temperature of its relaxation, or where training that begins; None: it has none."""
+
+
+def _score(summary: str, *, samples: int | None = None, temperature: float | None = None) -> EstimatorEntry:
+    return EstimatorEntry(
+        summary=summary, is_unbiased=True, needs_image_losses=True, samples=samples, temperature=temperature
+    )
+
+
+def _weighted(summary: str, *, samples: int | None = None) -> EstimatorEntry:
+    return EstimatorEntry(summary=summary, needs_image_losses=True, needs_density_ratio=True, samples=samples)
+
+
+ESTIMATORS = {
+    "sigmoid-adjusted": EstimatorEntry(
+        summary="straight-through by the sigmoid's derivative", is_deterministic_too=True
+    ),
+    "identity": EstimatorEntry(summary="straight-through by the identity", is_deterministic_too=True),
+    "reinmax": EstimatorEntry(summary="straight-through of second order"),
+    "st-gumbel": EstimatorEntry(summary="straight-through by a relaxed sample", temperature=0.5),
+    "concrete": EstimatorEntry(summary="relaxed samples in the generator's step", temperature=0.5),
+    "reinforce": _score("score function, moving-average baseline"),
+    "reinforce-per-unit": _score("score function, a moving baseline for each pixel"),
+    "reinforce-loo": _score("score function, leave-one-out baseline", samples=8),
+    "muprop": _score("score function, the loss linearized at the mean image"),
+    "disarm": _score("score function, antithetic pairs"),
+    "rebar": _score("score function, the relaxed loss as control variate", temperature=0.1),
+    "relax": _score("REBAR with a learned network added", temperature=0.1),
+    "bgan": _weighted("importance weights among samples of one latent", samples=20),
+    "maligan": _weighted("importance weights within the batch"),
+}
+
+# With the logit of any other objective, the weights sigma / (1 - sigma) are no ratio of densities.
+_RATIO_OBJECTIVES = ("gan",)
+
+
+def refusal(estimator: str, *, neuron: str, objective: str, discriminator_norm: str) -> str | None:
+    """Why the estimator cannot be used with these settings, in words that follow its name; None where it can."""
+    entry = ESTIMATORS[estimator]
+    if neuron == "real" and not entry.is_deterministic_too:
+        return "is for binary neurons; real ones have an exact gradient, so leave --estimator out"
+    if neuron == "dbn" and estimator == "reinmax":
+        return (
+            "averages the slopes at 0 and at 1 over a neuron's draws, and deterministic neurons (dbn) show one of "
+            "the two; choose --neuron sbn, or --estimator sigmoid-adjusted"
+        )
+    if neuron == "dbn" and not entry.is_deterministic_too:
+        return (
+            "needs neurons that are drawn, and deterministic ones (dbn) are not: the gradient of their expected "
+            "loss is 0 almost everywhere; choose --neuron sbn, or --estimator sigmoid-adjusted"
+        )
+    if entry.needs_image_losses and discriminator_norm == "batch":
+        return (
+            "needs a loss of each image by itself, and a discriminator with batch normalization mixes the images "
+            "of a batch; choose --discriminator-norm none"
+        )
+    if entry.needs_density_ratio and objective not in _RATIO_OBJECTIVES:
+        return (
+            f"weights images by the density ratio in the discriminator's logit, and that of {objective} is none; "
+            f"choose --objective {' or '.join(_RATIO_OBJECTIVES)}"
+        )
+    return None

@@ -1,0 +1,48 @@
+"""What the flip of each pixel of an image does to its loss.
+
+Shapes: B batch, C channels, H rows, W columns, N = C * H * W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .networks import Discriminator
+
+_FLIPS_AT_ONCE = 196
+
+
+def flip_differences(discriminator: Discriminator, loss: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """f(b_i = 1) - f(b_i = 0) of every pixel i of images [B, C, H, W] of 0 and 1, the others as they are: [B, N].
+
+    `loss` takes the discriminator's logits to losses.
+    """
+    differences = []
+    with torch.no_grad():
+        own = loss(discriminator(images))  # [B]
+        for image, value in zip(images, own, strict=True):
+            flipped = loss(_flipped_logits(discriminator, image))
+            differences.append((1 - 2 * image.flatten()) * (flipped - value))
+    return torch.stack(differences)
+
+
+def _flipped_logits(discriminator: Discriminator, image: Tensor) -> Tensor:
+    """The logits [N] of the images [C, H, W] with one pixel flipped each."""
+    pixels = image.flatten()
+    steps = 1 - 2 * pixels
+    if isinstance(discriminator.layers[0], nn.Flatten) and isinstance(discriminator.layers[1], nn.Linear):
+        # A flip adds a multiple of one column of the first layer's weights, so that layer is done once for all.
+        first, rest = discriminator.layers[1], discriminator.layers[2:]
+        hidden = F.linear(pixels, first.weight, first.bias) + steps[:, None] * first.weight.t()  # [N, hidden]
+        logits: Tensor = rest(hidden).squeeze(1)
+        return logits
+    logits_of = []
+    for indices in torch.split(torch.arange(len(pixels)), _FLIPS_AT_ONCE):
+        flipped = pixels.repeat(len(indices), 1)
+        flipped[torch.arange(len(indices)), indices] += steps[indices]
+        logits_of.append(discriminator(flipped.view(-1, *image.shape)))
+    return torch.cat(logits_of)
