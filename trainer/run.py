@@ -53,7 +53,10 @@ def default_name(config: TrainingConfig) -> str:
     """The name of a run that was given none: the settings that people tell runs apart by."""
     preset = f"{config.preset}-" if config.preset else ""
     norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
-    return f"{preset}{config.dataset}-{config.network}-{config.neuron}-{config.objective}{norm}-seed{config.seed}"
+    usual = TrainingConfig(network=config.network).discriminator == config.discriminator
+    critic = "" if usual else f"-{config.discriminator}"
+    networks = f"{config.network}{critic}"
+    return f"{preset}{config.dataset}-{networks}-{config.neuron}-{config.objective}{norm}-seed{config.seed}"
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:

@@ -22,7 +22,7 @@ def test_wasserstein_losses(name):
     objective = OBJECTIVES[name]
     discriminator = objective.discriminator_loss(torch.tensor(REAL), torch.tensor(FAKE)).item()
     assert discriminator == pytest.approx(_mean(FAKE) - _mean(REAL))
-    assert objective.generator_loss(torch.tensor(FAKE)).item() == pytest.approx(-_mean(FAKE))
+    assert objective.generator_loss(torch.tensor(FAKE)).tolist() == [-x for x in FAKE]
 
 
 def test_gan_losses_are_the_non_saturating_ones():
@@ -30,8 +30,8 @@ def test_gan_losses_are_the_non_saturating_ones():
     discriminator = objective.discriminator_loss(torch.tensor(REAL), torch.tensor(FAKE)).item()
     expected = -_mean([_log_sigmoid(x) for x in REAL]) - _mean([_log_sigmoid(-x) for x in FAKE])
     assert discriminator == pytest.approx(expected)
-    generator = objective.generator_loss(torch.tensor(FAKE)).item()
-    assert generator == pytest.approx(-_mean([_log_sigmoid(x) for x in FAKE]))
+    generator = objective.generator_loss(torch.tensor(FAKE)).tolist()
+    assert generator == pytest.approx([-_log_sigmoid(x) for x in FAKE])
 
 
 def test_penalty_of_a_linear_critic_is_known():
