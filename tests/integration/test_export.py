@@ -23,6 +23,9 @@ from tests.support import make_run
         {"neuron": "real"},
         {"neuron": "sbn", "network": "cnn", "shape": (3, 10, 17)},
         {"neuron": "dbn", "network": "cnn"},
+        {"neuron": "dbn", "network": "doubling-cnn", "average_decay": 0.5},
+        {"neuron": "sbn", "network": "doubling-cnn", "shape": (3, 29, 10), "objective": "relativistic"},
+        {"neuron": "dbn", "average_decay": 0.5},
         {"neuron": "dbn", "generator_norm": "affine"},
         {"neuron": "sbn", "generator_norm": "affine", "network": "cnn", "shape": (2, 9, 14)},
     ],
@@ -36,8 +39,9 @@ def test_the_file_does_what_the_generator_does(tmp_path, settings):
     slope = checkpoint.progress.slope
     config = run.config()
     generator = trained_generator(config, checkpoint)
-    for name, parameter in generator.named_parameters():
-        assert torch.equal(parameter, checkpoint.tensors[f"generator.{name}"])
+    kept = "average" if config.average_decay else "generator"
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(tensor, checkpoint.tensors[f"{kept}.{name}"])
     latents = torch.randn(1500, config.latent_size, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         expected = torch.sigmoid(slope * generator(latents)).numpy()

@@ -106,5 +106,34 @@ def test_differences_leave_out_what_computes_the_same():
     assert differences(old, TrainingConfig(seed=3)) == {"seed": (0, 3)}
 
 
+def test_more_epochs_are_another_run_where_the_learning_rate_decays():
+    old, new = (TrainingConfig(epochs=epochs, learning_rate_decay="linear") for epochs in (5, 9))
+    assert differences(old, new) == {"epochs": (5, 9)}
+
+
+def test_settings_of_an_older_version_are_read():
+    added = {
+        "discriminator",
+        "discriminator_learning_rate",
+        "learning_rate_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "output_bias",
+        "average_decay",
+    }
+    for config in (TrainingConfig(), TrainingConfig(network="cnn", objective="wgan", learning_rate=3e-4)):
+        older = {name: value for name, value in config.to_dict().items() if name not in added}
+        assert TrainingConfig.from_dict(older) == config
+
+
+@pytest.mark.parametrize(
+    ("network", "discriminator"), [("mlp", "mlp"), ("cnn", "cnn"), ("doubling-cnn", "strided-cnn")]
+)
+def test_the_discriminator_follows_the_generator(network, discriminator):
+    assert TrainingConfig(network=network).discriminator == discriminator
+
+
 def test_runs_are_named_by_what_people_tell_them_apart_by():
     assert default_name(TrainingConfig(dataset="mnist", neuron="sbn", seed=4)) == "mnist-mlp-sbn-wgan-gp-seed4"
+    config = TrainingConfig(dataset="mnist", network="doubling-cnn", discriminator="mlp", objective="relativistic")
+    assert default_name(config) == "mnist-doubling-cnn-mlp-dbn-relativistic-seed0"
