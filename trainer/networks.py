@@ -79,6 +79,18 @@ class AffineNorm(nn.Module):
         return (self.weight / math.sqrt(1 + self.eps)).view(-1, *[1] * (dimensions - 2))
 
 
+class PixelDeconvolution(nn.ConvTranspose2d):
+    """A transposed convolution of one pixel, computed as the product that it is, which trains faster."""
+
+    def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """[B, channels, 1, 1] to [B, C, H, W]; there is one output size, that of the kernel."""
+        height, width = self.kernel_size
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [H * W * C, channels]
+        assert self.bias is not None
+        pixels = F.linear(inputs.flatten(1), weight, self.bias.repeat(height * width))
+        return torch.unflatten(pixels, 1, (height, width, self.out_channels)).permute(0, 3, 1, 2)
+
+
 class Discriminator(nn.Module):
     """Images to one logit each (the critic of a Wasserstein objective)."""
 
@@ -261,9 +273,13 @@ def _doubling_cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> n
     padding 1 reach an even length, kernel 3 an odd one. Every output sees as many inputs as its
     neighbours (Odena et al. 2016).
     """
-    return _transposed_convolutions(
+    layers = _transposed_convolutions(
         shape, latent_size, norm, _DOUBLING_CHANNELS, halved=_half, transposed=_doubling
     )
+    assert isinstance(layers[1], nn.ConvTranspose2d)
+    height, width = layers[1].kernel_size
+    layers[1] = PixelDeconvolution(latent_size, layers[1].out_channels, (height, width))
+    return layers
 
 
 def _transposed_convolutions(

@@ -6,6 +6,7 @@ from bgan.trainer.networks import (
     AffineNorm,
     Discriminator,
     ImageShape,
+    PixelDeconvolution,
     build_discriminator,
     build_generator,
     parameter_count,
@@ -201,3 +202,15 @@ def test_same_seed_gives_the_same_weights():
         return build_generator("cnn", ImageShape(1, 8, 8), 4).state_dict()
 
     torch.testing.assert_close(weights(), weights(), rtol=0, atol=0)
+
+
+def test_a_deconvolution_of_one_pixel_is_the_transposed_convolution():
+    layer = PixelDeconvolution(6, 4, (3, 5)).double()
+    pixels = torch.randn(7, 6, 1, 1, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.conv_transpose2d(pixels, layer.weight, layer.bias)
+    found = layer(pixels)
+    torch.testing.assert_close(found, expected)
+    inputs, direction = (pixels, *layer.parameters()), torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, direction), torch.autograd.grad(expected, inputs, direction)
+    )
