@@ -85,7 +85,7 @@ def train(
         str | None,
         typer.Option(
             help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn.",
-            show_default="as the generator, strided-cnn for doubling-cnn",
+            show_default="as the generator, mlp for doubling-cnn",
         ),
     ] = None,
     objective: Annotated[

@@ -24,7 +24,7 @@ TRAINING_SPLITS = ("train", "all")
 OUTPUT_BIASES = ("zero", "mean")
 LEARNING_RATE_DECAYS = ("none", "linear", "cosine")
 
-_DISCRIMINATOR = {"mlp": "mlp", "cnn": "cnn", "doubling-cnn": "strided-cnn"}
+_DISCRIMINATOR = {"mlp": "mlp", "cnn": "cnn", "doubling-cnn": "mlp"}
 _CRITIC_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1, "relativistic": 1}
 _OPTIMIZER = {"wgan-gp": "adam", "wgan": "rmsprop", "gan": "adam", "relativistic": "adam"}
 _PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1.0}
@@ -45,7 +45,7 @@ class TrainingConfig:
     network: str = "mlp"
     """The generator's network, and the discriminator's unless that is named: "mlp", "cnn" or "doubling-cnn"."""
     discriminator: str | None = None
-    """"mlp", "cnn", "wide-mlp" or "strided-cnn"; None: as `network`, "strided-cnn" for "doubling-cnn"."""
+    """"mlp", "cnn", "wide-mlp" or "strided-cnn"; None: as `network`, "mlp" for "doubling-cnn"."""
     objective: str = "wgan-gp"
     """The GAN objective: "wgan-gp", "wgan" (weight clipping), "gan" (non-saturating) or "relativistic"."""
     estimator: str = "sigmoid-adjusted"

@@ -126,14 +126,14 @@ def test_settings_of_an_older_version_are_read():
         assert TrainingConfig.from_dict(older) == config
 
 
-@pytest.mark.parametrize(
-    ("network", "discriminator"), [("mlp", "mlp"), ("cnn", "cnn"), ("doubling-cnn", "strided-cnn")]
-)
+@pytest.mark.parametrize(("network", "discriminator"), [("mlp", "mlp"), ("cnn", "cnn"), ("doubling-cnn", "mlp")])
 def test_the_discriminator_follows_the_generator(network, discriminator):
     assert TrainingConfig(network=network).discriminator == discriminator
 
 
 def test_runs_are_named_by_what_people_tell_them_apart_by():
     assert default_name(TrainingConfig(dataset="mnist", neuron="sbn", seed=4)) == "mnist-mlp-sbn-wgan-gp-seed4"
-    config = TrainingConfig(dataset="mnist", network="doubling-cnn", discriminator="mlp", objective="relativistic")
-    assert default_name(config) == "mnist-doubling-cnn-mlp-dbn-relativistic-seed0"
+    config = TrainingConfig(
+        dataset="mnist", network="doubling-cnn", discriminator="strided-cnn", objective="relativistic"
+    )
+    assert default_name(config) == "mnist-doubling-cnn-strided-cnn-dbn-relativistic-seed0"
