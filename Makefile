@@ -47,8 +47,8 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 serve: $(READY) ## Serve the exported models: MODELS=models PORT=50051
 	$(BGAN) serve --models $(MODELS) --port $(PORT)
 
-test: $(READY) ## Run the tests
-	$(BIN)/pytest
+test: $(READY) ## Run the tests, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)

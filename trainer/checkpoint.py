@@ -67,11 +67,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def trained_generator(config: TrainingConfig, checkpoint: Checkpoint) -> Generator:
-    """The generator of a run as the checkpoint has it, in eval mode."""
+    """The generator of a run as the checkpoint has it, the averaged one if it keeps one, in eval mode."""
     generator = build_generator(
         config.network, checkpoint.progress.image_shape, config.latent_size, norm=config.generator_norm
     )
-    generator.load_state_dict(tensors_under(checkpoint.tensors, "generator."))
+    name = "average" if config.average_decay else "generator"
+    generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
 
 

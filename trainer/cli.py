@@ -75,13 +75,24 @@ def train(
     context: typer.Context,
     preset: Annotated[
         str | None,
-        typer.Option(help="Settings to begin from: paper or published; other options go before them."),
+        typer.Option(help="Settings to begin from: paper, published or modern; other options go before them."),
     ] = None,
     neuron: Annotated[
         str, typer.Option(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
     ] = "dbn",
-    network: Annotated[str, typer.Option(help="mlp or cnn, for generator and discriminator.")] = "mlp",
-    objective: Annotated[str, typer.Option(help="wgan-gp, wgan (weight clipping) or gan.")] = "wgan-gp",
+    network: Annotated[
+        str, typer.Option(help="The generator, and with it the discriminator: mlp, cnn or doubling-cnn.")
+    ] = "mlp",
+    discriminator: Annotated[
+        str | None,
+        typer.Option(
+            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn.",
+            show_default="as the generator, mlp for doubling-cnn",
+        ),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="wgan-gp, wgan (weight clipping), gan, or relativistic: in pairs, with R1 and R2.")
+    ] = "wgan-gp",
     dataset: Annotated[
         str,
         typer.Option(help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits."),
@@ -90,16 +101,27 @@ def train(
     epochs: Annotated[int, typer.Option(help="Epochs to train. More of them extend a run.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of both networks.")] = 1e-4,
+    discriminator_learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of the discriminator.", show_default="that of both")
+    ] = None,
+    learning_rate_decay: Annotated[
+        str,
+        typer.Option(help="linear or cosine, to 0 after the last step, which more epochs cannot extend; or none."),
+    ] = "none",
     optimizer: Annotated[
         str | None,
-        typer.Option(help="adam (betas 0.5, 0.9) or rmsprop.", show_default="rmsprop for wgan, else adam"),
+        typer.Option(help="adam or rmsprop.", show_default="rmsprop for wgan, else adam"),
     ] = None,
+    adam_beta1: Annotated[float, typer.Option(help="Adam's decay of the mean gradient.")] = 0.5,
+    adam_beta2: Annotated[float, typer.Option(help="Adam's decay of the mean squared gradient.")] = 0.9,
     optimizer_form: Annotated[
         str, typer.Option(help="torch, or tensorflow: as TF1 places epsilon and starts RMSProp.")
     ] = "torch",
     critic_steps: Annotated[
         int | None,
-        typer.Option(help="Discriminator steps per generator step.", show_default="1 for gan, else 5"),
+        typer.Option(
+            help="Discriminator steps per generator step.", show_default="5 for wgan-gp and wgan, else 1"
+        ),
     ] = None,
     critic_bursts: Annotated[
         bool, typer.Option(help="100 discriminator steps in the first 25 iterations and in every 500th.")
@@ -117,7 +139,20 @@ def train(
         str, typer.Option(help="none, batch or affine, in the discriminator's hidden layers.")
     ] = "none",
     initialization: Annotated[str, typer.Option(help="he or truncated-normal.")] = "he",
-    penalty_weight: Annotated[float, typer.Option(help="Weight of the gradient penalty (wgan-gp).")] = 10.0,
+    output_bias: Annotated[
+        str, typer.Option(help="The generator's initial output bias: zero, or mean, the logit of the mean image.")
+    ] = "zero",
+    average_decay: Annotated[
+        float,
+        typer.Option(help="Decay of the averaged generator, which is then sampled and exported; 0: none is kept."),
+    ] = 0.0,
+    penalty_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the gradient penalty (wgan-gp), or gamma of R1 and R2 (relativistic).",
+            show_default="10, or 1 for relativistic",
+        ),
+    ] = None,
     clip_value: Annotated[float, typer.Option(help="Bound on the discriminator's weights (wgan).")] = 0.01,
     latent_size: Annotated[int, typer.Option(help="Latent variables per image.")] = 128,
     estimator: Annotated[

@@ -11,8 +11,9 @@ from .errors import ConfigError
 from .estimator_table import ESTIMATORS, refusal
 
 NEURONS = ("dbn", "sbn", "real")
-NETWORKS = ("mlp", "cnn")
-OBJECTIVES = ("wgan-gp", "wgan", "gan")
+NETWORKS = ("mlp", "cnn", "doubling-cnn")
+DISCRIMINATORS = ("mlp", "cnn", "wide-mlp", "strided-cnn")
+OBJECTIVES = ("wgan-gp", "wgan", "gan", "relativistic")
 DATASETS = ("auto", "mnist", "digits")
 OPTIMIZERS = ("adam", "rmsprop")
 OPTIMIZER_FORMS = ("torch", "tensorflow")
@@ -20,11 +21,16 @@ GENERATOR_NORMS = ("batch", "affine")
 DISCRIMINATOR_NORMS = ("none", "batch", "affine")
 INITIALIZATIONS = ("he", "truncated-normal")
 TRAINING_SPLITS = ("train", "all")
+OUTPUT_BIASES = ("zero", "mean")
+LEARNING_RATE_DECAYS = ("none", "linear", "cosine")
 
-_CRITIC_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1}
-_OPTIMIZER = {"wgan-gp": "adam", "wgan": "rmsprop", "gan": "adam"}
+_DISCRIMINATOR = {"mlp": "mlp", "cnn": "cnn", "doubling-cnn": "mlp"}
+_CRITIC_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1, "relativistic": 1}
+_OPTIMIZER = {"wgan-gp": "adam", "wgan": "rmsprop", "gan": "adam", "relativistic": "adam"}
+_PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1.0}
 
 # Settings that say how long or where to train, not what is computed: a run may go on under other ones.
+# With learning-rate decay the number of epochs decides every step, see `differences`.
 RESUMABLE_SETTINGS = frozenset({"epochs", "device", "data_dir"})
 
 
@@ -37,9 +43,11 @@ class TrainingConfig:
     neuron: str = "dbn"
     """Output neurons: "dbn" (deterministic binary), "sbn" (stochastic binary) or "real" (sigmoid)."""
     network: str = "mlp"
-    """The network family of generator and discriminator: "mlp" or "cnn"."""
+    """The generator's network, and the discriminator's unless that is named: "mlp", "cnn" or "doubling-cnn"."""
+    discriminator: str | None = None
+    """"mlp", "cnn", "wide-mlp" or "strided-cnn"; None: as `network`, "mlp" for "doubling-cnn"."""
     objective: str = "wgan-gp"
-    """The GAN objective: "wgan-gp", "wgan" (weight clipping) or "gan" (non-saturating)."""
+    """The GAN objective: "wgan-gp", "wgan" (weight clipping), "gan" (non-saturating) or "relativistic"."""
     estimator: str = "sigmoid-adjusted"
     """The gradient through binary neurons: one of `estimator_table.ESTIMATORS`. Without effect on real ones."""
     estimator_samples: int | None = None
@@ -58,8 +66,16 @@ class TrainingConfig:
     """Images per batch."""
     learning_rate: float = 1e-4
     """Learning rate of both networks."""
+    discriminator_learning_rate: float | None = None
+    """Learning rate of the discriminator; None: that of both."""
+    learning_rate_decay: str = "none"
+    """The learning rate's way to 0 after the last step: "linear" or "cosine"; "none": it stays."""
     optimizer: str | None = None
-    """"adam" (betas 0.5 and 0.9) or "rmsprop"; None: rmsprop for "wgan", adam otherwise."""
+    """"adam" or "rmsprop"; None: rmsprop for "wgan", adam otherwise."""
+    adam_beta1: float = 0.5
+    """Adam's decay of the mean gradient, in [0, 1)."""
+    adam_beta2: float = 0.9
+    """Adam's decay of the mean squared gradient, in [0, 1)."""
     optimizer_form: str = "torch"
     """"torch", or "tensorflow": epsilon and the start of RMSProp's accumulator as TF1 has them."""
     generator_norm: str = "batch"
@@ -68,16 +84,20 @@ class TrainingConfig:
     """Normalization in the discriminator's hidden layers: "none", "batch" or "affine"."""
     initialization: str = "he"
     """Initial weights: "he" or "truncated-normal" (0.02)."""
+    output_bias: str = "zero"
+    """The generator's initial output bias: "zero", or "mean", the logit of the mean image."""
+    average_decay: float = 0.0
+    """Decay, in [0, 1), of the averaged generator, which is then the one that is sampled; 0: none is kept."""
     critic_steps: int | None = None
-    """Discriminator steps per generator step; None: 5 for "wgan-gp" and "wgan", 1 for "gan"."""
+    """Discriminator steps per generator step; None: 5 for "wgan-gp" and "wgan", else 1."""
     critic_bursts: bool = False
     """100 discriminator steps in each of the first 25 iterations and in every 500th."""
     fresh_batches: bool = True
     """Fresh images and latents for every step; False: one batch of each serves a whole iteration."""
     training_split: str = "train"
     """Images to train on: "train", or "all", which leaves none to measure with."""
-    penalty_weight: float = 10.0
-    """Weight of the gradient penalty ("wgan-gp")."""
+    penalty_weight: float | None = None
+    """Weight of the gradient penalty ("wgan-gp"), or gamma of R1 and R2 ("relativistic"); None: 10, or 1."""
     clip_value: float = 0.01
     """Bound on every discriminator weight ("wgan")."""
     slope_rate: float = 1.1
@@ -96,24 +116,31 @@ class TrainingConfig:
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("estimator", self.estimator, tuple(ESTIMATORS))
         _check_choice("dataset", self.dataset, DATASETS)
-        if self.optimizer is None:
-            object.__setattr__(self, "optimizer", _OPTIMIZER[self.objective])
-        if self.critic_steps is None:
-            object.__setattr__(self, "critic_steps", _CRITIC_STEPS[self.objective])
+        self._fill("discriminator", _DISCRIMINATOR[self.network])
+        self._fill("optimizer", _OPTIMIZER[self.objective])
+        self._fill("critic_steps", _CRITIC_STEPS[self.objective])
+        self._fill("penalty_weight", _PENALTY_WEIGHT[self.objective])
+        self._fill("discriminator_learning_rate", self.learning_rate)
+        _check_choice("discriminator", self.discriminator, DISCRIMINATORS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("optimizer_form", self.optimizer_form, OPTIMIZER_FORMS)
         _check_choice("generator_norm", self.generator_norm, GENERATOR_NORMS)
         _check_choice("discriminator_norm", self.discriminator_norm, DISCRIMINATOR_NORMS)
         _check_choice("initialization", self.initialization, INITIALIZATIONS)
         _check_choice("training_split", self.training_split, TRAINING_SPLITS)
+        _check_choice("output_bias", self.output_bias, OUTPUT_BIASES)
+        _check_choice("learning_rate_decay", self.learning_rate_decay, LEARNING_RATE_DECAYS)
         for name in ("latent_size", "epochs", "batch_size", "critic_steps"):
             _check_at_least(name, getattr(self, name), 1)
         if self.batch_size == 1:
             raise ConfigError("batch-size must be at least 2: batch normalization needs more than one image")
-        for name in ("learning_rate", "slope_rate", "clip_value"):
+        for name in ("learning_rate", "discriminator_learning_rate", "slope_rate", "clip_value"):
             _check_positive(name, getattr(self, name))
+        for name in ("adam_beta1", "adam_beta2", "average_decay"):
+            _check_fraction(name, getattr(self, name))
         if self.slope_cap is not None:
             _check_at_least("slope_cap", self.slope_cap, 1)
+        assert self.penalty_weight is not None
         _check_at_least("penalty_weight", self.penalty_weight, 0)
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed}; it must lie between 0 and 2^63 - 1")
@@ -140,6 +167,11 @@ class TrainingConfig:
         if reason is not None:
             raise ConfigError(f"the estimator {self.estimator} {reason}")
 
+    def _fill(self, name: str, value: Any) -> None:
+        """Set what was left to follow from other settings."""
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, value)
+
     def resolved(self, *, dataset: str) -> TrainingConfig:
         """The same settings with the data set that "auto" turned out to be."""
         return dataclasses.replace(self, dataset=dataset)
@@ -163,10 +195,13 @@ SETTING_NAMES = frozenset(field.name for field in dataclasses.fields(TrainingCon
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Settings that change what is computed and differ, by name: (old value, new value)."""
     before, after = old.to_dict(), new.to_dict()
+    resumable = RESUMABLE_SETTINGS
+    if "none" not in (old.learning_rate_decay, new.learning_rate_decay):
+        resumable = resumable - {"epochs"}
     return {
         name: (before[name], after[name])
         for name in before
-        if name not in RESUMABLE_SETTINGS and before[name] != after[name]
+        if name not in resumable and before[name] != after[name]
     }
 
 
@@ -183,6 +218,11 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def _check_at_least(name: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ConfigError(f"{option(name)} is {value}; it must be at least {least}")
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ConfigError(f"{option(name)} is {value}; it must be at least 0 and below 1")
 
 
 def _check_positive(name: str, value: float) -> None:

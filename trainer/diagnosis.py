@@ -119,11 +119,16 @@ def diagnose(
 
     `neuron` takes the generator's logits as those of other neurons than it was trained with. `report`
     hears what is being done, `warn` of damaged checkpoints.
-    Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons or with
-    batch normalization in the discriminator, and where the true gradient is 0; RunError where there is no
+    Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons, with
+    batch normalization in the discriminator or with an objective that compares pairs, and where the true gradient is 0; RunError where there is no
     checkpoint.
     """
     config = run.config()
+    if OBJECTIVES[config.objective].compares_pairs:
+        raise ConfigError(
+            f"the loss of {config.objective} compares images with real ones, which the diagnosis does not have; "
+            "name a run of another objective"
+        )
     if neuron not in {None, config.neuron}:
         config = dataclasses.replace(
             config, neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None

@@ -78,7 +78,10 @@ class _Loop:
     def run_to_end(self, signals: StopSignals, display: ProgressDisplay) -> None:
         trainer = self._trainer
         if trainer.step >= trainer.total_steps:
-            display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}; give more --epochs to go on")
+            more = (
+                "; give more --epochs to go on" if trainer.config.learning_rate_decay == "none" else ", its last"
+            )
+            display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}{more}")
             return
         with SummaryWriter(str(self._run.events), purge_step=trainer.step + 1) as events:
             if trainer.step == 0:

@@ -1,4 +1,6 @@
-"""Generators and discriminators (Dong and Yang 2018, Tables 1 to 4), built for any image shape.
+"""Generators and discriminators, built for any image shape.
+
+"mlp" and "cnn" are those of Dong and Yang 2018, Tables 1 to 4.
 
 Shapes: B batch, Z latent size, C channels, H rows, W columns.
 Generators map latents [B, Z] to logits [B, C, H, W]; discriminators map images [B, C, H, W] to logits [B].
@@ -22,6 +24,11 @@ _CNN_BASE_BELOW = 6  # an axis is halved while it has at least this many pixels:
 _CNN_CHANNELS = (32, 64, 128)  # of the hidden layers, counted from the image
 _CNN_FEATURES_AT_MOST = 8  # the discriminator pools until no axis is longer than this: 28 -> 13 -> 6
 _CNN_BLOCKS_AT_LEAST = 2
+_DOUBLING_BASE_BELOW = 8  # an axis is halved while it has at least this many pixels: 28 -> 14 -> 7
+_DOUBLING_CHANNELS = (16, 32)  # of the hidden layers, counted from the image
+_STRIDED_CHANNELS = (16, 32, 64)  # of the convolutions, counted from the image
+_STRIDED_FEATURES_AT_MOST = 8  # an axis is halved while it is longer than this: 28 -> 14 -> 7
+_MEAN_WITHIN = 0.01  # of 0 and 1: pixels that are always off or on are not tied to it for ever
 _TRUNCATED_STD = 0.02
 _BATCH_NORM_MOMENTUM = 0.01  # TF's 0.99, as the published code names it
 
@@ -72,6 +79,18 @@ class AffineNorm(nn.Module):
         return (self.weight / math.sqrt(1 + self.eps)).view(-1, *[1] * (dimensions - 2))
 
 
+class PixelDeconvolution(nn.ConvTranspose2d):
+    """A transposed convolution of one pixel, computed as the product that it is, which trains faster."""
+
+    def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """[B, channels, 1, 1] to [B, C, H, W]; there is one output size, that of the kernel."""
+        height, width = self.kernel_size
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [H * W * C, channels]
+        assert self.bias is not None
+        pixels = F.linear(inputs.flatten(1), weight, self.bias.repeat(height * width))
+        return torch.unflatten(pixels, 1, (height, width, self.out_channels)).permute(0, 3, 1, 2)
+
+
 class Discriminator(nn.Module):
     """Images to one logit each (the critic of a Wasserstein objective)."""
 
@@ -96,22 +115,38 @@ class Discriminator(nn.Module):
         """
         if self.mixes_rows:
             return self.autograd_input_gradient(images)
-        transposes = []
         with torch.no_grad():
-            activations = images
-            for layer in self.layers:
-                activations, transpose = _linearized(layer, activations)
-                transposes.append(transpose)
-        gradient = torch.ones_like(activations)  # [B, 1]
-        for transpose in reversed(transposes):
-            gradient = transpose(gradient)
-        return gradient.flatten(1)
+            logits, transposes = self._linearized(images)
+        return _product(transposes, torch.ones_like(logits))
+
+    def logits_and_input_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B] and what `input_gradient` gives, both differentiable, for the price of one forward pass."""
+        if self.mixes_rows:
+            return self(images), self.autograd_input_gradient(images)
+        logits, transposes = self._linearized(images)
+        return logits.squeeze(1), _product(transposes, torch.ones_like(logits))
+
+    def _linearized(self, images: Tensor) -> tuple[Tensor, list[Callable[[Tensor], Tensor]]]:
+        """Logits [B, 1], and the transposes of the layers' Jacobians."""
+        activations = images
+        transposes: list[Callable[[Tensor], Tensor]] = []
+        for layer in self.layers:
+            activations, transpose = _linearized(layer, activations)
+            transposes.append(transpose)
+        return activations, transposes
 
     def autograd_input_gradient(self, images: Tensor) -> Tensor:
         """What `input_gradient` gives, by autograd; each gradient is that of the sum of all logits."""
         images = images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self(images).sum(), images, create_graph=True)
         return gradient.flatten(1)
+
+
+def _product(transposes: list[Callable[[Tensor], Tensor]], gradient: Tensor) -> Tensor:
+    """[B, C * H * W] of the gradient [B, 1] of the logits."""
+    for transpose in reversed(transposes):
+        gradient = transpose(gradient)
+    return gradient.flatten(1)
 
 
 def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -128,7 +163,7 @@ def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Ten
     if isinstance(layer, nn.Conv2d):
         shape = list(inputs.shape)
         return layer(inputs), lambda gradient: conv2d_input(  # type: ignore[no-untyped-call]
-            shape, layer.weight, gradient, padding=layer.padding
+            shape, layer.weight, gradient, stride=layer.stride, padding=layer.padding
         )
     if isinstance(layer, nn.MaxPool2d):
         outputs, chosen = F.max_pool2d(inputs, 2, ceil_mode=layer.ceil_mode, return_indices=True)
@@ -141,24 +176,34 @@ def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Ten
 def build_generator(
     network: str, image_shape: ImageShape, latent_size: int, *, norm: str = "batch", initialization: str = "he"
 ) -> Generator:
-    """A freshly initialized generator of the family "mlp" or "cnn".
+    """A freshly initialized generator: "mlp", "cnn" or "doubling-cnn".
 
     `norm` "batch" normalizes the hidden layers; "affine" puts an AffineNorm after every layer, the
     last one too, as the published code does.
     """
-    layers = (_mlp_generator if network == "mlp" else _cnn_generator)(image_shape, latent_size, norm)
+    layers = _GENERATORS[network](image_shape, latent_size, norm)
     return _initialized(Generator(layers, image_shape, latent_size), initialization)
+
+
+def set_output_bias(generator: Generator, mean: Tensor) -> None:
+    """Set the output bias to the logit of a mean image [C, H, W], in place.
+
+    A bias by channel, as a CNN has, gets the logit of the channel's mean. Means are taken to lie in [0.01, 0.99].
+    """
+    *_, bias = (parameter for name, parameter in generator.named_parameters() if name.endswith(".bias"))
+    by_unit = mean.flatten() if bias.numel() == mean.numel() else mean.mean(dim=(1, 2))
+    with torch.no_grad():
+        bias.copy_(torch.logit(by_unit.clamp(_MEAN_WITHIN, 1 - _MEAN_WITHIN)))
 
 
 def build_discriminator(
     network: str, image_shape: ImageShape, *, norm: str = "none", initialization: str = "he"
 ) -> Discriminator:
-    """A freshly initialized discriminator of the family "mlp" or "cnn".
+    """A freshly initialized discriminator: "mlp", "cnn", "wide-mlp" or "strided-cnn".
 
     `norm` "batch" or "affine" comes after every layer but the last; "none" is none.
     """
-    layers = (_mlp_discriminator if network == "mlp" else _cnn_discriminator)(image_shape, norm)
-    return _initialized(Discriminator(layers), initialization)
+    return _initialized(Discriminator(_DISCRIMINATORS[network](image_shape, norm)), initialization)
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -191,17 +236,23 @@ def _mlp_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequent
     )
 
 
-def _mlp_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
+def _mlp_discriminator(shape: ImageShape, norm: str, *, units: tuple[int, int] = (512, 256)) -> nn.Sequential:
+    first, second = units
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(math.prod(shape), 512),
-        *_norm(norm, 512, flat=True),
+        nn.Linear(math.prod(shape), first),
+        *_norm(norm, first, flat=True),
         nn.LeakyReLU(LEAK),
-        nn.Linear(512, 256),
-        *_norm(norm, 256, flat=True),
+        nn.Linear(first, second),
+        *_norm(norm, second, flat=True),
         nn.LeakyReLU(LEAK),
-        nn.Linear(256, 1),
+        nn.Linear(second, 1),
     )
+
+
+def _wide_mlp_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
+    """The MLP with twice the units."""
+    return _mlp_discriminator(shape, norm, units=(1024, 512))
 
 
 def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
@@ -210,14 +261,48 @@ def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequent
     Stride 2 with kernel 4 reaches an even length from (n - 2) / 2, kernel 3 an odd one from
     (n - 1) / 2: 28x28 gives the published 2, 6, 13, 28.
     """
+    return _transposed_convolutions(
+        shape, latent_size, norm, _CNN_CHANNELS, halved=_halved, transposed=_transposed
+    )
+
+
+def _doubling_cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+    """Transposed convolutions from 1x1 to the base, then one for every doubling: 7, 14, 28.
+
+    An axis comes from half its length, rounded up, while it has 8 pixels or more: kernel 4, stride 2 and
+    padding 1 reach an even length, kernel 3 an odd one. Every output sees as many inputs as its
+    neighbours (Odena et al. 2016).
+    """
+    layers = _transposed_convolutions(
+        shape, latent_size, norm, _DOUBLING_CHANNELS, halved=_half, transposed=_doubling
+    )
+    assert isinstance(layers[1], nn.ConvTranspose2d)
+    height, width = layers[1].kernel_size
+    layers[1] = PixelDeconvolution(latent_size, layers[1].out_channels, (height, width))
+    return layers
+
+
+def _transposed_convolutions(
+    shape: ImageShape,
+    latent_size: int,
+    norm: str,
+    widths: tuple[int, ...],
+    *,
+    halved: Callable[[int], int],
+    transposed: Callable[[int, int], tuple[int, int, int]],
+) -> nn.Sequential:
+    """From 1x1 to the smallest size, and on to the image's through every size that `halved` gives.
+
+    `widths` are the channels of the hidden layers, counted from the image; the last one is repeated.
+    """
     sizes = [(shape.height, shape.width)]
-    while max(sizes[0]) >= _CNN_BASE_BELOW or len(sizes) == 1:
-        sizes.insert(0, (_halved(sizes[0][0]), _halved(sizes[0][1])))
-    channels = [_CNN_CHANNELS[min(i, len(_CNN_CHANNELS) - 1)] for i in range(len(sizes) - 1)][::-1]
+    while (smaller := (halved(sizes[0][0]), halved(sizes[0][1]))) != sizes[0] or len(sizes) == 1:
+        sizes.insert(0, smaller)
+    channels = [widths[min(i, len(widths) - 1)] for i in range(len(sizes) - 1)][::-1]
     layers: list[nn.Module] = [nn.Unflatten(1, (latent_size, 1, 1))]
     previous = latent_size
     for before, after, width in zip([(1, 1), *sizes[:-1]], sizes, [*channels, shape.channels], strict=True):
-        rows, columns = _transposed(before[0], after[0]), _transposed(before[1], after[1])
+        rows, columns = transposed(before[0], after[0]), transposed(before[1], after[1])
         kernel, stride, padding = zip(rows, columns, strict=True)
         layers.append(nn.ConvTranspose2d(previous, width, kernel, stride, padding))
         layers += [*_norm(norm, width, flat=False), nn.ReLU(inplace=True)]
@@ -227,6 +312,17 @@ def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequent
 
 def _halved(length: int) -> int:
     return (length - 2 + length % 2) // 2 if length >= _CNN_BASE_BELOW else length
+
+
+def _half(length: int) -> int:
+    return (length + 1) // 2 if length >= _DOUBLING_BASE_BELOW else length
+
+
+def _doubling(before: int, after: int) -> tuple[int, int, int]:
+    """What `_transposed` gives, from half the length."""
+    if before in {1, after}:
+        return _transposed(before, after)
+    return (4 if after % 2 == 0 else 3), 2, 1
 
 
 def _transposed(before: int, after: int) -> tuple[int, int, int]:
@@ -259,6 +355,35 @@ def _cnn_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
         block += 1
     dense = [nn.Flatten(), nn.Linear(previous * height * width, 128), *_norm(norm, 128, flat=True)]
     return nn.Sequential(*layers, *dense, nn.LeakyReLU(LEAK), nn.Linear(128, 1))
+
+
+def _strided_cnn_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
+    """4x4 convolutions of stride 2 until no axis is longer than 8, at least one; then two dense layers.
+
+    28x28 gives 14, 7. An axis of at most 8 pixels keeps its length, under a kernel of 3.
+    """
+    height, width, previous = shape.height, shape.width, shape.channels
+    layers: list[nn.Module] = []
+    block = 0
+    while block == 0 or max(height, width) > _STRIDED_FEATURES_AT_MOST:
+        channels = _STRIDED_CHANNELS[min(block, len(_STRIDED_CHANNELS) - 1)]
+        rows, columns = 1 + int(height > _STRIDED_FEATURES_AT_MOST), 1 + int(width > _STRIDED_FEATURES_AT_MOST)
+        layers.append(nn.Conv2d(previous, channels, (2 + rows, 2 + columns), (rows, columns), 1))
+        layers += [*_norm(norm, channels, flat=False), nn.LeakyReLU(LEAK)]
+        height, width = height // rows, width // columns
+        previous = channels
+        block += 1
+    dense = [nn.Flatten(), nn.Linear(previous * height * width, 128), *_norm(norm, 128, flat=True)]
+    return nn.Sequential(*layers, *dense, nn.LeakyReLU(LEAK), nn.Linear(128, 1))
+
+
+_GENERATORS = {"mlp": _mlp_generator, "cnn": _cnn_generator, "doubling-cnn": _doubling_cnn_generator}
+_DISCRIMINATORS: dict[str, Callable[[ImageShape, str], nn.Sequential]] = {
+    "mlp": _mlp_discriminator,
+    "cnn": _cnn_discriminator,
+    "wide-mlp": _wide_mlp_discriminator,
+    "strided-cnn": _strided_cnn_discriminator,
+}
 
 
 def _initialized(network: Network, initialization: str) -> Network:

@@ -1,10 +1,8 @@
-"""GAN objectives: what discriminator and generator minimize. None steps anything.
+"""GAN objectives: what discriminator and generator minimize; none of it steps anything.
 
-The discriminator's losses are means over the batch. The generator's are [B], one an image: some gradient
-estimators need them so, and the caller takes the mean.
-
-Logits are [B]. "wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the
-non-saturating form of Goodfellow et al. 2014.
+Logits are [B]. Discriminator losses are means over the batch, generator losses are per image [B].
+"wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the non-saturating form of
+Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R1 and R2 (Huang et al. 2024).
 """
 
 from __future__ import annotations
@@ -26,9 +24,11 @@ class Objective:
     discriminator_loss: Callable[[Tensor, Tensor], Tensor]
     """Of (real logits, fake logits)."""
     generator_loss: Callable[[Tensor], Tensor]
-    """Of the fake logits: the loss of each image, [B]."""
+    """Per image [B], of the fake logits, or of their differences to the real ones where pairs are compared."""
     penalizes_gradient: bool = False
     """Whether the discriminator's loss includes the gradient penalty."""
+    compares_pairs: bool = False
+    """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
     clips_weights: bool = False
     """Whether the discriminator's weights are clipped after each of its steps."""
 
@@ -39,7 +39,7 @@ def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> 
 
 
 def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
-    """-D(fake), [B]."""
+    """-D(fake) [B]."""
     return -fake_logits
 
 
@@ -49,8 +49,18 @@ def gan_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def gan_generator_loss(fake_logits: Tensor) -> Tensor:
-    """-log sigma(D(fake)), [B], the non-saturating loss."""
+    """-log sigma(D(fake)) [B], the non-saturating loss."""
     return F.softplus(-fake_logits)
+
+
+def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log sigma(D(real) - D(fake)). The generator's loss is the "gan" one of D(fake) - D(real)."""
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:
+    """R1 and R2 for gamma 1: E (|grad D(real)|^2 + |grad D(fake)|^2) / 2 of gradients [B, C * H * W]."""
+    return (real_gradient.square().sum(dim=1) + fake_gradient.square().sum(dim=1)).mean() / 2
 
 
 def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
@@ -88,4 +98,9 @@ OBJECTIVES = {
         clips_weights=True,
     ),
     "gan": Objective(discriminator_loss=gan_discriminator_loss, generator_loss=gan_generator_loss),
+    "relativistic": Objective(
+        discriminator_loss=relativistic_discriminator_loss,
+        generator_loss=gan_generator_loss,
+        compares_pairs=True,
+    ),
 }

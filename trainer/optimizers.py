@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_ADAM_BETAS = (0.5, 0.9)
 _TENSORFLOW_EPSILON = 1e-8
 
 
@@ -60,12 +59,14 @@ class TFRMSprop(torch.optim.Optimizer):
         return square
 
 
-def build_optimizer(name: str, form: str, module: nn.Module, *, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer "adam" (betas 0.5 and 0.9) or "rmsprop" of a module, in the form "torch" or "tensorflow"."""
+def build_optimizer(
+    name: str, form: str, module: nn.Module, *, learning_rate: float, betas: tuple[float, float] = (0.5, 0.9)
+) -> torch.optim.Optimizer:
+    """The optimizer "adam" (with these betas) or "rmsprop" of a module, in the form "torch" or "tensorflow"."""
     parameters = module.parameters()
     if name == "rmsprop":
         if form == "tensorflow":
             return TFRMSprop(parameters, lr=learning_rate)
         return torch.optim.RMSprop(parameters, lr=learning_rate)
     adam = TFAdam if form == "tensorflow" else torch.optim.Adam
-    return adam(parameters, lr=learning_rate, betas=_ADAM_BETAS, fused=True)
+    return adam(parameters, lr=learning_rate, betas=betas, fused=True)

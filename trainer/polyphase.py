@@ -34,7 +34,8 @@ def polyphase(layers: nn.Sequential) -> nn.Sequential:
     if not deconvolutions:
         return layers
     kinds = [nn.Unflatten, *[nn.ConvTranspose2d, nn.ReLU] * (len(deconvolutions) - 1), nn.ConvTranspose2d]
-    if len(deconvolutions) < 2 or [type(layer) for layer in layers] != kinds:
+    fits = len(layers) == len(kinds) and all(map(isinstance, layers, kinds))
+    if len(deconvolutions) < 2 or not fits:
         raise TypeError(f"not the layers of a CNN generator: {layers}")
     first, *hidden, last = deconvolutions
 

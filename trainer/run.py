@@ -53,8 +53,10 @@ def default_name(config: TrainingConfig) -> str:
     """The name of a run that was given none: the settings that people tell runs apart by."""
     preset = f"{config.preset}-" if config.preset else ""
     norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
+    usual = TrainingConfig(network=config.network).discriminator == config.discriminator
+    networks = config.network if usual else f"{config.network}-{config.discriminator}"
     estimator = "" if config.estimator == "sigmoid-adjusted" else f"-{config.estimator}"
-    kind = f"{config.dataset}-{config.network}-{config.neuron}-{config.objective}"
+    kind = f"{config.dataset}-{networks}-{config.neuron}-{config.objective}"
     return f"{preset}{kind}{norm}{estimator}-seed{config.seed}"
 
 

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .averaging import averaged_copy, update_average
 from .config import TrainingConfig
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
 from .estimators import build_estimator
-from .networks import build_discriminator, build_generator
+from .networks import Generator, build_discriminator, build_generator, set_output_bias
 from .neurons import OutputNeurons, annealed_slope
-from .objectives import OBJECTIVES, clip_weights, gradient_penalty
+from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 from .optimizers import build_optimizer
 from .randomness import derived_seed, random_stream
-from .schedule import critic_steps_before, critic_steps_in
+from .schedule import critic_steps_before, critic_steps_in, learning_rate_factor
 from .tensors import tensors_under
 
 GRID_COUNT = 64
@@ -59,18 +60,25 @@ class Trainer:
             norm=config.generator_norm,
             initialization=config.initialization,
         )
+        if config.output_bias == "mean":
+            set_output_bias(self.generator, dataset.images.sum(0, dtype=torch.float32) / len(dataset))
+        assert config.discriminator is not None
         self.discriminator = build_discriminator(
-            config.network,
+            config.discriminator,
             self.image_shape,
             norm=config.discriminator_norm,
             initialization=config.initialization,
         )
         for network in (self.generator, self.discriminator):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = averaged_copy(self.generator) if config.average_decay else None
         self.neurons = OutputNeurons(config.neuron)
         self.estimator = build_estimator(config, self.image_shape).to(device)
-        self.generator_optimizer = _build_optimizer(config, self.generator)
-        self.discriminator_optimizer = _build_optimizer(config, self.discriminator)
+        assert config.discriminator_learning_rate is not None
+        self.generator_optimizer = _build_optimizer(config, self.generator, config.learning_rate)
+        self.discriminator_optimizer = _build_optimizer(
+            config, self.discriminator, config.discriminator_learning_rate
+        )
 
         self.batches = BatchStream(
             dataset.images.to(device), batch_size=config.batch_size, seed=derived_seed(config.seed, "data")
@@ -119,22 +127,30 @@ class Trainer:
             raise DivergenceError(
                 f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
             )
+        self._set_learning_rates()
         shared_logits = None if self.config.fresh_batches else self._logits(random)
         for index in self._batch_indices():
             real = self.batches.batch(index)
             discriminator_loss, penalty = self._discriminator_step(real, random, shared_logits)
-        generator_loss = self._generator_step(random, shared_logits)
+        generator_loss = self._generator_step(random, shared_logits, real)
+        if self.average is not None:
+            update_average(self.average, self.generator, decay=self.config.average_decay, step=self.step)
         self.step += 1
         return Losses(discriminator_loss, generator_loss, penalty)
 
     @torch.no_grad()
     def sample_grid(self) -> Tensor:
         """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them."""
-        self.generator.eval()
+        generator = self.sampled_generator.eval()
         self.neurons.slope = self.weights_slope
-        images: Tensor = self.neurons(self.generator(self._grid_latents), self._grid_uniforms)
+        images: Tensor = self.neurons(generator(self._grid_latents), self._grid_uniforms)
         self.generator.train()
         return images
+
+    @property
+    def sampled_generator(self) -> Generator:
+        """The averaged generator if one is kept, else the one that is trained."""
+        return self.generator if self.average is None else self.average
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state but the step, as named tensors."""
@@ -145,6 +161,8 @@ class Trainer:
                 continue
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}_optimizer.{index}.{key}": value for key, value in state.items()}
+        if self.average is not None:
+            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -160,6 +178,8 @@ class Trainer:
             if state:
                 _like_parameters(state, module)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        if self.average is not None:
+            self.average.load_state_dict(tensors_under(tensors, "average."))
         self.step = step
 
     def _stateful(self) -> list[tuple[str, torch.nn.Module, torch.optim.Optimizer | None]]:
@@ -186,16 +206,35 @@ class Trainer:
         with torch.no_grad():
             fake = self._fake_images(random, logits)  # [B, C, H, W]
         self.discriminator.requires_grad_(True)
-        loss = self.objective.discriminator_loss(*self._judge(real, fake))
-        penalty = torch.zeros(())
-        if self.objective.penalizes_gradient:
-            mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
-            penalty = self.config.penalty_weight * gradient_penalty(self.discriminator, real, fake, mix)
-            loss = loss + penalty
-        value = self._minimize(loss, self.discriminator_optimizer, "discriminator")
+        loss, penalty = self._discriminator_loss(real, fake, random)
+        value = self._minimize(loss + penalty, self.discriminator_optimizer, "discriminator")
         if self.objective.clips_weights:
             clip_weights(self.discriminator, self.config.clip_value)
         return value, penalty.item()
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss proper, and the weighted penalty of the gradient."""
+        weight = self.config.penalty_weight
+        assert weight is not None
+        if self.objective.compares_pairs:
+            real_logits, fake_logits, *gradients = self._judge_with_gradients(real, fake)
+            loss = self.objective.discriminator_loss(real_logits, fake_logits)
+            return loss, weight * gradient_square(*gradients)
+        loss = self.objective.discriminator_loss(*self._judge(real, fake))
+        if not self.objective.penalizes_gradient:
+            return loss, torch.zeros(())
+        mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
+        return loss, weight * gradient_penalty(self.discriminator, real, fake, mix)
+
+    def _judge_with_gradients(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `_judge` gives, and the gradients [B, C * H * W] of the logits by their images, real and fake."""
+        judge = self.discriminator.logits_and_input_gradient
+        if self.discriminator.mixes_rows:
+            (real_logits, real_gradient), (fake_logits, fake_gradient) = judge(real), judge(fake)
+        else:
+            logits, gradient = judge(torch.cat([real, fake]))
+            (real_logits, fake_logits), (real_gradient, fake_gradient) = logits.chunk(2), gradient.chunk(2)
+        return real_logits, fake_logits, real_gradient, fake_gradient
 
     def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
@@ -204,16 +243,27 @@ class Trainer:
         real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
         return real_logits, fake_logits
 
-    def _generator_step(self, random: torch.Generator, logits: Tensor | None) -> float:
+    def _generator_step(self, random: torch.Generator, logits: Tensor | None, real: Tensor) -> float:
+        """A step on fresh latents, or on `logits`; `real` are the images of the last discriminator step."""
         self.discriminator.requires_grad_(False)
         if logits is None:
             logits = self._logits(random)
-        estimate = self.estimator(logits, self.neurons.slope, self._generator_losses, random)
+        real_logits = self.discriminator(real) if self.objective.compares_pairs else None
+
+        def losses(images: Tensor) -> Tensor:
+            """The generator's loss of each image, [B]."""
+            fake_logits = self.discriminator(images)
+            return self.objective.generator_loss(fake_logits if real_logits is None else fake_logits - real_logits)
+
+        estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
-    def _generator_losses(self, images: Tensor) -> Tensor:
-        """The generator's loss of each image, [B]."""
-        return self.objective.generator_loss(self.discriminator(images))
+    def _set_learning_rates(self) -> None:
+        """Those of this step: a function of it alone."""
+        factor = learning_rate_factor(self.step, total=self.total_steps, decay=self.config.learning_rate_decay)
+        assert self.config.discriminator_learning_rate is not None
+        _set_learning_rate(self.generator_optimizer, factor * self.config.learning_rate)
+        _set_learning_rate(self.discriminator_optimizer, factor * self.config.discriminator_learning_rate)
 
     def _logits(self, random: torch.Generator) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents."""
@@ -265,9 +315,19 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _build_optimizer(config: TrainingConfig, module: torch.nn.Module) -> torch.optim.Optimizer:
+def _build_optimizer(
+    config: TrainingConfig, module: torch.nn.Module, learning_rate: float
+) -> torch.optim.Optimizer:
     assert config.optimizer is not None
-    return build_optimizer(config.optimizer, config.optimizer_form, module, learning_rate=config.learning_rate)
+    betas = (config.adam_beta1, config.adam_beta2)
+    return build_optimizer(
+        config.optimizer, config.optimizer_form, module, learning_rate=learning_rate, betas=betas
+    )
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def _like_parameters(state: dict[int, dict[str, Tensor]], module: torch.nn.Module) -> None:

@@ -23,6 +23,9 @@ from tests.support import make_run
         {"neuron": "real"},
         {"neuron": "sbn", "network": "cnn", "shape": (3, 10, 17)},
         {"neuron": "dbn", "network": "cnn"},
+        {"neuron": "dbn", "network": "doubling-cnn", "average_decay": 0.5},
+        {"neuron": "sbn", "network": "doubling-cnn", "shape": (3, 29, 10), "objective": "relativistic"},
+        {"neuron": "dbn", "average_decay": 0.5},
         {"neuron": "dbn", "generator_norm": "affine"},
         {"neuron": "sbn", "generator_norm": "affine", "network": "cnn", "shape": (2, 9, 14)},
     ],
@@ -36,8 +39,9 @@ def test_the_file_does_what_the_generator_does(tmp_path, settings):
     slope = checkpoint.progress.slope
     config = run.config()
     generator = trained_generator(config, checkpoint)
-    for name, parameter in generator.named_parameters():
-        assert torch.equal(parameter, checkpoint.tensors[f"generator.{name}"])
+    kept = "average" if config.average_decay else "generator"
+    for name, tensor in generator.state_dict().items():
+        assert torch.equal(tensor, checkpoint.tensors[f"{kept}.{name}"])
     latents = torch.randn(1500, config.latent_size, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         expected = torch.sigmoid(slope * generator(latents)).numpy()
@@ -71,23 +75,25 @@ def test_the_graph_is_folded_and_says_nothing_of_this_machine(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("neuron", "shape"),
+    ("neuron", "shape", "network"),
     [
-        ("dbn", (1, 28, 28)),
-        ("sbn", (1, 28, 28)),
-        ("dbn", (1, 8, 8)),
-        ("sbn", (3, 32, 32)),
-        ("dbn", (1, 4, 84)),
-        ("sbn", (2, 16, 40)),
+        ("dbn", (1, 28, 28), "cnn"),
+        ("sbn", (1, 28, 28), "cnn"),
+        ("dbn", (1, 8, 8), "cnn"),
+        ("sbn", (3, 32, 32), "cnn"),
+        ("dbn", (1, 4, 84), "cnn"),
+        ("sbn", (2, 16, 40), "cnn"),
+        ("dbn", (1, 28, 28), "doubling-cnn"),
+        ("sbn", (3, 29, 10), "doubling-cnn"),
     ],
 )
-def test_the_fast_graph_is_the_plain_one(neuron, shape):
+def test_the_fast_graph_is_the_plain_one(neuron, shape, network):
     latents = np.random.default_rng(2).standard_normal((300, 128), np.float32)
     feeds = {"latents": latents}
     threshold = np.full((300, *shape), 0.5, np.float32)
     if neuron == "sbn":
         threshold = feeds["uniforms"] = np.random.default_rng(3).random(threshold.shape, np.float32)
-    fast, plain = (exported_cnn(shape, neuron=neuron, graph=graph) for graph in ("fast", "plain"))
+    fast, plain = (exported_cnn(shape, neuron=neuron, graph=graph, network=network) for graph in ("fast", "plain"))
     assert len(fast) < 1.2 * len(plain)
 
     found, expected = (run_rows(model, feeds) for model in (fast, plain))
@@ -96,9 +102,11 @@ def test_the_fast_graph_is_the_plain_one(neuron, shape):
     np.testing.assert_array_equal(found[0][clear], expected[0][clear])
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 10, 17)])
-def test_rows_of_the_fast_graph_do_not_depend_on_the_batch(shape):
-    model = exported_cnn(shape, neuron="dbn", graph="fast")
+@pytest.mark.parametrize(
+    ("shape", "network"), [((1, 28, 28), "cnn"), ((3, 10, 17), "cnn"), ((1, 28, 28), "doubling-cnn")]
+)
+def test_rows_of_the_fast_graph_do_not_depend_on_the_batch(shape, network):
+    model = exported_cnn(shape, neuron="dbn", graph="fast", network=network)
     latents = np.random.default_rng(2).standard_normal((300, 128), np.float32)
     _, expected = run_rows(model, {"latents": latents})
     for threads in (1, 2):
@@ -111,10 +119,10 @@ def test_rows_of_the_fast_graph_do_not_depend_on_the_batch(shape):
                 assert found.tobytes() == expected[rows].tobytes(), (threads, count, rows)
 
 
-def exported_cnn(shape, *, neuron, graph):
+def exported_cnn(shape, *, neuron, graph, network="cnn"):
     """A CNN of random weights and biases as a model, serialized."""
     torch.manual_seed(0)
-    generator = build_generator("cnn", ImageShape(*shape), 128).eval()
+    generator = build_generator(network, ImageShape(*shape), 128).eval()
     for layer in generator.layers:
         if isinstance(layer, torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d):
             torch.nn.init.normal_(layer.bias, std=0.1)

@@ -38,6 +38,14 @@ def _config(**settings):
         {"neuron": "sbn", "estimator": "bgan", "estimator_samples": 4, "objective": "gan"},
         {**preset_values("published"), "epochs": 3, "critic_bursts": False, "neuron": "sbn", "network": "cnn"},
         {**preset_values("published"), "epochs": 3, "objective": "wgan", "discriminator_norm": "affine"},
+        {
+            "objective": "relativistic",
+            "average_decay": 0.9,
+            "output_bias": "mean",
+            "learning_rate_decay": "cosine",
+        },
+        {"objective": "relativistic", "network": "doubling-cnn", "average_decay": 0.99, "neuron": "sbn"},
+        {"objective": "relativistic", "discriminator_norm": "batch", "fresh_batches": False},
     ],
 )
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(settings):
@@ -56,6 +64,73 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(settings):
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
     assert torch.equal(unbroken.sample_grid(), second.sample_grid())
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "norm"), [("mlp", "none"), ("strided-cnn", "affine"), ("cnn", "none"), ("mlp", "batch")]
+)
+def test_the_relativistic_loss_is_the_one_of_double_backward(discriminator, norm):
+    config = _config(
+        objective="relativistic", discriminator=discriminator, discriminator_norm=norm, penalty_weight=0.7
+    )
+    trainer = Trainer(config, _dataset(shape=(1, 9, 10)), CPU)
+    critic = trainer.discriminator.double()
+    real, fake = torch.rand(2, 8, 1, 9, 10, dtype=torch.float64, requires_grad=True).unbind()
+
+    def gradients(loss):
+        return torch.autograd.grad(loss, list(critic.parameters()), allow_unused=True, materialize_grads=True)
+
+    logits = critic(real), critic(fake)
+    squares = [
+        torch.autograd.grad(value.sum(), images, create_graph=True)[0].square().sum(dim=(1, 2, 3))
+        for value, images in zip(logits, (real, fake), strict=True)
+    ]
+    proper = torch.log1p(torch.exp(logits[1] - logits[0])).mean()
+    penalty = 0.7 / 2 * (squares[0].mean() + squares[1].mean())
+    expected = gradients(proper + penalty)
+
+    loss, weighted = trainer._discriminator_loss(real.detach(), fake.detach(), torch.Generator())
+    torch.testing.assert_close((loss, weighted), (proper, penalty))
+    torch.testing.assert_close(gradients(loss + weighted), expected)
+
+
+def test_the_generator_is_judged_against_the_real_images_of_its_iteration():
+    trainer = Trainer(_config(objective="relativistic"), _dataset(), CPU)
+    judged = []
+    trainer.discriminator.register_forward_hook(lambda module, inputs, logits: judged.append((inputs[0], logits)))
+    loss = trainer.train_step().generator
+    (_, fake), (real_images, real) = judged
+    assert torch.equal(real_images, trainer.batches.batch(0))
+    assert loss == pytest.approx(torch.log1p(torch.exp(real - fake)).mean().item(), rel=1e-5)
+
+
+def test_the_averaged_generator_is_the_one_sampled_and_kept():
+    trainer = Trainer(_config(average_decay=0.5, learning_rate=0.1), _dataset(), CPU)
+    expected = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
+    for step in range(4):
+        trainer.train_step()
+        rate = min(0.5, (1 + step) / (10 + step))
+        for name, tensor in trainer.generator.named_parameters():
+            expected[name] = rate * expected[name] + (1 - rate) * tensor.detach()
+    kept = trainer.state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(kept[f"average.{name}"], tensor)
+    before = trainer.sample_grid()
+    with torch.no_grad():
+        for parameter in trainer.generator.parameters():
+            parameter.zero_()
+    assert torch.equal(trainer.sample_grid(), before)
+
+
+def test_both_learning_rates_decay_and_end_at_zero():
+    settings = {"learning_rate": 0.2, "discriminator_learning_rate": 0.4, "learning_rate_decay": "linear"}
+    trainer = Trainer(_config(objective="gan", **settings), _dataset(), CPU)
+    rates = []
+    for _ in range(trainer.total_steps):
+        trainer.train_step()
+        optimizers = (trainer.generator_optimizer, trainer.discriminator_optimizer)
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+    assert rates == [pytest.approx([0.2 * (1 - i / 15), 0.4 * (1 - i / 15)]) for i in range(15)]
 
 
 def test_another_seed_gives_another_run():

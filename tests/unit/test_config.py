@@ -7,7 +7,7 @@ from bgan.trainer.run import default_name
 
 @pytest.mark.parametrize(
     ("objective", "critic_steps", "optimizer"),
-    [("wgan-gp", 5, "adam"), ("wgan", 5, "rmsprop"), ("gan", 1, "adam")],
+    [("wgan-gp", 5, "adam"), ("wgan", 5, "rmsprop"), ("gan", 1, "adam"), ("relativistic", 1, "adam")],
 )
 def test_what_follows_from_the_objective(objective, critic_steps, optimizer):
     config = TrainingConfig(objective=objective)
@@ -20,6 +20,7 @@ def test_the_papers_settings_are_the_defaults():
         "preset": None,
         "neuron": "dbn",
         "network": "mlp",
+        "discriminator": "mlp",
         "objective": "wgan-gp",
         "estimator": "sigmoid-adjusted",
         "estimator_samples": None,
@@ -30,11 +31,17 @@ def test_the_papers_settings_are_the_defaults():
         "epochs": 20,
         "batch_size": 64,
         "learning_rate": 1e-4,
+        "discriminator_learning_rate": 1e-4,
+        "learning_rate_decay": "none",
         "optimizer": "adam",
+        "adam_beta1": 0.5,
+        "adam_beta2": 0.9,
         "optimizer_form": "torch",
         "generator_norm": "batch",
         "discriminator_norm": "none",
         "initialization": "he",
+        "output_bias": "zero",
+        "average_decay": 0.0,
         "critic_steps": 5,
         "critic_bursts": False,
         "fresh_batches": True,
@@ -52,8 +59,8 @@ def test_the_papers_settings_are_the_defaults():
     ("setting", "value", "says"),
     [
         ("neuron", "xbn", "choose one of dbn, sbn, real"),
-        ("network", "rnn", "choose one of mlp, cnn"),
-        ("objective", "lsgan", "choose one of wgan-gp, wgan, gan"),
+        ("network", "rnn", "choose one of mlp, cnn, doubling-cnn"),
+        ("objective", "lsgan", "choose one of wgan-gp, wgan, gan, relativistic"),
         ("dataset", "cifar", "choose one of auto, mnist, digits"),
         ("estimator", "x", "choose one of sigmoid-adjusted, identity"),
         ("optimizer", "sgd", "choose one of adam, rmsprop"),
@@ -69,6 +76,13 @@ def test_the_papers_settings_are_the_defaults():
         ("slope_rate", 0, "slope-rate is 0; it must be above 0"),
         ("slope_cap", 0.5, "slope-cap is 0.5; it must be at least 1"),
         ("penalty_weight", -1, "penalty-weight is -1"),
+        ("discriminator", "rnn", "choose one of mlp, cnn, wide-mlp, strided-cnn"),
+        ("discriminator_learning_rate", 0, "discriminator-learning-rate is 0; it must be above 0"),
+        ("learning_rate_decay", "step", "learning-rate-decay is 'step'; choose one of none, linear, cosine"),
+        ("output_bias", "one", "output-bias is 'one'; choose one of zero, mean"),
+        ("average_decay", 1, "average-decay is 1; it must be at least 0 and below 1"),
+        ("adam_beta1", -0.5, "adam-beta1 is -0.5"),
+        ("adam_beta2", float("nan"), "adam-beta2 is nan"),
         ("critic_steps", 0, "critic-steps is 0"),
         ("latent_size", -3, "latent-size is -3"),
         ("seed", -1, "seed is -1"),
@@ -94,7 +108,36 @@ def test_differences_leave_out_what_computes_the_same():
     assert differences(old, TrainingConfig(seed=3)) == {"seed": (0, 3)}
 
 
+def test_more_epochs_are_another_run_where_the_learning_rate_decays():
+    old, new = (TrainingConfig(epochs=epochs, learning_rate_decay="linear") for epochs in (5, 9))
+    assert differences(old, new) == {"epochs": (5, 9)}
+
+
+def test_settings_of_an_older_version_are_read():
+    added = {
+        "discriminator",
+        "discriminator_learning_rate",
+        "learning_rate_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "output_bias",
+        "average_decay",
+    }
+    for config in (TrainingConfig(), TrainingConfig(network="cnn", objective="wgan", learning_rate=3e-4)):
+        older = {name: value for name, value in config.to_dict().items() if name not in added}
+        assert TrainingConfig.from_dict(older) == config
+
+
+@pytest.mark.parametrize(("network", "discriminator"), [("mlp", "mlp"), ("cnn", "cnn"), ("doubling-cnn", "mlp")])
+def test_the_discriminator_follows_the_generator(network, discriminator):
+    assert TrainingConfig(network=network).discriminator == discriminator
+
+
 def test_runs_are_named_by_what_people_tell_them_apart_by():
     assert default_name(TrainingConfig(dataset="mnist", neuron="sbn", seed=4)) == "mnist-mlp-sbn-wgan-gp-seed4"
     config = TrainingConfig(dataset="mnist", neuron="sbn", estimator="reinmax")
     assert default_name(config) == "mnist-mlp-sbn-wgan-gp-reinmax-seed0"
+    config = TrainingConfig(
+        dataset="mnist", network="doubling-cnn", discriminator="strided-cnn", objective="relativistic"
+    )
+    assert default_name(config) == "mnist-doubling-cnn-strided-cnn-dbn-relativistic-seed0"

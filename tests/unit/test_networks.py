@@ -1,13 +1,16 @@
 import pytest
 import torch
 
+from bgan.trainer.config import DISCRIMINATORS, NETWORKS
 from bgan.trainer.networks import (
     AffineNorm,
     Discriminator,
     ImageShape,
+    PixelDeconvolution,
     build_discriminator,
     build_generator,
     parameter_count,
+    set_output_bias,
 )
 from bgan.trainer.objectives import gradient_penalty
 
@@ -31,22 +34,66 @@ def test_parameter_counts_are_the_published_ones(network, norm, generator_count,
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_networks_fit_any_shape(network, shape):
-    shape = ImageShape(*shape)
-    logits = build_generator(network, shape, 7)(torch.randn(3, 7))
+@pytest.mark.parametrize("network", NETWORKS)
+def test_generators_fit_any_shape(network, shape):
+    logits = build_generator(network, ImageShape(*shape), 7)(torch.randn(3, 7))
     assert logits.shape == (3, *shape)
-    assert build_discriminator(network, shape)(logits).shape == (3,)
 
 
-def test_cnn_generator_grows_as_the_published_one():
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+def test_discriminators_fit_any_shape(discriminator, shape):
+    assert build_discriminator(discriminator, ImageShape(*shape))(torch.rand(3, *shape)).shape == (3,)
+
+
+def _sizes(network, inputs, kind):
+    """The shapes that the layers of a kind put out."""
     sizes = []
-    generator = build_generator("cnn", ImageShape(1, 28, 28), 128)
-    for layer in generator.layers:
-        if isinstance(layer, torch.nn.ConvTranspose2d):
+    for layer in network.layers:
+        if isinstance(layer, kind):
             layer.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
-    generator(torch.randn(2, 128))
-    assert sizes == [(128, 2, 2), (64, 6, 6), (32, 13, 13), (1, 28, 28)]
+    network(inputs)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "sizes"),
+    [
+        ("cnn", (1, 28, 28), [(128, 2, 2), (64, 6, 6), (32, 13, 13), (1, 28, 28)]),
+        ("doubling-cnn", (1, 28, 28), [(32, 7, 7), (16, 14, 14), (1, 28, 28)]),
+        ("doubling-cnn", (3, 29, 5), [(32, 4, 5), (32, 8, 5), (16, 15, 5), (3, 29, 5)]),
+    ],
+)
+def test_cnn_generators_grow_by_their_rule(network, shape, sizes):
+    generator = build_generator(network, ImageShape(*shape), 128)
+    assert _sizes(generator, torch.randn(2, 128), torch.nn.ConvTranspose2d) == sizes
+
+
+def test_the_strided_discriminator_halves():
+    critic = build_discriminator("strided-cnn", ImageShape(1, 28, 28))
+    assert _sizes(critic, torch.rand(2, 1, 28, 28), torch.nn.Conv2d) == [(16, 14, 14), (32, 7, 7)]
+
+
+@pytest.mark.parametrize(("network", "norm"), [("mlp", "batch"), ("mlp", "affine")])
+def test_the_output_bias_becomes_the_logit_of_the_mean_image(network, norm):
+    generator = build_generator(network, ImageShape(2, 3, 4), 5, norm=norm)
+    mean = torch.rand(2, 3, 4)
+    mean[0, 0, 0], mean[1, 2, 3] = 0, 1
+    set_output_bias(generator, mean)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            if parameter.ndim == 2:
+                parameter.zero_()
+    found = torch.sigmoid(generator.eval()(torch.randn(6, 5)))
+    torch.testing.assert_close(found, mean.clamp(0.01, 0.99).expand(6, 2, 3, 4))
+
+
+@pytest.mark.parametrize("network", ["cnn", "doubling-cnn"])
+def test_a_bias_by_channel_becomes_the_logit_of_its_mean(network):
+    generator = build_generator(network, ImageShape(2, 9, 9), 5)
+    mean = torch.rand(2, 9, 9)
+    set_output_bias(generator, mean)
+    torch.testing.assert_close(torch.sigmoid(generator.layers[-1].bias), mean.mean(dim=(1, 2)))
 
 
 def _critic(network, norm, shape):
@@ -66,6 +113,9 @@ CRITICS = [
     ("cnn", "none", (1, 28, 28)),
     ("cnn", "affine", (2, 11, 14)),
     ("cnn", "none", (1, 1, 30)),
+    ("wide-mlp", "none", (1, 7, 7)),
+    ("strided-cnn", "none", (1, 28, 28)),
+    ("strided-cnn", "affine", (2, 5, 19)),
 ]
 
 
@@ -73,7 +123,11 @@ CRITICS = [
 def test_closed_form_of_the_input_gradient_is_autograds(network, norm, shape):
     critic = _critic(network, norm, shape)
     images = torch.rand(16, *shape, dtype=torch.float64)
-    torch.testing.assert_close(critic.input_gradient(images), critic.autograd_input_gradient(images))
+    expected = critic.autograd_input_gradient(images)
+    torch.testing.assert_close(critic.input_gradient(images), expected)
+    logits, gradient = critic.logits_and_input_gradient(images)
+    torch.testing.assert_close(logits, critic(images))
+    torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize(("network", "norm", "shape"), CRITICS)
@@ -148,3 +202,15 @@ def test_same_seed_gives_the_same_weights():
         return build_generator("cnn", ImageShape(1, 8, 8), 4).state_dict()
 
     torch.testing.assert_close(weights(), weights(), rtol=0, atol=0)
+
+
+def test_a_deconvolution_of_one_pixel_is_the_transposed_convolution():
+    layer = PixelDeconvolution(6, 4, (3, 5)).double()
+    pixels = torch.randn(7, 6, 1, 1, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.conv_transpose2d(pixels, layer.weight, layer.bias)
+    found = layer(pixels)
+    torch.testing.assert_close(found, expected)
+    inputs, direction = (pixels, *layer.parameters()), torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, direction), torch.autograd.grad(expected, inputs, direction)
+    )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bgan.trainer.networks import Discriminator, ImageShape, build_discriminator
-from bgan.trainer.objectives import OBJECTIVES, clip_weights, gradient_penalty
+from bgan.trainer.objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 
 REAL, FAKE = [0.5, -1.0, 2.0], [1.5, 0.0, -0.5]
 
@@ -32,6 +32,21 @@ def test_gan_losses_are_the_non_saturating_ones():
     assert discriminator == pytest.approx(expected)
     generator = objective.generator_loss(torch.tensor(FAKE)).tolist()
     assert generator == pytest.approx([-_log_sigmoid(x) for x in FAKE])
+
+
+def test_relativistic_losses_compare_row_by_row():
+    objective = OBJECTIVES["relativistic"]
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE)
+    expected = -_mean([_log_sigmoid(x - y) for x, y in zip(REAL, FAKE, strict=True)])
+    assert objective.discriminator_loss(real, fake).item() == pytest.approx(expected)
+    assert objective.compares_pairs
+    expected = [-_log_sigmoid(y - x) for x, y in zip(REAL, FAKE, strict=True)]
+    assert objective.generator_loss(fake - real).tolist() == pytest.approx(expected)
+
+
+def test_gradient_square_by_hand():
+    real, fake = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    assert gradient_square(real, fake).item() == pytest.approx(((25 + 1) / 2 + (2 + 0) / 2) / 2)
 
 
 def test_penalty_of_a_linear_critic_is_known():

@@ -39,7 +39,7 @@ def test_runs_of_presets_have_names_of_their_own():
 
 
 def test_an_unknown_preset():
-    with pytest.raises(ConfigError, match="choose one of paper, published"):
+    with pytest.raises(ConfigError, match="choose one of paper, published, modern"):
         preset_values("sota")
     result = bgan("train", "--preset", "sota", "--dataset", "digits")
     assert result.returncode == 1

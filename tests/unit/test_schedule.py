@@ -1,6 +1,6 @@
 import pytest
 
-from bgan.trainer.schedule import critic_steps_before, critic_steps_in
+from bgan.trainer.schedule import critic_steps_before, critic_steps_in, learning_rate_factor
 
 
 def test_bursts_come_in_the_first_25_iterations_and_every_500th():
@@ -21,3 +21,16 @@ def test_steps_before_an_iteration_are_the_sum_of_those_in_the_earlier_ones(burs
     for iteration in range(1100):
         assert critic_steps_before(iteration, steps=4, bursts=bursts) == total
         total += critic_steps_in(iteration, steps=4, bursts=bursts)
+
+
+@pytest.mark.parametrize(
+    ("decay", "factors"),
+    [
+        ("none", [1, 1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25, 0]),
+        ("cosine", [1, 0.8535534, 0.5, 0.1464466, 0]),
+    ],
+)
+def test_the_learning_rate_falls_to_zero_after_the_last_step(decay, factors):
+    found = [learning_rate_factor(step, total=8, decay=decay) for step in (0, 2, 4, 6, 8)]
+    assert found == pytest.approx(factors, abs=1e-7)
