@@ -120,8 +120,8 @@ def diagnose(
     `neuron` takes the generator's logits as those of other neurons than it was trained with. `report`
     hears what is being done, `warn` of damaged checkpoints.
     Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons, with
-    batch normalization in the discriminator or with an objective that compares pairs, and where the true gradient is 0; RunError where there is no
-    checkpoint.
+    batch normalization in the discriminator or with an objective that compares pairs, and where the true
+    gradient is 0; RunError where there is no checkpoint.
     """
     config = run.config()
     if OBJECTIVES[config.objective].compares_pairs:
