@@ -66,20 +66,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(progress, tensors)
 
 
-def trained_generator(config: TrainingConfig, checkpoint: Checkpoint) -> Generator:
-    """The generator of a run as the checkpoint has it, the averaged one if it keeps one, in eval mode."""
+def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, averaged: bool = True) -> Generator:
+    """The generator of a run as the checkpoint has it, in eval mode.
+
+    The averaged one if the run keeps one, or with `averaged` False the one that is trained.
+    """
     generator = build_generator(
         config.network, checkpoint.progress.image_shape, config.latent_size, norm=config.generator_norm
     )
-    name = "average" if config.average_decay else "generator"
+    name = "average" if averaged and config.average_decay else "generator"
     generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
 
 
 def trained_discriminator(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminator:
     """The discriminator of a run as the checkpoint has it, in eval mode and with nothing left to train."""
+    assert config.discriminator is not None
     discriminator = build_discriminator(
-        config.network, checkpoint.progress.image_shape, norm=config.discriminator_norm
+        config.discriminator, checkpoint.progress.image_shape, norm=config.discriminator_norm
     )
     discriminator.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
     return discriminator.requires_grad_(False).eval()

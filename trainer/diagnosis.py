@@ -124,11 +124,6 @@ def diagnose(
     gradient is 0; RunError where there is no checkpoint.
     """
     config = run.config()
-    if OBJECTIVES[config.objective].compares_pairs:
-        raise ConfigError(
-            f"the loss of {config.objective} compares images with real ones, which the diagnosis does not have; "
-            "name a run of another objective"
-        )
     if neuron not in {None, config.neuron}:
         config = dataclasses.replace(
             config, neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
@@ -232,7 +227,7 @@ class _Subject:
         self._judged = 0
         latents = torch.randn(plan.images, config.latent_size, generator=self._random)
         with torch.no_grad():
-            self._logits = trained_generator(config, checkpoint)(latents)  # [B, C, H, W]
+            self._logits = trained_generator(config, checkpoint, averaged=False)(latents)  # [B, C, H, W]
 
     def reference(self, report: Callable[[str], None]) -> Tensor:
         """The truth, [G, B, N], or for deterministic neurons the reference [1, B, N]; float64."""
@@ -308,6 +303,11 @@ def _check_subject(config: TrainingConfig) -> None:
         raise ConfigError(
             "the run's discriminator has batch normalization, so the loss of an image depends on the others of "
             "its batch, and no image has a gradient of its own"
+        )
+    if OBJECTIVES[config.objective].compares_pairs:
+        raise ConfigError(
+            f"the loss of {config.objective} compares images with real ones, which the diagnosis does not have; "
+            "name a run of another objective"
         )
 
 
