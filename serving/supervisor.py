@@ -114,6 +114,7 @@ class _Worker:
     async def start(cls, settings: ServerSettings, number: int) -> _Worker:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # a folder named bgan here is not the package
             *("-m", "bgan.serving.worker", str(number), settings.model_dump_json()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

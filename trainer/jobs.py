@@ -97,7 +97,13 @@ class JobRunner:
         threads = max(1, (os.cpu_count() or 1) // self._slots)
         with job.log.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, *job.command()],
+                [
+                    sys.executable,
+                    "-P",
+                    "-c",
+                    _COMMAND,
+                    *job.command(),
+                ],  # -P: a folder named bgan here is not the package
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"},

@@ -99,7 +99,7 @@ def test_the_generator_is_judged_against_the_real_images_of_its_iteration():
     judged = []
     trainer.discriminator.register_forward_hook(lambda module, inputs, logits: judged.append((inputs[0], logits)))
     loss = trainer.train_step().generator
-    (_, fake), (real_images, real) = judged
+    (real_images, real), (_, fake) = judged
     assert torch.equal(real_images, trainer.batches.batch(0))
     assert loss == pytest.approx(torch.log1p(torch.exp(real - fake)).mean().item(), rel=1e-5)
 
