@@ -97,13 +97,8 @@ class JobRunner:
         threads = max(1, (os.cpu_count() or 1) // self._slots)
         with job.log.open("wb") as log:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-c",
-                    _COMMAND,
-                    *job.command(),
-                ],  # -P: a folder named bgan here is not the package
+                # -P: a folder named bgan where the command is run is not the package
+                [sys.executable, "-P", "-c", _COMMAND, *job.command()],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"},
