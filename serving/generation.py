@@ -18,11 +18,11 @@ from rich.console import Console
 from .engine import Engine
 from .errors import GenerationError, Interrupted
 from .image_files import FORMATS, Origin, outputs
+from .noise import INDEX_END
 from .partial_file import PartialFile
 from .progress import ProgressDisplay, say
 from .signals import StopSignals
 
-_INDEX_END = 2**63 - 1
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _Rows = tuple[bytes | memoryview, int]
 
@@ -45,11 +45,11 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise GenerationError(f"--count is {self.count}; ask for at least 1 image")
-        if self.seed is not None and not 0 <= self.seed <= _INDEX_END:
+        if self.seed is not None and not 0 <= self.seed <= INDEX_END:
             raise GenerationError(f"--seed is {self.seed}; use 0 to 2^63 - 1, or none to have one drawn")
         if self.first_index < 0:
             raise GenerationError(f"--first-index is {self.first_index}; it must be at least 0")
-        if self.first_index + self.count > _INDEX_END:
+        if self.first_index + self.count > INDEX_END:
             raise GenerationError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
         if self.output.suffix not in FORMATS:
             raise GenerationError(f"--output {self.output} must end in one of {', '.join(FORMATS)}")
@@ -82,9 +82,7 @@ def open_model(model: str, folder: Path) -> Engine:
 
     Raises GenerationError if there is no such file, and ModelFileError if it is no model.
     """
-    return Engine(
-        find_model(model, folder), threads=1
-    )  # whole batches are shared out, so none is cut into threads
+    return Engine(find_model(model, folder))
 
 
 def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:

@@ -25,6 +25,8 @@ import numpy.typing as npt
 from .errors import StartError
 
 NOISE_LAYOUT = 1
+INDEX_END = 2**63 - 1
+"""Where the indices of every stream end, and the largest seed."""
 QUANTILES_SHA256 = "1cfbba1e07e34386a57626f82aeb43e6ed54ba70a3ea6b7d964dc66a841074a8"
 _WORDS_PER_COUNTER = 4
 _LATENTS_PER_WORD = 4

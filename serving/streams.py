@@ -11,9 +11,8 @@ from bgan.v1 import sampling_pb2
 from .config import ServerSettings
 from .engine import RUN_ROWS, Engine
 from .errors import InvalidRequestError
-from .noise import ImageRange
+from .noise import INDEX_END, ImageRange
 
-INDEX_END = 2**63 - 1
 _MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
 
 

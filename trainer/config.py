@@ -150,10 +150,9 @@ class TrainingConfig:
         """Fill in what follows from the estimator, and check that it can be used with the rest."""
         entry = ESTIMATORS[self.estimator]
         for name, own in (("estimator_samples", entry.samples), ("estimator_temperature", entry.temperature)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, own)
-            elif own is None:
+            if own is None and getattr(self, name) is not None:
                 raise ConfigError(f"{option(name)} has no meaning for {self.estimator}; leave it out")
+            self._fill(name, own)
         if self.estimator_samples is not None:
             _check_at_least("estimator_samples", self.estimator_samples, 2)
         if self.estimator_temperature is not None:
