@@ -113,8 +113,8 @@ def test_a_break_after_the_last_image_is_the_end(make_client, small_models, capl
         make_client(proxy.target, retry=PATIENT) as client,
     ):
         assert sum(map(len, client.sample_binary_images(image_count=500, batch_size=5))) == 500
-    # gRPC may drop the last message that came with the break, never one that was delivered.
-    assert {record.args[2] for record in resumed(caplog)} <= {495}
+    # gRPC may drop messages that came with the break; nothing is asked for past the end.
+    assert all(record.args[2] < 500 for record in resumed(caplog))
 
 
 def test_two_revisions_are_not_spliced(make_client, small_models, other_models):
