@@ -44,31 +44,43 @@ def serve(
     max_batch_size: Annotated[
         int | None, typer.Option(help="The most images a response may carry.", show_default="4096")
     ] = None,
+    max_message_bytes: Annotated[
+        int | None, typer.Option(help="The most bytes a message may take.", show_default="4000000")
+    ] = None,
     max_streams: Annotated[int | None, typer.Option(help="The most streams at once.", show_default="256")] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(help="How long streams may go on after SIGTERM.", show_default="10")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG"),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting and where it came from; do not serve.")
+    ] = False,
 ) -> None:
     """Stream binary images from exported models over gRPC, until SIGTERM or Ctrl-C.
 
-    Every option is also an environment variable: BGAN_MODELS, BGAN_PORT, BGAN_MAX_STREAMS, ...
+    Options go before environment variables (BGAN_MODELS, BGAN_PORT, BGAN_MAX_STREAMS, ...), and these before the
+    file that --config names (models = "models", port = 50051, max_streams = 256, ...).
 
     Example: bgan serve --models models --port 50051
     """
-    from pydantic import ValidationError
-
+    given = dict(locals())
     from .config import ServerSettings
-    from .errors import StartError
+    from .sources import resolve
+
+    flags = {name: value for name, value in given.items() if name in ServerSettings.model_fields}
+    resolved = resolve({name: value for name, value in flags.items() if value is not None}, config)
+    if print_config:
+        typer.echo(resolved.as_toml(), nl=False)
+        return
+
     from .server import run
     from .server import serve as serve_here
     from .supervisor import supervise
 
-    given = {name: value for name, value in locals().items() if name in ServerSettings.model_fields}
-    try:
-        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise StartError(f"{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
+    settings = resolved.settings
     run(serve_here(settings) if settings.workers == 1 else supervise(settings))
 
 

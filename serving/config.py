@@ -1,22 +1,32 @@
-"""Every setting of the server, from flags, then the environment (BGAN_...), then these defaults."""
+"""Every setting of the server; `sources` says where their values come from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "BGAN_"
 
 
 class ServerSettings(BaseSettings):
     """Settings of `bgan serve`. Raises pydantic.ValidationError where a value is out of range."""
 
-    model_config = SettingsConfigDict(env_prefix="BGAN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     models: Path = Path("models")
     """The folder whose .onnx files are served."""
     default_model: str | None = None
-    """What an empty model name means; None: the first by name."""
+    """The model of calls that name none; not set: the first by name."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = Field(50051, ge=0, le=65535)
@@ -35,3 +45,11 @@ class ServerSettings(BaseSettings):
     """The most streams at once; more are refused with RESOURCE_EXHAUSTED."""
     grace_seconds: float = Field(10.0, ge=0)
     """How long streams may go on after SIGTERM; after half of it they end at the next image boundary."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """In Python true is a 1; in a file it is a slip."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("true and false are no values of it")
+        return value
