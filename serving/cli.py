@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     models: Annotated[
-        Path | None, typer.Option(help="The folder whose .onnx files are served.", show_default="models")
+        Path | None,
+        typer.Option(
+            help="The folder whose models are served: NAME.onnx, NAME/VERSION.onnx.", show_default="models"
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option(help="The port; 0 for a free one.", show_default="50051")] = None,
     host: Annotated[
@@ -26,6 +29,17 @@ def serve(
     default_model: Annotated[
         str | None,
         typer.Option(help="The model that calls get which name none.", show_default="the first by name"),
+    ] = None,
+    model_versions: Annotated[
+        int | None, typer.Option(help="How many versions of a model are loaded, the highest.", show_default="2")
+    ] = None,
+    model_poll_seconds: Annotated[
+        float | None,
+        typer.Option(help="How often to look for new, changed and removed models; 0: never.", show_default="2"),
+    ] = None,
+    model_keep_seconds: Annotated[
+        float | None,
+        typer.Option(help="How long a replaced model can be asked for by its revision.", show_default="60"),
     ] = None,
     workers: Annotated[
         int | None,

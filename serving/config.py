@@ -24,9 +24,15 @@ class ServerSettings(BaseSettings):
     )
 
     models: Path = Path("models")
-    """The folder whose .onnx files are served."""
+    """The folder whose models are served: NAME.onnx, NAME/VERSION.onnx and NAME/VERSION/model.onnx."""
     default_model: str | None = None
     """The model of calls that name none; not set: the first by name."""
+    model_versions: int = Field(2, ge=1)
+    """How many versions of a model are loaded, the highest numbers; others of its files are left alone."""
+    model_poll_seconds: float = Field(2.0, ge=0, le=86400)
+    """How often the folder is looked at; new, changed and removed files count at the second look; 0: never."""
+    model_keep_seconds: float = Field(60.0, ge=0, le=86400)
+    """How long a replaced or removed version can still be asked for by its revision, since its last call."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = Field(50051, ge=0, le=65535)

@@ -7,11 +7,12 @@ ServingError              for whoever runs a command: one line, nonzero exit
 └── Interrupted           a signal stopped the generation, after it was saved
 
 CallError                 for callers
-├── InvalidRequestError   fields of the request are out of range
-├── ModelNotFoundError    no model of that name
-├── NotReadyError         models are still loading, or the server is stopping
-├── OverloadedError       too many streams at once
-└── StreamCutError        the server stops; the stream ended at an image boundary
+├── InvalidRequestError     fields of the request are out of range
+├── ModelNotFoundError      no model of that name and version
+├── RevisionNotServedError  the model has another revision than the one that was asked for
+├── NotReadyError           models are still loading, or the server is stopping
+├── OverloadedError         too many streams at once
+└── StreamCutError          the server stops; the stream ended at an image boundary
 """
 
 from __future__ import annotations
@@ -59,7 +60,20 @@ class InvalidRequestError(CallError):
 
 
 class ModelNotFoundError(CallError):
-    """No model of that name."""
+    """No model of that name and version."""
+
+
+class RevisionNotServedError(CallError):
+    """The model has another revision than the one that was asked for."""
+
+    def __init__(self, model: str, *, wanted: str, served: str) -> None:
+        super().__init__(
+            f"model {model!r} is not served in revision {wanted}; there is {served}, whose images do not belong "
+            "to the same streams; begin anew, or ask a server that has it"
+        )
+        self.model = model
+        self.wanted_revision = wanted
+        self.served_revision = served
 
 
 class NotReadyError(CallError):

@@ -13,7 +13,7 @@ from open_inference.grpc import protocol, service
 
 from .config import ServerSettings
 from .engine import Engine
-from .errors import ModelNotFoundError, NotReadyError, OverloadedError
+from .errors import ModelNotFoundError, NotReadyError, OverloadedError, RevisionNotServedError
 from .registry import Registry
 from .status import guarded
 from .tensors import TensorSpec, infer, input_specs, output_specs
@@ -21,6 +21,7 @@ from .tensors import TensorSpec, infer, input_specs, output_specs
 _DESCRIPTOR = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
 _PLATFORM = "onnx_onnxv1"  # the protocol's name for an ONNX file
+_DIGITS_AT_MOST = 18  # of a version's number; revisions have 32
 _RETRY_AFTER_SECONDS = 1.0
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _TensorMetadata = protocol.ModelMetadataResponse.TensorMetadata
@@ -80,11 +81,11 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
     async def ModelMetadata(
         self, request: protocol.ModelMetadataRequest, context: Any
     ) -> protocol.ModelMetadataResponse:
-        """The tensors of one model; its only version is its revision."""
+        """The tensors of one model; its versions are called by their revisions."""
         engine = self._find(request.name, request.version)
         return protocol.ModelMetadataResponse(
             name=engine.manifest.name,
-            versions=[engine.revision],
+            versions=self._revisions(engine),
             platform=_PLATFORM,
             inputs=map(_metadata, input_specs(engine)),
             outputs=map(_metadata, output_specs(engine)),
@@ -97,16 +98,23 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._executor, infer, request, engine, self._settings)
 
-    def _find(self, name: str, revision: str) -> Engine:
+    def _find(self, name: str, version: str) -> Engine:
+        """A model; a version is its number, or a revision."""
         registry = self._registry()
         if registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        engine = registry.find(name)
-        if revision not in ("", engine.revision):
-            raise ModelNotFoundError(
-                f"model {engine.manifest.name!r} has no version {revision!r}; there is {engine.revision}"
-            )
-        return engine
+        if len(version) <= _DIGITS_AT_MOST and version.isdecimal():
+            return registry.find(name, version=int(version))
+        try:
+            return registry.find(name, revision=version)
+        except RevisionNotServedError as error:
+            text = str(error)
+        raise ModelNotFoundError(text)
+
+    def _revisions(self, engine: Engine) -> list[str]:
+        registry = self._registry()
+        versions = registry.versions(engine.manifest.name) if registry is not None else []
+        return [version.revision for version in versions] or [engine.revision]
 
     @contextmanager
     def _call_slot(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -21,7 +21,8 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from . import open_inference
 from .config import ServerSettings
 from .port import SHAREABLE, port_taken, reserved_port
-from .registry import Registry, load_registry
+from .registry import Registry
+from .repository import Repository
 from .servicer import SamplingServicer
 from .status import guarded
 
@@ -44,7 +45,9 @@ async def serve(settings: ServerSettings) -> None:
             await server.load()
             await server.turn_healthy()
             _log.info("serving on %s:%d", settings.host, listening_on)
+            following = asyncio.create_task(server.follow())
             await stop.wait()
+            following.cancel()
     _log.info("stopped")
 
 
@@ -66,6 +69,16 @@ class Server:
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._servicer = SamplingServicer(settings, self._executor, threads=threads)
+        self._repository = Repository(
+            settings.models,
+            default_model=settings.default_model,
+            versions=settings.model_versions,
+            keep_seconds=settings.model_keep_seconds,
+        )
+        # Models are loaded beside the calls, not in their way.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
+        self._status: int = _NOT_SERVING
+        self._known_models: set[str] = set()
         self._health = health.aio.HealthServicer()
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
 
@@ -80,12 +93,13 @@ class Server:
         return listener
 
     async def __aenter__(self) -> Self:
-        await self._set_health(_NOT_SERVING)
+        await self._tell_health()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._stop()
         self._executor.shutdown()
+        self._loader.shutdown()
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
@@ -99,21 +113,33 @@ class Server:
         return port
 
     async def load(self) -> Registry:
-        """Load, check and warm the models."""
-        settings = self._settings
-
-        def load() -> Registry:
-            return load_registry(settings.models, default_model=settings.default_model)
-
-        registry = await asyncio.get_running_loop().run_in_executor(self._executor, load)
-        for engine in registry.engines.values():
-            _log.info("loaded %s, revision %s", engine.manifest.name, engine.revision)
-        self._servicer.serve(registry)
+        """Load, check and warm the models. Raises StartError if there is none to serve."""
+        registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
+        await self._serve(registry)
         return registry
+
+    async def follow(self, changed: Callable[[Registry], None] = lambda registry: None) -> None:
+        """Follow the folder of models until cancelled; `changed` is told of the models after each change."""
+        loop = asyncio.get_running_loop()
+        while self._settings.model_poll_seconds:
+            await asyncio.sleep(self._settings.model_poll_seconds)
+            try:
+                registry = await loop.run_in_executor(self._loader, self._repository.poll)
+            except Exception:
+                _log.exception("the folder of models cannot be followed; its models stay as they are")
+                continue
+            if registry is not None:
+                await self._serve(registry)
+                changed(registry)
 
     async def turn_healthy(self) -> None:
         """Say that calls will be answered."""
-        await self._set_health(_SERVING)
+        self._status = _SERVING
+        await self._tell_health()
+
+    async def _serve(self, registry: Registry) -> None:
+        self._servicer.serve(registry)
+        await self._tell_health()
 
     async def _stop(self) -> None:
         """Turn unhealthy, take no more calls, and give streams the grace period; after half of it, cut them."""
@@ -139,9 +165,21 @@ class Server:
         _log.info("ending the streams that are left, at an image boundary")
         self._servicer.cut_streams()
 
-    async def _set_health(self, status: int) -> None:
+    async def _tell_health(self) -> None:
+        """The health of the server, and of each model as a service of its own."""
+        registry = self._servicer.registry
+        served = registry.names if registry is not None else ()
+        broken = {failure.model for failure in registry.failures} if registry is not None else set()
+        self._known_models |= {*served, *broken}
         for service in ("", *SERVICES):
-            await self._health.set(service, status)
+            await self._health.set(service, self._status)
+        for name in self._known_models:
+            await self._health.set(model_service(name), self._status if name in served else _NOT_SERVING)
+
+
+def model_service(name: str) -> str:
+    """What a model is called where its health is asked for."""
+    return f"{_DESCRIPTOR.full_name}/{name}"
 
 
 def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:

@@ -28,7 +28,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         """`threads`: how many batches the executor computes at once."""
         self.registry: Registry | None = None
         """The models; None until `serve`."""
-        self._shared: dict[str, SharedRuns] = {}
+        self._shared: dict[Engine, SharedRuns] = {}
         self._settings = settings
         self._executor = executor
         self._lookahead = Lookahead(executor, batches=threads + 1)
@@ -38,8 +38,11 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._cutting = False
 
     def serve(self, registry: Registry) -> None:
-        """Answer calls from now on with these models."""
-        self._shared = {name: SharedRuns(engine, self._executor) for name, engine in registry.engines.items()}
+        """Answer new calls with these models from now on; calls in flight end on the ones that they began with."""
+        self._shared = {
+            engine: self._shared.get(engine) or SharedRuns(engine, self._executor)
+            for engine in registry.kept_engines()
+        }
         self.registry = registry
 
     def cut_streams(self) -> None:
@@ -54,9 +57,10 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
     ) -> None:
         """Write the batches of a request, computed ahead while earlier ones are sent."""
-        plan = plan_stream(request, self._models().find(request.model), self._settings)
+        engine = self._models().find(request.model, version=request.version, revision=request.revision)
+        plan = plan_stream(request, engine, self._settings)
+        shared = self._shared[engine]
         with self._stream_slot():
-            shared = self._shared[plan.engine.manifest.name]
             if plan.is_one_batch and shared.takes(plan.image_count):
                 with shared.call():
                     await context.write(plan.encode(plan.first_index, await shared.sample(plan.images)))
@@ -66,15 +70,22 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     async def ListModels(
         self, request: sampling_pb2.ListModelsRequest, context: Any
     ) -> sampling_pb2.ListModelsResponse:
-        """All models, by name."""
+        """All models, by name, and the files that cannot be served."""
         registry = self._models()
-        models = [_served(engine, registry) for engine in registry.engines.values()]
-        return sampling_pb2.ListModelsResponse(models=models, limits=self._limits())
+        return sampling_pb2.ListModelsResponse(
+            models=[_served(engine, registry) for engine in registry.engines],
+            limits=self._limits(),
+            failures=[
+                sampling_pb2.ModelFailure(model=failure.model, reason=failure.reason)
+                for failure in registry.failures
+            ],
+        )
 
     async def GetModel(self, request: sampling_pb2.GetModelRequest, context: Any) -> sampling_pb2.GetModelResponse:
         """One model."""
         registry = self._models()
-        model = _served(registry.find(request.name), registry)
+        engine = registry.find(request.name, version=request.version, revision=request.revision)
+        model = _served(engine, registry)
         return sampling_pb2.GetModelResponse(model=model, limits=self._limits())
 
     async def _write_batches(self, plan: StreamPlan, context: Any) -> None:
@@ -120,6 +131,7 @@ def _served(engine: Engine, registry: Registry) -> sampling_pb2.ServedModel:
     return sampling_pb2.ServedModel(
         model=engine.manifest,
         revision=engine.revision,
-        is_default=engine.manifest.name == registry.default_model,
+        is_default=engine is registry.default_engine,
+        version=engine.version,
         execution=sampling_pb2.EXECUTION_FIXED_TILES if tiled else sampling_pb2.EXECUTION_ANY_BATCH,
     )

@@ -73,6 +73,7 @@ class StreamPlan:
             image_shape=engine.manifest.image_shape,
             packed_images=packed_images,
             probabilities=probabilities,
+            version=engine.version,
         )
 
 

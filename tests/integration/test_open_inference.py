@@ -4,7 +4,6 @@ This process must not load bgan.serving.server: its stubs and tritonclient's bot
 """
 
 import asyncio
-import os
 import subprocess
 import sys
 import threading
@@ -354,7 +353,12 @@ def test_a_request_with_nothing_wrong_passes(stub):
     ("name", "revision", "text"),
     [
         ("nope", "", "there is no model 'nope'; there are cnn-sbn, mlp-dbn, mlp-sbn"),
-        ("mlp-dbn", "2", "model 'mlp-dbn' has no version '2'; there is "),
+        ("mlp-dbn", "2", "model 'mlp-dbn' has no version 2; there is one without a number"),
+        (
+            "mlp-dbn",
+            "0" * 32,
+            "model 'mlp-dbn' is not served in revision 00000000000000000000000000000000; there is ",
+        ),
     ],
 )
 def test_an_unknown_model_or_version_is_not_found(client, engines, name, revision, text):
@@ -403,14 +407,16 @@ def test_a_request_over_grpcs_limit_is_refused_with_both_sizes(client, engines):
 
 
 def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tmp_path):
-    pipe = tmp_path / "slow.onnx"
-    os.mkfifo(pipe)  # the server reads it to the end, which comes when the test says so
+    for number in range(1, 60):  # enough to keep the loading in sight
+        (tmp_path / "mlp-dbn").mkdir(exist_ok=True)
+        (tmp_path / "mlp-dbn" / f"{number}.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
     port = free_port()
     inputs = _inputs(_noise(engines["mlp-dbn"], 1))
     with ThreadPoolExecutor() as pool, triton.InferenceServerClient(f"localhost:{port}") as client:
-        started = pool.submit(ServerProcess, tmp_path, port=port)
+        started = pool.submit(ServerProcess, tmp_path, "--model-versions", 99, port=port)
         try:
-            with grpc.insecure_channel(f"localhost:{port}") as channel:
+            options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
+            with grpc.insecure_channel(f"localhost:{port}", options=options) as channel:
                 grpc.channel_ready_future(channel).result(60)
             assert client.is_server_live()
             assert not client.is_server_ready()
@@ -420,7 +426,6 @@ def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tm
                     call()
                 assert caught.value.status() == "StatusCode.UNAVAILABLE"
         finally:
-            pipe.write_bytes((models / "mlp-dbn.onnx").read_bytes())
             process = started.result()
         try:
             assert client.is_server_ready()
