@@ -61,9 +61,26 @@ def serve(
     max_message_bytes: Annotated[
         int | None, typer.Option(help="The most bytes a message may take.", show_default="4000000")
     ] = None,
-    max_streams: Annotated[int | None, typer.Option(help="The most streams at once.", show_default="256")] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(help="The most streams and inferences at once.", show_default="256")
+    ] = None,
+    max_streams_per_caller: Annotated[
+        int | None, typer.Option(help="The most of them that one address may have.", show_default="128")
+    ] = None,
+    max_queued_calls: Annotated[
+        int | None, typer.Option(help="How many calls may wait for their turn.", show_default="64")
+    ] = None,
+    stalled_write_seconds: Annotated[
+        float | None, typer.Option(help="When a stream that is not read is ended.", show_default="60")
+    ] = None,
+    keepalive_seconds: Annotated[
+        float | None, typer.Option(help="How often a silent connection is checked.", show_default="60")
+    ] = None,
+    lame_duck_seconds: Annotated[
+        float | None, typer.Option(help="How long new calls are still taken after SIGTERM.", show_default="0")
+    ] = None,
     grace_seconds: Annotated[
-        float | None, typer.Option(help="How long streams may go on after SIGTERM.", show_default="10")
+        float | None, typer.Option(help="How long streams may go on after that.", show_default="10")
     ] = None,
     config: Annotated[
         Path | None,

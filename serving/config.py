@@ -48,9 +48,19 @@ class ServerSettings(BaseSettings):
     max_message_bytes: int = Field(4_000_000, ge=1024, lt=2**31)
     """The most bytes one response, or one request for an inference, may take; gRPC's own default is 4 MiB."""
     max_streams: int = Field(256, ge=1)
-    """The most streams at once; more are refused with RESOURCE_EXHAUSTED."""
-    grace_seconds: float = Field(10.0, ge=0)
-    """How long streams may go on after SIGTERM; after half of it they end at the next image boundary."""
+    """The most streams and inferences that a process runs at once."""
+    max_streams_per_caller: int = Field(128, ge=1)
+    """How many of them, running or waiting, one address may have; behind a proxy all callers are one."""
+    max_queued_calls: int = Field(64, ge=0)
+    """How many calls may wait for a place, in turn and within their deadlines; more are refused."""
+    stalled_write_seconds: float = Field(60.0, gt=0, le=86400)
+    """A stream whose reader has taken nothing for so long is ended; it can be gone on with."""
+    keepalive_seconds: float = Field(60.0, ge=1, le=86400)
+    """How often the other side of a connection without traffic is asked whether it is there."""
+    lame_duck_seconds: float = Field(0.0, ge=0, le=86400)
+    """How long new calls are still taken after SIGTERM, while health says NOT_SERVING and balancers turn away."""
+    grace_seconds: float = Field(10.0, ge=0, le=86400)
+    """How long calls may go on after that; after half of it streams end at the next image boundary."""
 
     @field_validator("*", mode="before")
     @classmethod

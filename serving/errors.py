@@ -11,8 +11,10 @@ CallError                 for callers
 ├── ModelNotFoundError      no model of that name and version
 ├── RevisionNotServedError  the model has another revision than the one that was asked for
 ├── NotReadyError           models are still loading, or the server is stopping
-├── OverloadedError         too many streams at once
-└── StreamCutError          the server stops; the stream ended at an image boundary
+├── OverloadedError         too many calls at once
+├── DeadlinePassedError     the caller no longer waits
+└── StreamCutError          the stream ended at an image boundary; the server stops
+    └── StalledReaderError  the same, because its reader stood still
 """
 
 from __future__ import annotations
@@ -81,16 +83,28 @@ class NotReadyError(CallError):
 
 
 class OverloadedError(CallError):
-    """Too many streams at once."""
+    """Too many calls at once."""
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
+class DeadlinePassedError(CallError):
+    """The caller no longer waits."""
+
+
 class StreamCutError(CallError):
-    """The server stops; the stream ended at an image boundary."""
+    """The stream ended at an image boundary, because the server stops."""
+
+    reason = "the server is stopping"
 
     def __init__(self, next_index: int) -> None:
-        super().__init__(f"the server is stopping; go on from first_index {next_index}")
+        super().__init__(f"{self.reason}; go on from first_index {next_index}")
         self.next_index = next_index
+
+
+class StalledReaderError(StreamCutError):
+    """The stream ended because its reader took nothing for too long."""
+
+    reason = "the images sent were not read for too long"

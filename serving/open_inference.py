@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 from open_inference.grpc import protocol, service
 
+from .admission import Admission
 from .config import ServerSettings
+from .deadline import check_deadline, deadline_of
 from .engine import Engine
-from .errors import ModelNotFoundError, NotReadyError, OverloadedError, RevisionNotServedError
+from .errors import ModelNotFoundError, NotReadyError, RevisionNotServedError
 from .registry import Registry
 from .status import guarded
 from .tensors import TensorSpec, infer, input_specs, output_specs
@@ -22,22 +23,19 @@ _DESCRIPTOR = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
 _PLATFORM = "onnx_onnxv1"  # the protocol's name for an ONNX file
 _DIGITS_AT_MOST = 18  # of a version's number; revisions have 32
-_RETRY_AFTER_SECONDS = 1.0
-_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _TensorMetadata = protocol.ModelMetadataResponse.TensorMetadata
 
 
 def register(
-    server: Any, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
+    server: Any,
+    settings: ServerSettings,
+    admission: Admission,
+    executor: Executor,
+    registry: Callable[[], Registry | None],
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
-    servicer = guarded(OpenInferenceServicer(settings, executor, registry), _DESCRIPTOR)
+    servicer = guarded(OpenInferenceServicer(settings, admission, executor, registry), _DESCRIPTOR)
     service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-
-
-def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
-    """Options of gRPC that let a request be as large as an answer; its own limit of 4 MiB is never lowered."""
-    return [("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES))]
 
 
 class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
@@ -48,12 +46,16 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
     """
 
     def __init__(
-        self, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
+        self,
+        settings: ServerSettings,
+        admission: Admission,
+        executor: Executor,
+        registry: Callable[[], Registry | None],
     ) -> None:
         self._settings = settings
+        self._admission = admission
         self._executor = executor
         self._registry = registry
-        self._call_count = 0
 
     async def ServerLive(self, request: protocol.ServerLiveRequest, context: Any) -> protocol.ServerLiveResponse:
         """Whether the server answers at all."""
@@ -94,9 +96,14 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: protocol.ModelInferRequest, context: Any) -> protocol.ModelInferResponse:
         """Run one batch."""
         engine = self._find(request.model_name, request.model_version)
-        with self._call_slot():
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, infer, request, engine, self._settings)
+        deadline = deadline_of(context)
+
+        def run() -> protocol.ModelInferResponse:
+            check_deadline(deadline)
+            return infer(request, engine, self._settings)
+
+        async with self._admission.call(context):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
     def _find(self, name: str, version: str) -> Engine:
         """A model; a version is its number, or a revision."""
@@ -115,19 +122,6 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
         registry = self._registry()
         versions = registry.versions(engine.manifest.name) if registry is not None else []
         return [version.revision for version in versions] or [engine.revision]
-
-    @contextmanager
-    def _call_slot(self) -> Iterator[None]:
-        if self._call_count >= self._settings.max_streams:
-            raise OverloadedError(
-                f"{self._call_count} inferences are running, as many as this server takes; try again later",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
-        self._call_count += 1
-        try:
-            yield
-        finally:
-            self._call_count -= 1
 
 
 def _metadata(spec: TensorSpec) -> protocol.ModelMetadataResponse.TensorMetadata:

@@ -44,7 +44,7 @@ class ModelFile:
 
 def scan(folder: Path) -> dict[Path, ModelFile]:
     """The model files of a folder, by path. Raises OSError if it cannot be listed."""
-    found = (_look(*place) for place in _places(folder))
+    found = (look(*place) for place in _places(folder))
     return {file.path: file for file in found if file is not None}
 
 
@@ -63,7 +63,8 @@ def _places(folder: Path) -> Iterator[tuple[Path, str | None, int]]:
                     yield inner / "model.onnx", path.name, int(inner.name)
 
 
-def _look(path: Path, model: str | None, version: int) -> ModelFile | None:
+def look(path: Path, model: str | None = None, version: int = 0) -> ModelFile | None:
+    """The file at a path as it is now; None if there is none."""
     if not path.is_file():
         return None
     try:
@@ -186,7 +187,7 @@ class Repository:
 
     def _load(self, file: ModelFile) -> Engine:
         engine = Engine(file.path, name=file.model, version=file.version)
-        if _look(file.path, file.model, file.version) != file:
+        if look(file.path, file.model, file.version) != file:
             raise ModelFileError(f"{file.path} changed while it was read; it is read again once it stays as it is")
         known = self._engines.get(file.path)
         if known is not None and str(known) == str(engine):  # the same content, written again

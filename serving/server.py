@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
+from .admission import Admission
 from .config import ServerSettings
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
@@ -31,6 +32,11 @@ SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
+_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
+_CALLS_BESIDES = 64  # health, reflection, lists of models
+_KEEPALIVE_TIMEOUT_SECONDS = 20
+_CLIENT_PING_SECONDS = 10
+_LOOKS_FOR_STALLED_READERS = 4  # in the time after which they are ended
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
 _log = logging.getLogger(__name__)
@@ -68,7 +74,8 @@ class Server:
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
-        self._servicer = SamplingServicer(settings, self._executor, threads=threads)
+        self._admission = Admission(settings)
+        self._servicer = SamplingServicer(settings, self._admission, self._executor, threads=threads)
         self._repository = Repository(
             settings.models,
             default_model=settings.default_model,
@@ -83,21 +90,24 @@ class Server:
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
 
     def _make_listener(self) -> grpc.aio.Server:
-        options = [("grpc.so_reuseport", int(SHAREABLE)), *open_inference.server_options(self._settings)]
-        listener = grpc.aio.server(options=options)
+        listener = grpc.aio.server(options=channel_options(self._settings))
         servicer = guarded(self._servicer, _DESCRIPTOR)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
-        open_inference.register(listener, self._settings, self._executor, lambda: self._servicer.registry)
+        open_inference.register(
+            listener, self._settings, self._admission, self._executor, lambda: self._servicer.registry
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
         return listener
 
     async def __aenter__(self) -> Self:
         await self._tell_health()
+        self._watching = asyncio.create_task(self._end_stalled_readers())
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._stop()
+        self._watching.cancel()
         self._executor.shutdown()
         self._loader.shutdown()
 
@@ -141,15 +151,26 @@ class Server:
         self._servicer.serve(registry)
         await self._tell_health()
 
+    async def _end_stalled_readers(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.stalled_write_seconds / _LOOKS_FOR_STALLED_READERS)
+            self._admission.end_stalled()
+
     async def _stop(self) -> None:
-        """Turn unhealthy, take no more calls, and give streams the grace period; after half of it, cut them."""
+        """Turn unhealthy, and after the lame-duck time take no more calls and give streams the grace period.
+
+        After half of it they are cut.
+        """
         await self._health.enter_graceful_shutdown()
+        if self._status == _SERVING:
+            await asyncio.sleep(self._settings.lame_duck_seconds)
+        self._admission.close()
         grace = self._settings.grace_seconds
         cut = asyncio.get_running_loop().call_later(grace / 2, self._cut_streams)
         closing = asyncio.create_task(self._stop_listeners(grace))
-        # Only streams of images are waited for: a health watch would stay open to the end.
+        # Only streams and inferences are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._servicer.wait_until_idle(), grace)
+            await asyncio.wait_for(self._admission.wait_until_idle(), grace)
         cut.cancel()
         await asyncio.wait({closing}, timeout=_AFTERMATH_SECONDS)  # the last status may still be on its way
         await self._stop_listeners(0)
@@ -175,6 +196,24 @@ class Server:
             await self._health.set(service, self._status)
         for name in self._known_models:
             await self._health.set(model_service(name), self._status if name in served else _NOT_SERVING)
+
+
+def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """What gRPC is to allow on a connection, and how it finds out that the other side is gone."""
+    calls = settings.max_streams + settings.max_queued_calls + _CALLS_BESIDES
+    return [
+        ("grpc.so_reuseport", int(SHAREABLE)),
+        # A request may be as large as an answer; gRPC's own limit is never lowered.
+        ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
+        # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
+        ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
+        ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
+    ]
 
 
 def model_service(name: str) -> str:

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from typing import Any
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
+from .admission import Admission, Call
 from .config import ServerSettings
+from .deadline import deadline_of
 from .engine import Engine
-from .errors import NotReadyError, OverloadedError, StreamCutError
+from .errors import NotReadyError, StreamCutError
 from .lookahead import Lookahead
 from .registry import Registry
 from .sharing import SharedRuns
 from .streams import StreamPlan, plan_stream
 
-_RETRY_AFTER_SECONDS = 1.0
-
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     """Streams batches of images; small requests share runs, others are computed in `executor`."""
 
-    def __init__(self, settings: ServerSettings, executor: Executor, *, threads: int) -> None:
+    def __init__(
+        self, settings: ServerSettings, admission: Admission, executor: Executor, *, threads: int
+    ) -> None:
         """`threads`: how many batches the executor computes at once."""
         self.registry: Registry | None = None
         """The models; None until `serve`."""
         self._shared: dict[Engine, SharedRuns] = {}
         self._settings = settings
+        self._admission = admission
         self._executor = executor
         self._lookahead = Lookahead(executor, batches=threads + 1)
-        self._stream_count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._cutting = False
 
     def serve(self, registry: Registry) -> None:
@@ -49,23 +47,20 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         """End every stream at its next image boundary."""
         self._cutting = True
 
-    async def wait_until_idle(self) -> None:
-        """Wait until no stream is running."""
-        await self._idle.wait()
-
     async def SampleBinaryImages(  # type: ignore[override] # grpc.aio takes generators and writers alike
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
     ) -> None:
         """Write the batches of a request, computed ahead while earlier ones are sent."""
         engine = self._models().find(request.model, version=request.version, revision=request.revision)
-        plan = plan_stream(request, engine, self._settings)
+        plan = plan_stream(request, engine, self._settings, deadline=deadline_of(context))
         shared = self._shared[engine]
-        with self._stream_slot():
+        async with self._admission.call(context) as call:
             if plan.is_one_batch and shared.takes(plan.image_count):
                 with shared.call():
-                    await context.write(plan.encode(plan.first_index, await shared.sample(plan.images)))
+                    response = plan.encode(plan.first_index, await shared.sample(plan.images))
+                    await call.write(response, next_index=plan.first_index + plan.image_count)
             else:
-                await self._write_batches(plan, context)
+                await self._write_batches(plan, call)
 
     async def ListModels(
         self, request: sampling_pb2.ListModelsRequest, context: Any
@@ -88,35 +83,19 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         model = _served(engine, registry)
         return sampling_pb2.GetModelResponse(model=model, limits=self._limits())
 
-    async def _write_batches(self, plan: StreamPlan, context: Any) -> None:
+    async def _write_batches(self, plan: StreamPlan, call: Call) -> None:
         next_index = plan.first_index
         async with aclosing(self._lookahead.compute(plan)) as responses:
             async for response in responses:
                 if self._cutting:
                     raise StreamCutError(next_index)
-                await context.write(response)
                 next_index = response.first_index + response.image_count
+                await call.write(response, next_index=next_index)
 
     def _models(self) -> Registry:
         if self.registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
         return self.registry
-
-    @contextmanager
-    def _stream_slot(self) -> Iterator[None]:
-        if self._stream_count >= self._settings.max_streams:
-            raise OverloadedError(
-                f"{self._stream_count} streams are running, as many as this server takes; try again later",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
-        self._stream_count += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._stream_count -= 1
-            if self._stream_count == 0:
-                self._idle.set()
 
     def _limits(self) -> sampling_pb2.Limits:
         return sampling_pb2.Limits(

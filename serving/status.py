@@ -15,11 +15,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from .errors import (
     CallError,
+    DeadlinePassedError,
     InvalidRequestError,
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
     RevisionNotServedError,
+    StalledReaderError,
     StreamCutError,
 )
 
@@ -32,7 +34,9 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
     RevisionNotServedError: grpc.StatusCode.FAILED_PRECONDITION,
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     StreamCutError: grpc.StatusCode.UNAVAILABLE,
+    StalledReaderError: grpc.StatusCode.UNAVAILABLE,
 }
 _log = logging.getLogger(__name__)
 

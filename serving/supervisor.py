@@ -88,7 +88,8 @@ class _Pool:
 
     async def stop(self) -> None:
         """End all workers in order, and those that do not end by force."""
-        await asyncio.gather(*[worker.stop(self._settings.grace_seconds) for worker in self._workers])
+        seconds = self._settings.lame_duck_seconds + self._settings.grace_seconds
+        await asyncio.gather(*[worker.stop(seconds) for worker in self._workers])
 
     async def _keep_alive(self, place: int) -> None:
         shortest, longest = _BACKOFF_SECONDS

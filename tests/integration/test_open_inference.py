@@ -4,6 +4,7 @@ This process must not load bgan.serving.server: its stubs and tritonclient's bot
 """
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -436,7 +437,8 @@ def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tm
 
 def test_too_many_calls_at_once_are_refused(models, engines):
     arrays = _noise(engines["cnn-sbn"], 1000)
-    with server(models, "--max-streams", "1") as process, triton.InferenceServerClient(process.target) as client:
+    options = ("--max-streams", 1, "--max-queued-calls", 0)
+    with server(models, *options) as process, triton.InferenceServerClient(process.target) as client:
         calls = [_Call() for _ in range(30)]
         for call in calls:
             client.async_infer("cnn-sbn", _inputs(arrays), call)
@@ -445,8 +447,39 @@ def test_too_many_calls_at_once_are_refused(models, engines):
         refused = [call.error for call in calls if call.error]
         assert 0 < len(refused) < 30
         assert {error.status() for error in refused} == {"StatusCode.RESOURCE_EXHAUSTED"}
-        assert "1 inferences are running" in refused[0].message()
+        assert "1 calls are running and 0 waiting" in refused[0].message()
         _assert_equal(client.infer("cnn-sbn", _inputs(arrays)), _expected(models, "cnn-sbn", arrays))
+
+
+def test_streams_and_inferences_share_their_places(models, engines):
+    inputs = _inputs(_noise(engines["mlp-dbn"], 1))
+    options = ("--max-streams", 1, "--max-queued-calls", 0)
+    with (
+        server(models, *options) as process,
+        triton.InferenceServerClient(process.target) as client,
+        SamplingClient(process.target) as sampling,
+    ):
+        stream = sampling.sample_binary_images(image_count=10**8, model="mlp-sbn")
+        next(stream)
+        with pytest.raises(InferenceServerException, match="1 calls are running and 0 waiting") as caught:
+            client.infer("mlp-dbn", inputs)
+        assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        stream.close()
+
+
+def test_a_stopping_server_answers_the_inferences_that_it_has(models, engines):
+    inputs = _inputs(_noise(engines["cnn-sbn"], 1000))
+    options = ("--threads", 1, "--grace-seconds", 200)
+    with server(models, *options) as process, triton.InferenceServerClient(process.target) as client:
+        calls = [_Call() for _ in range(30)]
+        for call in calls:
+            client.async_infer("cnn-sbn", inputs, call)
+        assert calls[0].done.wait(60)
+        process.process.send_signal(signal.SIGTERM)
+        for call in calls:
+            assert call.done.wait(200)
+        assert [call.error for call in calls if call.error] == []
+        assert process.process.wait(200) == 0
 
 
 class _Call:

@@ -259,7 +259,7 @@ def test_folders_that_cannot_be_served(tmp_path, contents):
         Repository(tmp_path, default_model="x").load()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.one_of(
@@ -269,7 +269,7 @@ def test_folders_that_cannot_be_served(tmp_path, contents):
             ),
             st.just("look"),
         ),
-        max_size=14,
+        max_size=10,
     )
 )
 def test_whatever_happens_the_folder_is_what_is_served_in_the_end(tmp_path_factory, contents, steps):
@@ -304,7 +304,7 @@ def folder(tmp_path, contents):
 def test_streams_end_on_the_version_they_began_with_and_then_it_is_freed(folder, contents, revisions):
     options = (*FAST, "--model-keep-seconds", 0.5, "--model-versions", 1)
     with server(folder, *options) as process, SamplingClient(process.target) as client:
-        batches = client.sample_binary_images(image_count=20_000, seed=1, include_probabilities=True)
+        batches = client.sample_binary_images(image_count=8_000, seed=1, include_probabilities=True)
         first = next(batches)
         assert (first.revision, client.get_model().version) == (revisions["a"], 1)
         for seed in range(3):  # some that are left before their end
@@ -321,7 +321,7 @@ def test_streams_end_on_the_version_they_began_with_and_then_it_is_freed(folder,
         assert f"freed m version 1, revision {revisions['a']}" not in process.output()
         packed = b"".join(batch.packed_images.tobytes() for batch in [first, *batches])
         _eventually(lambda: f"freed m version 1, revision {revisions['a']}" in process.output())
-    assert packed == Engine(folder / "m" / "1.onnx").sample(1, 0, 20_000).packed_images
+    assert packed == Engine(folder / "m" / "1.onnx").sample(1, 0, 8_000).packed_images
 
 
 def _file(folder, content):
