@@ -18,7 +18,7 @@ def build_request(
     image_count: int,
     seed: int | None,
     model: str,
-    version: int | None,
+    version: int | None = None,
     first_index: int,
     batch_size: int | None,
     include_probabilities: bool,
