@@ -66,7 +66,8 @@ class RetryPolicy:
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             }
-        return json.dumps({"methodConfig": [method]})
+        # All addresses of a name are connected to and take turns, call by call; one that is away is passed over.
+        return json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [method]})
 
 
 class Deadline:
