@@ -1,4 +1,4 @@
-"""The commands that run a model: bgan serve and bgan generate."""
+"""The commands that run a model, bgan serve and bgan generate, and bgan health."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands that run a model."""
     app.command(rich_help_panel="Serve")(serve)
+    app.command(rich_help_panel="Serve")(health)
     app.command(rich_help_panel="Sample")(generate)
 
 
@@ -113,6 +114,33 @@ def serve(
 
     settings = resolved.settings
     run(serve_here(settings) if settings.workers == 1 else supervise(settings))
+
+
+def health(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="The server's address.", show_default="here, at the port that BGAN_PORT or the config sets"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask for this model's health.", show_default="the server's own")
+    ] = None,
+    timeout_seconds: Annotated[float, typer.Option(min=0.001, help="How long to wait for the answer.")] = 3.0,
+    config: Annotated[
+        Path | None, typer.Option(help="The TOML file of the server here.", envvar="BGAN_CONFIG")
+    ] = None,
+) -> None:
+    """Ask a server whether it serves; for probes: exits with 0 if it does and with 1 if not, and says why.
+
+    Example: bgan health --server localhost:50051 --model digits
+    """
+    from .health_check import check_health, own_address
+    from .sources import resolve
+
+    target = server if server is not None else own_address(resolve({}, config).settings)
+    check_health(target, model, timeout_seconds=timeout_seconds)
+    typer.echo(f"{target}: SERVING")
 
 
 def generate(

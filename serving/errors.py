@@ -4,6 +4,7 @@ ServingError              for whoever runs a command: one line, nonzero exit
 ├── ModelFileError        a model file cannot be served
 ├── StartError            a setting, a folder or a port keeps the server from starting
 ├── GenerationError       images cannot be generated into a file
+├── NotServingError       a server that was asked for its health is not well, or does not answer
 └── Interrupted           a signal stopped the generation, after it was saved
 
 CallError                 for callers
@@ -38,6 +39,10 @@ class StartError(ServingError):
 
 class GenerationError(ServingError):
     """Images cannot be generated into a file; the message says what keeps them and what to do."""
+
+
+class NotServingError(ServingError):
+    """A server, or its model, is not SERVING or does not answer; the message says which."""
 
 
 class Interrupted(ServingError):  # noqa: N818 - it is no error of the program

@@ -21,6 +21,8 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from . import open_inference
 from .admission import Admission
 from .config import ServerSettings
+from .health_check import model_service
+from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
 from .repository import Repository
@@ -51,8 +53,10 @@ async def serve(settings: ServerSettings) -> None:
             await server.load()
             await server.turn_healthy()
             _log.info("serving on %s:%d", settings.host, listening_on)
+            notify(READY)
             following = asyncio.create_task(server.follow())
             await stop.wait()
+            notify(STOPPING)
             following.cancel()
     _log.info("stopped")
 
@@ -214,11 +218,6 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
         ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
     ]
-
-
-def model_service(name: str) -> str:
-    """What a model is called where its health is asked for."""
-    return f"{_DESCRIPTOR.full_name}/{name}"
 
 
 def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:

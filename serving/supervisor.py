@@ -12,6 +12,7 @@ from typing import Any
 
 from .config import ServerSettings
 from .errors import StartError
+from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, reserved_port
 from .server import stop_signal
 
@@ -34,7 +35,9 @@ async def supervise(settings: ServerSettings) -> None:
             await pool.start(stop)
             if not stop.is_set():
                 _log.info("serving on %s:%d", settings.host, port)
+                notify(READY)
                 await pool.watch(stop)
+                notify(STOPPING)
         finally:
             await pool.stop()
     _log.info("stopped")
