@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -33,7 +35,8 @@ def check_health(target: str, model: str | None, *, timeout_seconds: float) -> N
     request = health_pb2.HealthCheckRequest(service="" if model is None else model_service(model))
     with grpc.insecure_channel(target, options=_OPTIONS) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_seconds)
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not name its methods
+            answer = stub.Check(request, timeout=timeout_seconds)
         except grpc.RpcError as error:
             raise NotServingError(f"{target}: {_reason(error, what)}") from error
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
