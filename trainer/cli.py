@@ -86,7 +86,8 @@ def train(
     discriminator: Annotated[
         str | None,
         typer.Option(
-            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn.",
+            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn, "
+            "or several that judge side by side: mlp+strided-cnn.",
             show_default="as the generator, mlp for doubling-cnn",
         ),
     ] = None,

@@ -77,6 +77,7 @@ def test_the_papers_settings_are_the_defaults():
         ("slope_cap", 0.5, "slope-cap is 0.5; it must be at least 1"),
         ("penalty_weight", -1, "penalty-weight is -1"),
         ("discriminator", "rnn", "choose one of mlp, cnn, wide-mlp, strided-cnn"),
+        ("discriminator", "mlp+", "discriminator is ''; choose one of mlp"),
         ("discriminator_learning_rate", 0, "discriminator-learning-rate is 0; it must be above 0"),
         ("learning_rate_decay", "step", "learning-rate-decay is 'step'; choose one of none, linear, cosine"),
         ("output_bias", "one", "output-bias is 'one'; choose one of zero, mean"),
