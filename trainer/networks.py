@@ -27,6 +27,7 @@ _CNN_FEATURES_AT_MOST = 8  # the discriminator pools until no axis is longer tha
 _CNN_BLOCKS_AT_LEAST = 2
 _DOUBLING_BASE_BELOW = 8  # an axis is halved while it has at least this many pixels: 28 -> 14 -> 7
 _DOUBLING_CHANNELS = (16, 32)  # of the hidden layers, counted from the image
+_DOUBLING_UNITS = 256
 _STRIDED_CHANNELS = (16, 32, 64)  # of the convolutions, counted from the image
 _STRIDED_FEATURES_AT_MOST = 8  # an axis is halved while it is longer than this: 28 -> 14 -> 7
 _FEW_CHANNELS = 4  # up to here a convolution from or to an image is faster as a product of its patches
@@ -329,19 +330,20 @@ def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequent
 
 
 def _doubling_cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
-    """Transposed convolutions from 1x1 to the base, then one for every doubling: 7, 14, 28.
+    """A dense layer, transposed convolutions from 1x1 to the base, then one for every doubling: 7, 14, 28.
 
     An axis comes from half its length, rounded up, while it has 8 pixels or more: kernel 4, stride 2 and
     padding 1 reach an even length, kernel 3 an odd one. Every output sees as many inputs as its
     neighbours (Odena et al. 2016).
     """
     layers = _transposed_convolutions(
-        shape, latent_size, norm, _DOUBLING_CHANNELS, halved=_half, transposed=_doubling
+        shape, _DOUBLING_UNITS, norm, _DOUBLING_CHANNELS, halved=_half, transposed=_doubling
     )
     assert isinstance(layers[1], nn.ConvTranspose2d)
     height, width = layers[1].kernel_size
-    layers[1] = PixelDeconvolution(latent_size, layers[1].out_channels, (height, width))
-    return layers
+    layers[1] = PixelDeconvolution(_DOUBLING_UNITS, layers[1].out_channels, (height, width))
+    dense = [nn.Linear(latent_size, _DOUBLING_UNITS), *_norm(norm, _DOUBLING_UNITS, flat=True)]
+    return nn.Sequential(*dense, nn.ReLU(inplace=True), *layers)
 
 
 def _transposed_convolutions(

@@ -145,7 +145,7 @@ def test_the_averaged_generator_is_the_one_sampled_and_kept():
     expected = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
     for step in range(4):
         trainer.train_step()
-        rate = min(0.5, (1 + step) / (10 + step))
+        rate = min(0.5, (1 + step) / (5 + step))
         for name, tensor in trainer.generator.named_parameters():
             expected[name] = rate * expected[name] + (1 - rate) * tensor.detach()
     kept = trainer.state_dict()
