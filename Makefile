@@ -7,6 +7,7 @@ BGAN := $(BIN)/bgan
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 BENCH ?=
+ABLATION ?=
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 BUF := .tools/node_modules/.bin/buf
@@ -18,7 +19,7 @@ STUBS := proto
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench check lint types format proto proto-check proto-lint clean
+.PHONY: help setup demo serve test bench ablation check lint types format proto proto-check proto-lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ test: $(READY) ## Run the tests, on two cores
 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+ablation: $(READY) ## Train the modern recipe with one change a line, for hours: ABLATION="--seeds 3 --models cnn-dbn"
+	@$(BIN)/python -m tests.benchmarks.ablation $(ABLATION)
 
 $(BENCH_READY): $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -193,12 +193,10 @@ def train(
 
     from .presets import preset_values
 
+    given = _given_settings(context)
+    preset_settings = preset_values(preset, neuron=neuron)
     config = settings.TrainingConfig(
-        **{
-            "data_dir": str(data_dir) if data_dir else None,
-            **preset_values(preset),
-            **_given_settings(context),
-        }
+        **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given}
     )
     console = Console(stderr=True)
     from .console import say
@@ -231,10 +229,10 @@ def presets() -> None:
         table = Table(
             "option", "preset", "default", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
         )
-        for setting, chosen in preset.settings.items():
+        for setting, chosen in (preset.settings | preset.sbn_settings).items():
             default = defaults[setting]
             table.add_row(
-                f"--{settings.option(setting)}",
+                f"--{settings.option(setting)}" + (" (sbn)" if setting in preset.sbn_settings else ""),
                 str(chosen.value),
                 "" if default == chosen.value else str(default),
                 chosen.reason,

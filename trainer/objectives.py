@@ -7,6 +7,7 @@ Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Objective:
     """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
     clips_weights: bool = False
     """Whether the discriminator's weights are clipped after each of its steps."""
+    loss_at_most: float = math.inf
+    """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
 
 
 def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -120,5 +123,6 @@ OBJECTIVES = {
         discriminator_loss=relativistic_discriminator_loss,
         generator_loss=gan_generator_loss,
         compares_pairs=True,
+        loss_at_most=100,  # nats; one that knows nothing has 0.69
     ),
 }

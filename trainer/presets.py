@@ -5,7 +5,7 @@ Numbers D1 to D31 are those of docs/presets.md, where the published code and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ConfigError
@@ -29,10 +29,13 @@ class Preset:
     """What the preset is for, in a line."""
     settings: dict[str, Setting]
     """By the name of the setting in `TrainingConfig`."""
+    sbn_settings: dict[str, Setting] = field(default_factory=dict)
+    """More of them, for stochastic binary neurons only."""
 
-    def values(self) -> dict[str, Any]:
-        """The values by setting."""
-        return {name: setting.value for name, setting in self.settings.items()}
+    def values(self, neuron: str) -> dict[str, Any]:
+        """The values by setting, for output neurons of that kind."""
+        settings = self.settings | (self.sbn_settings if neuron == "sbn" else {})
+        return {name: setting.value for name, setting in settings.items()}
 
 
 PRESETS = {
@@ -104,14 +107,20 @@ PRESETS = {
             "output_bias": Setting(value="mean", reason="pixels that are never on are off from the start"),
             "slope_rate": Setting(value=1.0, reason="no slope annealing"),
         },
+        sbn_settings={
+            "estimator": Setting(value="reinmax", reason="a tenth of the isolated pixels of straight-through"),
+        },
     ),
 }
 
 
-def preset_values(name: str | None) -> dict[str, Any]:
-    """The settings of a preset, none for None. Raises ConfigError on a name that is not there."""
+def preset_values(name: str | None, *, neuron: str = "dbn") -> dict[str, Any]:
+    """The settings of a preset for output neurons of a kind, none for None.
+
+    Raises ConfigError on a name that is not there.
+    """
     if name is None:
         return {}
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}; choose one of {', '.join(PRESETS)} (see `bgan presets`)")
-    return {"preset": name, **PRESETS[name].values()}
+    return {"preset": name, **PRESETS[name].values(neuron)}

@@ -119,7 +119,8 @@ class Trainer:
 
         Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
         of images and one of latents, and one forward pass of the generator.
-        Raises DivergenceError, before the weights change, if a loss is not finite.
+        Raises DivergenceError, before the weights change, if a loss is not finite, or beyond what the
+        objective takes for training.
         """
         random = random_stream(self.config.seed, "step", self.step, device=self.device)
         self.neurons.slope = self.slope_at(self.step)
@@ -211,7 +212,8 @@ class Trainer:
         )
         penalty = torch.stack(penalties).sum()
         loss = torch.stack(losses).sum() + penalty
-        value = self._minimize(loss, self.discriminator_optimizer, "discriminator")
+        at_most = len(losses) * self.objective.loss_at_most
+        value = self._minimize(loss, self.discriminator_optimizer, "discriminator", at_most=at_most)
         if self.objective.clips_weights:
             clip_weights(self.discriminators, self.config.clip_value)
         return value, penalty.item()
@@ -267,11 +269,17 @@ class Trainer:
         return images
 
     def _minimize(
-        self, loss: Tensor, optimizer: torch.optim.Optimizer, network: str, *, value: Tensor | None = None
+        self,
+        loss: Tensor,
+        optimizer: torch.optim.Optimizer,
+        network: str,
+        *,
+        value: Tensor | None = None,
+        at_most: float = math.inf,
     ) -> float:
         """One step of the optimizer, and the loss; `value` is what to report where `loss` is a surrogate."""
         reported = loss.item() if value is None else value.item()
-        problem = None if math.isfinite(reported) else f"loss is {reported}"
+        problem = None if math.isfinite(reported) and reported <= at_most else f"loss is {reported:.4g}"
         if value is not None and value is not loss and not math.isfinite(loss.item()):
             problem = problem or "gradient estimate is not finite"
         if problem is not None:

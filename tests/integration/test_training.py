@@ -1,3 +1,6 @@
+import math
+import re
+
 import pytest
 import torch
 
@@ -249,6 +252,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
         trainer.train_step()
     assert "the discriminator's loss is nan at step 1" in str(caught.value)
     assert "--learning-rate" in str(caught.value)
+    for name, tensor in trainer.generator.named_parameters():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_loss_that_is_finite_and_beyond_all_measure_stops_too():
+    trainer = Trainer(_config(objective="relativistic", learning_rate=0.3), _dataset(), CPU)
+    with pytest.raises(DivergenceError) as caught:
+        for _ in range(200):
+            before = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
+            assert trainer.train_step().discriminator <= 100
+    loss = float(re.search(r"the discriminator's loss is (\S+) at step", str(caught.value))[1])
+    assert 100 < loss < math.inf
     for name, tensor in trainer.generator.named_parameters():
         assert torch.equal(tensor, before[name])
 
