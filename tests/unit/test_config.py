@@ -2,6 +2,7 @@ import pytest
 
 from bgan.trainer.config import TrainingConfig, differences
 from bgan.trainer.errors import ConfigError
+from bgan.trainer.presets import preset_values
 from bgan.trainer.run import default_name
 
 
@@ -142,3 +143,7 @@ def test_runs_are_named_by_what_people_tell_them_apart_by():
         dataset="mnist", network="doubling-cnn", discriminator="strided-cnn", objective="relativistic"
     )
     assert default_name(config) == "mnist-doubling-cnn-strided-cnn-dbn-relativistic-seed0"
+    modern = {**preset_values("modern", neuron="sbn"), "neuron": "sbn", "dataset": "mnist"}
+    assert default_name(TrainingConfig(**modern)) == "modern-mnist-doubling-cnn-sbn-relativistic-seed0"
+    config = TrainingConfig(**{**modern, "network": "mlp", "discriminator": "mlp+cnn", "estimator": "identity"})
+    assert default_name(config) == "modern-mnist-mlp-mlp-cnn-sbn-relativistic-identity-seed0"
