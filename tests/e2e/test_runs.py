@@ -118,7 +118,7 @@ def test_a_signal_before_the_first_step_ends_the_command(tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     _wait_for_library(process.pid, "_multiarray_umath")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "internal error" not in errors
