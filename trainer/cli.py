@@ -16,6 +16,7 @@ from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .options import DataDir, RunsDir
 from .reproduction_cli import reproduce
+from .signals import held_back
 
 _APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
@@ -199,19 +200,18 @@ def train(
         **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given}
     )
     console = Console(stderr=True)
-    from .console import say
-    from .data import choose_dataset
+    with held_back():
+        from .console import say
+        from .data import choose_dataset
+        from .loop import train as run_training
+        from .run import default_name
 
     dataset = choose_dataset(config.dataset, data_dir=config.data_dir, say=lambda text: say(console, text))
     config = config.resolved(dataset=dataset)
-    from .run import default_name
-
     folder = runs_dir / (name or default_name(config))
     if dry_run:
         typer.echo(json.dumps({"run": str(folder), **config.to_dict()}, indent=2))
         return
-    from .loop import train as run_training
-
     run_training(config, folder, console, _warn)
     typer.echo(f"{folder}\nnext: bgan export {folder.name}")
 

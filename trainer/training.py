@@ -17,9 +17,10 @@ from .config import TrainingConfig
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
 from .estimators import build_estimator
+from .image_losses import ImageLosses
 from .networks import Discriminator, Generator, build_discriminators, build_generator, set_output_bias
 from .neurons import OutputNeurons, annealed_slope
-from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square, image_losses
+from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 from .optimizers import build_optimizer
 from .randomness import derived_seed, random_stream
 from .schedule import critic_steps_before, critic_steps_in, learning_rate_factor
@@ -239,7 +240,7 @@ class Trainer:
         self.discriminators.requires_grad_(False)
         if logits is None:
             logits = self._logits(random)
-        losses = image_losses(self.objective, self.discriminators, real)
+        losses = ImageLosses(self.discriminators, self.objective, real)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
