@@ -81,6 +81,10 @@ def train(
     neuron: Annotated[
         str, typer.Option(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
     ] = "dbn",
+    training_neuron: Annotated[
+        str | None,
+        typer.Option(help="Output neurons while training, if others.", show_default="as --neuron"),
+    ] = None,
     network: Annotated[
         str, typer.Option(help="The generator, and with it the discriminator: mlp, cnn or doubling-cnn.")
     ] = "mlp",
@@ -229,10 +233,10 @@ def presets() -> None:
         table = Table(
             "option", "preset", "default", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
         )
-        for setting, chosen in (preset.settings | preset.sbn_settings).items():
+        for neuron, setting, chosen in preset.rows():
             default = defaults[setting]
             table.add_row(
-                f"--{settings.option(setting)}" + (" (sbn)" if setting in preset.sbn_settings else ""),
+                f"--{settings.option(setting)}" + (f" ({neuron})" if neuron else ""),
                 str(chosen.value),
                 "" if default == chosen.value else str(default),
                 chosen.reason,

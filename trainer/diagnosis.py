@@ -128,12 +128,13 @@ def diagnose(
     checkpoint, DataError where the data set is needed and cannot be had.
     """
     config = run.config()
-    if neuron not in {None, config.neuron}:
+    if neuron not in {None, config.training_neuron}:
         config = dataclasses.replace(
-            config, neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
+            config, training_neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
         )
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
+    assert config.training_neuron is not None
     subject = _Subject(run, config, plan, report, warn)
     names, refused = _usable(estimators, config)
     truth = subject.reference(report)
@@ -157,7 +158,7 @@ def diagnose(
         step=subject.step,
         network=config.network,
         objective=config.objective,
-        neuron=config.neuron,
+        neuron=config.training_neuron,
         slope=subject.slope,
         batch_size=config.batch_size,
         plan=plan,
@@ -175,9 +176,10 @@ _REFERENCES = {
 
 
 def _reference(config: TrainingConfig) -> str:
+    assert config.training_neuron is not None
     is_paired = OBJECTIVES[config.objective].compares_pairs
     pairs = f"; every image is paired with a real one of {config.dataset}" if is_paired else ""
-    return _REFERENCES[config.neuron] + pairs
+    return _REFERENCES[config.training_neuron] + pairs
 
 
 @dataclass(slots=True)
@@ -251,7 +253,7 @@ class _Subject:
         """The truth, [G, B, N], or for deterministic neurons the reference [1, B, N]; float64."""
         probabilities = torch.sigmoid(self.slope * self._logits)
         weights = self.slope * (probabilities * (1 - probabilities)).flatten(1)
-        if self._config.neuron == "dbn":
+        if self._config.training_neuron == "dbn":
             images = (probabilities > 0.5).to(probabilities.dtype)
             return (weights * self._losses.flip_differences(images)).double()[None]
         count = _in_groups(self._plan.backgrounds)
@@ -264,7 +266,7 @@ class _Subject:
 
     def measure(self, names: Sequence[str], report: Callable[[str], None]) -> list[_Draws]:
         """Estimates of all estimators, in turns, so that their times can be compared."""
-        is_drawn = self._config.neuron != "dbn"
+        is_drawn = self._config.training_neuron != "dbn"
         groups, count = (GROUPS, _in_groups(self._plan.draws)) if is_drawn else (1, _TIMED_DRAWS)
         estimators = [self._estimator(name) for name in names]
         shape = (groups, len(self._logits), math.prod(self._image_shape))
@@ -325,7 +327,7 @@ def _image_losses(
 
 
 def _check_subject(config: TrainingConfig) -> None:
-    if config.neuron not in BINARY_NEURONS:
+    if config.training_neuron not in BINARY_NEURONS:
         raise ConfigError(
             "the run has real neurons, whose gradient is exact; --neuron sbn takes them as stochastic"
         )
@@ -342,11 +344,12 @@ def _usable(asked: Sequence[str], config: TrainingConfig) -> tuple[list[str], di
     if unknown:
         raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(ESTIMATORS)}")
     refused = {}
+    assert config.training_neuron is not None
     assert config.discriminator is not None
     for name in asked or ESTIMATORS:
         reason = refusal(
             name,
-            neuron=config.neuron,
+            neuron=config.training_neuron,
             objective=config.objective,
             discriminator_norm=config.discriminator_norm,
             discriminator=config.discriminator,

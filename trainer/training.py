@@ -73,7 +73,8 @@ class Trainer:
         for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged_copy(self.generator) if config.average_decay else None
-        self.neurons = OutputNeurons(config.neuron)
+        assert config.training_neuron is not None
+        self.neurons = OutputNeurons(config.training_neuron)
         self.estimator = build_estimator(config, self.image_shape).to(device)
         assert config.discriminator_learning_rate is not None
         self.generator_optimizer = _build_optimizer(config, self.generator, config.learning_rate)
@@ -105,7 +106,7 @@ class Trainer:
 
     def slope_at(self, step: int) -> float:
         """The slope of the binary neurons in the iteration that follows `step`; 1 for the real-valued model."""
-        if self.config.neuron == "real":
+        if self.config.training_neuron == "real":
             return 1.0
         epoch = step // self.steps_per_epoch
         return annealed_slope(epoch, rate=self.config.slope_rate, cap=self.config.slope_cap)
@@ -144,8 +145,8 @@ class Trainer:
     def sample_grid(self) -> Tensor:
         """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them."""
         generator = self.sampled_generator.eval()
-        self.neurons.slope = self.weights_slope
-        images: Tensor = self.neurons(generator(self._grid_latents), self._grid_uniforms)
+        neurons = OutputNeurons(self.config.neuron, slope=self.weights_slope)
+        images: Tensor = neurons(generator(self._grid_latents), self._grid_uniforms)
         self.generator.train()
         return images
 
