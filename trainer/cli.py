@@ -14,6 +14,7 @@ import typer
 from . import config as settings
 from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
+from .exploration_cli import explore
 from .options import DataDir, RunsDir
 from .reproduction_cli import reproduce
 from .signals import held_back
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
     app.command(rich_help_panel="Measure")(diagnose_gradients)
+    app.command(rich_help_panel="Measure")(explore)
     app.command(rich_help_panel="Measure")(reproduce)
 
 
