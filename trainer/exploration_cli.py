@@ -80,10 +80,12 @@ def explore(
 
 
 def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made, before anything is computed."""
     from .errors import ConfigError
 
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output is {folder}, which is a file; name a folder")
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")
 
 
 def _warn(text: str) -> None:

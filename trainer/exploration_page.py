@@ -20,7 +20,7 @@ _STYLE = """
   :root { --ink: #e4e7ec; --faint: #a2a9b5; --paper: #16181c; --line: #343942; }
 }
 body { font: 17px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0; }
-main { max-width: 1140px; margin: 0 auto; padding: 2rem 1rem 3rem; }
+main { max-width: 1052px; margin: 0 auto; padding: 2rem 1rem 3rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; }
 p { max-width: 46rem; margin: .3rem 0 .9rem; }

@@ -63,10 +63,10 @@ def _neurons(exploration: Exploration) -> Picture:
         exploration,
         "neurons",
         "One latent, two kinds of neurons",
-        "The generator gives every pixel a probability p (left). A deterministic neuron is on where p is above "
-        "0.5; a stochastic one is drawn, on with probability p, whatever its neighbours do. So draws of one "
-        f"latent differ from the thresholded image, here in {flips:.1f} of {pixels} pixels on average, and the "
-        f"mean of {AVERAGED} draws (right) leads back to p. {_own_neuron(exploration)}",
+        "Every pixel has a probability p. A deterministic neuron is on where p is above 0.5; a stochastic one is "
+        "drawn, on with probability p whatever its neighbours do, so draws of one latent differ from the "
+        f"thresholded image, here in {flips:.1f} of {pixels} pixels on average, and the mean of {AVERAGED} leads "
+        f"back to p. {_own_neuron(exploration)}",
         f"Each of {count} rows shows one latent: its probabilities in grey, the thresholded image, draws, and the "
         f"mean of {AVERAGED} draws in grey.",
         [block],
@@ -96,10 +96,10 @@ def _preactivations(exploration: Exploration) -> Picture:
         exploration,
         "preactivations",
         "Preactivated outputs",
-        "Above, the probabilities that the neurons binarize: black is 0, white is 1. In the middle, how near they "
-        "are to 0.5: dark where the generator is sure, bright where the next draw, or a small step of the latent, "
-        f"may flip the pixel. Of the pixels shown, {100 * middle_mass(probabilities):.1f} % lie between 0.1 and "
-        f"0.9.{_channel_note(exploration)}",
+        "Above, the probabilities that the neurons binarize, from 0 (black) to 1 (white); in the middle, how near "
+        "they are to 0.5: bright where another draw, or a small step of the latent, may flip the pixel. Of the "
+        f"pixels shown, {100 * middle_mass(probabilities):.1f} % lie between 0.1 and 0.9."
+        + _channel_note(exploration),
         f"Three rows for {count} latents: probabilities in grey, a map that is bright where they are near 0.5, "
         "and the binary images.",
         [block],
@@ -113,9 +113,9 @@ def _interpolation(exploration: Exploration) -> Picture:
         (f"{i + 1} to {(i + 1) % plan.images + 1}", grey(row)) for i, row in enumerate(exploration.interpolation)
     ]
     caption = (
-        "Each row walks from one latent to the next, the last one back to the first. A generator that has learned "
-        "shapes bends one image into another; one that has learned images by heart jumps. The walk is spherical: "
-        "a straight line between Gaussian latents passes too close to the origin, where hardly any latent lies."
+        "Each row walks from one latent to the next, the last one back to the first: a generator that has learned "
+        "shapes bends one image into another, one that has learned images by heart jumps. The walk is spherical, "
+        "as a straight line between Gaussian latents comes too close to the origin, where hardly any latent lies."
     )
     if exploration.generator.is_stochastic:
         caption += " The random numbers of the neurons are held along a row, so that only the latent moves."

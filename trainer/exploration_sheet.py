@@ -78,10 +78,11 @@ class _Layout:
         columns = max(len(cells) for _, cells in rows)
         height, width, _ = rows[0][1][0].shape
         room = min(_LARGEST, _WIDTH // columns - _GAP)
-        self.scale = max(1, min(_LARGEST // height, room // width) // DENSITY) * DENSITY
-        self.cell_width, self.cell_height = width * self.scale, height * self.scale
+        scale = max(DENSITY, _whole(min(_LARGEST // height, room // width)))
+        self.cell_width, self.cell_height = width * scale, height * scale
         titles = max(_width(text, _TEXT) for block in blocks for text in block.columns)
         self.pitch = max(self.cell_width, titles) + _GAP
+        self.inset = _whole((self.pitch - _GAP - self.cell_width) // 2)
         self.left = _MARGIN + max(_width(label, _TEXT) for label, _ in rows) + 2 * _GAP
         self.top = _MARGIN + 2 * _LINE
         self.width = self.left + columns * self.pitch - _GAP + _MARGIN
@@ -101,17 +102,16 @@ def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, lay
     if block.heading:
         draw.text((_MARGIN, top), block.heading, _INK, _TEXT, anchor="lt")
         top += _LINE
-    centres = [layout.left + i * layout.pitch + (layout.pitch - _GAP) // 2 for i in range(len(block.columns))]
-    for centre, column in zip(centres, block.columns, strict=True):
-        draw.text((centre, top + _BASELINE), column, _FAINT, _TEXT, anchor="ms")
+    lefts = [layout.left + i * layout.pitch + layout.inset for i in range(len(block.columns))]
+    for left, column in zip(lefts, block.columns, strict=True):
+        draw.text((left + layout.cell_width // 2, top + _BASELINE), column, _FAINT, _TEXT, anchor="ms")
     top += _LINE
     for label, cells in block.rows:
         middle = top + layout.cell_height // 2
         draw.text((layout.left - 2 * _GAP, middle), label, _FAINT, _TEXT, anchor="rm")
-        for centre, cell in zip(centres, cells, strict=True):
+        for left, cell in zip(lefts, cells, strict=True):
             size = (layout.cell_width, layout.cell_height)
-            picture = Image.fromarray(cell).resize(size, Image.Resampling.NEAREST)
-            sheet.paste(picture, (centre - layout.cell_width // 2, top))
+            sheet.paste(Image.fromarray(cell).resize(size, Image.Resampling.NEAREST), (left, top))
         top += layout.cell_height + _GAP
     return top - _GAP
 
@@ -128,4 +128,9 @@ def _bytes(pictures: NDArray[Any]) -> Pictures:
 
 
 def _width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    return int(np.ceil(font.getlength(text)))
+    return _whole(int(font.getlength(text)) + DENSITY)
+
+
+def _whole(length: int) -> int:
+    """Whole pixels of a screen of usual density, where every pixel of an image is then as large as the others."""
+    return length // DENSITY * DENSITY

@@ -60,11 +60,13 @@ def open_source(source: str | None, runs_dir: Path, warn: Callable[[str], None])
     `warn` hears of damaged checkpoints. Raises RunError or SamplesError where there is neither.
     """
     path = Path(source or "")
-    if path.suffix != ".onnx":
-        return _of_run(find_run(source, runs_dir), warn)
-    if not path.is_file():
-        raise SamplesError(f"there is no file {source}; `bgan export` writes models")
-    return _of_model(path)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise SamplesError(f"there is no file {source}; `bgan export` writes models")
+        return _of_model(path)
+    if path.is_file():
+        raise SamplesError(f"{source} is neither the folder of a run nor a model (.onnx)")
+    return _of_run(find_run(source, runs_dir), warn)
 
 
 def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
