@@ -29,7 +29,7 @@ AVERAGED = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much to show. More of one thing changes none of the others."""
+    """How much to show. What is shown with less stays, but for the walk that leads back to the first latent."""
 
     images: int = 8
     """Latents to show, at most DRAWN."""

@@ -69,6 +69,7 @@ def _figure(picture: Picture) -> str:
     return (
         f'<h2 id="{picture.name}">{escape(picture.title)}</h2>\n'
         f"<figure><figcaption>{escape(picture.caption)}</figcaption>\n"
-        f'<div class="sheet" tabindex="0" style="--width: {width}px"><img width="{width}" height="{height}" '
+        f'<div class="sheet" role="region" aria-label="{escape(picture.title)}" tabindex="0" '
+        f'style="--width: {width}px"><img width="{width}" height="{height}" '
         f'alt="{escape(picture.alternative)}" src="data:image/png;base64,{content}"></div></figure>'
     )

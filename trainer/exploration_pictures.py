@@ -151,13 +151,13 @@ def _nearest(exploration: Exploration, nearest: Nearest) -> Picture:
 
 def _distances(nearest: Nearest) -> str:
     """How far generated images are from the training images, and real ones beside them."""
-    median, least, real = np.median(nearest.distances), nearest.distances.min(), nearest.real_distances
+    generated, real = nearest.distances, nearest.real_distances
+    text = f"Half of {DRAWN} images come within {np.median(generated):.0f} pixels, the most alike within"
     if not len(real):
-        return f"That is {median:.0f} in the median of {DRAWN} images, and {least} in the most alike."
+        return f"{text} {generated.min()}."
     return (
-        f"That is {median:.0f} in the median of {DRAWN} images and {least} in the most alike; for real test "
-        f"images it is {np.median(real):.0f} and {real.min()}. A generator that has learned images by heart lies "
-        "far below."
+        f"{text} {generated.min()}; of {len(real)} real test images half come within {np.median(real):.0f}, the "
+        f"most alike within {real.min()}. A generator that has learned images by heart lies far below real ones."
     )
 
 

@@ -14,7 +14,7 @@ from tests.support import BGAN, bgan, make_model, make_run, server
 
 README = (ROOT / "README.md").read_text()
 DEFAULT = "localhost:50051"
-COMMANDS = ("train", "export", "serve", "sample", "evaluate", "reproduce")
+COMMANDS = ("train", "export", "serve", "sample", "evaluate", "explore", "reproduce")
 
 
 def _snippets(language):
@@ -66,6 +66,17 @@ def test_shell_snippets_of_reproducing_run(tmp_path):
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "reproduction-quick" / "report.html").is_file()
     assert (tmp_path / "reproduction" / "report.md").is_file()
+
+
+def test_shell_snippets_of_looking_run(tmp_path):
+    (snippet,) = [snippet for snippet in _snippets("sh") if "bgan explore" in snippet]
+    make_run(tmp_path / "runs" / "one")
+    make_model(tmp_path / "models", "digits")
+    pages = ("runs/one/exploration/exploration.html", "exploration/digits/exploration.html")
+    for line, page in zip(snippet.splitlines(), pages, strict=True):
+        result = bgan(*shlex.split(line, comments=True)[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / page).is_file()
 
 
 def test_shell_snippets_run(tmp_path):
