@@ -24,10 +24,15 @@ def _snippets(language):
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
+def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     make_model(folder, "digits")
-    with server(folder) as process:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def target(models):
+    with server(models) as process:
         yield process.target
 
 
@@ -68,10 +73,10 @@ def test_shell_snippets_of_reproducing_run(tmp_path):
     assert (tmp_path / "reproduction" / "report.md").is_file()
 
 
-def test_shell_snippets_of_looking_run(tmp_path):
+def test_shell_snippets_of_looking_run(models, tmp_path):
     (snippet,) = [snippet for snippet in _snippets("sh") if "bgan explore" in snippet]
     make_run(tmp_path / "runs" / "one")
-    make_model(tmp_path / "models", "digits")
+    (tmp_path / "models").symlink_to(models)
     pages = ("runs/one/exploration/exploration.html", "exploration/digits/exploration.html")
     for line, page in zip(snippet.splitlines(), pages, strict=True):
         result = bgan(*shlex.split(line, comments=True)[1:], cwd=tmp_path)
