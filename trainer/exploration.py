@@ -143,6 +143,7 @@ def _binarized(probabilities: NDArray[np.float32], uniforms: NDArray[np.float32]
     return images
 
 
-def _uniforms(count: int, generator: ExploredGenerator, seed: int, latent: int) -> NDArray[np.float32]:
-    random = random_stream(seed, "exploration uniforms", latent)
+def _uniforms(count: int, generator: ExploredGenerator, seed: int, index: int) -> NDArray[np.float32]:
+    """Stream 0 is that of the images, i + 1 that of the further draws of latent i."""
+    random = random_stream(seed, "exploration uniforms", index)
     return torch.rand(count, *generator.image_shape, generator=random).numpy()

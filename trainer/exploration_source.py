@@ -101,6 +101,8 @@ def _of_model(path: Path) -> ExploredGenerator:
     model = ModelFile(path)
     manifest = model.manifest
     shape = manifest.image_shape
+    if manifest.neuron not in _NEURONS:
+        raise SamplesError(f"{path} does not say which neurons it was trained with; export it anew")
 
     def probabilities(latents: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
@@ -113,7 +115,7 @@ def _of_model(path: Path) -> ExploredGenerator:
     return ExploredGenerator(
         name=manifest.name,
         network=manifest.network,
-        neuron=_NEURONS.get(manifest.neuron, "unknown"),
+        neuron=_NEURONS[manifest.neuron],
         is_stochastic=manifest.binarization == model_pb2.BINARIZATION_BERNOULLI,
         latent_size=manifest.latent_size,
         image_shape=ImageShape(shape.channels, shape.height, shape.width),

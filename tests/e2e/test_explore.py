@@ -1,7 +1,10 @@
 """`bgan explore` on a run and its model: through the command line, and by its function where that is enough."""
 
+import copy
+import json
 import re
 
+import onnx
 import pytest
 from PIL import Image
 
@@ -124,3 +127,18 @@ def test_help_teaches():
     text = bgan("explore", "--help").stdout
     for part in ("RUN|MODEL", "--no-nearest", "--seed", "--output", "BGAN_RUNS_DIR", "same latents", "Examples:"):
         assert part in text
+
+
+def test_a_model_that_is_not_as_its_manifest_says_is_refused(folder, tmp_path):
+    model = onnx.load(folder / "models" / "one.onnx")
+    for field, value, says in (
+        ("latentSize", 5, "does not run as its manifest says"),
+        ("neuron", "NEURON_UNSPECIFIED", "does not say which neurons it was trained with"),
+    ):
+        manifest = json.loads(model.metadata_props[0].value) | {field: value}
+        changed = copy.deepcopy(model)
+        changed.metadata_props[0].value = json.dumps(manifest)
+        onnx.save(changed, tmp_path / "changed.onnx")
+        with pytest.raises(UserError, match=says):
+            explore(str(tmp_path / "changed.onnx"), nearest=False, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
