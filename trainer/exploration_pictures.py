@@ -42,7 +42,7 @@ def _picture(
 ) -> Picture:
     generator = exploration.generator
     subject = f"{generator.name}, step {generator.step}, seed {exploration.plan.seed}"
-    return Picture(name, title, caption, alternative, draw_sheet(f"{title}: {subject}", blocks))
+    return Picture(name, title, caption, alternative, draw_sheet(title, subject, blocks))
 
 
 def _neurons(exploration: Exploration) -> Picture:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -23,8 +25,8 @@ PAPER, _INK, _FAINT = "#262930", "#eceef2", "#a6acb8"
 _WIDTH = 1000 * DENSITY  # that the cells of a row aim to fill
 _LARGEST = 112 * DENSITY  # the longer side of a cell
 _MARGIN, _GAP, _SPACE = 16 * DENSITY, 4 * DENSITY, 20 * DENSITY
-_TITLE = ImageFont.load_default(17 * DENSITY)
-_TEXT = ImageFont.load_default(13 * DENSITY)
+_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+_TITLE, _TEXT = (ImageFont.truetype(_FONT, size * DENSITY) for size in (15, 12))
 _LINE, _BASELINE = 22 * DENSITY, 12 * DENSITY
 
 
@@ -56,12 +58,14 @@ def tinted(values: NDArray[Any], colour: tuple[int, int, int] = ORANGE) -> Pictu
     return _bytes(_beside(values)[..., None] * np.array(colour, np.float32))
 
 
-def draw_sheet(title: str, blocks: Sequence[Block]) -> bytes:
+def draw_sheet(title: str, subject: str, blocks: Sequence[Block]) -> bytes:
     """The sheet as a PNG. The same blocks give the same bytes."""
     layout = _Layout(blocks)
-    sheet = Image.new("RGB", (max(layout.width, _width(title, _TITLE) + 2 * _MARGIN), layout.height), PAPER)
+    words = max(_width(title, _TITLE), _width(subject, _TEXT)) + 2 * _MARGIN
+    sheet = Image.new("RGB", (max(layout.width, words), layout.height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, _INK, _TITLE, anchor="lt")
+    draw.text((_MARGIN, _MARGIN + _BASELINE), title, _INK, _TITLE, anchor="ls")
+    draw.text((_MARGIN, _MARGIN + _LINE + _BASELINE), subject, _FAINT, _TEXT, anchor="ls")
     top = layout.top
     for block in blocks:
         top = _draw_block(sheet, draw, block, layout, top) + _SPACE
@@ -84,7 +88,7 @@ class _Layout:
         self.pitch = max(self.cell_width, titles) + _GAP
         self.inset = _whole((self.pitch - _GAP - self.cell_width) // 2)
         self.left = _MARGIN + max(_width(label, _TEXT) for label, _ in rows) + 2 * _GAP
-        self.top = _MARGIN + 2 * _LINE
+        self.top = _MARGIN + 3 * _LINE
         self.width = self.left + columns * self.pitch - _GAP + _MARGIN
         lines = sum(bool(block.heading) + 1 for block in blocks)
         self.height = (
@@ -100,7 +104,7 @@ class _Layout:
 def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, layout: _Layout, top: int) -> int:
     """Draw a block at `top`, and give where it ends."""
     if block.heading:
-        draw.text((_MARGIN, top), block.heading, _INK, _TEXT, anchor="lt")
+        draw.text((_MARGIN, top + _BASELINE), block.heading, _INK, _TEXT, anchor="ls")
         top += _LINE
     lefts = [layout.left + i * layout.pitch + layout.inset for i in range(len(block.columns))]
     for left, column in zip(lefts, block.columns, strict=True):
@@ -127,7 +131,7 @@ def _bytes(pictures: NDArray[Any]) -> Pictures:
     return rounded
 
 
-def _width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+def _width(text: str, font: ImageFont.FreeTypeFont) -> int:
     return _whole(int(font.getlength(text)) + DENSITY)
 
 

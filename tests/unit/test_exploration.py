@@ -157,7 +157,7 @@ def test_channels_are_colours_or_lie_side_by_side():
 def test_pixels_of_a_sheet_are_whole_squares(height, width, columns):
     colours = np.array([(255, 0, 0), (0, 255, 0)], np.uint8)
     cells = colours[RANDOM(0).integers(0, 2, (columns, height, width))]
-    png = draw_sheet("a sheet", [Block("", ["c"] * columns, [("row", cells)] * 2)])
+    png = draw_sheet("a sheet", "of squares", [Block("", ["c"] * columns, [("row", cells)] * 2)])
     sheet = np.asarray(Image.open(BytesIO(png)))
     inside = (sheet == colours[0]).all(axis=2) | (sheet == colours[1]).all(axis=2)
     edges = np.flatnonzero(np.diff(inside.any(axis=0), prepend=False, append=False))
