@@ -147,7 +147,7 @@ def test_checkpoints_that_are_all_damaged_are_one_line(one_epoch):
 
 def test_other_settings_are_refused_and_named(one_epoch):
     line = _fails_with_one_line(_train(one_epoch.parent, "--seed", 1, "--neuron", "sbn"))
-    assert "written by other settings (neuron dbn -> sbn, seed 0 -> 1)" in line
+    assert "written by other settings (neuron dbn -> sbn, training-neuron dbn -> sbn, seed 0 -> 1)" in line
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
