@@ -103,7 +103,10 @@ PRESETS = {
             ),
             "penalty_weight": Setting(value=2.0, reason="gamma of R1 and R2"),
             "learning_rate": Setting(
-                value=2e-3, reason="high and constant: R1 and R2 bear it, averaging calms it"
+                value=2e-3, reason="20 times the paper's: R1 and R2 bear it, averaging calms it"
+            ),
+            "learning_rate_decay": Setting(
+                value="cosine", reason="to 0 at the end; a longer run is another run, with more --epochs"
             ),
             "adam_beta1": Setting(value=0.0, reason="no momentum, as usual with R1 and R2"),
             "adam_beta2": Setting(value=0.99, reason="a longer memory of squared gradients"),
