@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         ServerUnavailableError,
     )
     from ._retry import RetryPolicy
-    from ._types import ImageBatch, Limits, ModelInfo
+    from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
 
 __all__ = [
     "AsyncSamplingClient",
@@ -24,6 +24,7 @@ __all__ = [
     "ImageBatch",
     "InvalidRequestError",
     "Limits",
+    "ModelFailure",
     "ModelInfo",
     "ModelNotFoundError",
     "RetryPolicy",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _MODULES = {"AsyncSamplingClient": "_aio", "RetryPolicy": "_retry", "SamplingClient": "_client"} | dict.fromkeys(
-    ("ImageBatch", "Limits", "ModelInfo"), "_types"
+    ("ImageBatch", "Limits", "ModelFailure", "ModelInfo"), "_types"
 )
 
 

@@ -14,11 +14,11 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout, closed_error, open_call
 from ._cursor import Cursor, Origin
 from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
-from ._messages import build_request, decode_limits, decode_model
+from ._messages import build_request, decode_failure, decode_limits, decode_model
 from ._pieces import Pieces, is_splittable
 from ._retry import Deadline, Retries, RetryPolicy
 from ._tasks import Crew, Lifetime, Server, typed_cancellation
-from ._types import ImageBatch, Limits, ModelInfo
+from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
 
 
 class AsyncSamplingClient(BaseClient):
@@ -49,6 +49,7 @@ class AsyncSamplingClient(BaseClient):
         image_count: int,
         seed: int | None = None,
         model: str = "",
+        version: int | None = None,
         first_index: int = 0,
         batch_size: int | None = None,
         include_probabilities: bool = False,
@@ -63,6 +64,7 @@ class AsyncSamplingClient(BaseClient):
             image_count=image_count,
             seed=seed,
             model=model,
+            version=version,
             first_index=first_index,
             batch_size=batch_size,
             include_probabilities=include_probabilities,
@@ -73,18 +75,27 @@ class AsyncSamplingClient(BaseClient):
         return self._stream(request, revision, timeout)
 
     async def list_models(self, *, timeout_seconds: Timeout = UNSET) -> list[ModelInfo]:
-        """The models that the server has, by name. Raises a SamplingError."""
+        """The models that the server has, by name, the highest version first. Raises a SamplingError."""
         response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
         return [decode_model(model) for model in response.models]
+
+    async def list_model_failures(self, *, timeout_seconds: Timeout = UNSET) -> list[ModelFailure]:
+        """The model files that the server cannot serve. Raises a SamplingError."""
+        response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
+        return [decode_failure(failure) for failure in response.failures]
 
     async def get_limits(self, *, timeout_seconds: Timeout = UNSET) -> Limits:
         """The limits that the server holds requests to. Raises a SamplingError."""
         response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
         return decode_limits(response.limits)
 
-    async def get_model(self, name: str = "", *, timeout_seconds: Timeout = UNSET) -> ModelInfo:
-        """One model, by default the server's default one. Raises a SamplingError."""
-        response = await self._ask("GetModel", sampling_pb2.GetModelRequest(name=name), timeout_seconds)
+    async def get_model(
+        self, name: str = "", *, version: int | None = None, timeout_seconds: Timeout = UNSET
+    ) -> ModelInfo:
+        """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
+        response = await self._ask(
+            "GetModel", sampling_pb2.GetModelRequest(name=name, version=version or 0), timeout_seconds
+        )
         return decode_model(response.model)
 
     async def close(self) -> None:

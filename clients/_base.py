@@ -16,6 +16,9 @@ from ._retry import Deadline, RetryPolicy
 DEFAULT_TIMEOUT_SECONDS = 10.0
 STREAM_SECONDS_PER_IMAGE = 0.01
 _RECEIVE_BYTES_AT_MOST = 64 * 1024 * 1024
+# A server that hangs, or is gone without a word, is noticed after both times; bgan's take a ping every 10 s.
+KEEPALIVE_SECONDS = 30.0
+KEEPALIVE_TIMEOUT_SECONDS = 20.0
 
 
 class _Unset(enum.Enum):
@@ -59,6 +62,9 @@ class BaseClient:
         self._options = [
             *self._retry.channel_options(),
             ("grpc.max_receive_message_length", _RECEIVE_BYTES_AT_MOST),
+            ("grpc.keepalive_time_ms", round(1000 * KEEPALIVE_SECONDS)),
+            ("grpc.keepalive_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
+            ("grpc.http2.max_pings_without_data", 0),
             # Otherwise channels to one address share a connection, and so one worker of the server.
             ("grpc.use_local_subchannel_pool", 1),
         ]

@@ -14,11 +14,11 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout, closed_error, open_call
 from ._cursor import Cursor, Origin
 from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
-from ._messages import build_request, decode_limits, decode_model
+from ._messages import build_request, decode_failure, decode_limits, decode_model
 from ._pieces import Pieces, is_splittable
 from ._retry import Deadline, Retries, RetryPolicy
 from ._threads import Crew, Lifetime, Server
-from ._types import ImageBatch, Limits, ModelInfo
+from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
 
 
 class SamplingClient(BaseClient):
@@ -49,6 +49,7 @@ class SamplingClient(BaseClient):
         image_count: int,
         seed: int | None = None,
         model: str = "",
+        version: int | None = None,
         first_index: int = 0,
         batch_size: int | None = None,
         include_probabilities: bool = False,
@@ -58,11 +59,13 @@ class SamplingClient(BaseClient):
         """Yield images first_index .. first_index + image_count - 1 of a seed, in order, in batches.
 
         Image i of a (revision, seed) is always the same, however a range is split into calls and
-        batches. Without a seed one is drawn; each batch says it.
+        batches. The model's highest version makes them unless one is named. Without a seed one is drawn;
+        each batch says it.
 
         When a server is away, restarts or breaks the connection, the stream goes on at its next image, as
         the retry policy says, and logs a warning; every image comes exactly once. All images are of one
-        revision: `revision`, or else that of the first batch; another one raises RevisionChangedError.
+        revision: `revision`, or else that of the first batch. It is asked for when the stream goes on; a
+        server that does not have it any more raises RevisionChangedError.
         Several servers make pieces of the stream at the same time, and one that stays away leaves its
         images to the others.
 
@@ -73,6 +76,7 @@ class SamplingClient(BaseClient):
             image_count=image_count,
             seed=seed,
             model=model,
+            version=version,
             first_index=first_index,
             batch_size=batch_size,
             include_probabilities=include_probabilities,
@@ -83,17 +87,24 @@ class SamplingClient(BaseClient):
         return self._stream(request, revision, timeout)
 
     def list_models(self, *, timeout_seconds: Timeout = UNSET) -> list[ModelInfo]:
-        """The models that the server has, by name. Raises a SamplingError."""
+        """The models that the server has, by name, the highest version first. Raises a SamplingError."""
         response = self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
         return [decode_model(model) for model in response.models]
+
+    def list_model_failures(self, *, timeout_seconds: Timeout = UNSET) -> list[ModelFailure]:
+        """The model files that the server cannot serve. Raises a SamplingError."""
+        response = self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds)
+        return [decode_failure(failure) for failure in response.failures]
 
     def get_limits(self, *, timeout_seconds: Timeout = UNSET) -> Limits:
         """The limits that the server holds requests to. Raises a SamplingError."""
         return decode_limits(self._ask("ListModels", sampling_pb2.ListModelsRequest(), timeout_seconds).limits)
 
-    def get_model(self, name: str = "", *, timeout_seconds: Timeout = UNSET) -> ModelInfo:
-        """One model, by default the server's default one. Raises a SamplingError."""
-        request = sampling_pb2.GetModelRequest(name=name)
+    def get_model(
+        self, name: str = "", *, version: int | None = None, timeout_seconds: Timeout = UNSET
+    ) -> ModelInfo:
+        """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
+        request = sampling_pb2.GetModelRequest(name=name, version=version or 0)
         return decode_model(self._ask("GetModel", request, timeout_seconds).model)
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class Cursor:
         return self._request.image_count > 0 and self.next_index == self._end
 
     def rest(self) -> sampling_pb2.SampleBinaryImagesRequest:
-        """The request of what is left, from the same model and seed as what arrived."""
+        """The request of what is left, from the same model, revision and seed as what arrived."""
         request = sampling_pb2.SampleBinaryImagesRequest()
         request.CopyFrom(self._request)
         request.first_index = self.next_index
@@ -67,6 +67,8 @@ class Cursor:
             request.seed = self._origin.seed
         if self._origin.model is not None:
             request.model = self._origin.model
+        if self._origin.revision is not None:
+            request.revision = self._origin.revision
         return request
 
     def accept(self, response: sampling_pb2.SampleBinaryImagesResponse, target: str) -> ImageBatch:

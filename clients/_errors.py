@@ -2,7 +2,7 @@
 
 SamplingError
 ├── InvalidRequestError       INVALID_ARGUMENT: fields are out of range; see `violations`
-├── ModelNotFoundError        NOT_FOUND: no model of that name
+├── ModelNotFoundError        NOT_FOUND: no model of that name and version
 ├── ServerUnavailableError    UNAVAILABLE: not there, loading, or stopping; try again
 ├── ServerOverloadedError     RESOURCE_EXHAUSTED: see `retry_after_seconds`
 ├── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
@@ -16,6 +16,7 @@ from __future__ import annotations
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+_REVISION_NOT_SERVED = "REVISION_NOT_SERVED"
 _STATUS_KEY = "grpc-status-details-bin"
 
 
@@ -40,7 +41,7 @@ class InvalidRequestError(SamplingError):
 
 
 class ModelNotFoundError(SamplingError):
-    """The server has no model of that name."""
+    """The server has no model of that name and version."""
 
 
 class ServerUnavailableError(SamplingError):
@@ -88,10 +89,18 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, next_index: int | None 
     """The typed error of a failed call to `target`."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     code = error.code()
+    status = _status(error)
+    if found := _other_revision(status):
+        return RevisionChangedError(
+            target,
+            model=found["model"],
+            revision=found["revision"],
+            expected_revision=found["wanted_revision"],
+            next_index=next_index or 0,
+        )
     text = error.details() or code.name
     kind = _ERRORS.get(code, SamplingError)
     sampling_error = kind(f"{target}: {text}", code=code, next_index=next_index)
-    status = _status(error)
     if isinstance(sampling_error, InvalidRequestError):
         sampling_error.violations = _violations(status)
     if isinstance(sampling_error, ServerOverloadedError):
@@ -104,6 +113,14 @@ def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:
         if key == _STATUS_KEY and isinstance(value, bytes):
             return status_pb2.Status.FromString(value)
     return status_pb2.Status()
+
+
+def _other_revision(status: status_pb2.Status) -> dict[str, str] | None:
+    for packed in status.details:
+        details = error_details_pb2.ErrorInfo()
+        if packed.Unpack(details) and details.reason == _REVISION_NOT_SERVED:
+            return dict(details.metadata)
+    return None
 
 
 def _violations(status: status_pb2.Status) -> dict[str, str]:

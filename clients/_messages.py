@@ -10,7 +10,7 @@ import numpy as np
 from bgan.v1 import model_pb2, sampling_pb2
 
 from ._errors import SamplingError
-from ._types import ImageBatch, Limits, ModelInfo
+from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
 
 
 def build_request(
@@ -18,6 +18,7 @@ def build_request(
     image_count: int,
     seed: int | None,
     model: str,
+    version: int | None = None,
     first_index: int,
     batch_size: int | None,
     include_probabilities: bool,
@@ -26,6 +27,7 @@ def build_request(
     try:
         return sampling_pb2.SampleBinaryImagesRequest(
             model=model,
+            version=version or 0,
             image_count=image_count,
             seed=seed,
             first_index=first_index,
@@ -74,6 +76,7 @@ def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
     shape = manifest.image_shape
     return ModelInfo(
         name=manifest.name,
+        version=served.version or None,
         revision=served.revision,
         is_default=served.is_default,
         neuron=model_pb2.Neuron.Name(manifest.neuron).removeprefix("NEURON_").lower(),
@@ -88,6 +91,11 @@ def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
         epoch=manifest.training_run.epoch,
         metrics=dict(manifest.metrics),
     )
+
+
+def decode_failure(failure: sampling_pb2.ModelFailure) -> ModelFailure:
+    """What a server says of a file that it cannot serve."""
+    return ModelFailure(model=failure.model, reason=failure.reason)
 
 
 def decode_limits(limits: sampling_pb2.Limits) -> Limits:

@@ -56,6 +56,8 @@ class ModelInfo:
 
     name: str
     """What to ask for."""
+    version: int | None
+    """Its number; None: it has none. The highest of a model answers calls that name no version."""
     revision: str
     """The digest of all that decides its streams."""
     is_default: bool
@@ -82,6 +84,16 @@ class ModelInfo:
     """Epochs of that run."""
     metrics: dict[str, float]
     """Figures measured at export."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFailure:
+    """A model file that a server cannot serve."""
+
+    model: str
+    """The model that it would be; a good version of it goes on."""
+    reason: str
+    """Which file it is, and what is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,9 @@ def sample(
     ] = None,
     first_index: Annotated[int, typer.Option(help="The index of the first image in the stream.")] = 0,
     model: Annotated[str, typer.Option(help="The model's name.", show_default="the server's default")] = "",
+    model_version: Annotated[
+        int | None, typer.Option(help="The number of the model's version.", show_default="the highest")
+    ] = None,
     batch_size: Annotated[
         int,
         typer.Option(help="Images per message; never changes the images.", show_default="the server's choice"),
@@ -69,14 +72,19 @@ def sample(
         raise typer.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
     with SamplingClient(_targets(context, server, servers)) as client:
         batches = client.sample_binary_images(
-            image_count=count, seed=seed, first_index=first_index, model=model, batch_size=batch_size
+            image_count=count,
+            seed=seed,
+            first_index=first_index,
+            model=model,
+            version=model_version,
+            batch_size=batch_size,
         )
         last = write_batches(_with_progress(batches, count), output, image_count=count)
     typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
 
 
 def list_models(server: Server = _DEFAULT_SERVER) -> None:
-    """List the models that a server has.
+    """List the models that a server has, and the files that it cannot serve.
 
     Example: bgan models --server localhost:50051
     """
@@ -87,17 +95,19 @@ def list_models(server: Server = _DEFAULT_SERVER) -> None:
 
     with SamplingClient(server) as client:
         models = client.list_models()
+        failures = client.list_model_failures()
     table = Table(
         box=None, padding=(0, 2, 0, 0), title=f"models of {server}; * is the default", title_justify="left"
     )
     table.add_column("")
     table.add_column("model", overflow="fold")
-    for heading in ("neuron", "network", "shape", "data", "epoch", "revision"):
+    for heading in ("version", "neuron", "network", "shape", "data", "epoch", "revision"):
         table.add_column(heading, no_wrap=True)
     for info in models:
         table.add_row(
             "*" if info.is_default else "",
             info.name,
+            "" if info.version is None else str(info.version),
             info.neuron,
             info.network,
             "x".join(map(str, info.image_shape)),
@@ -105,7 +115,11 @@ def list_models(server: Server = _DEFAULT_SERVER) -> None:
             str(info.epoch),
             info.revision[:8],
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for failure in failures:
+        text = f"{failure.model} cannot be served: {failure.reason}"
+        console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
 
 
 def _targets(context: typer.Context, server: str, servers: str | None) -> list[str]:

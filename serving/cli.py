@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     models: Annotated[
-        Path | None, typer.Option(help="The folder whose .onnx files are served.", show_default="models")
+        Path | None,
+        typer.Option(
+            help="The folder whose models are served: NAME.onnx, NAME/VERSION.onnx.", show_default="models"
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option(help="The port; 0 for a free one.", show_default="50051")] = None,
     host: Annotated[
@@ -26,6 +29,17 @@ def serve(
     default_model: Annotated[
         str | None,
         typer.Option(help="The model that calls get which name none.", show_default="the first by name"),
+    ] = None,
+    model_versions: Annotated[
+        int | None, typer.Option(help="How many versions of a model are loaded, the highest.", show_default="2")
+    ] = None,
+    model_poll_seconds: Annotated[
+        float | None,
+        typer.Option(help="How often to look for new, changed and removed models; 0: never.", show_default="2"),
+    ] = None,
+    model_keep_seconds: Annotated[
+        float | None,
+        typer.Option(help="How long a replaced model can be asked for by its revision.", show_default="60"),
     ] = None,
     workers: Annotated[
         int | None,
@@ -44,31 +58,60 @@ def serve(
     max_batch_size: Annotated[
         int | None, typer.Option(help="The most images a response may carry.", show_default="4096")
     ] = None,
-    max_streams: Annotated[int | None, typer.Option(help="The most streams at once.", show_default="256")] = None,
-    grace_seconds: Annotated[
-        float | None, typer.Option(help="How long streams may go on after SIGTERM.", show_default="10")
+    max_message_bytes: Annotated[
+        int | None, typer.Option(help="The most bytes a message may take.", show_default="4000000")
     ] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(help="The most streams and inferences at once.", show_default="256")
+    ] = None,
+    max_streams_per_caller: Annotated[
+        int | None, typer.Option(help="The most of them that one address may have.", show_default="128")
+    ] = None,
+    max_queued_calls: Annotated[
+        int | None, typer.Option(help="How many calls may wait for their turn.", show_default="64")
+    ] = None,
+    stalled_write_seconds: Annotated[
+        float | None, typer.Option(help="When a stream that is not read is ended.", show_default="60")
+    ] = None,
+    keepalive_seconds: Annotated[
+        float | None, typer.Option(help="How often a silent connection is checked.", show_default="60")
+    ] = None,
+    lame_duck_seconds: Annotated[
+        float | None, typer.Option(help="How long new calls are still taken after SIGTERM.", show_default="0")
+    ] = None,
+    grace_seconds: Annotated[
+        float | None, typer.Option(help="How long streams may go on after that.", show_default="10")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG"),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting and where it came from; do not serve.")
+    ] = False,
 ) -> None:
     """Stream binary images from exported models over gRPC, until SIGTERM or Ctrl-C.
 
-    Every option is also an environment variable: BGAN_MODELS, BGAN_PORT, BGAN_MAX_STREAMS, ...
+    Options go before environment variables (BGAN_MODELS, BGAN_PORT, BGAN_MAX_STREAMS, ...), and these before the
+    file that --config names (models = "models", port = 50051, max_streams = 256, ...).
 
     Example: bgan serve --models models --port 50051
     """
-    from pydantic import ValidationError
-
+    given = dict(locals())
     from .config import ServerSettings
-    from .errors import StartError
+    from .sources import resolve
+
+    flags = {name: value for name, value in given.items() if name in ServerSettings.model_fields}
+    resolved = resolve({name: value for name, value in flags.items() if value is not None}, config)
+    if print_config:
+        typer.echo(resolved.as_toml(), nl=False)
+        return
+
     from .server import run
     from .server import serve as serve_here
     from .supervisor import supervise
 
-    given = {name: value for name, value in locals().items() if name in ServerSettings.model_fields}
-    try:
-        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise StartError(f"{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
+    settings = resolved.settings
     run(serve_here(settings) if settings.workers == 1 else supervise(settings))
 
 

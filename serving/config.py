@@ -1,22 +1,38 @@
-"""Every setting of the server, from flags, then the environment (BGAN_...), then these defaults."""
+"""Every setting of the server; `sources` says where their values come from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "BGAN_"
 
 
 class ServerSettings(BaseSettings):
     """Settings of `bgan serve`. Raises pydantic.ValidationError where a value is out of range."""
 
-    model_config = SettingsConfigDict(env_prefix="BGAN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     models: Path = Path("models")
-    """The folder whose .onnx files are served."""
+    """The folder whose models are served: NAME.onnx, NAME/VERSION.onnx and NAME/VERSION/model.onnx."""
     default_model: str | None = None
-    """What an empty model name means; None: the first by name."""
+    """The model of calls that name none; not set: the first by name."""
+    model_versions: int = Field(2, ge=1)
+    """How many versions of a model are loaded, the highest numbers; others of its files are left alone."""
+    model_poll_seconds: float = Field(2.0, ge=0, le=86400)
+    """How often the folder is looked at; new, changed and removed files count at the second look; 0: never."""
+    model_keep_seconds: float = Field(60.0, ge=0, le=86400)
+    """How long a replaced or removed version can still be asked for by its revision, since its last call."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = Field(50051, ge=0, le=65535)
@@ -32,6 +48,24 @@ class ServerSettings(BaseSettings):
     max_message_bytes: int = Field(4_000_000, ge=1024, lt=2**31)
     """The most bytes one response, or one request for an inference, may take; gRPC's own default is 4 MiB."""
     max_streams: int = Field(256, ge=1)
-    """The most streams at once; more are refused with RESOURCE_EXHAUSTED."""
-    grace_seconds: float = Field(10.0, ge=0)
-    """How long streams may go on after SIGTERM; after half of it they end at the next image boundary."""
+    """The most streams and inferences that a process runs at once."""
+    max_streams_per_caller: int = Field(128, ge=1)
+    """How many of them, running or waiting, one address may have; behind a proxy all callers are one."""
+    max_queued_calls: int = Field(64, ge=0)
+    """How many calls may wait for a place, in turn and within their deadlines; more are refused."""
+    stalled_write_seconds: float = Field(60.0, gt=0, le=86400)
+    """A stream whose reader has taken nothing for so long is ended; it can be gone on with."""
+    keepalive_seconds: float = Field(60.0, ge=1, le=86400)
+    """How often the other side of a connection without traffic is asked whether it is there."""
+    lame_duck_seconds: float = Field(0.0, ge=0, le=86400)
+    """How long new calls are still taken after SIGTERM, while health says NOT_SERVING and balancers turn away."""
+    grace_seconds: float = Field(10.0, ge=0, le=86400)
+    """How long calls may go on after that; after half of it streams end at the next image boundary."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """In Python true is a 1; in a file it is a slip."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("true and false are no values of it")
+        return value

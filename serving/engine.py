@@ -47,8 +47,11 @@ class ImageBatch:
 class Engine:
     """A model file, checked, probed and ready to run; safe to use from several threads."""
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, name: str | None = None, version: int = 0) -> None:
         """Load a file; one inference takes `threads` threads. Raises ModelFileError if it cannot be served.
+
+        name: what the model is called; None: as its manifest says.
+        version: its number; 0: none.
 
         Several inferences at once of one thread each use the cores better than one of several threads,
         which wait for each other in every layer.
@@ -62,6 +65,8 @@ class Engine:
             self.manifest = read_manifest(self._session)
         except ModelFileError as error:
             raise ModelFileError(f"{path} {error}") from error
+        self.manifest.name = name or self.manifest.name
+        self.version = version
         self.image_shape = shape_of(self.manifest)
         self.revision = _revision(content)
         pixels = int(np.prod(self.image_shape))
@@ -71,9 +76,16 @@ class Engine:
         )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
-        self.tile_rows = None if self._rows_are_independent() else TILE_ROWS
-        self.seconds_per_image = self._measure() / RUN_ROWS
-        """About how long an image takes as one of many; decides where runs are made, never what they give."""
+        try:
+            self.tile_rows = None if self._rows_are_independent() else TILE_ROWS
+            self.seconds_per_image = self._measure() / RUN_ROWS
+            """About how long an image takes as one of many; decides where runs are made, never what they give."""
+        except Exception as error:  # as in _open_session
+            raise ModelFileError(f"{path} cannot be run ({_reason(error)})") from error
+
+    def __str__(self) -> str:
+        number = f" version {self.version}" if self.version else ""
+        return f"{self.manifest.name}{number}, revision {self.revision}"
 
     @property
     def preferred_batch_size(self) -> int:
@@ -179,8 +191,12 @@ def _open_session(path: Path, content: bytes, threads: int) -> onnxruntime.Infer
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelFileError(f"{path} is no ONNX model that onnxruntime can load ({reason})") from error
+        raise ModelFileError(f"{path} is no ONNX model that onnxruntime can load ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _revision(content: bytes) -> str:

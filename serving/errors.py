@@ -7,11 +7,14 @@ ServingError              for whoever runs a command: one line, nonzero exit
 └── Interrupted           a signal stopped the generation, after it was saved
 
 CallError                 for callers
-├── InvalidRequestError   fields of the request are out of range
-├── ModelNotFoundError    no model of that name
-├── NotReadyError         models are still loading, or the server is stopping
-├── OverloadedError       too many streams at once
-└── StreamCutError        the server stops; the stream ended at an image boundary
+├── InvalidRequestError     fields of the request are out of range
+├── ModelNotFoundError      no model of that name and version
+├── RevisionNotServedError  the model has another revision than the one that was asked for
+├── NotReadyError           models are still loading, or the server is stopping
+├── OverloadedError         too many calls at once
+├── DeadlinePassedError     the caller no longer waits
+└── StreamCutError          the stream ended at an image boundary; the server stops
+    └── StalledReaderError  the same, because its reader stood still
 """
 
 from __future__ import annotations
@@ -59,7 +62,20 @@ class InvalidRequestError(CallError):
 
 
 class ModelNotFoundError(CallError):
-    """No model of that name."""
+    """No model of that name and version."""
+
+
+class RevisionNotServedError(CallError):
+    """The model has another revision than the one that was asked for."""
+
+    def __init__(self, model: str, *, wanted: str, served: str) -> None:
+        super().__init__(
+            f"model {model!r} is not served in revision {wanted}; there is {served}, whose images do not belong "
+            "to the same streams; begin anew, or ask a server that has it"
+        )
+        self.model = model
+        self.wanted_revision = wanted
+        self.served_revision = served
 
 
 class NotReadyError(CallError):
@@ -67,16 +83,28 @@ class NotReadyError(CallError):
 
 
 class OverloadedError(CallError):
-    """Too many streams at once."""
+    """Too many calls at once."""
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
+class DeadlinePassedError(CallError):
+    """The caller no longer waits."""
+
+
 class StreamCutError(CallError):
-    """The server stops; the stream ended at an image boundary."""
+    """The stream ended at an image boundary, because the server stops."""
+
+    reason = "the server is stopping"
 
     def __init__(self, next_index: int) -> None:
-        super().__init__(f"the server is stopping; go on from first_index {next_index}")
+        super().__init__(f"{self.reason}; go on from first_index {next_index}")
         self.next_index = next_index
+
+
+class StalledReaderError(StreamCutError):
+    """The stream ended because its reader took nothing for too long."""
+
+    reason = "the images sent were not read for too long"

@@ -21,6 +21,7 @@ from .image_files import FORMATS, Origin, outputs
 from .noise import INDEX_END
 from .partial_file import PartialFile
 from .progress import ProgressDisplay, say
+from .repository import ModelFile, look, scan
 from .signals import StopSignals
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
@@ -65,13 +66,18 @@ class GenerationRequest:
             raise GenerationError(f"{path} is there already; --overwrite replaces it")
 
 
-def find_model(model: str, folder: Path) -> Path:
-    """The file that `model` names, as a path or as folder/MODEL.onnx. Raises GenerationError."""
-    named = folder / f"{model}.onnx"
-    for path in (named, Path(model)):
-        if path.is_file():
-            return path
-    there = ", ".join(sorted(path.stem for path in folder.glob("*.onnx"))) or "none"
+def find_model(model: str, folder: Path) -> ModelFile:
+    """The file that `model` names: the highest version in folder/MODEL, folder/MODEL.onnx, or a path.
+
+    Raises GenerationError.
+    """
+    files = list(scan(folder).values()) if folder.is_dir() else []
+    versions = sorted((file for file in files if file.model == model), key=lambda file: file.version)
+    named = look(folder / f"{model}.onnx"), look(Path(model))
+    for found in (*versions[-1:], *named):
+        if found is not None:
+            return found
+    there = ", ".join(sorted({file.model or file.path.stem for file in files})) or "none"
     raise GenerationError(
         f"there is no model {model!r} in {folder}: there are {there}; name one, or a file that `bgan export` wrote"
     )
@@ -82,7 +88,8 @@ def open_model(model: str, folder: Path) -> Engine:
 
     Raises GenerationError if there is no such file, and ModelFileError if it is no model.
     """
-    return Engine(find_model(model, folder))
+    file = find_model(model, folder)
+    return Engine(file.path, name=file.model, version=file.version)
 
 
 def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:

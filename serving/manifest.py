@@ -12,7 +12,8 @@ from bgan.v1 import model_pb2
 from .errors import ModelFileError
 
 MANIFEST_KEY = "bgan.model"
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""What a model may be called."""
 
 
 def read_manifest(session: onnxruntime.InferenceSession) -> model_pb2.Model:
@@ -41,7 +42,7 @@ def takes_uniforms(manifest: model_pb2.Model) -> bool:
 
 
 def _check_fields(manifest: model_pb2.Model) -> None:
-    if not _NAME.fullmatch(manifest.name):
+    if not NAME.fullmatch(manifest.name):
         raise ModelFileError(f"has a manifest with the name {manifest.name!r}, which is not a valid one")
     if manifest.latent_size < 1 or min(shape_of(manifest)) < 1:
         raise ModelFileError("has a manifest without a latent size or an image shape")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 from open_inference.grpc import protocol, service
 
+from .admission import Admission
 from .config import ServerSettings
+from .deadline import check_deadline, deadline_of
 from .engine import Engine
-from .errors import ModelNotFoundError, NotReadyError, OverloadedError
+from .errors import ModelNotFoundError, NotReadyError, RevisionNotServedError
 from .registry import Registry
 from .status import guarded
 from .tensors import TensorSpec, infer, input_specs, output_specs
@@ -21,22 +22,20 @@ from .tensors import TensorSpec, infer, input_specs, output_specs
 _DESCRIPTOR = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
 _PLATFORM = "onnx_onnxv1"  # the protocol's name for an ONNX file
-_RETRY_AFTER_SECONDS = 1.0
-_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
+_DIGITS_AT_MOST = 18  # of a version's number; revisions have 32
 _TensorMetadata = protocol.ModelMetadataResponse.TensorMetadata
 
 
 def register(
-    server: Any, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
+    server: Any,
+    settings: ServerSettings,
+    admission: Admission,
+    executor: Executor,
+    registry: Callable[[], Registry | None],
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
-    servicer = guarded(OpenInferenceServicer(settings, executor, registry), _DESCRIPTOR)
+    servicer = guarded(OpenInferenceServicer(settings, admission, executor, registry), _DESCRIPTOR)
     service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-
-
-def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
-    """Options of gRPC that let a request be as large as an answer; its own limit of 4 MiB is never lowered."""
-    return [("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES))]
 
 
 class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
@@ -47,12 +46,16 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
     """
 
     def __init__(
-        self, settings: ServerSettings, executor: Executor, registry: Callable[[], Registry | None]
+        self,
+        settings: ServerSettings,
+        admission: Admission,
+        executor: Executor,
+        registry: Callable[[], Registry | None],
     ) -> None:
         self._settings = settings
+        self._admission = admission
         self._executor = executor
         self._registry = registry
-        self._call_count = 0
 
     async def ServerLive(self, request: protocol.ServerLiveRequest, context: Any) -> protocol.ServerLiveResponse:
         """Whether the server answers at all."""
@@ -80,11 +83,11 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
     async def ModelMetadata(
         self, request: protocol.ModelMetadataRequest, context: Any
     ) -> protocol.ModelMetadataResponse:
-        """The tensors of one model; its only version is its revision."""
+        """The tensors of one model; its versions are called by their revisions."""
         engine = self._find(request.name, request.version)
         return protocol.ModelMetadataResponse(
             name=engine.manifest.name,
-            versions=[engine.revision],
+            versions=self._revisions(engine),
             platform=_PLATFORM,
             inputs=map(_metadata, input_specs(engine)),
             outputs=map(_metadata, output_specs(engine)),
@@ -93,33 +96,32 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: protocol.ModelInferRequest, context: Any) -> protocol.ModelInferResponse:
         """Run one batch."""
         engine = self._find(request.model_name, request.model_version)
-        with self._call_slot():
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, infer, request, engine, self._settings)
+        deadline = deadline_of(context)
 
-    def _find(self, name: str, revision: str) -> Engine:
+        def run() -> protocol.ModelInferResponse:
+            check_deadline(deadline)
+            return infer(request, engine, self._settings)
+
+        async with self._admission.call(context):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    def _find(self, name: str, version: str) -> Engine:
+        """A model; a version is its number, or a revision."""
         registry = self._registry()
         if registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        engine = registry.find(name)
-        if revision not in ("", engine.revision):
-            raise ModelNotFoundError(
-                f"model {engine.manifest.name!r} has no version {revision!r}; there is {engine.revision}"
-            )
-        return engine
-
-    @contextmanager
-    def _call_slot(self) -> Iterator[None]:
-        if self._call_count >= self._settings.max_streams:
-            raise OverloadedError(
-                f"{self._call_count} inferences are running, as many as this server takes; try again later",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
-        self._call_count += 1
+        if len(version) <= _DIGITS_AT_MOST and version.isdecimal():
+            return registry.find(name, version=int(version))
         try:
-            yield
-        finally:
-            self._call_count -= 1
+            return registry.find(name, revision=version)
+        except RevisionNotServedError as error:
+            text = str(error)
+        raise ModelNotFoundError(text)
+
+    def _revisions(self, engine: Engine) -> list[str]:
+        registry = self._registry()
+        versions = registry.versions(engine.manifest.name) if registry is not None else []
+        return [version.revision for version in versions] or [engine.revision]
 
 
 def _metadata(spec: TensorSpec) -> protocol.ModelMetadataResponse.TensorMetadata:

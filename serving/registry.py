@@ -1,51 +1,99 @@
-"""The models that are served, by name."""
+"""The models that are served, by name, version and revision."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from .engine import Engine
-from .errors import ModelFileError, ModelNotFoundError, StartError
+from .errors import ModelNotFoundError, RevisionNotServedError
+
+
+@dataclass(slots=True)
+class Retired:
+    """A version that gets no new calls but those that ask for its revision."""
+
+    engine: Engine
+    keep_seconds: float
+    until: float
+    """When it can be let go, on the monotonic clock; each call puts it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailure:
+    """A file that cannot be served."""
+
+    model: str
+    """The model that it would be."""
+    reason: str
+    """Which file it is, from the folder of models on, and what is wrong with it."""
 
 
 class Registry:
-    """Loaded models and which of them is the default."""
+    """Loaded models and which of them is the default. It does not change; changed models are another registry."""
 
-    def __init__(self, engines: Mapping[str, Engine], *, default_model: str | None = None) -> None:
-        """Raises StartError if the default model is not among them."""
-        self.engines = dict(sorted(engines.items()))
-        self.default_model = default_model or next(iter(self.engines))
-        if self.default_model not in self.engines:
-            raise StartError(
-                f"the default model {default_model!r} is not there; there are {', '.join(self.engines)}"
+    def __init__(
+        self,
+        engines: Iterable[Engine],
+        *,
+        default_model: str | None = None,
+        retired: Iterable[Retired] = (),
+        failures: Iterable[ModelFailure] = (),
+    ) -> None:
+        """default_model: what an empty name means; None: the first by name."""
+        self.engines = sorted(engines, key=lambda engine: (engine.manifest.name, -engine.version))
+        """By name, the highest version first."""
+        self.failures = tuple(failures)
+        self._retired = tuple(retired)
+        self._versions: dict[str, list[Engine]] = {}
+        for engine in self.engines:
+            self._versions.setdefault(engine.manifest.name, []).append(engine)
+        self.names = tuple(self._versions)
+        self.default_model = default_model or next(iter(self.names), "")
+        self._current = {name: versions[0] for name, versions in self._versions.items()}
+        if self.default_model in self._current:
+            self._current[""] = self._current[self.default_model]
+
+    def find(self, name: str, *, version: int = 0, revision: str = "") -> Engine:
+        """The model of that name; an empty one means the default, no version the highest, no revision any.
+
+        Raises ModelNotFoundError, and RevisionNotServedError where the model has another revision.
+        """
+        engine = self._current.get(name)
+        if engine is not None and not version and revision in ("", engine.revision):
+            return engine
+        return self._find_exactly(name or self.default_model, version, revision)
+
+    @property
+    def default_engine(self) -> Engine | None:
+        """What calls get that name no model; None if it is not there."""
+        return self._current.get("")
+
+    def versions(self, name: str) -> list[Engine]:
+        """The served versions of a model, the highest first."""
+        return self._versions.get(name, [])
+
+    def kept_engines(self) -> list[Engine]:
+        """Those that can be asked for: the served ones and the retired ones."""
+        return [*self.engines, *(retired.engine for retired in self._retired)]
+
+    def _find_exactly(self, name: str, version: int, revision: str) -> Engine:
+        versions = self.versions(name)
+        fitting = [engine for engine in versions if version in (0, engine.version)]
+        for engine in fitting:
+            if revision in ("", engine.revision):
+                return engine
+        for retired in self._retired:
+            engine = retired.engine
+            if (engine.manifest.name, engine.revision) == (name, revision) and version in (0, engine.version):
+                retired.until = time.monotonic() + retired.keep_seconds
+                return engine
+        if fitting:
+            raise RevisionNotServedError(name, wanted=revision, served=fitting[0].revision)
+        if versions:
+            numbers = ", ".join(str(engine.version) for engine in versions if engine.version)
+            raise ModelNotFoundError(
+                f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
             )
-
-    def find(self, name: str) -> Engine:
-        """The model of that name; an empty one means the default. Raises ModelNotFoundError."""
-        try:
-            return self.engines[name or self.default_model]
-        except KeyError:
-            raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.engines)}") from None
-
-
-def load_registry(folder: Path, *, default_model: str | None = None) -> Registry:
-    """Load every .onnx file of a folder.
-
-    Raises StartError if there is none, and ModelFileError if one of them cannot be served.
-    """
-    paths = sorted(folder.glob("*.onnx"))
-    if not paths:
-        what = "has no .onnx file" if folder.is_dir() else "is not a folder"
-        raise StartError(f"{folder} {what}; write one with `bgan export`, or name another folder with --models")
-    engines: dict[str, Engine] = {}
-    origins: dict[str, Path] = {}
-    for path in paths:
-        engine = Engine(path)
-        name = engine.manifest.name
-        if name in engines:
-            raise ModelFileError(
-                f"{path} and {origins[name]} both hold a model named {name!r}; remove one of them"
-            )
-        engines[name], origins[name] = engine, path
-    return Registry(engines, default_model=default_model)
+        raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")

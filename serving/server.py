@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -19,9 +19,11 @@ from grpc_reflection.v1alpha import reflection
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
+from .admission import Admission
 from .config import ServerSettings
 from .port import SHAREABLE, port_taken, reserved_port
-from .registry import Registry, load_registry
+from .registry import Registry
+from .repository import Repository
 from .servicer import SamplingServicer
 from .status import guarded
 
@@ -30,6 +32,11 @@ SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
+_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
+_CALLS_BESIDES = 64  # health, reflection, lists of models
+_KEEPALIVE_TIMEOUT_SECONDS = 20
+_CLIENT_PING_SECONDS = 10
+_LOOKS_FOR_STALLED_READERS = 4  # in the time after which they are ended
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
 _log = logging.getLogger(__name__)
@@ -44,7 +51,9 @@ async def serve(settings: ServerSettings) -> None:
             await server.load()
             await server.turn_healthy()
             _log.info("serving on %s:%d", settings.host, listening_on)
+            following = asyncio.create_task(server.follow())
             await stop.wait()
+            following.cancel()
     _log.info("stopped")
 
 
@@ -65,27 +74,42 @@ class Server:
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
-        self._servicer = SamplingServicer(settings, self._executor, threads=threads)
+        self._admission = Admission(settings)
+        self._servicer = SamplingServicer(settings, self._admission, self._executor, threads=threads)
+        self._repository = Repository(
+            settings.models,
+            default_model=settings.default_model,
+            versions=settings.model_versions,
+            keep_seconds=settings.model_keep_seconds,
+        )
+        # Models are loaded beside the calls, not in their way.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
+        self._status: int = _NOT_SERVING
+        self._known_models: set[str] = set()
         self._health = health.aio.HealthServicer()
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
 
     def _make_listener(self) -> grpc.aio.Server:
-        options = [("grpc.so_reuseport", int(SHAREABLE)), *open_inference.server_options(self._settings)]
-        listener = grpc.aio.server(options=options)
+        listener = grpc.aio.server(options=channel_options(self._settings))
         servicer = guarded(self._servicer, _DESCRIPTOR)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
-        open_inference.register(listener, self._settings, self._executor, lambda: self._servicer.registry)
+        open_inference.register(
+            listener, self._settings, self._admission, self._executor, lambda: self._servicer.registry
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
         return listener
 
     async def __aenter__(self) -> Self:
-        await self._set_health(_NOT_SERVING)
+        await self._tell_health()
+        self._watching = asyncio.create_task(self._end_stalled_readers())
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._stop()
+        self._watching.cancel()
         self._executor.shutdown()
+        self._loader.shutdown()
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
@@ -99,31 +123,54 @@ class Server:
         return port
 
     async def load(self) -> Registry:
-        """Load, check and warm the models."""
-        settings = self._settings
-
-        def load() -> Registry:
-            return load_registry(settings.models, default_model=settings.default_model)
-
-        registry = await asyncio.get_running_loop().run_in_executor(self._executor, load)
-        for engine in registry.engines.values():
-            _log.info("loaded %s, revision %s", engine.manifest.name, engine.revision)
-        self._servicer.serve(registry)
+        """Load, check and warm the models. Raises StartError if there is none to serve."""
+        registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
+        await self._serve(registry)
         return registry
+
+    async def follow(self, changed: Callable[[Registry], None] = lambda registry: None) -> None:
+        """Follow the folder of models until cancelled; `changed` is told of the models after each change."""
+        loop = asyncio.get_running_loop()
+        while self._settings.model_poll_seconds:
+            await asyncio.sleep(self._settings.model_poll_seconds)
+            try:
+                registry = await loop.run_in_executor(self._loader, self._repository.poll)
+            except Exception:
+                _log.exception("the folder of models cannot be followed; its models stay as they are")
+                continue
+            if registry is not None:
+                await self._serve(registry)
+                changed(registry)
 
     async def turn_healthy(self) -> None:
         """Say that calls will be answered."""
-        await self._set_health(_SERVING)
+        self._status = _SERVING
+        await self._tell_health()
+
+    async def _serve(self, registry: Registry) -> None:
+        self._servicer.serve(registry)
+        await self._tell_health()
+
+    async def _end_stalled_readers(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.stalled_write_seconds / _LOOKS_FOR_STALLED_READERS)
+            self._admission.end_stalled()
 
     async def _stop(self) -> None:
-        """Turn unhealthy, take no more calls, and give streams the grace period; after half of it, cut them."""
+        """Turn unhealthy, and after the lame-duck time take no more calls and give streams the grace period.
+
+        After half of it they are cut.
+        """
         await self._health.enter_graceful_shutdown()
+        if self._status == _SERVING:
+            await asyncio.sleep(self._settings.lame_duck_seconds)
+        self._admission.close()
         grace = self._settings.grace_seconds
         cut = asyncio.get_running_loop().call_later(grace / 2, self._cut_streams)
         closing = asyncio.create_task(self._stop_listeners(grace))
-        # Only streams of images are waited for: a health watch would stay open to the end.
+        # Only streams and inferences are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._servicer.wait_until_idle(), grace)
+            await asyncio.wait_for(self._admission.wait_until_idle(), grace)
         cut.cancel()
         await asyncio.wait({closing}, timeout=_AFTERMATH_SECONDS)  # the last status may still be on its way
         await self._stop_listeners(0)
@@ -139,9 +186,39 @@ class Server:
         _log.info("ending the streams that are left, at an image boundary")
         self._servicer.cut_streams()
 
-    async def _set_health(self, status: int) -> None:
+    async def _tell_health(self) -> None:
+        """The health of the server, and of each model as a service of its own."""
+        registry = self._servicer.registry
+        served = registry.names if registry is not None else ()
+        broken = {failure.model for failure in registry.failures} if registry is not None else set()
+        self._known_models |= {*served, *broken}
         for service in ("", *SERVICES):
-            await self._health.set(service, status)
+            await self._health.set(service, self._status)
+        for name in self._known_models:
+            await self._health.set(model_service(name), self._status if name in served else _NOT_SERVING)
+
+
+def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """What gRPC is to allow on a connection, and how it finds out that the other side is gone."""
+    calls = settings.max_streams + settings.max_queued_calls + _CALLS_BESIDES
+    return [
+        ("grpc.so_reuseport", int(SHAREABLE)),
+        # A request may be as large as an answer; gRPC's own limit is never lowered.
+        ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
+        # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
+        ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
+        ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
+    ]
+
+
+def model_service(name: str) -> str:
+    """What a model is called where its health is asked for."""
+    return f"{_DESCRIPTOR.full_name}/{name}"
 
 
 def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:

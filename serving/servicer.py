@@ -2,110 +2,100 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from typing import Any
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
+from .admission import Admission, Call
 from .config import ServerSettings
+from .deadline import deadline_of
 from .engine import Engine
-from .errors import NotReadyError, OverloadedError, StreamCutError
+from .errors import NotReadyError, StreamCutError
 from .lookahead import Lookahead
 from .registry import Registry
 from .sharing import SharedRuns
 from .streams import StreamPlan, plan_stream
 
-_RETRY_AFTER_SECONDS = 1.0
-
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     """Streams batches of images; small requests share runs, others are computed in `executor`."""
 
-    def __init__(self, settings: ServerSettings, executor: Executor, *, threads: int) -> None:
+    def __init__(
+        self, settings: ServerSettings, admission: Admission, executor: Executor, *, threads: int
+    ) -> None:
         """`threads`: how many batches the executor computes at once."""
         self.registry: Registry | None = None
         """The models; None until `serve`."""
-        self._shared: dict[str, SharedRuns] = {}
+        self._shared: dict[Engine, SharedRuns] = {}
         self._settings = settings
+        self._admission = admission
         self._executor = executor
         self._lookahead = Lookahead(executor, batches=threads + 1)
-        self._stream_count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._cutting = False
 
     def serve(self, registry: Registry) -> None:
-        """Answer calls from now on with these models."""
-        self._shared = {name: SharedRuns(engine, self._executor) for name, engine in registry.engines.items()}
+        """Answer new calls with these models from now on; calls in flight end on the ones that they began with."""
+        self._shared = {
+            engine: self._shared.get(engine) or SharedRuns(engine, self._executor)
+            for engine in registry.kept_engines()
+        }
         self.registry = registry
 
     def cut_streams(self) -> None:
         """End every stream at its next image boundary."""
         self._cutting = True
 
-    async def wait_until_idle(self) -> None:
-        """Wait until no stream is running."""
-        await self._idle.wait()
-
     async def SampleBinaryImages(  # type: ignore[override] # grpc.aio takes generators and writers alike
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
     ) -> None:
         """Write the batches of a request, computed ahead while earlier ones are sent."""
-        plan = plan_stream(request, self._models().find(request.model), self._settings)
-        with self._stream_slot():
-            shared = self._shared[plan.engine.manifest.name]
+        engine = self._models().find(request.model, version=request.version, revision=request.revision)
+        plan = plan_stream(request, engine, self._settings, deadline=deadline_of(context))
+        shared = self._shared[engine]
+        async with self._admission.call(context) as call:
             if plan.is_one_batch and shared.takes(plan.image_count):
                 with shared.call():
-                    await context.write(plan.encode(plan.first_index, await shared.sample(plan.images)))
+                    response = plan.encode(plan.first_index, await shared.sample(plan.images))
+                    await call.write(response, next_index=plan.first_index + plan.image_count)
             else:
-                await self._write_batches(plan, context)
+                await self._write_batches(plan, call)
 
     async def ListModels(
         self, request: sampling_pb2.ListModelsRequest, context: Any
     ) -> sampling_pb2.ListModelsResponse:
-        """All models, by name."""
+        """All models, by name, and the files that cannot be served."""
         registry = self._models()
-        models = [_served(engine, registry) for engine in registry.engines.values()]
-        return sampling_pb2.ListModelsResponse(models=models, limits=self._limits())
+        return sampling_pb2.ListModelsResponse(
+            models=[_served(engine, registry) for engine in registry.engines],
+            limits=self._limits(),
+            failures=[
+                sampling_pb2.ModelFailure(model=failure.model, reason=failure.reason)
+                for failure in registry.failures
+            ],
+        )
 
     async def GetModel(self, request: sampling_pb2.GetModelRequest, context: Any) -> sampling_pb2.GetModelResponse:
         """One model."""
         registry = self._models()
-        model = _served(registry.find(request.name), registry)
+        engine = registry.find(request.name, version=request.version, revision=request.revision)
+        model = _served(engine, registry)
         return sampling_pb2.GetModelResponse(model=model, limits=self._limits())
 
-    async def _write_batches(self, plan: StreamPlan, context: Any) -> None:
+    async def _write_batches(self, plan: StreamPlan, call: Call) -> None:
         next_index = plan.first_index
         async with aclosing(self._lookahead.compute(plan)) as responses:
             async for response in responses:
                 if self._cutting:
                     raise StreamCutError(next_index)
-                await context.write(response)
                 next_index = response.first_index + response.image_count
+                await call.write(response, next_index=next_index)
 
     def _models(self) -> Registry:
         if self.registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
         return self.registry
-
-    @contextmanager
-    def _stream_slot(self) -> Iterator[None]:
-        if self._stream_count >= self._settings.max_streams:
-            raise OverloadedError(
-                f"{self._stream_count} streams are running, as many as this server takes; try again later",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
-        self._stream_count += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._stream_count -= 1
-            if self._stream_count == 0:
-                self._idle.set()
 
     def _limits(self) -> sampling_pb2.Limits:
         return sampling_pb2.Limits(
@@ -120,6 +110,7 @@ def _served(engine: Engine, registry: Registry) -> sampling_pb2.ServedModel:
     return sampling_pb2.ServedModel(
         model=engine.manifest,
         revision=engine.revision,
-        is_default=engine.manifest.name == registry.default_model,
+        is_default=engine is registry.default_engine,
+        version=engine.version,
         execution=sampling_pb2.EXECUTION_FIXED_TILES if tiled else sampling_pb2.EXECUTION_ANY_BATCH,
     )

@@ -15,10 +15,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from .errors import (
     CallError,
+    DeadlinePassedError,
     InvalidRequestError,
     ModelNotFoundError,
     NotReadyError,
     OverloadedError,
+    RevisionNotServedError,
+    StalledReaderError,
     StreamCutError,
 )
 
@@ -28,9 +31,12 @@ _INTERNAL_TEXT = "internal error; the server's log says more"
 _CODES: dict[type[CallError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    RevisionNotServedError: grpc.StatusCode.FAILED_PRECONDITION,
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     StreamCutError: grpc.StatusCode.UNAVAILABLE,
+    StalledReaderError: grpc.StatusCode.UNAVAILABLE,
 }
 _log = logging.getLogger(__name__)
 
@@ -57,6 +63,9 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) 
     code = _CODES.get(type(error))  # type: ignore[arg-type]
     if code is None:
         _log.error("a call failed", exc_info=error)
+    # grpc.aio keeps the error in a cycle; through its frames it would keep models that are served no more.
+    error.__traceback__ = None
+    if code is None:
         await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT)
     status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
     metadata: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
@@ -78,6 +87,16 @@ def _details(error: Exception) -> list[any_pb2.Any]:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
         details = error_details_pb2.RetryInfo(retry_delay=delay)
+    elif isinstance(error, RevisionNotServedError):
+        details = error_details_pb2.ErrorInfo(
+            reason="REVISION_NOT_SERVED",
+            domain="bgan",
+            metadata={
+                "model": error.model,
+                "revision": error.served_revision,
+                "wanted_revision": error.wanted_revision,
+            },
+        )
     else:
         return []
     packed = any_pb2.Any()

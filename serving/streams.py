@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bgan.v1 import sampling_pb2
 
 from .config import ServerSettings
+from .deadline import check_deadline
 from .engine import RUN_ROWS, Engine
 from .errors import InvalidRequestError
 from .noise import INDEX_END, ImageRange
@@ -29,6 +30,8 @@ class StreamPlan:
     first_batch_size: int
     """Images of the first response; later ones double up to `batch_size`."""
     with_probabilities: bool
+    deadline: float | None = None
+    """When its caller no longer waits, on the monotonic clock; None: never."""
 
     @property
     def images(self) -> ImageRange:
@@ -55,7 +58,8 @@ class StreamPlan:
         return self.image_count <= self.first_batch_size and not self.with_probabilities
 
     def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
-        """Compute one batch; takes the time of an inference."""
+        """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
+        check_deadline(self.deadline)
         batch = self.engine.sample(self.seed, first_index, count, with_probabilities=self.with_probabilities)
         return self.encode(first_index, batch.packed_images, batch.probabilities)
 
@@ -73,11 +77,16 @@ class StreamPlan:
             image_shape=engine.manifest.image_shape,
             packed_images=packed_images,
             probabilities=probabilities,
+            version=engine.version,
         )
 
 
 def plan_stream(
-    request: sampling_pb2.SampleBinaryImagesRequest, engine: Engine, settings: ServerSettings
+    request: sampling_pb2.SampleBinaryImagesRequest,
+    engine: Engine,
+    settings: ServerSettings,
+    *,
+    deadline: float | None = None,
 ) -> StreamPlan:
     """Check a request against the limits. Raises InvalidRequestError with every field that is out of range."""
     most = _largest_batch(request, engine, settings)
@@ -105,6 +114,7 @@ def plan_stream(
         # opened and not read holds little.
         first_batch_size=request.batch_size or min(RUN_ROWS, batch_size),
         with_probabilities=request.include_probabilities,
+        deadline=deadline,
     )
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .config import ServerSettings
@@ -18,6 +19,8 @@ _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
 _SECONDS_TO_FORGIVE = 60.0
 _SECONDS_BEYOND_GRACE = 5.0
+_LOADING_SECONDS = 5.0
+_LOOKS_TO_AGREE = 4  # at the folder of models: a change counts at the second
 
 
 async def supervise(settings: ServerSettings) -> None:
@@ -43,28 +46,37 @@ class _Pool:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._workers: list[_Worker] = []
-        self._revisions: object = None
+        self._changed = asyncio.Condition()
+        self._seconds_to_agree = _LOADING_SECONDS + _LOOKS_TO_AGREE * settings.model_poll_seconds
 
     async def start(self, stop: asyncio.Event) -> None:
         """Start all workers; they listen at once and turn healthy together. Raises StartError if one fails."""
         for number in range(self._settings.workers):
-            self._workers.append(await _Worker.start(self._settings, number))
+            self._workers.append(await _Worker.start(self._settings, number, self._changed))
         for worker in self._workers:
             worker.tell("listen")
-        loaded = asyncio.gather(*[worker.loaded() for worker in self._workers])
+        loading = asyncio.create_task(self._agree_at_start())
         stopping = asyncio.create_task(stop.wait())
-        either: set[asyncio.Future[Any]] = {loaded, stopping}
+        either: set[asyncio.Future[Any]] = {loading, stopping}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not loaded.done():
-            loaded.cancel()
+        if not loading.done():
+            loading.cancel()
             return
-        revisions = loaded.result()
-        if any(other != revisions[0] for other in revisions):
-            raise StartError("the workers loaded different models; did the folder change just now? Start again")
-        self._revisions = revisions[0]
+        loading.result()
         for worker in self._workers:
-            worker.tell("turn healthy")
+            worker.turn_healthy()
+
+    async def _agree_at_start(self) -> None:
+        await asyncio.gather(*[worker.loaded() for worker in self._workers])
+        first, *others = self._workers
+        try:
+            async with asyncio.timeout(self._seconds_to_agree):
+                await self._until(lambda: all(worker.models == first.models for worker in others))
+        except TimeoutError:
+            raise StartError(
+                "the workers loaded different models; did the folder change just now? Start again"
+            ) from None
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Replace workers that end, until `stop`."""
@@ -76,7 +88,8 @@ class _Pool:
 
     async def stop(self) -> None:
         """End all workers in order, and those that do not end by force."""
-        await asyncio.gather(*[worker.stop(self._settings.grace_seconds) for worker in self._workers])
+        seconds = self._settings.lame_duck_seconds + self._settings.grace_seconds
+        await asyncio.gather(*[worker.stop(seconds) for worker in self._workers])
 
     async def _keep_alive(self, place: int) -> None:
         shortest, longest = _BACKOFF_SECONDS
@@ -94,24 +107,50 @@ class _Pool:
                 _log.error("worker %d cannot be replaced: %s", place, error)
 
     async def _replace(self, place: int) -> None:
-        """A new worker listens only when its models are loaded: calls that meet it are answered at once."""
-        worker = self._workers[place] = await _Worker.start(self._settings, place)
-        if await worker.loaded() != self._revisions:
+        """A new worker listens only when its models are those of the others: calls get the same from all.
+
+        All follow the same folder, so they agree in a while, unless the others hold what is no more to be had.
+        """
+        worker = self._workers[place] = await _Worker.start(self._settings, place, self._changed)
+        await worker.loaded()
+        try:
+            async with asyncio.timeout(self._seconds_to_agree):
+                await self._until(lambda: self._fits(worker))
+        except TimeoutError:
             await worker.stop(0)
-            raise StartError("it loads other models than the running ones; restart the server to serve those")
-        worker.tell("turn healthy")
+            raise StartError(
+                "it loads other models than the running ones; mend the files that cannot be served, "
+                "or restart the server"
+            ) from None
+        worker.turn_healthy()
         worker.tell("listen")
         _log.info("worker %d is replaced", place)
+
+    def _fits(self, worker: _Worker) -> bool:
+        others = [other.models for other in self._workers if other.is_healthy]
+        return not others or worker.models in others
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what the workers' models decide."""
+        async with self._changed:
+            await self._changed.wait_for(condition)
 
 
 class _Worker:
     """One process, told what to do on its standard input; it says on its standard output what it has done."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, changed: asyncio.Condition) -> None:
+        self.models: list[str] = []
+        """The models that it serves, as it said last."""
+        self._told_healthy = False
         self._process = process
+        self._changed = changed
+        self._error: str | None = None
+        self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, settings: ServerSettings, number: int) -> _Worker:
+    async def start(cls, settings: ServerSettings, number: int, changed: asyncio.Condition) -> _Worker:
+        """Start a process; `changed` is notified when it says something."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named bgan here is not the package
@@ -119,20 +158,39 @@ class _Worker:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        return cls(process)
+        return cls(process, changed)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it serves."""
+        return self._told_healthy and self._process.returncode is None
 
     def tell(self, command: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n".encode())
 
-    async def loaded(self) -> Any:
-        """Wait for the models; returns their revisions by name. Raises StartError if they cannot be loaded."""
+    def turn_healthy(self) -> None:
+        self.tell("turn healthy")
+        self._told_healthy = True
+
+    async def loaded(self) -> None:
+        """Wait for the models. Raises StartError if they cannot be loaded."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.models or self._error is not None)
+        if not self.models:
+            raise StartError(self._error)
+
+    async def _listen(self) -> None:
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        answer = json.loads(line or '{"error": "a worker ended while it was starting; the log says more"}')
-        if "error" in answer:
-            raise StartError(answer["error"])
-        return answer["revisions"]
+        while line := await self._process.stdout.readline():
+            answer = json.loads(line)
+            await self._note(answer.get("models", self.models), answer.get("error"))
+        await self._note(self.models, self._error or "a worker ended while it was starting; the log says more")
+
+    async def _note(self, models: list[str], error: str | None) -> None:
+        async with self._changed:
+            self.models, self._error = models, error
+            self._changed.notify_all()
 
     async def ended(self) -> int:
         return await self._process.wait()

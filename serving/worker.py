@@ -7,32 +7,43 @@ import json
 import logging
 import signal
 import sys
+from typing import Any
 
 from .config import ServerSettings
 from .errors import ServingError
+from .registry import Registry
 from .server import Server, run, stop_signal
 
 _log = logging.getLogger(__name__)
 
 
 async def work(settings: ServerSettings) -> None:
-    """Load the models, say so on standard output, and obey standard input until it ends, or until SIGTERM.
+    """Load the models and follow them, and obey standard input until it ends, or until SIGTERM.
 
+    Which models there are is said on standard output, at first and after each change.
     When the supervisor dies, standard input ends too: no worker is left behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
     async with Server(settings) as server:
-        obeying = asyncio.create_task(_obey(server, stop))
+        tasks = [asyncio.create_task(_obey(server, stop))]
         try:
-            registry = await server.load()
-            revisions = {name: engine.revision for name, engine in registry.engines.items()}
-            print(json.dumps({"revisions": revisions}), flush=True)  # noqa: T201 - the supervisor reads it
+            _tell_models(await server.load())
+            tasks.append(asyncio.create_task(server.follow(_tell_models)))
             await stop.wait()
         except ServingError as error:
-            print(json.dumps({"error": str(error)}), flush=True)  # noqa: T201 - the same
+            _tell({"error": str(error)})
         finally:
-            obeying.cancel()
+            for task in tasks:
+                task.cancel()
+
+
+def _tell_models(registry: Registry) -> None:
+    _tell({"models": [str(engine) for engine in registry.engines]})
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)  # noqa: T201 - the supervisor reads it
 
 
 async def _obey(server: Server, stop: asyncio.Event) -> None:

@@ -44,15 +44,16 @@ class BreakingProxy:
     """Forwards connections to `port`, and resets each after as many bytes as `limits` says next.
 
     With `error_code`, it ends one stream with an HTTP/2 RST_STREAM of that code instead, after as many
-    data frames, and leaves the connection as it is.
+    data frames, and leaves the connection as it is. The server sees it come from `source`.
     """
 
-    def __init__(self, port, limits, *, error_code=None):
+    def __init__(self, port, limits, *, error_code=None, source="127.0.0.1"):
         self.connections = 0
         self.bytes_passed = 0
         self._server_port = port
         self._limits = iter(limits)
         self._error_code = error_code
+        self._source = source
         self._loop = asyncio.new_event_loop()
         self._writers = set()
         listening = threading.Event()
@@ -86,7 +87,9 @@ class BreakingProxy:
         # To close at once, and drop what is pending, is what makes the kernel send RST.
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        server_reader, server_writer = await asyncio.open_connection(
+            "127.0.0.1", self._server_port, local_addr=(self._source, 0)
+        )
         self._writers |= {writer, server_writer}
         requests = asyncio.create_task(_pass(reader, server_writer))
         if self._error_code is None:

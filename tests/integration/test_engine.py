@@ -6,8 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgan.serving.engine import Engine
-from bgan.serving.errors import ModelFileError, ModelNotFoundError, StartError
-from bgan.serving.registry import load_registry
+from bgan.serving.errors import ModelFileError
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -120,19 +119,23 @@ def test_a_manifest_that_disagrees_with_the_graph_is_refused(models, tmp_path, c
     assert str(path) in str(caught.value)
 
 
-def test_the_registry_finds_by_name_and_by_default(models):
-    registry = load_registry(models)
-    assert list(registry.engines) == ["cnn-sbn", "mlp-dbn", "mlp-sbn"]
-    assert registry.find("").manifest.name == "cnn-sbn"
-    assert registry.find("mlp-sbn").manifest.name == "mlp-sbn"
-    with pytest.raises(ModelNotFoundError, match="there is no model 'x'; there are cnn-sbn, mlp-dbn, mlp-sbn"):
-        registry.find("x")
-    with pytest.raises(StartError, match="default model 'x'"):
-        load_registry(models, default_model="x")
+def test_a_graph_that_cannot_be_run_is_refused(models, tmp_path):
+    model = onnx.load(models / "mlp-dbn.onnx")
+    more = onnx.helper.make_tensor("one_row_more", onnx.TensorProto.INT64, [2], [1, 0])
+    model.graph.initializer.append(more)
+    model.graph.node[0].input[0] = "reshaped"
+    for kind, inputs, output in (
+        ("Reshape", ["latents", "too_many"], "reshaped"),
+        ("Add", ["shape", "one_row_more"], "too_many"),
+        ("Shape", ["latents"], "shape"),
+    ):
+        model.graph.node.insert(0, onnx.helper.make_node(kind, inputs, [output]))
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(ModelFileError, match=r"x\.onnx cannot be run"):
+        Engine(tmp_path / "x.onnx")
 
 
-def test_two_files_of_one_name_are_refused(models, tmp_path):
-    for name in ("a.onnx", "b.onnx"):
-        (tmp_path / name).write_bytes((models / "mlp-dbn.onnx").read_bytes())
-    with pytest.raises(ModelFileError, match="both hold a model named 'mlp-dbn'"):
-        load_registry(tmp_path)
+def test_a_model_may_be_called_otherwise_than_in_its_manifest(models):
+    engine = Engine(models / "mlp-dbn.onnx", name="digits", version=3)
+    assert str(engine) == f"digits version 3, revision {engine.revision}"
+    assert Engine(models / "mlp-dbn.onnx").revision == engine.revision

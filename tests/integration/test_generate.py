@@ -377,5 +377,10 @@ def test_files_that_are_in_the_way(models, tmp_path):
 def test_a_name_goes_before_a_file_of_that_name(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlp-dbn").write_text("something else")
-    assert find_model("mlp-dbn", models) == models / "mlp-dbn.onnx"
-    assert find_model(str(models / "mlp-sbn.onnx"), tmp_path) == models / "mlp-sbn.onnx"
+    assert find_model("mlp-dbn", models).path == models / "mlp-dbn.onnx"
+    assert find_model(str(models / "mlp-sbn.onnx"), tmp_path).path == models / "mlp-sbn.onnx"
+    for version in (9, 10):
+        (tmp_path / "digits").mkdir(exist_ok=True)
+        (tmp_path / "digits" / f"{version}.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
+    assert find_model("digits", tmp_path).path == tmp_path / "digits" / "10.onnx"
+    assert open_model("digits", tmp_path).manifest.name == "digits"

@@ -4,7 +4,7 @@ This process must not load bgan.serving.server: its stubs and tritonclient's bot
 """
 
 import asyncio
-import os
+import signal
 import subprocess
 import sys
 import threading
@@ -354,7 +354,12 @@ def test_a_request_with_nothing_wrong_passes(stub):
     ("name", "revision", "text"),
     [
         ("nope", "", "there is no model 'nope'; there are cnn-sbn, mlp-dbn, mlp-sbn"),
-        ("mlp-dbn", "2", "model 'mlp-dbn' has no version '2'; there is "),
+        ("mlp-dbn", "2", "model 'mlp-dbn' has no version 2; there is one without a number"),
+        (
+            "mlp-dbn",
+            "0" * 32,
+            "model 'mlp-dbn' is not served in revision 00000000000000000000000000000000; there is ",
+        ),
     ],
 )
 def test_an_unknown_model_or_version_is_not_found(client, engines, name, revision, text):
@@ -403,14 +408,16 @@ def test_a_request_over_grpcs_limit_is_refused_with_both_sizes(client, engines):
 
 
 def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tmp_path):
-    pipe = tmp_path / "slow.onnx"
-    os.mkfifo(pipe)  # the server reads it to the end, which comes when the test says so
+    for number in range(1, 60):  # enough to keep the loading in sight
+        (tmp_path / "mlp-dbn").mkdir(exist_ok=True)
+        (tmp_path / "mlp-dbn" / f"{number}.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
     port = free_port()
     inputs = _inputs(_noise(engines["mlp-dbn"], 1))
     with ThreadPoolExecutor() as pool, triton.InferenceServerClient(f"localhost:{port}") as client:
-        started = pool.submit(ServerProcess, tmp_path, port=port)
+        started = pool.submit(ServerProcess, tmp_path, "--model-versions", 99, port=port)
         try:
-            with grpc.insecure_channel(f"localhost:{port}") as channel:
+            options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
+            with grpc.insecure_channel(f"localhost:{port}", options=options) as channel:
                 grpc.channel_ready_future(channel).result(60)
             assert client.is_server_live()
             assert not client.is_server_ready()
@@ -420,7 +427,6 @@ def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tm
                     call()
                 assert caught.value.status() == "StatusCode.UNAVAILABLE"
         finally:
-            pipe.write_bytes((models / "mlp-dbn.onnx").read_bytes())
             process = started.result()
         try:
             assert client.is_server_ready()
@@ -431,7 +437,8 @@ def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tm
 
 def test_too_many_calls_at_once_are_refused(models, engines):
     arrays = _noise(engines["cnn-sbn"], 1000)
-    with server(models, "--max-streams", "1") as process, triton.InferenceServerClient(process.target) as client:
+    options = ("--max-streams", 1, "--max-queued-calls", 0)
+    with server(models, *options) as process, triton.InferenceServerClient(process.target) as client:
         calls = [_Call() for _ in range(30)]
         for call in calls:
             client.async_infer("cnn-sbn", _inputs(arrays), call)
@@ -440,8 +447,40 @@ def test_too_many_calls_at_once_are_refused(models, engines):
         refused = [call.error for call in calls if call.error]
         assert 0 < len(refused) < 30
         assert {error.status() for error in refused} == {"StatusCode.RESOURCE_EXHAUSTED"}
-        assert "1 inferences are running" in refused[0].message()
+        assert "1 calls are running and 0 waiting" in refused[0].message()
         _assert_equal(client.infer("cnn-sbn", _inputs(arrays)), _expected(models, "cnn-sbn", arrays))
+
+
+def test_streams_and_inferences_share_their_places(models, engines):
+    inputs = _inputs(_noise(engines["mlp-dbn"], 1))
+    options = ("--max-streams", 1, "--max-queued-calls", 0)
+    with (
+        server(models, *options) as process,
+        triton.InferenceServerClient(process.target) as client,
+        SamplingClient(process.target) as sampling,
+    ):
+        stream = sampling.sample_binary_images(image_count=10**8, model="mlp-sbn")
+        next(stream)
+        with pytest.raises(InferenceServerException, match="1 calls are running and 0 waiting") as caught:
+            client.infer("mlp-dbn", inputs)
+        assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        stream.close()
+
+
+def test_a_stopping_server_answers_the_inferences_that_it_has(models, engines):
+    inputs = _inputs(_noise(engines["cnn-sbn"], 1000))
+    options = ("--threads", 1, "--grace-seconds", 200)
+    with server(models, *options) as process, triton.InferenceServerClient(process.target) as client:
+        calls = [_Call() for _ in range(30)]
+        for call in calls:
+            client.async_infer("cnn-sbn", inputs, call)
+        assert client.is_server_live()  # it is asked after them on the same connection, so they have been taken
+        assert not calls[-1].done.is_set()
+        process.process.send_signal(signal.SIGTERM)
+        for call in calls:
+            assert call.done.wait(200)
+        assert [str(call.error) for call in calls if call.error] == []
+        assert process.process.wait(200) == 0
 
 
 class _Call:

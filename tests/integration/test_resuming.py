@@ -190,7 +190,10 @@ def test_the_timeout_covers_the_waits(make_client):
 
 
 def test_an_overloaded_server_says_how_long_to_wait(make_client, small_models, caplog):
-    with server(small_models, "--max-streams", 1) as process, SamplingClient(process.target) as other:
+    with (
+        server(small_models, "--max-streams", 1, "--max-queued-calls", 0) as process,
+        SamplingClient(process.target) as other,
+    ):
         taken = other.sample_binary_images(image_count=10**6, include_probabilities=True)
         next(taken)
         with make_client(process.target, retry=RetryPolicy(attempts=2)) as client:

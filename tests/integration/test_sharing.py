@@ -1,6 +1,7 @@
 """Small requests that share runs, and streams computed ahead, on real engines."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from bgan.serving.config import ServerSettings
 from bgan.serving.engine import RUN_ROWS, Engine
+from bgan.serving.errors import DeadlinePassedError
 from bgan.serving.lookahead import Lookahead
 from bgan.serving.noise import ImageRange
 from bgan.serving.sharing import DELAY_SECONDS, SHARED_IMAGES_AT_MOST, SharedRuns
@@ -205,6 +207,20 @@ def test_streams_that_nobody_reads_compute_little(engines):
     sent = 40
     ahead = 40 + 16 * 1024 * 1024 // plan.batch_bytes
     assert engine.computed // 4096 <= sent + ahead
+
+
+def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):
+    engine = engines["mlp-dbn"]
+    engine.computed = 0
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**6, seed=1)
+
+    async def read(executor):
+        plan = plan_stream(request, engine, ServerSettings(), deadline=time.monotonic() - 0.001)
+        await anext(Lookahead(executor, batches=3).compute(plan))
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(DeadlinePassedError):
+        asyncio.run(read(executor))
+    assert engine.computed == 0
 
 
 def test_the_servers_own_batches_begin_small(engines):

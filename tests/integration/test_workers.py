@@ -144,14 +144,32 @@ def test_streams_and_calls_survive_the_random_deaths_of_workers(workers, models)
     _eventually(lambda: workers.output().count("ended with -9") == len(killed) and _listening(workers) == 2)
 
 
-def test_a_worker_that_would_serve_other_models_does_not_replace(tmp_path, models):
+def test_all_workers_follow_the_folder(tmp_path, models):
     (tmp_path / "mlp-dbn.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
-    with server(tmp_path, "--workers", 2) as process:
+    with server(tmp_path, "--workers", 2, "--model-poll-seconds", 0.1) as process:
         (tmp_path / "mlp-sbn.onnx").write_bytes((models / "mlp-sbn.onnx").read_bytes())
+        _eventually(lambda: process.output().count("loaded mlp-sbn") == 2)
+        expected = Engine(models / "mlp-sbn.onnx").sample(5, 0, 50).packed_images
+        assert {_bits(process.target, model="mlp-sbn", seed=5, image_count=50) for _ in range(12)} == {expected}
+        os.kill(_children(process.process)[0], signal.SIGKILL)
+        _eventually(lambda: "worker 0 is replaced" in process.output())
+        assert {_bits(process.target, model="mlp-sbn", seed=5, image_count=50) for _ in range(12)} == {expected}
+
+
+def test_a_worker_that_cannot_have_the_models_of_the_others_does_not_replace(tmp_path, models):
+    """The others hold a model whose file is broken by now; once it is mended the worker is replaced."""
+    for name in ("mlp-dbn.onnx", "mlp-sbn.onnx"):
+        (tmp_path / name).write_bytes((models / name).read_bytes())
+    with server(tmp_path, "--workers", 2, "--model-poll-seconds", 0.1) as process:
+        (tmp_path / "mlp-sbn.onnx").write_bytes(b"broken")
+        _eventually(lambda: process.output().count("mlp-sbn goes on as it was") == 2)
         os.kill(_children(process.process)[0], signal.SIGKILL)
         _eventually(lambda: "cannot be replaced: it loads other models" in process.output())
         assert _listening(process) == 1
         assert _health(process.target) == SERVING
+        assert len(_bits(process.target, model="mlp-sbn", seed=1, image_count=3)) == 3 * 98
+        (tmp_path / "mlp-sbn.onnx").write_bytes((models / "mlp-sbn.onnx").read_bytes())
+        _eventually(lambda: _listening(process) == 2)
 
 
 def test_one_signal_stops_all_at_an_image_boundary(workers):

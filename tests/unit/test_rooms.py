@@ -59,6 +59,7 @@ def test_public_names_of_the_clients():
         "ImageBatch",
         "InvalidRequestError",
         "Limits",
+        "ModelFailure",
         "ModelInfo",
         "ModelNotFoundError",
         "RetryPolicy",

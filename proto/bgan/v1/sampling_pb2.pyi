@@ -56,6 +56,8 @@ class SampleBinaryImagesRequest(_message.Message):
     FIRST_INDEX_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     INCLUDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. Empty: the server's default model."""
     image_count: _builtins.int
@@ -70,6 +72,12 @@ class SampleBinaryImagesRequest(_message.Message):
     """
     include_probabilities: _builtins.bool
     """Whether responses also carry the preactivated outputs."""
+    version: _builtins.int
+    """The number of the model's version, at least 1. 0: the highest that is served."""
+    revision: _builtins.str
+    """The revision that the images must come from, as a response said it. Empty: any. A revision that was
+    replaced can still be asked for for a while, so that a stream can go on that was cut.
+    """
     def __init__(
         self,
         *,
@@ -79,10 +87,12 @@ class SampleBinaryImagesRequest(_message.Message):
         first_index: _builtins.int = ...,
         batch_size: _builtins.int = ...,
         include_probabilities: _builtins.bool = ...,
+        version: _builtins.int = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "first_index", b"first_index", "image_count", b"image_count", "include_probabilities", b"include_probabilities", "model", b"model", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "first_index", b"first_index", "image_count", b"image_count", "include_probabilities", b"include_probabilities", "model", b"model", "revision", b"revision", "seed", b"seed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -104,6 +114,7 @@ class SampleBinaryImagesResponse(_message.Message):
     IMAGE_SHAPE_FIELD_NUMBER: _builtins.int
     PACKED_IMAGES_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model that made the images."""
     revision: _builtins.str
@@ -125,6 +136,8 @@ class SampleBinaryImagesResponse(_message.Message):
     """The preactivated outputs sigma(slope * x) in [0, 1] of the same pixels in the same order, as
     little-endian float32, unpadded. Empty unless they were asked for.
     """
+    version: _builtins.int
+    """The number of the model's version. 0: it has none."""
     @_builtins.property
     def image_shape(self) -> _model_pb2.ImageShape:
         """The shape of each image."""
@@ -140,10 +153,11 @@ class SampleBinaryImagesResponse(_message.Message):
         image_shape: _model_pb2.ImageShape | None = ...,
         packed_images: _builtins.bytes = ...,
         probabilities: _builtins.bytes = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "image_count", b"image_count", "image_shape", b"image_shape", "model", b"model", "packed_images", b"packed_images", "probabilities", b"probabilities", "revision", b"revision", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "image_count", b"image_count", "image_shape", b"image_shape", "model", b"model", "packed_images", b"packed_images", "probabilities", b"probabilities", "revision", b"revision", "seed", b"seed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,27 +188,61 @@ class ListModelsResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
-        """The models, sorted by name."""
+        """The models, sorted by name, each one's versions from the highest to the lowest: the first of a
+        name is the one that answers calls which name no version.
+        """
 
     @_builtins.property
     def limits(self) -> Global___Limits:
         """The limits that hold for every model."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFailure]:
+        """Files that cannot be served. Where a model has a good version, that one goes on."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___ServedModel] | None = ...,
         limits: Global___Limits | None = ...,
+        failures: _abc.Iterable[Global___ModelFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "limits", b"limits", "models", b"models"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class ModelFailure(_message.Message):
+    """ModelFailure is a file that cannot be served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The name of the model that it would be."""
+    reason: _builtins.str
+    """Which file it is, and what is wrong with it."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFailure: _TypeAlias = ModelFailure  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
@@ -203,16 +251,24 @@ class GetModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model's name. Empty: the server's default model."""
+    version: _builtins.int
+    """The number of the model's version, at least 1. 0: the highest that is served."""
+    revision: _builtins.str
+    """The revision that it must have. Empty: any."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,12 +314,15 @@ class ServedModel(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """The revision that responses carry."""
     is_default: _builtins.bool
-    """Whether an empty model name means this one."""
+    """Whether an empty model name means this one, in this version."""
     execution: Global___Execution.ValueType
     """How batches are run on this machine."""
+    version: _builtins.int
+    """The number of the version. 0: it has none."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
         """The manifest out of the model file."""
@@ -275,10 +334,11 @@ class ServedModel(_message.Message):
         revision: _builtins.str = ...,
         is_default: _builtins.bool = ...,
         execution: Global___Execution.ValueType = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "is_default", b"is_default", "model", b"model", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "is_default", b"is_default", "model", b"model", "revision", b"revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

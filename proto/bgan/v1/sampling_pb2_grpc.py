@@ -66,23 +66,26 @@ class SamplingServiceServicer:
 
     def SampleBinaryImages(self, request, context):
         """SampleBinaryImages streams images first_index .. first_index + image_count - 1 of a seed, in
-        order, in batches. Fails with INVALID_ARGUMENT (with google.rpc.BadRequest details), NOT_FOUND
-        (no such model) or UNAVAILABLE (loading or stopping; when a stream is cut, the trailing
-        metadata `bgan-next-index` says which index comes next).
+        order, in batches. A stream ends on the revision that it began with. Fails with INVALID_ARGUMENT
+        (with google.rpc.BadRequest details), NOT_FOUND (no such model or version), FAILED_PRECONDITION
+        (the model has another revision than the one asked for; google.rpc.ErrorInfo details of the reason
+        REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`) or UNAVAILABLE (loading or stopping; when a stream
+        is cut, the trailing metadata `bgan-next-index` says which index comes next).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """ListModels returns all models that are served, by name.
+        """ListModels returns all models that are served, by name, and the files that cannot be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel returns one model. Fails with NOT_FOUND if there is none of that name.
+        """GetModel returns one model. Fails with NOT_FOUND if there is none of that name and version, and
+        with FAILED_PRECONDITION if it has another revision than the one asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,14 +40,18 @@ class SamplingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SamplingServiceAsyncStub: ...
     SampleBinaryImages: _grpc.UnaryStreamMultiCallable[_sampling_pb2.SampleBinaryImagesRequest, _sampling_pb2.SampleBinaryImagesResponse]
     """SampleBinaryImages streams images first_index .. first_index + image_count - 1 of a seed, in
-    order, in batches. Fails with INVALID_ARGUMENT (with google.rpc.BadRequest details), NOT_FOUND
-    (no such model) or UNAVAILABLE (loading or stopping; when a stream is cut, the trailing
-    metadata `bgan-next-index` says which index comes next).
+    order, in batches. A stream ends on the revision that it began with. Fails with INVALID_ARGUMENT
+    (with google.rpc.BadRequest details), NOT_FOUND (no such model or version), FAILED_PRECONDITION
+    (the model has another revision than the one asked for; google.rpc.ErrorInfo details of the reason
+    REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`) or UNAVAILABLE (loading or stopping; when a stream
+    is cut, the trailing metadata `bgan-next-index` says which index comes next).
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_sampling_pb2.ListModelsRequest, _sampling_pb2.ListModelsResponse]
-    """ListModels returns all models that are served, by name."""
+    """ListModels returns all models that are served, by name, and the files that cannot be."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_sampling_pb2.GetModelRequest, _sampling_pb2.GetModelResponse]
-    """GetModel returns one model. Fails with NOT_FOUND if there is none of that name."""
+    """GetModel returns one model. Fails with NOT_FOUND if there is none of that name and version, and
+    with FAILED_PRECONDITION if it has another revision than the one asked for.
+    """
 
 @_typing.type_check_only
 class SamplingServiceAsyncStub(SamplingServiceStub):
@@ -61,14 +65,18 @@ class SamplingServiceAsyncStub(SamplingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SampleBinaryImages: _aio.UnaryStreamMultiCallable[_sampling_pb2.SampleBinaryImagesRequest, _sampling_pb2.SampleBinaryImagesResponse]  # type: ignore[assignment]
     """SampleBinaryImages streams images first_index .. first_index + image_count - 1 of a seed, in
-    order, in batches. Fails with INVALID_ARGUMENT (with google.rpc.BadRequest details), NOT_FOUND
-    (no such model) or UNAVAILABLE (loading or stopping; when a stream is cut, the trailing
-    metadata `bgan-next-index` says which index comes next).
+    order, in batches. A stream ends on the revision that it began with. Fails with INVALID_ARGUMENT
+    (with google.rpc.BadRequest details), NOT_FOUND (no such model or version), FAILED_PRECONDITION
+    (the model has another revision than the one asked for; google.rpc.ErrorInfo details of the reason
+    REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`) or UNAVAILABLE (loading or stopping; when a stream
+    is cut, the trailing metadata `bgan-next-index` says which index comes next).
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_sampling_pb2.ListModelsRequest, _sampling_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels returns all models that are served, by name."""
+    """ListModels returns all models that are served, by name, and the files that cannot be."""
     GetModel: _aio.UnaryUnaryMultiCallable[_sampling_pb2.GetModelRequest, _sampling_pb2.GetModelResponse]  # type: ignore[assignment]
-    """GetModel returns one model. Fails with NOT_FOUND if there is none of that name."""
+    """GetModel returns one model. Fails with NOT_FOUND if there is none of that name and version, and
+    with FAILED_PRECONDITION if it has another revision than the one asked for.
+    """
 
 class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
     """SamplingService streams binary images out of exported generators.
@@ -85,9 +93,11 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sampling_pb2.SampleBinaryImagesResponse], _abc.AsyncIterator[_sampling_pb2.SampleBinaryImagesResponse]]:
         """SampleBinaryImages streams images first_index .. first_index + image_count - 1 of a seed, in
-        order, in batches. Fails with INVALID_ARGUMENT (with google.rpc.BadRequest details), NOT_FOUND
-        (no such model) or UNAVAILABLE (loading or stopping; when a stream is cut, the trailing
-        metadata `bgan-next-index` says which index comes next).
+        order, in batches. A stream ends on the revision that it began with. Fails with INVALID_ARGUMENT
+        (with google.rpc.BadRequest details), NOT_FOUND (no such model or version), FAILED_PRECONDITION
+        (the model has another revision than the one asked for; google.rpc.ErrorInfo details of the reason
+        REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`) or UNAVAILABLE (loading or stopping; when a stream
+        is cut, the trailing metadata `bgan-next-index` says which index comes next).
         """
 
     @_abc_1.abstractmethod
@@ -96,7 +106,7 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sampling_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sampling_pb2.ListModelsResponse, _abc.Awaitable[_sampling_pb2.ListModelsResponse]]:
-        """ListModels returns all models that are served, by name."""
+        """ListModels returns all models that are served, by name, and the files that cannot be."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -104,6 +114,8 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sampling_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sampling_pb2.GetModelResponse, _abc.Awaitable[_sampling_pb2.GetModelResponse]]:
-        """GetModel returns one model. Fails with NOT_FOUND if there is none of that name."""
+        """GetModel returns one model. Fails with NOT_FOUND if there is none of that name and version, and
+        with FAILED_PRECONDITION if it has another revision than the one asked for.
+        """
 
 def add_SamplingServiceServicer_to_server(servicer: SamplingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
