@@ -119,7 +119,8 @@ class Server:
                 port = listener.add_insecure_port(f"{host}:{port}")
             except RuntimeError as error:
                 raise port_taken(host, port) from error
-            await listener.start()
+            # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
+            await asyncio.shield(listener.start())
         return port
 
     async def load(self) -> Registry:
@@ -209,6 +210,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
+        ("grpc.http2.ping_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
