@@ -29,3 +29,11 @@ def mnist_dir():
         if folder and (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
             return Path(folder)
     pytest.skip("MNIST is not here; name a folder that has MNIST/raw with BGAN_DATA_DIR")
+
+
+@pytest.fixture(scope="session")
+def cache_environment(tmp_path_factory, worker_id):
+    """A cache of classifiers and floors that all processes of one test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    root = folder if worker_id == "master" else folder.parent
+    return {"BGAN_CACHE_DIR": str(root / "cache")}

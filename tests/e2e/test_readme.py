@@ -51,23 +51,23 @@ def _commands(index):
     return [shlex.split(line, comments=True) for line in _snippets("sh")[index].splitlines()]
 
 
-def test_shell_snippets_of_measuring_run(tmp_path):
+def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
     newest, several = _commands(1)
     make_run(tmp_path / "runs" / "c")
     make_model(tmp_path / "models", "b", neuron="sbn")
     np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
     several[several.index("mnist")] = "digits"
     for command in (newest, several):
-        result = bgan(*command[1:], "--count", "64", cwd=tmp_path, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
+        result = bgan(*command[1:], "--count", "64", cwd=tmp_path, env=cache_environment)
         assert result.returncode == 0, result.stderr
         assert "Frechet distance" in result.stdout
 
 
-def test_shell_snippets_of_reproducing_run(tmp_path):
+def test_shell_snippets_of_reproducing_run(tmp_path, cache_environment):
     # One model pair and one epoch of each stand in for all of it.
     less = ("--dataset", "digits", "--experiment", "I", "--preset", "paper", "--epochs", "1", "--count", "64")
     for command in _commands(2):
-        result = bgan(*command[1:], *less, cwd=tmp_path, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
+        result = bgan(*command[1:], *less, cwd=tmp_path, env=cache_environment)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "reproduction-quick" / "report.html").is_file()
     assert (tmp_path / "reproduction" / "report.md").is_file()
