@@ -65,7 +65,7 @@ def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, cac
     folder = tmp_path / "out"
     command = [*ARGUMENTS, "--epochs", "40", "--jobs", "2", "--output", str(folder)]
     process = subprocess.Popen(
-        [str(BGAN), *command], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        [str(BGAN), *command], stderr=subprocess.PIPE, text=True, env={**os.environ, **cache_environment}
     )
     logs = [folder / "logs" / f"paper-digits-mlp-{n}-wgan-gp-seed0-40ep.log" for n in ("dbn", "sbn")]
     metrics = [folder / "runs" / log.stem / "metrics.jsonl" for log in logs]
