@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Some tests fork (preexec_fn) beside gRPC's threads; its fork support would start some in the child, and abort it
+# (grpc/grpc issue 43055).
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 ROOT = Path(__file__).parents[1]
 _SHARED = ROOT.parent / "shared"
 
