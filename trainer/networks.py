@@ -103,9 +103,7 @@ class ImageDeconvolution(nn.ConvTranspose2d):
         assert self.bias is not None
         lengths = zip(inputs.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
         size = tuple(stride * (before - 1) + kernel - 2 * padding for before, kernel, stride, padding in lengths)
-        patches = self.weight.flatten(1).t() @ inputs.flatten(2)  # [B, C * kernel, rows * columns]
-        images = F.fold(patches, size, self.kernel_size, stride=self.stride, padding=self.padding)
-        return images + self.bias[:, None, None]
+        return _overlapping_patches(self, inputs, size) + self.bias[:, None, None]
 
 
 class ImageConvolution(nn.Conv2d):
@@ -125,9 +123,14 @@ class ImageConvolution(nn.Conv2d):
 
     def transpose(self, gradient: Tensor, size: tuple[int, int]) -> Tensor:
         """The transposed product: gradients of the outputs to those of images of that size."""
-        assert isinstance(self.padding, tuple)
-        patches = self.weight.flatten(1).t() @ gradient.flatten(2)
-        return F.fold(patches, size, self.kernel_size, stride=self.stride, padding=self.padding)
+        return _overlapping_patches(self, gradient, size)
+
+
+def _overlapping_patches(layer: nn.Conv2d | nn.ConvTranspose2d, inputs: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A patch for each pixel of [B, channels, rows, columns], added up where they overlap: [B, C, *size]."""
+    assert isinstance(layer.padding, tuple)
+    patches = layer.weight.flatten(1).t() @ inputs.flatten(2)  # [B, C * kernel, rows * columns]
+    return F.fold(patches, size, layer.kernel_size, stride=layer.stride, padding=layer.padding)
 
 
 class Discriminator(nn.Module):

@@ -51,7 +51,8 @@ CHANGES = {
         "gamma 8": {"penalty_weight": 8.0},
         "learning rate 1e-3": {"learning_rate": 1e-3},
         "learning rate 4e-3, critics 2e-3": {"learning_rate": 4e-3, "discriminator_learning_rate": 2e-3},
-        "cosine decay": {"learning_rate_decay": "cosine"},
+        "constant learning rate": {"learning_rate_decay": "none"},
+        "trained as dbn": {"training_neuron": "dbn", "estimator": "sigmoid-adjusted"},
         "batch 128, half the steps": {"batch_size": 128},
         "Adam beta1 0.5": {"adam_beta1": 0.5},
         "slope annealing, 1.1 an epoch": {"slope_rate": 1.1},
@@ -65,7 +66,12 @@ CHANGES = {
     "mlp-dbn": {
         "the recipe": {},
         "one critic: mlp": {"discriminator": "mlp"},
-        "learning rate 4e-3, critics 2e-3": {"learning_rate": 4e-3, "discriminator_learning_rate": 2e-3},
+        "trained as dbn": {"training_neuron": "dbn", "estimator": "sigmoid-adjusted"},
+        "one critic: mlp, trained as dbn": {
+            "discriminator": "mlp",
+            "training_neuron": "dbn",
+            "estimator": "sigmoid-adjusted",
+        },
     },
 }
 
