@@ -34,7 +34,7 @@ class ExploredGenerator:
     name: str
     network: str
     neuron: str
-    """Its output neurons: "dbn", "sbn" or "real"."""
+    """What it was trained with: "dbn", "sbn" or "real"."""
     is_stochastic: bool
     """Whether its images are drawn (on with probability p), else they are thresholded (on where p > 0.5)."""
     latent_size: int
