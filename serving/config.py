@@ -7,16 +7,18 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .model_folder import model_folder
+
 
 class ServerSettings(BaseSettings):
     """Settings of `bgan serve`. Raises pydantic.ValidationError where a value is out of range."""
 
     model_config = SettingsConfigDict(env_prefix="BGAN_", frozen=True, extra="ignore")
 
-    models: Path = Path("models")
-    """The folder whose .onnx files are served."""
+    models: Path = Field(default_factory=model_folder)
+    """The folder whose .onnx files are served: ./models where it is there, else those that come with bgan."""
     default_model: str | None = None
-    """What an empty model name means; None: the first by name."""
+    """What an empty model name means; None: mlp-dbn of those that come with bgan, else the first by name."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = Field(50051, ge=0, le=65535)

@@ -20,6 +20,7 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
 from .config import ServerSettings
+from .model_folder import default_model, described
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry, load_registry
 from .servicer import SamplingServicer
@@ -100,10 +101,12 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models."""
-        settings = self._settings
+        folder = self._settings.models
+        default = self._settings.default_model or default_model(folder)
+        _log.info("loading %s", described(folder))
 
         def load() -> Registry:
-            return load_registry(settings.models, default_model=settings.default_model)
+            return load_registry(folder, default_model=default)
 
         registry = await asyncio.get_running_loop().run_in_executor(self._executor, load)
         for engine in registry.engines.values():

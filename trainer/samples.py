@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SamplesError
+
+if TYPE_CHECKING:
+    from bgan.v1 import model_pb2
 
 _ROWS = 500
 # How `bgan sample` and `bgan generate` name what is read here by other names.
@@ -76,6 +79,11 @@ class ModelFile:
         except Exception as error:  # onnxruntime raises classes of its own that it does not export
             reason = str(error).strip().splitlines()[0]
             raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
+
+    @property
+    def manifest(self) -> model_pb2.Model:
+        """What the file says of itself."""
+        return self._manifest
 
     @property
     def dataset(self) -> str:
