@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BGAN := $(BIN)/bgan
 READY := $(VENV)/.ready
+SERVE_READY := $(VENV)/.serve-ready
 BENCH_READY := $(VENV)/.bench-ready
 BENCH ?=
 TRITON := .tools/triton
@@ -36,11 +37,17 @@ help: ## Show this list
 
 setup: $(READY) ## Make .venv with everything in it, at the versions that were tested
 
-$(READY): pyproject.toml constraints.txt
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "bgan needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
+	@touch $(SERVE_READY) $@
+
+$(SERVE_READY): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[serve]'
 	@touch $@
 
 demo: $(READY) ## Train a small generator on the bundled digits, export it, serve it, sample it into demo/digits.png
@@ -55,8 +62,8 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
 	echo "The picture is $(CURDIR)/demo/digits.png"
 
-serve: $(READY) ## Serve the models in models/, or else those that come with bgan: MODELS=folder PORT=50051
-	$(BGAN) serve $(if $(MODELS),--models $(MODELS)) --port $(PORT)
+serve: $(SERVE_READY) ## Serve the models in models/, or else those that come with bgan: MODELS=folder PORT=50051
+	$(BGAN) serve --port $(PORT) $(if $(MODELS),--models $(MODELS))
 
 test: $(READY) ## Run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
