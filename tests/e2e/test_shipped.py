@@ -23,9 +23,7 @@ from tests.support import bgan, make_model, server
 
 NAMES = ("cnn-dbn", "cnn-sbn", "mlp-dbn", "mlp-sbn")
 BYTES_AT_MOST = 4_000_000
-_BUILD = (
-    "import setuptools.build_meta as build, sys; build.build_wheel(sys.argv[1]), build.build_sdist(sys.argv[1])"
-)
+_BUILD = "import setuptools.build_meta as backend, sys; getattr(backend, sys.argv[1])(sys.argv[2])"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +62,9 @@ def test_wheel_and_source_distribution_hold_them(tmp_path):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("node_modules"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
-    subprocess.run([sys.executable, "-c", _BUILD, tmp_path], cwd=source, check=True, capture_output=True)
+    for build in ("build_wheel", "build_sdist"):
+        command = [sys.executable, "-c", _BUILD, build, tmp_path]
+        subprocess.run(command, cwd=source, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     (archive,) = tmp_path.glob("*.tar.gz")
     inside = set(zipfile.ZipFile(wheel).namelist())
