@@ -42,7 +42,8 @@ A generator of binary images [{shape}] with {neurons} output neurons
 {data} It was trained on {trained_on}. SHA-256 of
 the {training_count:,} binary training images, one byte a pixel: `{data_sha256}`.
 
-    {command}
+    {training_command}
+    {export_command}
 
 {training[steps]:,} iterations, to the end of epoch {training[epochs]}, took {minutes:.1f} minutes on
 {training[device]} ({threads}, {training[system]}, {training[machine]}),
@@ -152,7 +153,8 @@ def card_text(
         trained_on=_SPLITS[model.config.training_split],
         training_count=len(reference.training),
         data_sha256=hashlib.sha256(reference.training.tobytes()).hexdigest(),
-        command=training_command(model.config, manifest.training_run.name),
+        training_command=training_command(model.config, manifest.training_run.name),
+        export_command=_export_command(manifest),
         minutes=model.training["seconds"] / 60,
         threads=f"{threads} thread{'' if threads == 1 else 's'}",
         published_note=f" Published code: {_PUBLISHED}." if published else "",
@@ -172,6 +174,11 @@ def training_command(config: TrainingConfig, name: str) -> str:
             given[field.name] = wanted
     preset = {} if config.preset is None else {"preset": config.preset}
     return shlex.join(["bgan", "train", *train_options(preset | given), "--name", name])
+
+
+def _export_command(manifest: model_pb2.Model) -> str:
+    run = manifest.training_run.name
+    return shlex.join(["bgan", "export", run, *(["--name", manifest.name] if manifest.name != run else [])])
 
 
 def _training(run: Run) -> dict[str, Any]:

@@ -7,7 +7,15 @@ import shlex
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from bgan.trainer.card import open_trained_model
+from bgan.trainer.config import TrainingConfig
+from bgan.trainer.errors import RunError, SamplesError
+from bgan.trainer.export import export_run
+from bgan.trainer.loop import train
+from bgan.trainer.presets import preset_values
+from bgan.trainer.run import Run
 from tests.support import bgan, make_model, make_run
 
 COUNT = 64
@@ -15,16 +23,14 @@ COUNT = 64
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run of one epoch, trained and exported by commands, and its card and picture."""
+    """A run of one epoch and its exported model, its card and picture."""
     folder = tmp_path_factory.mktemp("card")
     np.savez(folder / "published.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
-    picture = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
-    for command in (
-        ("train", "--dataset", "digits", "--preset", "modern", "--neuron", "sbn", "--epochs", 1, "--name", "mine"),
-        ("export", "mine"),
-        ("card", "models/mine.onnx", *picture, "--count", COUNT),
-    ):
-        _runs(command, folder)
+    config = TrainingConfig(**{**preset_values("modern"), "neuron": "sbn", "dataset": "digits", "epochs": 1})
+    train(config, folder / "runs" / "mine", Console(stderr=True), print)
+    export_run(Run(folder / "runs" / "mine"), folder / "models")
+    options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
+    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder)
     return folder
 
 
@@ -37,14 +43,6 @@ def _runs(command, folder):
     result = bgan(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
     assert result.returncode == 0, result.stderr
     return result.stdout
-
-
-def _fails(command, folder):
-    result = bgan(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
-    assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("bgan: ")]
-    return line
 
 
 def test_a_card_names_its_file(card, folder):
@@ -60,6 +58,7 @@ def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):
     (command,) = re.findall(r"^    (bgan train .*)$", card, re.M)
     assert command == "bgan train --preset modern --neuron sbn --dataset digits --epochs 1 --name mine"
     resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder))
+    assert "\n    bgan export mine\n" in card
     assert resolved.pop("run") == "runs/mine"
     assert resolved == json.loads((folder / "runs" / "mine" / "config.json").read_text())
 
@@ -93,18 +92,24 @@ def test_the_picture_is_drawn_and_linked(card, folder):
 
 
 def test_models_without_their_run(folder, tmp_path):
-    for run, neuron in (("unfinished", "dbn"), ("mine", "sbn")):
-        make_model(tmp_path, run, neuron=neuron)
-    make_run(tmp_path / "runs" / "unfinished")
+    runs = tmp_path / "runs"
+    make_model(tmp_path, "unfinished")
+    make_model(tmp_path, "mine")
+    make_run(runs / "unfinished")
     (tmp_path / "text.onnx").write_text("no model")
-    for path, says in (
-        (tmp_path / "gone.onnx", "there is no file"),
-        (tmp_path / "text.onnx", "is not a model that `bgan export` wrote"),
-        (tmp_path / "unfinished.onnx", "has not come to its end"),
+    for name, runs_dir, error, says in (
+        ("text", runs, SamplesError, r"text\.onnx is not a model that `bgan export` wrote"),
+        ("unfinished", runs, RunError, "unfinished has not come to its end"),
+        ("mine", runs, RunError, "there is no run 'mine'"),
+        ("mine", folder / "runs", RunError, "was exported at step 3 .* export it again: bgan export mine"),
     ):
-        assert says in _fails(("card", path, "--runs-dir", tmp_path / "runs"), folder)
-    assert "there is no run 'mine'" in _fails(
-        ("card", tmp_path / "mine.onnx", "--runs-dir", tmp_path / "runs"), folder
-    )
-    assert "was exported at step 3" in _fails(("card", tmp_path / "mine.onnx"), folder)
-    assert list(tmp_path.glob("*.md")) == []
+        with pytest.raises(error, match=says):
+            open_trained_model(tmp_path / f"{name}.onnx", runs_dir)
+
+
+def test_a_card_that_cannot_be_written(folder, tmp_path):
+    make_model(tmp_path, "mine")
+    result = bgan("card", tmp_path / "mine.onnx", tmp_path / "gone.onnx", cwd=folder)
+    assert result.returncode == 1
+    assert f"bgan: there is no file {tmp_path / 'gone.onnx'}" in result.stderr.splitlines()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.onnx"]
