@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 SERVE_READY := $(VENV)/.serve-ready
 BENCH_READY := $(VENV)/.bench-ready
 BENCH ?=
+ABLATION ?=
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 BUF := .tools/node_modules/.bin/buf
@@ -20,16 +21,15 @@ PUBLISHED ?=
 # The models that come with bgan: what each is trained with on MNIST, in a run of its name.
 SHIPPED := serving/shipped
 SHIPPED_MODELS := mlp-dbn mlp-sbn cnn-dbn cnn-sbn
-CNN := --network doubling-cnn --discriminator strided-cnn
-RECIPE_mlp-dbn := --preset modern --epochs 15
-RECIPE_mlp-sbn := --preset modern --epochs 15 --neuron sbn
-RECIPE_cnn-dbn := --preset modern --epochs 20 $(CNN)
-RECIPE_cnn-sbn := --preset modern --epochs 20 $(CNN) --neuron sbn
+RECIPE_mlp-dbn := --preset modern --network mlp --epochs 20
+RECIPE_mlp-sbn := --preset modern --network mlp --epochs 20 --neuron sbn
+RECIPE_cnn-dbn := --preset modern --epochs 20
+RECIPE_cnn-sbn := --preset modern --epochs 20 --neuron sbn
 
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench models cards $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve test bench ablation models cards $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -81,6 +81,9 @@ $(SHIPPED_MODELS): %: $(READY)
 cards: $(READY) ## Measure those models and write their cards and picture: PUBLISHED=samples.npz of the published code
 	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --licence "MIT, as bgan itself" \
 		--picture docs/samples/shipped.png $(if $(PUBLISHED),--published-samples $(PUBLISHED))
+
+ablation: $(READY) ## Train the modern recipe with one change a line, for hours: ABLATION="--seeds 3 --models cnn-dbn"
+	@$(BIN)/python -m tests.benchmarks.ablation $(ABLATION)
 
 $(BENCH_READY): $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -167,13 +167,14 @@ def card_text(
 
 def training_command(config: TrainingConfig, name: str) -> str:
     """The shortest `bgan train` that has these settings, but for where it runs."""
-    base, given = preset_values(config.preset), dict[str, Any]()
+    base = {"neuron": config.neuron, **preset_values(config.preset, neuron=config.neuron)}
+    given: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
-    preset = {} if config.preset is None else {"preset": config.preset}
-    return shlex.join(["bgan", "train", *train_options(preset | given), "--name", name])
+    first = {"preset": config.preset, "neuron": None if config.neuron == "dbn" else config.neuron}
+    return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
 
 
 def _export_command(manifest: model_pb2.Model) -> str:

@@ -88,7 +88,8 @@ def train(
     discriminator: Annotated[
         str | None,
         typer.Option(
-            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn.",
+            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn, "
+            "or several that judge side by side: mlp+strided-cnn.",
             show_default="as the generator, mlp for doubling-cnn",
         ),
     ] = None,
@@ -194,12 +195,10 @@ def train(
 
     from .presets import preset_values
 
+    given = _given_settings(context)
+    preset_settings = preset_values(preset, neuron=neuron)
     config = settings.TrainingConfig(
-        **{
-            "data_dir": str(data_dir) if data_dir else None,
-            **preset_values(preset),
-            **_given_settings(context),
-        }
+        **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given}
     )
     console = Console(stderr=True)
     from .console import say
@@ -232,10 +231,10 @@ def presets() -> None:
         table = Table(
             "option", "preset", "default", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
         )
-        for setting, chosen in preset.settings.items():
+        for setting, chosen in (preset.settings | preset.sbn_settings).items():
             default = defaults[setting]
             table.add_row(
-                f"--{settings.option(setting)}",
+                f"--{settings.option(setting)}" + (" (sbn)" if setting in preset.sbn_settings else ""),
                 str(chosen.value),
                 "" if default == chosen.value else str(default),
                 chosen.reason,

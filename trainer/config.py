@@ -45,7 +45,7 @@ class TrainingConfig:
     network: str = "mlp"
     """The generator's network, and the discriminator's unless that is named: "mlp", "cnn" or "doubling-cnn"."""
     discriminator: str | None = None
-    """"mlp", "cnn", "wide-mlp" or "strided-cnn"; None: as `network`, "mlp" for "doubling-cnn"."""
+    """"mlp", "cnn", "wide-mlp" or "strided-cnn", or several joined by "+"; None: as `network` has it."""
     objective: str = "wgan-gp"
     """The GAN objective: "wgan-gp", "wgan" (weight clipping), "gan" (non-saturating) or "relativistic"."""
     estimator: str = "sigmoid-adjusted"
@@ -121,7 +121,9 @@ class TrainingConfig:
         self._fill("critic_steps", _CRITIC_STEPS[self.objective])
         self._fill("penalty_weight", _PENALTY_WEIGHT[self.objective])
         self._fill("discriminator_learning_rate", self.learning_rate)
-        _check_choice("discriminator", self.discriminator, DISCRIMINATORS)
+        assert self.discriminator is not None
+        for name in self.discriminator.split("+"):
+            _check_choice("discriminator", name, DISCRIMINATORS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("optimizer_form", self.optimizer_form, OPTIMIZER_FORMS)
         _check_choice("generator_norm", self.generator_norm, GENERATOR_NORMS)
@@ -157,11 +159,13 @@ class TrainingConfig:
             _check_at_least("estimator_samples", self.estimator_samples, 2)
         if self.estimator_temperature is not None:
             _check_positive("estimator_temperature", self.estimator_temperature)
+        assert self.discriminator is not None
         reason = refusal(
             self.estimator,
             neuron=self.neuron,
             objective=self.objective,
             discriminator_norm=self.discriminator_norm,
+            discriminator=self.discriminator,
         )
         if reason is not None:
             raise ConfigError(f"the estimator {self.estimator} {reason}")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .accuracy import Accuracy, compare, square
-from .checkpoint import trained_discriminator, trained_generator
+from .checkpoint import trained_discriminators, trained_generator
 from .config import TrainingConfig
 from .errors import ConfigError
 from .estimation import Estimator, draw_bits
@@ -219,7 +219,7 @@ class _Subject:
         self._config = config
         self._plan = plan
         self._image_shape = checkpoint.progress.image_shape
-        self._discriminator = trained_discriminator(config, checkpoint)
+        self._discriminators = trained_discriminators(config, checkpoint)
         self._loss = OBJECTIVES[config.objective].generator_loss
         is_as_trained = config.estimator == run.config().estimator
         self._own_estimator = tensors_under(checkpoint.tensors, "estimator.") if is_as_trained else {}
@@ -263,7 +263,7 @@ class _Subject:
         return measured
 
     def _flips(self, images: Tensor) -> Tensor:
-        return flip_differences(self._discriminator, self._loss, images)
+        return torch.stack([flip_differences(judge, self._loss, images) for judge in self._discriminators]).sum(0)
 
     def _estimator(self, name: str) -> Estimator:
         """The estimator of that name; the one that the run was trained with as it was trained."""
@@ -291,7 +291,7 @@ class _Subject:
 
     def _losses(self, images: Tensor) -> Tensor:
         self._judged += len(images)
-        return self._loss(self._discriminator(images))
+        return torch.stack([self._loss(judge(images)) for judge in self._discriminators]).sum(0)
 
 
 def _check_subject(config: TrainingConfig) -> None:
@@ -317,12 +317,14 @@ def _usable(asked: Sequence[str], config: TrainingConfig) -> tuple[list[str], di
     if unknown:
         raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(ESTIMATORS)}")
     refused = {}
+    assert config.discriminator is not None
     for name in asked or ESTIMATORS:
         reason = refusal(
             name,
             neuron=config.neuron,
             objective=config.objective,
             discriminator_norm=config.discriminator_norm,
+            discriminator=config.discriminator,
         )
         if reason is not None:
             refused[name] = reason

@@ -7,6 +7,7 @@ Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .networks import Discriminator
+from .networks import Discriminator, Discriminators
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,8 @@ class Objective:
     """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
     clips_weights: bool = False
     """Whether the discriminator's weights are clipped after each of its steps."""
+    loss_at_most: float = math.inf
+    """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
 
 
 def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -58,6 +61,24 @@ def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) ->
     return F.softplus(fake_logits - real_logits).mean()
 
 
+def image_losses(objective: Objective, discriminators: Discriminators, real: Tensor) -> Callable[[Tensor], Tensor]:
+    """The generator's loss of each image, images [B, C, H, W] to [B]: the sum over the discriminators.
+
+    `real` are images [B, C, H, W], which the others are paired with by row where the objective compares pairs.
+    """
+    with torch.no_grad():
+        references = [judge(real) if objective.compares_pairs else None for judge in discriminators]
+
+    def losses(images: Tensor) -> Tensor:
+        total = torch.zeros(len(images), device=images.device, dtype=images.dtype)
+        for judge, reference in zip(discriminators, references, strict=True):
+            logits = judge(images)
+            total = total + objective.generator_loss(logits if reference is None else logits - reference)
+        return total
+
+    return losses
+
+
 def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:
     """R1 and R2 for gamma 1: E (|grad D(real)|^2 + |grad D(fake)|^2) / 2 of gradients [B, C * H * W]."""
     return (real_gradient.square().sum(dim=1) + fake_gradient.square().sum(dim=1)).mean() / 2
@@ -73,14 +94,14 @@ def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, m
     return (norm - 1).square().mean()
 
 
-def clip_weights(discriminator: Discriminator, bound: float) -> None:
-    """Clip the parameters of the discriminator to [-bound, bound], in place.
+def clip_weights(discriminators: nn.Module, bound: float) -> None:
+    """Clip the parameters of discriminators to [-bound, bound], in place.
 
     All but those of batch normalization: its gain, bounded to 0.01, would divide the critic by 100. An
     AffineNorm's are clipped, as in the published code.
     """
     with torch.no_grad():
-        for module in discriminator.modules():
+        for module in discriminators.modules():
             if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 for parameter in module.parameters(recurse=False):
                     parameter.clamp_(-bound, bound)
@@ -102,5 +123,6 @@ OBJECTIVES = {
         discriminator_loss=relativistic_discriminator_loss,
         generator_loss=gan_generator_loss,
         compares_pairs=True,
+        loss_at_most=100,  # nats; one that knows nothing has 0.69
     ),
 }

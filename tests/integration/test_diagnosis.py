@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from bgan.trainer.accuracy import compare
-from bgan.trainer.checkpoint import save_checkpoint, trained_discriminator, trained_generator
+from bgan.trainer.checkpoint import save_checkpoint, trained_discriminators, trained_generator
 from bgan.trainer.diagnosis import Plan, diagnose
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.estimator_table import ESTIMATORS
@@ -50,7 +50,7 @@ class _Exact:
     @classmethod
     def of(cls, run, images):
         checkpoint, config = trained_checkpoint(run, print), run.config()
-        critic = trained_discriminator(config, checkpoint).double()
+        critics = trained_discriminators(config, checkpoint).double()
         latents = torch.randn(images, config.latent_size, generator=random_stream(0, "diagnosis"))
         with torch.no_grad():
             logits = trained_generator(config, checkpoint)(latents).flatten(1).double()
@@ -58,7 +58,7 @@ class _Exact:
         return cls(
             logits,
             checkpoint.progress.slope,
-            lambda rows: objective.generator_loss(critic(rows.reshape(-1, *SHAPE))),
+            lambda rows: sum(objective.generator_loss(critic(rows.reshape(-1, *SHAPE))) for critic in critics),
         )
 
     @property
@@ -207,7 +207,7 @@ def test_what_cannot_be_diagnosed_is_refused(settings, options, says, tmp_path):
 def test_a_gradient_of_zero_is_no_measure(tmp_path):
     run = make_run(tmp_path / "run", shape=SHAPE, neuron="sbn", steps=1)
     checkpoint = trained_checkpoint(run, print)
-    for name in ("discriminator.layers.5.weight", "discriminator.layers.5.bias"):
+    for name in ("discriminator.0.layers.5.weight", "discriminator.0.layers.5.bias"):
         checkpoint.tensors[name].zero_()
     save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.progress)
     with pytest.raises(ConfigError, match="not told from 0; give more --backgrounds"):

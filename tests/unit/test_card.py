@@ -24,7 +24,11 @@ def _settings(command):
         else:
             given[name] = _value(word)
     assert given.pop("name") == "mine"
-    return TrainingConfig(**{**preset_values(given.pop("preset", None)), **given})
+    return _config(given.pop("preset", None), given)
+
+
+def _config(preset, given):
+    return TrainingConfig(**{**preset_values(preset, neuron=given.get("neuron", "dbn")), **given})
 
 
 def _value(word):
@@ -46,12 +50,10 @@ def _value(word):
     ],
 )
 def test_the_command_gives_the_settings(preset, settings):
-    config = TrainingConfig(**{**preset_values(preset), **settings})
+    config = _config(preset, settings)
     assert _settings(training_command(config, "mine")) == config
 
 
 def test_the_command_is_short():
-    config = TrainingConfig(
-        **{**preset_values("modern"), "network": "doubling-cnn", "device": "cpu", "data_dir": "x"}
-    )
-    assert training_command(config, "mine") == "bgan train --preset modern --network doubling-cnn --name mine"
+    config = _config("modern", {"neuron": "sbn", "network": "mlp", "device": "cpu", "data_dir": "x"})
+    assert training_command(config, "mine") == "bgan train --preset modern --neuron sbn --network mlp --name mine"

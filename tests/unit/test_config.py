@@ -2,6 +2,7 @@ import pytest
 
 from bgan.trainer.config import TrainingConfig, differences
 from bgan.trainer.errors import ConfigError
+from bgan.trainer.presets import preset_values
 from bgan.trainer.run import default_name
 
 
@@ -77,6 +78,7 @@ def test_the_papers_settings_are_the_defaults():
         ("slope_cap", 0.5, "slope-cap is 0.5; it must be at least 1"),
         ("penalty_weight", -1, "penalty-weight is -1"),
         ("discriminator", "rnn", "choose one of mlp, cnn, wide-mlp, strided-cnn"),
+        ("discriminator", "mlp+", "discriminator is ''; choose one of mlp"),
         ("discriminator_learning_rate", 0, "discriminator-learning-rate is 0; it must be above 0"),
         ("learning_rate_decay", "step", "learning-rate-decay is 'step'; choose one of none, linear, cosine"),
         ("output_bias", "one", "output-bias is 'one'; choose one of zero, mean"),
@@ -141,3 +143,7 @@ def test_runs_are_named_by_what_people_tell_them_apart_by():
         dataset="mnist", network="doubling-cnn", discriminator="strided-cnn", objective="relativistic"
     )
     assert default_name(config) == "mnist-doubling-cnn-strided-cnn-dbn-relativistic-seed0"
+    modern = {**preset_values("modern", neuron="sbn"), "neuron": "sbn", "dataset": "mnist"}
+    assert default_name(TrainingConfig(**modern)) == "modern-mnist-doubling-cnn-sbn-relativistic-seed0"
+    config = TrainingConfig(**{**modern, "network": "mlp", "discriminator": "mlp+cnn", "estimator": "identity"})
+    assert default_name(config) == "modern-mnist-mlp-mlp-cnn-sbn-relativistic-identity-seed0"

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bgan.trainer.config import SETTING_NAMES, TrainingConfig
+from bgan.trainer.config import NEURONS, SETTING_NAMES, TrainingConfig
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.presets import PRESETS, preset_values
 from bgan.trainer.run import default_name
@@ -12,10 +12,10 @@ from tests.support import bgan
 
 def test_presets_are_valid_settings_and_say_why():
     for name, preset in PRESETS.items():
-        config = TrainingConfig(**preset_values(name))
-        assert config.preset == name
+        for neuron in NEURONS:
+            assert TrainingConfig(**preset_values(name, neuron=neuron), neuron=neuron).preset == name
         assert preset.summary
-        for setting, chosen in preset.settings.items():
+        for setting, chosen in (preset.settings | preset.sbn_settings).items():
             assert setting in SETTING_NAMES
             assert chosen.reason
 
@@ -31,6 +31,20 @@ def test_published_settings():
     assert (config.training_split, config.initialization) == ("all", "truncated-normal")
     assert (config.optimizer, config.optimizer_form) == ("adam", "tensorflow")
     assert TrainingConfig(**preset_values("published"), objective="wgan").optimizer == "rmsprop"
+
+
+@pytest.mark.parametrize(
+    ("options", "estimator"),
+    [
+        ((), "sigmoid-adjusted"),
+        (("--neuron", "real"), "sigmoid-adjusted"),
+        (("--neuron", "sbn"), "reinmax"),
+        (("--neuron", "sbn", "--estimator", "identity"), "identity"),
+    ],
+)
+def test_the_modern_preset_takes_reinmax_where_it_can_be_had(options, estimator):
+    printed = bgan("train", "--dataset", "digits", "--dry-run", "--preset", "modern", *options).stdout
+    assert json.loads(printed)["estimator"] == estimator
 
 
 def test_runs_of_presets_have_names_of_their_own():
