@@ -42,6 +42,8 @@ class TrainingConfig:
     """The preset that the settings began from, for the record; None: the defaults."""
     neuron: str = "dbn"
     """Output neurons: "dbn" (deterministic binary), "sbn" (stochastic binary) or "real" (sigmoid)."""
+    training_neuron: str | None = None
+    """Output neurons while training; None: `neuron`, which always is what is sampled and exported."""
     network: str = "mlp"
     """The generator's network, and the discriminator's unless that is named: "mlp", "cnn" or "doubling-cnn"."""
     discriminator: str | None = None
@@ -112,6 +114,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Fill in what follows from the objective and check every value."""
         _check_choice("neuron", self.neuron, NEURONS)
+        self._fill("training_neuron", self.neuron)
+        _check_choice("training_neuron", self.training_neuron, NEURONS)
         _check_choice("network", self.network, NETWORKS)
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("estimator", self.estimator, tuple(ESTIMATORS))
@@ -159,10 +163,11 @@ class TrainingConfig:
             _check_at_least("estimator_samples", self.estimator_samples, 2)
         if self.estimator_temperature is not None:
             _check_positive("estimator_temperature", self.estimator_temperature)
+        assert self.training_neuron is not None
         assert self.discriminator is not None
         reason = refusal(
             self.estimator,
-            neuron=self.neuron,
+            neuron=self.training_neuron,
             objective=self.objective,
             discriminator_norm=self.discriminator_norm,
             discriminator=self.discriminator,

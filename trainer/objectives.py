@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .networks import Discriminator, Discriminators
+from .networks import Discriminator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,24 +59,6 @@ def gan_generator_loss(fake_logits: Tensor) -> Tensor:
 def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """-E log sigma(D(real) - D(fake)). The generator's loss is the "gan" one of D(fake) - D(real)."""
     return F.softplus(fake_logits - real_logits).mean()
-
-
-def image_losses(objective: Objective, discriminators: Discriminators, real: Tensor) -> Callable[[Tensor], Tensor]:
-    """The generator's loss of each image, images [B, C, H, W] to [B]: the sum over the discriminators.
-
-    `real` are images [B, C, H, W], which the others are paired with by row where the objective compares pairs.
-    """
-    with torch.no_grad():
-        references = [judge(real) if objective.compares_pairs else None for judge in discriminators]
-
-    def losses(images: Tensor) -> Tensor:
-        total = torch.zeros(len(images), device=images.device, dtype=images.dtype)
-        for judge, reference in zip(discriminators, references, strict=True):
-            logits = judge(images)
-            total = total + objective.generator_loss(logits if reference is None else logits - reference)
-        return total
-
-    return losses
 
 
 def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:

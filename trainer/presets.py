@@ -5,6 +5,7 @@ Numbers D1 to D31 are those of docs/presets.md, where the published code and the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,14 +30,22 @@ class Preset:
     """What the preset is for, in a line."""
     settings: dict[str, Setting]
     """By the name of the setting in `TrainingConfig`."""
-    sbn_settings: dict[str, Setting] = field(default_factory=dict)
-    """More of them, for stochastic binary neurons only."""
+    neuron_settings: dict[str, dict[str, Setting]] = field(default_factory=dict)
+    """More of them, by the output neurons that they are for."""
 
     def values(self, neuron: str) -> dict[str, Any]:
         """The values by setting, for output neurons of that kind."""
-        settings = self.settings | (self.sbn_settings if neuron == "sbn" else {})
+        settings = self.settings | self.neuron_settings.get(neuron, {})
         return {name: setting.value for name, setting in settings.items()}
 
+    def rows(self) -> Iterator[tuple[str | None, str, Setting]]:
+        """All settings with their names, and the neurons that those are for which are not for all."""
+        yield from ((None, name, setting) for name, setting in self.settings.items())
+        for neuron, settings in self.neuron_settings.items():
+            yield from ((neuron, name, setting) for name, setting in settings.items())
+
+
+_REINMAX = Setting(value="reinmax", reason="a tenth of the isolated pixels of straight-through")
 
 PRESETS = {
     "paper": Preset(
@@ -107,8 +116,14 @@ PRESETS = {
             "output_bias": Setting(value="mean", reason="pixels that are never on are off from the start"),
             "slope_rate": Setting(value=1.0, reason="no slope annealing"),
         },
-        sbn_settings={
-            "estimator": Setting(value="reinmax", reason="a tenth of the isolated pixels of straight-through"),
+        neuron_settings={
+            "dbn": {
+                "training_neuron": Setting(
+                    value="sbn", reason="trained as stochastic, whose gradient is better; sampled as deterministic"
+                ),
+                "estimator": _REINMAX,
+            },
+            "sbn": {"estimator": _REINMAX},
         },
     ),
 }

@@ -17,9 +17,10 @@ from .config import TrainingConfig
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
 from .estimators import build_estimator
+from .image_losses import ImageLosses
 from .networks import Discriminator, Generator, build_discriminators, build_generator, set_output_bias
 from .neurons import OutputNeurons, annealed_slope
-from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square, image_losses
+from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 from .optimizers import build_optimizer
 from .randomness import derived_seed, random_stream
 from .schedule import critic_steps_before, critic_steps_in, learning_rate_factor
@@ -72,7 +73,8 @@ class Trainer:
         for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged_copy(self.generator) if config.average_decay else None
-        self.neurons = OutputNeurons(config.neuron)
+        assert config.training_neuron is not None
+        self.neurons = OutputNeurons(config.training_neuron)
         self.estimator = build_estimator(config, self.image_shape).to(device)
         assert config.discriminator_learning_rate is not None
         self.generator_optimizer = _build_optimizer(config, self.generator, config.learning_rate)
@@ -104,7 +106,7 @@ class Trainer:
 
     def slope_at(self, step: int) -> float:
         """The slope of the binary neurons in the iteration that follows `step`; 1 for the real-valued model."""
-        if self.config.neuron == "real":
+        if self.config.training_neuron == "real":
             return 1.0
         epoch = step // self.steps_per_epoch
         return annealed_slope(epoch, rate=self.config.slope_rate, cap=self.config.slope_cap)
@@ -143,8 +145,8 @@ class Trainer:
     def sample_grid(self) -> Tensor:
         """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them."""
         generator = self.sampled_generator.eval()
-        self.neurons.slope = self.weights_slope
-        images: Tensor = self.neurons(generator(self._grid_latents), self._grid_uniforms)
+        neurons = OutputNeurons(self.config.neuron, slope=self.weights_slope)
+        images: Tensor = neurons(generator(self._grid_latents), self._grid_uniforms)
         self.generator.train()
         return images
 
@@ -239,7 +241,7 @@ class Trainer:
         self.discriminators.requires_grad_(False)
         if logits is None:
             logits = self._logits(random)
-        losses = image_losses(self.objective, self.discriminators, real)
+        losses = ImageLosses(self.discriminators, self.objective, real)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 

@@ -13,13 +13,20 @@ from tests.support import BGAN, bgan, make_model, make_run, server
 
 README = (ROOT / "README.md").read_text()
 DEFAULT = "localhost:50051"
-COMMANDS = ("train", "export", "serve", "sample", "evaluate", "reproduce", "generate")
+COMMANDS = ("train", "export", "serve", "sample", "evaluate", "explore", "reproduce", "generate")
 
 
 def _snippets(language):
     found = re.findall(rf"```{language}\n(.*?)```", README, re.S)
     assert found
     return found
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_model(folder, "digits")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +70,17 @@ def test_shell_snippets_of_reproducing_run(tmp_path):
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "reproduction-quick" / "report.html").is_file()
     assert (tmp_path / "reproduction" / "report.md").is_file()
+
+
+def test_shell_snippets_of_looking_run(models, tmp_path):
+    (snippet,) = [snippet for snippet in _snippets("sh") if "bgan explore" in snippet]
+    make_run(tmp_path / "runs" / "one")
+    (tmp_path / "models").symlink_to(models)
+    pages = ("runs/one/exploration/exploration.html", "exploration/digits/exploration.html")
+    for line, page in zip(snippet.splitlines(), pages, strict=True):
+        result = bgan(*shlex.split(line, comments=True)[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / page).is_file()
 
 
 def test_shell_snippets_of_sampling_run(target, tmp_path):

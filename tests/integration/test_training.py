@@ -132,6 +132,18 @@ def test_several_discriminators_are_trained_side_by_side_and_their_losses_add_up
     assert loss == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_neurons_of_training_and_of_samples_may_differ():
+    trainer, stochastic = (
+        Trainer(_config(neuron=neuron, training_neuron="sbn", estimator="reinmax"), _dataset(), CPU)
+        for neuron in ("dbn", "sbn")
+    )
+    assert [trainer.train_step() for _ in range(6)] == [stochastic.train_step() for _ in range(6)]
+    with torch.no_grad():
+        logits = trainer.sampled_generator.eval()(trainer._grid_latents)
+    assert torch.equal(trainer.sample_grid(), (logits > 0).float())
+    assert not torch.equal(stochastic.sample_grid(), trainer.sample_grid())
+
+
 def test_each_discriminator_takes_the_steps_that_it_would_take_alone():
     """Their weights meet in no loss, so side by side on the same images each goes its own way."""
     alone, beside = (

@@ -20,6 +20,7 @@ def test_the_papers_settings_are_the_defaults():
     assert config.to_dict() == {
         "preset": None,
         "neuron": "dbn",
+        "training_neuron": "dbn",
         "network": "mlp",
         "discriminator": "mlp",
         "objective": "wgan-gp",
@@ -60,6 +61,7 @@ def test_the_papers_settings_are_the_defaults():
     ("setting", "value", "says"),
     [
         ("neuron", "xbn", "choose one of dbn, sbn, real"),
+        ("training_neuron", "xbn", "training-neuron is 'xbn'; choose one of dbn, sbn, real"),
         ("network", "rnn", "choose one of mlp, cnn, doubling-cnn"),
         ("objective", "lsgan", "choose one of wgan-gp, wgan, gan, relativistic"),
         ("dataset", "cifar", "choose one of auto, mnist, digits"),
@@ -117,6 +119,7 @@ def test_more_epochs_are_another_run_where_the_learning_rate_decays():
 
 def test_settings_of_an_older_version_are_read():
     added = {
+        "training_neuron",
         "discriminator",
         "discriminator_learning_rate",
         "learning_rate_decay",

@@ -15,7 +15,7 @@ def test_presets_are_valid_settings_and_say_why():
         for neuron in NEURONS:
             assert TrainingConfig(**preset_values(name, neuron=neuron), neuron=neuron).preset == name
         assert preset.summary
-        for setting, chosen in (preset.settings | preset.sbn_settings).items():
+        for _, setting, chosen in preset.rows():
             assert setting in SETTING_NAMES
             assert chosen.reason
 
@@ -34,17 +34,19 @@ def test_published_settings():
 
 
 @pytest.mark.parametrize(
-    ("options", "estimator"),
+    ("options", "expected"),
     [
-        ((), "sigmoid-adjusted"),
-        (("--neuron", "real"), "sigmoid-adjusted"),
-        (("--neuron", "sbn"), "reinmax"),
-        (("--neuron", "sbn", "--estimator", "identity"), "identity"),
+        ((), ("dbn", "sbn", "reinmax")),
+        (("--neuron", "real"), ("real", "real", "sigmoid-adjusted")),
+        (("--neuron", "sbn"), ("sbn", "sbn", "reinmax")),
+        (("--neuron", "sbn", "--estimator", "identity"), ("sbn", "sbn", "identity")),
+        (("--training-neuron", "dbn", "--estimator", "identity"), ("dbn", "dbn", "identity")),
     ],
 )
-def test_the_modern_preset_takes_reinmax_where_it_can_be_had(options, estimator):
+def test_the_modern_preset_trains_binary_neurons_as_stochastic_ones(options, expected):
     printed = bgan("train", "--dataset", "digits", "--dry-run", "--preset", "modern", *options).stdout
-    assert json.loads(printed)["estimator"] == estimator
+    settings = json.loads(printed)
+    assert (settings["neuron"], settings["training_neuron"], settings["estimator"]) == expected
 
 
 def test_runs_of_presets_have_names_of_their_own():
@@ -71,5 +73,5 @@ def test_the_list_names_every_setting_of_every_preset():
     printed = bgan("presets").stdout
     for name, preset in PRESETS.items():
         assert f"{name}: {preset.summary}" in printed
-        for setting in preset.settings:
+        for _, setting, _ in preset.rows():
             assert f"--{setting.replace('_', '-')}" in printed
