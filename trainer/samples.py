@@ -81,11 +81,6 @@ class ModelFile:
             raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
 
     @property
-    def manifest(self) -> model_pb2.Model:
-        """What the file says of itself."""
-        return self._manifest
-
-    @property
     def dataset(self) -> str:
         """The data set that it was trained on."""
         return self.manifest.dataset
