@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SamplesError
-
-if TYPE_CHECKING:
-    from bgan.v1 import model_pb2
 
 _ROWS = 500
 # How `bgan sample` and `bgan generate` name what is read here by other names.
