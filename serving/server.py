@@ -21,6 +21,7 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from . import open_inference
 from .admission import Admission
 from .config import ServerSettings
+from .model_folder import default_model, described
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
 from .repository import Repository
@@ -78,7 +79,7 @@ class Server:
         self._servicer = SamplingServicer(settings, self._admission, self._executor, threads=threads)
         self._repository = Repository(
             settings.models,
-            default_model=settings.default_model,
+            default_model=settings.default_model or default_model(settings.models),
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
         )
@@ -125,6 +126,7 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
+        _log.info("models of %s", described(self._settings.models))
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry

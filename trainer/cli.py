@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 
 from . import config as settings
+from .card_cli import card
 from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .exploration_cli import explore
@@ -21,7 +22,7 @@ from .signals import held_back
 
 _APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
-Start with: bgan train, then bgan export, bgan serve, and bgan sample --output digits.png."""
+Start with: bgan serve, and bgan sample --output digits.png. Your own: bgan train, bgan export, and again."""
 
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
+    app.command(rich_help_panel="Measure")(card)
     app.command(rich_help_panel="Measure")(diagnose_gradients)
     app.command(rich_help_panel="Measure")(explore)
     app.command(rich_help_panel="Measure")(reproduce)
