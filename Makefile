@@ -5,31 +5,49 @@ VENV := .venv
 BIN := $(VENV)/bin
 BGAN := $(BIN)/bgan
 READY := $(VENV)/.ready
+SERVE_READY := $(VENV)/.serve-ready
 BENCH_READY := $(VENV)/.bench-ready
 BENCH ?=
+ABLATION ?=
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
-MODELS ?= models
+MODELS ?=
 PORT ?= 50051
 STUBS := proto
+PUBLISHED ?=
+
+# The models that come with bgan: what each is trained with on MNIST, in a run of its name.
+SHIPPED := serving/shipped
+SHIPPED_MODELS := mlp-dbn mlp-sbn cnn-dbn cnn-sbn
+RECIPE_mlp-dbn := --preset modern --network mlp --epochs 20
+RECIPE_mlp-sbn := --preset modern --network mlp --epochs 20 --neuron sbn
+RECIPE_cnn-dbn := --preset modern --epochs 20
+RECIPE_cnn-sbn := --preset modern --epochs 20 --neuron sbn
 
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench check lint types format proto proto-check proto-lint clean
+.PHONY: help setup demo serve test bench ablation models cards $(SHIPPED_MODELS) check lint types format proto \
+	proto-check proto-lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything in it, at the versions that were tested
 
-$(READY): pyproject.toml constraints.txt
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "bgan needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
+	@touch $(SERVE_READY) $@
+
+$(SERVE_READY): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[serve]'
 	@touch $@
 
 demo: $(READY) ## Train a small generator on the bundled digits, export it, serve it, sample it into demo/digits.png
@@ -44,14 +62,28 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
 	echo "The picture is $(CURDIR)/demo/digits.png"
 
-serve: $(READY) ## Serve the exported models: MODELS=models PORT=50051
-	$(BGAN) serve --models $(MODELS) --port $(PORT)
+serve: $(SERVE_READY) ## Serve the models in models/, or else those that come with bgan: MODELS=folder PORT=50051
+	$(BGAN) serve --port $(PORT) $(if $(MODELS),--models $(MODELS))
 
 test: $(READY) ## Run the tests, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+models: $(SHIPPED_MODELS) ## Train, export and measure the models that come with bgan: hours; goes on where it stopped
+	@$(MAKE) cards
+
+$(SHIPPED_MODELS): %: $(READY)
+	OMP_NUM_THREADS=1 $(BGAN) train --dataset mnist --name $@ $(RECIPE_$@)
+	$(BGAN) export $@ --models $(SHIPPED)
+
+cards: $(READY) ## Measure those models and write their cards and picture: PUBLISHED=samples.npz of the published code
+	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --licence "MIT, as bgan itself" \
+		--picture docs/samples/shipped.png $(if $(PUBLISHED),--published-samples $(PUBLISHED))
+
+ablation: $(READY) ## Train the modern recipe with one change a line, for hours: ABLATION="--seeds 3 --models cnn-dbn"
+	@$(BIN)/python -m tests.benchmarks.ablation $(ABLATION)
 
 $(BENCH_READY): $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -64,6 +64,8 @@ class BaseClient:
             ("grpc.max_receive_message_length", _RECEIVE_BYTES_AT_MOST),
             ("grpc.keepalive_time_ms", round(1000 * KEEPALIVE_SECONDS)),
             ("grpc.keepalive_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
+            # Without this gRPC waits a minute for the answer, whatever the keepalive's timeout.
+            ("grpc.http2.ping_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
             ("grpc.http2.max_pings_without_data", 0),
             # Otherwise channels to one address share a connection, and so one worker of the server.
             ("grpc.use_local_subchannel_pool", 1),

@@ -18,7 +18,8 @@ def serve(
     models: Annotated[
         Path | None,
         typer.Option(
-            help="The folder whose models are served: NAME.onnx, NAME/VERSION.onnx.", show_default="models"
+            help="The folder whose models are served: NAME.onnx, NAME/VERSION.onnx.",
+            show_default="./models where it is there, else those that come with bgan",
         ),
     ] = None,
     port: Annotated[int | None, typer.Option(help="The port; 0 for a free one.", show_default="50051")] = None,
@@ -28,7 +29,10 @@ def serve(
     ] = None,
     default_model: Annotated[
         str | None,
-        typer.Option(help="The model that calls get which name none.", show_default="the first by name"),
+        typer.Option(
+            help="The model that calls get which name none.",
+            show_default="the first by name; mlp-dbn of those that come with bgan",
+        ),
     ] = None,
     model_versions: Annotated[
         int | None, typer.Option(help="How many versions of a model are loaded, the highest.", show_default="2")
@@ -102,7 +106,7 @@ def serve(
     Options go before environment variables (BGAN_MODELS, BGAN_PORT, BGAN_MAX_STREAMS, ...), and these before the
     file that --config names (models = "models", port = 50051, max_streams = 256, ...).
 
-    Example: bgan serve --models models --port 50051
+    Examples: bgan serve;  bgan serve --models models --port 50051
     """
     given = dict(locals())
     from .config import ServerSettings
@@ -137,8 +141,13 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The stream's seed.", show_default="drawn")] = None,
     first_index: Annotated[int, typer.Option(help="The index of the first image in the stream.")] = 0,
     models: Annotated[
-        Path, typer.Option(help="The folder that a model's name is looked up in.", envvar="BGAN_MODELS")
-    ] = Path("models"),
+        Path | None,
+        typer.Option(
+            help="The folder that a model's name is looked up in.",
+            envvar="BGAN_MODELS",
+            show_default="./models where it is there, else those that come with bgan",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Cores to use.", show_default="all")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
@@ -146,16 +155,17 @@ def generate(
 
     The same command again goes on with a file that was stopped; any count takes the same memory.
 
-    Examples: bgan generate digits --count 1000000 --seed 1 -o digits.npz;
+    Examples: bgan generate mlp-dbn --count 1000000 --seed 1 -o digits.npz;
     bgan generate models/digits.onnx -n 500000 --seed 1 --first-index 500000 -o second-half.bits
     """
     from rich.console import Console
 
     from .generation import GenerationRequest, open_model
     from .generation import generate as run
+    from .model_folder import model_folder
 
     request = GenerationRequest(
         output=output, count=count, seed=seed, first_index=first_index, overwrite=overwrite
     )
-    origin = run(open_model(model, models), request, Console(stderr=True), threads=threads)
+    origin = run(open_model(model, models or model_folder()), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")

@@ -22,6 +22,7 @@ from . import open_inference
 from .admission import Admission
 from .config import ServerSettings
 from .metrics import Metrics, start_metrics
+from .model_folder import default_model, described
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
 from .repository import Repository
@@ -82,7 +83,7 @@ class Server:
         )
         self._repository = Repository(
             settings.models,
-            default_model=settings.default_model,
+            default_model=settings.default_model or default_model(settings.models),
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
         )
@@ -128,11 +129,13 @@ class Server:
                 port = listener.add_insecure_port(f"{host}:{port}")
             except RuntimeError as error:
                 raise port_taken(host, port) from error
-            await listener.start()
+            # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
+            await asyncio.shield(listener.start())
         return port
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
+        _log.info("models of %s", described(self._settings.models))
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry
@@ -218,6 +221,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
+        ("grpc.http2.ping_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.

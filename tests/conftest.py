@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Some tests fork (preexec_fn) beside gRPC's threads; its fork support would start some in the child, and abort it
+# (grpc/grpc issue 43055).
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 ROOT = Path(__file__).parents[1]
 _SHARED = ROOT.parent / "shared"
 
@@ -29,3 +33,11 @@ def mnist_dir():
         if folder and (Path(folder) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
             return Path(folder)
     pytest.skip("MNIST is not here; name a folder that has MNIST/raw with BGAN_DATA_DIR")
+
+
+@pytest.fixture(scope="session")
+def cache_environment(tmp_path_factory, worker_id):
+    """A cache of classifiers and floors that all processes of one test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    root = folder if worker_id == "master" else folder.parent
+    return {"BGAN_CACHE_DIR": str(root / "cache")}

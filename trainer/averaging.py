@@ -26,10 +26,10 @@ def averaged_copy(network: Network) -> Network:
 def update_average(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
     """Move each weight and batch-norm statistic a to d a + (1 - d) w, after iteration `step` (from 0).
 
-    d is `decay`, but at most (1 + step) / (10 + step): a short run is averaged over its last tenth or so.
+    d is `decay`, but at most (1 + step) / (5 + step): a short run is averaged over its last fifth or so.
     Counters are copied.
     """
-    weight = 1 - min(decay, (1 + step) / (10 + step))
+    weight = 1 - min(decay, (1 + step) / (5 + step))
     floats: list[tuple[Tensor, Tensor]] = []
     for mean, value in zip(_tensors(average), _tensors(network), strict=True):
         if mean.is_floating_point():

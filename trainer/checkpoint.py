@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .config import TrainingConfig
 from .errors import CheckpointError
-from .networks import Discriminator, Generator, ImageShape, build_discriminator, build_generator
+from .networks import Discriminators, Generator, ImageShape, build_discriminators, build_generator
 from .tensors import load_tensors, save_tensors, tensors_under
 
 KEPT = 3
@@ -79,14 +79,14 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
     return generator.eval()
 
 
-def trained_discriminator(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminator:
-    """The discriminator of a run as the checkpoint has it, in eval mode and with nothing left to train."""
+def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminators:
+    """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train."""
     assert config.discriminator is not None
-    discriminator = build_discriminator(
+    discriminators = build_discriminators(
         config.discriminator, checkpoint.progress.image_shape, norm=config.discriminator_norm
     )
-    discriminator.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
-    return discriminator.requires_grad_(False).eval()
+    discriminators.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
+    return discriminators.requires_grad_(False).eval()
 
 
 def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

@@ -12,14 +12,17 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 
 from . import config as settings
+from .card_cli import card
 from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
+from .exploration_cli import explore
 from .options import DataDir, RunsDir
 from .reproduction_cli import reproduce
+from .signals import held_back
 
 _APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
-Start with: bgan train, then bgan export, bgan serve, and bgan sample --output digits.png."""
+Start with: bgan serve, and bgan sample --output digits.png. Your own: bgan train, bgan export, and again."""
 
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
@@ -67,7 +70,9 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
+    app.command(rich_help_panel="Measure")(card)
     app.command(rich_help_panel="Measure")(diagnose_gradients)
+    app.command(rich_help_panel="Measure")(explore)
     app.command(rich_help_panel="Measure")(reproduce)
 
 
@@ -80,13 +85,18 @@ def train(
     neuron: Annotated[
         str, typer.Option(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
     ] = "dbn",
+    training_neuron: Annotated[
+        str | None,
+        typer.Option(help="Output neurons while training, if others.", show_default="as --neuron"),
+    ] = None,
     network: Annotated[
         str, typer.Option(help="The generator, and with it the discriminator: mlp, cnn or doubling-cnn.")
     ] = "mlp",
     discriminator: Annotated[
         str | None,
         typer.Option(
-            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn.",
+            help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn, "
+            "or several that judge side by side: mlp+strided-cnn.",
             show_default="as the generator, mlp for doubling-cnn",
         ),
     ] = None,
@@ -192,27 +202,24 @@ def train(
 
     from .presets import preset_values
 
+    given = _given_settings(context)
+    preset_settings = preset_values(preset, neuron=neuron)
     config = settings.TrainingConfig(
-        **{
-            "data_dir": str(data_dir) if data_dir else None,
-            **preset_values(preset),
-            **_given_settings(context),
-        }
+        **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given}
     )
     console = Console(stderr=True)
-    from .console import say
-    from .data import choose_dataset
+    with held_back():
+        from .console import say
+        from .data import choose_dataset
+        from .loop import train as run_training
+        from .run import default_name
 
     dataset = choose_dataset(config.dataset, data_dir=config.data_dir, say=lambda text: say(console, text))
     config = config.resolved(dataset=dataset)
-    from .run import default_name
-
     folder = runs_dir / (name or default_name(config))
     if dry_run:
         typer.echo(json.dumps({"run": str(folder), **config.to_dict()}, indent=2))
         return
-    from .loop import train as run_training
-
     run_training(config, folder, console, _warn)
     typer.echo(f"{folder}\nnext: bgan export {folder.name}")
 
@@ -230,10 +237,10 @@ def presets() -> None:
         table = Table(
             "option", "preset", "default", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
         )
-        for setting, chosen in preset.settings.items():
+        for neuron, setting, chosen in preset.rows():
             default = defaults[setting]
             table.add_row(
-                f"--{settings.option(setting)}",
+                f"--{settings.option(setting)}" + (f" ({neuron})" if neuron else ""),
                 str(chosen.value),
                 "" if default == chosen.value else str(default),
                 chosen.reason,

@@ -42,10 +42,12 @@ class TrainingConfig:
     """The preset that the settings began from, for the record; None: the defaults."""
     neuron: str = "dbn"
     """Output neurons: "dbn" (deterministic binary), "sbn" (stochastic binary) or "real" (sigmoid)."""
+    training_neuron: str | None = None
+    """Output neurons while training; None: `neuron`, which always is what is sampled and exported."""
     network: str = "mlp"
     """The generator's network, and the discriminator's unless that is named: "mlp", "cnn" or "doubling-cnn"."""
     discriminator: str | None = None
-    """"mlp", "cnn", "wide-mlp" or "strided-cnn"; None: as `network`, "mlp" for "doubling-cnn"."""
+    """"mlp", "cnn", "wide-mlp" or "strided-cnn", or several joined by "+"; None: as `network` has it."""
     objective: str = "wgan-gp"
     """The GAN objective: "wgan-gp", "wgan" (weight clipping), "gan" (non-saturating) or "relativistic"."""
     estimator: str = "sigmoid-adjusted"
@@ -112,6 +114,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Fill in what follows from the objective and check every value."""
         _check_choice("neuron", self.neuron, NEURONS)
+        self._fill("training_neuron", self.neuron)
+        _check_choice("training_neuron", self.training_neuron, NEURONS)
         _check_choice("network", self.network, NETWORKS)
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("estimator", self.estimator, tuple(ESTIMATORS))
@@ -121,7 +125,9 @@ class TrainingConfig:
         self._fill("critic_steps", _CRITIC_STEPS[self.objective])
         self._fill("penalty_weight", _PENALTY_WEIGHT[self.objective])
         self._fill("discriminator_learning_rate", self.learning_rate)
-        _check_choice("discriminator", self.discriminator, DISCRIMINATORS)
+        assert self.discriminator is not None
+        for name in self.discriminator.split("+"):
+            _check_choice("discriminator", name, DISCRIMINATORS)
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("optimizer_form", self.optimizer_form, OPTIMIZER_FORMS)
         _check_choice("generator_norm", self.generator_norm, GENERATOR_NORMS)
@@ -157,11 +163,14 @@ class TrainingConfig:
             _check_at_least("estimator_samples", self.estimator_samples, 2)
         if self.estimator_temperature is not None:
             _check_positive("estimator_temperature", self.estimator_temperature)
+        assert self.training_neuron is not None
+        assert self.discriminator is not None
         reason = refusal(
             self.estimator,
-            neuron=self.neuron,
+            neuron=self.training_neuron,
             objective=self.objective,
             discriminator_norm=self.discriminator_norm,
+            discriminator=self.discriminator,
         )
         if reason is not None:
             raise ConfigError(f"the estimator {self.estimator} {reason}")

@@ -1,7 +1,8 @@
 """How far gradient estimators are from the true gradient of a trained generator and discriminator.
 
 Shapes: B images (of one latent each), N pixels an image, G groups of independent draws. Gradients are by the
-logits of an image, of that image's own loss, [B, N]; their groups' means are [G, B, N].
+logits of an image, of that image's own loss, [B, N]; their groups' means are [G, B, N]. Where the loss compares
+an image with a real one, every latent has its own real image throughout.
 
 The truth for stochastic neurons is a p_i (1 - p_i) E [f(b_i = 1) - f(b_i = 0)], all pixels i flipped in turn
 on drawn images. Deterministic neurons have no gradient: their reference is the same with
@@ -23,13 +24,14 @@ import torch
 from torch import Tensor
 
 from .accuracy import Accuracy, compare, square
-from .checkpoint import trained_discriminator, trained_generator
+from .checkpoint import Checkpoint, trained_discriminators, trained_generator
 from .config import TrainingConfig
+from .data import load_dataset
 from .errors import ConfigError
 from .estimation import Estimator, draw_bits
 from .estimator_table import BINARY_NEURONS, ESTIMATORS, refusal
 from .estimators import build_estimator
-from .flips import flip_differences
+from .image_losses import ImageLosses
 from .objectives import OBJECTIVES
 from .randomness import derived_seed, random_stream
 from .run import Run, trained_checkpoint
@@ -52,7 +54,7 @@ class Plan:
     backgrounds: int = 40
     """Images of each latent whose pixels are all flipped for the truth; rounded up to tens."""
     seed: int = 0
-    """Decides the latents and all noise."""
+    """Decides the latents, the real images that they are paired with, and all noise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,23 +114,28 @@ def diagnose(
     *,
     estimators: Sequence[str] = (),
     neuron: str | None = None,
+    data_dir: str | None = None,
     report: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Diagnosis:
     """Measure estimators, or all that can be used, at the newest checkpoint of a run.
 
-    `neuron` takes the generator's logits as those of other neurons than it was trained with. `report`
-    hears what is being done, `warn` of damaged checkpoints.
-    Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons, with
-    batch normalization in the discriminator or with an objective that compares pairs, and where the true
-    gradient is 0; RunError where there is no checkpoint.
+    `neuron` takes the generator's logits as those of other neurons than it was trained with. `data_dir` is
+    where the run's data set lies, if not where it was trained on; only losses that compare an image with a
+    real one need it. `report` hears what is being done, `warn` of damaged checkpoints.
+    Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons or with
+    batch normalization in the discriminator, and where the true gradient is 0; RunError where there is no
+    checkpoint, DataError where the data set is needed and cannot be had.
     """
     config = run.config()
-    if neuron not in {None, config.neuron}:
+    if neuron not in {None, config.training_neuron}:
         config = dataclasses.replace(
-            config, neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
+            config, training_neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
         )
-    subject = _Subject(run, config, plan, warn)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    assert config.training_neuron is not None
+    subject = _Subject(run, config, plan, report, warn)
     names, refused = _usable(estimators, config)
     truth = subject.reference(report)
     if square(truth) <= 0:
@@ -151,11 +158,11 @@ def diagnose(
         step=subject.step,
         network=config.network,
         objective=config.objective,
-        neuron=config.neuron,
+        neuron=config.training_neuron,
         slope=subject.slope,
         batch_size=config.batch_size,
         plan=plan,
-        reference=_REFERENCES[config.neuron],
+        reference=_reference(config),
         gradient_norm=math.sqrt(square(truth) / plan.images),
         estimators=found,
         refused=refused,
@@ -166,6 +173,13 @@ _REFERENCES = {
     "sbn": "the true gradient of the expected loss, by flips of all pixels",
     "dbn": "the difference that each pixel's flip makes, times slope p (1 - p): there is no true gradient",
 }
+
+
+def _reference(config: TrainingConfig) -> str:
+    assert config.training_neuron is not None
+    is_paired = OBJECTIVES[config.objective].compares_pairs
+    pairs = f"; every image is paired with a real one of {config.dataset}" if is_paired else ""
+    return _REFERENCES[config.training_neuron] + pairs
 
 
 @dataclass(slots=True)
@@ -211,7 +225,14 @@ class _Draws:
 class _Subject:
     """The networks of a run, and the logits that estimators are tried at."""
 
-    def __init__(self, run: Run, config: TrainingConfig, plan: Plan, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        config: TrainingConfig,
+        plan: Plan,
+        report: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
         _check_subject(config)
         checkpoint = trained_checkpoint(run, warn)
         self.step = checkpoint.progress.step
@@ -219,8 +240,7 @@ class _Subject:
         self._config = config
         self._plan = plan
         self._image_shape = checkpoint.progress.image_shape
-        self._discriminator = trained_discriminator(config, checkpoint)
-        self._loss = OBJECTIVES[config.objective].generator_loss
+        self._losses = _image_losses(config, checkpoint, plan, report)
         is_as_trained = config.estimator == run.config().estimator
         self._own_estimator = tensors_under(checkpoint.tensors, "estimator.") if is_as_trained else {}
         self._random = random_stream(plan.seed, "diagnosis")
@@ -233,19 +253,20 @@ class _Subject:
         """The truth, [G, B, N], or for deterministic neurons the reference [1, B, N]; float64."""
         probabilities = torch.sigmoid(self.slope * self._logits)
         weights = self.slope * (probabilities * (1 - probabilities)).flatten(1)
-        if self._config.neuron == "dbn":
+        if self._config.training_neuron == "dbn":
             images = (probabilities > 0.5).to(probabilities.dtype)
-            return (weights * self._flips(images)).double()[None]
+            return (weights * self._losses.flip_differences(images)).double()[None]
         count = _in_groups(self._plan.backgrounds)
         groups = torch.zeros(GROUPS, *weights.shape, dtype=torch.float64)
         for index in range(count):
             report(f"the truth: all {weights.shape[1]} flips of {len(weights)} images, {index + 1} of {count}")
-            groups[index % GROUPS] += weights * self._flips(draw_bits(probabilities, self._random))
+            images = draw_bits(probabilities, self._random)
+            groups[index % GROUPS] += weights * self._losses.flip_differences(images)
         return groups / (count / GROUPS)
 
     def measure(self, names: Sequence[str], report: Callable[[str], None]) -> list[_Draws]:
         """Estimates of all estimators, in turns, so that their times can be compared."""
-        is_drawn = self._config.neuron != "dbn"
+        is_drawn = self._config.training_neuron != "dbn"
         groups, count = (GROUPS, _in_groups(self._plan.draws)) if is_drawn else (1, _TIMED_DRAWS)
         estimators = [self._estimator(name) for name in names]
         shape = (groups, len(self._logits), math.prod(self._image_shape))
@@ -261,9 +282,6 @@ class _Subject:
         for draws in measured:
             draws.finish()
         return measured
-
-    def _flips(self, images: Tensor) -> Tensor:
-        return flip_differences(self._discriminator, self._loss, images)
 
     def _estimator(self, name: str) -> Estimator:
         """The estimator of that name; the one that the run was trained with as it was trained."""
@@ -283,19 +301,33 @@ class _Subject:
         logits = self._logits.clone().requires_grad_()
         self._judged = 0
         started = time.process_time()
-        estimate = estimator(logits, self.slope, self._losses, self._random)
+        estimate = estimator(logits, self.slope, self._counted_losses, self._random)
         estimate.surrogate.backward()
         seconds = time.process_time() - started
         assert logits.grad is not None
         return len(logits) * logits.grad.flatten(1), self._judged, seconds
 
-    def _losses(self, images: Tensor) -> Tensor:
+    def _counted_losses(self, images: Tensor) -> Tensor:
         self._judged += len(images)
-        return self._loss(self._discriminator(images))
+        return self._losses(images)
+
+
+def _image_losses(
+    config: TrainingConfig, checkpoint: Checkpoint, plan: Plan, report: Callable[[str], None]
+) -> ImageLosses:
+    """The generator's losses by the run's discriminators, whose real images are drawn from the run's data set."""
+    objective = OBJECTIVES[config.objective]
+    discriminators = trained_discriminators(config, checkpoint)
+    if not objective.compares_pairs:
+        return ImageLosses(discriminators, objective, real=None)
+    report(f"reading {config.dataset}")
+    dataset = load_dataset(config.dataset, data_dir=config.data_dir, split=config.training_split)
+    rows = torch.randint(len(dataset), (plan.images,), generator=random_stream(plan.seed, "diagnosis pairs"))
+    return ImageLosses(discriminators, objective, dataset.images[rows].float())
 
 
 def _check_subject(config: TrainingConfig) -> None:
-    if config.neuron not in BINARY_NEURONS:
+    if config.training_neuron not in BINARY_NEURONS:
         raise ConfigError(
             "the run has real neurons, whose gradient is exact; --neuron sbn takes them as stochastic"
         )
@@ -303,11 +335,6 @@ def _check_subject(config: TrainingConfig) -> None:
         raise ConfigError(
             "the run's discriminator has batch normalization, so the loss of an image depends on the others of "
             "its batch, and no image has a gradient of its own"
-        )
-    if OBJECTIVES[config.objective].compares_pairs:
-        raise ConfigError(
-            f"the loss of {config.objective} compares images with real ones, which the diagnosis does not have; "
-            "name a run of another objective"
         )
 
 
@@ -317,12 +344,15 @@ def _usable(asked: Sequence[str], config: TrainingConfig) -> tuple[list[str], di
     if unknown:
         raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(ESTIMATORS)}")
     refused = {}
+    assert config.training_neuron is not None
+    assert config.discriminator is not None
     for name in asked or ESTIMATORS:
         reason = refusal(
             name,
-            neuron=config.neuron,
+            neuron=config.training_neuron,
             objective=config.objective,
             discriminator_norm=config.discriminator_norm,
+            discriminator=config.discriminator,
         )
         if reason is not None:
             refused[name] = reason

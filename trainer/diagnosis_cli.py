@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import RunsDir
+from .options import DataDir, RunsDir
 
 if TYPE_CHECKING:
     from .accuracy import Accuracy
@@ -35,7 +35,7 @@ def diagnose_gradients(
         int,
         typer.Option(help="Images of each latent that are flipped for the truth, in tens.", min=20),
     ] = 40,
-    seed: Annotated[int, typer.Option(help="Decides latents and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Decides latents, their real images, and noise.", min=0)] = 0,
     picture: Annotated[
         Path | None,
         typer.Option(help="Where the picture goes, a .png.", show_default=f"{PICTURE} in the run's folder"),
@@ -43,6 +43,7 @@ def diagnose_gradients(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
     ] = None,
+    data_dir: DataDir = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure the gradient estimators on a trained generator and discriminator: bias, noise, cosine and cost.
@@ -61,7 +62,15 @@ def diagnose_gradients(
     found = find_run(run, runs_dir)
     plan = Plan(images=images, draws=draws, backgrounds=backgrounds, seed=seed)
     with progress_line(Console(stderr=True)) as report:
-        diagnosis = diagnose(found, plan, estimators=estimator or (), neuron=neuron, report=report, warn=_warn)
+        diagnosis = diagnose(
+            found,
+            plan,
+            estimators=estimator or (),
+            neuron=neuron,
+            data_dir=str(data_dir) if data_dir else None,
+            report=report,
+            warn=_warn,
+        )
     picture = picture or found.folder / PICTURE
     diagnosis_figure(picture, diagnosis)
     if json_file is not None:

@@ -1,6 +1,7 @@
 """The interface of the gradient estimators: logits and a loss of each image give a scalar to call backward on.
 
-Shapes: B batch, C channels, H rows, W columns; logits, images and gradients are [B, C, H, W], losses [B].
+Shapes: B batch, C channels, H rows, W columns, K images of the same logits; logits, images and gradients are
+[B, C, H, W], losses [B].
 
 A neuron fires with p = sigma(a l) for its logit l and the slope a. Formulas here are by the scaled
 logits m = a l; autograd goes on from m to l, which gives the factor a, and to the generator's weights.
@@ -53,6 +54,28 @@ class LogitEstimator(Estimator):
     @abstractmethod
     def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Gradients [B, C, H, W] by the scaled logits, which carry no graph, and the losses [B]."""
+
+
+class SampledEstimator(LogitEstimator):
+    """sum_k v_k (b_k - p) over K images b_k of the same logits, p = sigma(m), v made from the K losses."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `LogitEstimator`."""
+        probabilities = torch.sigmoid(logits)
+        bits = [draw_bits(probabilities, random) for _ in range(self.samples)]
+        values = torch.stack([judged(losses, images) for images in bits])  # [K, B]
+        gradients = torch.zeros_like(logits)
+        for factor, images in zip(self.factors(values), bits, strict=True):
+            gradients += by_image(factor) * (images - probabilities)
+        return gradients, values.mean(dim=0)
+
+    @abstractmethod
+    def factors(self, losses: Tensor) -> Tensor:
+        """The v_k, [K, B], of losses [K, B]."""
 
 
 def draw_uniforms(logits: Tensor, random: torch.Generator) -> Tensor:

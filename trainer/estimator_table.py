@@ -60,7 +60,9 @@ ESTIMATORS = {
 _RATIO_OBJECTIVES = ("gan",)
 
 
-def refusal(estimator: str, *, neuron: str, objective: str, discriminator_norm: str) -> str | None:
+def refusal(
+    estimator: str, *, neuron: str, objective: str, discriminator_norm: str, discriminator: str
+) -> str | None:
     """Why the estimator cannot be used with these settings, in words that follow its name; None where it can."""
     entry = ESTIMATORS[estimator]
     if neuron == "real" and not entry.is_deterministic_too:
@@ -80,9 +82,10 @@ def refusal(estimator: str, *, neuron: str, objective: str, discriminator_norm: 
             "needs a loss of each image by itself, and a discriminator with batch normalization mixes the images "
             "of a batch; choose --discriminator-norm none"
         )
-    if entry.needs_density_ratio and objective not in _RATIO_OBJECTIVES:
+    if entry.needs_density_ratio and (objective not in _RATIO_OBJECTIVES or "+" in discriminator):
         return (
-            f"weights images by the density ratio in the discriminator's logit, and that of {objective} is none; "
-            f"choose --objective {' or '.join(_RATIO_OBJECTIVES)}"
+            f"weights images by the density ratio in the logit of one discriminator, and {objective} with "
+            f"{discriminator} has none; choose --objective {' or '.join(_RATIO_OBJECTIVES)} and a single "
+            "--discriminator"
         )
     return None

@@ -14,9 +14,9 @@ from .score_function import Disarm, LeaveOneOutReinforce, PerUnitReinforce, Rein
 from .straight_through import BinaryConcrete, ThroughNeurons
 
 _BUILDERS: dict[str, Callable[[TrainingConfig, ImageShape], Estimator]] = {
-    "sigmoid-adjusted": lambda config, shape: ThroughNeurons(config.neuron, config.estimator),
-    "identity": lambda config, shape: ThroughNeurons(config.neuron, config.estimator),
-    "reinmax": lambda config, shape: ThroughNeurons(config.neuron, config.estimator),
+    "sigmoid-adjusted": lambda config, shape: _through_neurons(config),
+    "identity": lambda config, shape: _through_neurons(config),
+    "reinmax": lambda config, shape: _through_neurons(config),
     "st-gumbel": lambda config, shape: BinaryConcrete(_temperature(config), is_hard=True),
     "concrete": lambda config, shape: BinaryConcrete(_temperature(config), is_hard=False),
     "reinforce": lambda config, shape: Reinforce(),
@@ -34,6 +34,11 @@ _BUILDERS: dict[str, Callable[[TrainingConfig, ImageShape], Estimator]] = {
 def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimator:
     """The estimator that the settings name, untrained; RELAX draws its weights from torch's global generator."""
     return _BUILDERS[config.estimator](config, image_shape)
+
+
+def _through_neurons(config: TrainingConfig) -> ThroughNeurons:
+    assert config.training_neuron is not None
+    return ThroughNeurons(config.training_neuron, config.estimator)
 
 
 def _samples(config: TrainingConfig) -> int:

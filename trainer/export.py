@@ -31,7 +31,7 @@ from .config import TrainingConfig
 from .errors import ConfigError, ExportError
 from .files import write_atomically
 from .model_file import MANIFEST_KEY, open_session
-from .networks import AffineNorm, Generator
+from .networks import AffineNorm, Generator, ImageDeconvolution
 from .polyphase import polyphase
 from .randomness import random_stream
 from .run import Run, trained_checkpoint
@@ -224,12 +224,22 @@ def _folded(layers: nn.Sequential, slope: float) -> nn.Sequential:
         elif isinstance(layer, nn.BatchNorm2d):
             folded[-1] = fuse_conv_bn_eval(folded[-1], layer, transpose=True)  # type: ignore[type-var]
         else:
-            folded.append(layer)
+            folded.append(_plain(layer))
     last = next(layer for layer in reversed(folded) if isinstance(layer, nn.Linear | nn.ConvTranspose2d))
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.mul_(slope)
     return nn.Sequential(*folded)
+
+
+def _plain(layer: nn.Module) -> nn.Module:
+    """A transposed convolution by patches as what it is, which ONNX has an operator for."""
+    if not isinstance(layer, ImageDeconvolution):
+        return layer
+    sizes = (layer.kernel_size, layer.stride, layer.padding)
+    plain = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, *sizes)  # type: ignore[arg-type]
+    plain.load_state_dict(layer.state_dict())
+    return plain
 
 
 def _with_affine(layer: nn.Module, norm: AffineNorm) -> nn.Module:

@@ -19,15 +19,12 @@ _FLIPS_AT_ONCE = 196
 def flip_differences(discriminator: Discriminator, loss: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """f(b_i = 1) - f(b_i = 0) of every pixel i of images [B, C, H, W] of 0 and 1, the others as they are: [B, N].
 
-    `loss` takes the discriminator's logits to losses.
+    `loss` takes the discriminator's logits [..., B], of any number of images in each row's place, to losses.
     """
-    differences = []
     with torch.no_grad():
         own = loss(discriminator(images))  # [B]
-        for image, value in zip(images, own, strict=True):
-            flipped = loss(_flipped_logits(discriminator, image))
-            differences.append((1 - 2 * image.flatten()) * (flipped - value))
-    return torch.stack(differences)
+        flipped = loss(torch.stack([_flipped_logits(discriminator, image) for image in images], dim=1))  # [N, B]
+        return (1 - 2 * images.flatten(1)) * (flipped - own).t()
 
 
 def _flipped_logits(discriminator: Discriminator, image: Tensor) -> Tensor:

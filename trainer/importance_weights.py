@@ -11,26 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .estimation import LogitEstimator, LossFunction, by_image, draw_bits, judged
+from .estimation import LogitEstimator, LossFunction, SampledEstimator, by_image, draw_bits, judged
 
 
-class BoundarySeeking(LogitEstimator):
+class BoundarySeeking(SampledEstimator):
     """-sum_k w_k (b_k - p), w the ratios of K images of the same logits, normalized (Hjelm et al. 2018)."""
 
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.samples = samples
-
-    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `LogitEstimator`."""
-        probabilities = torch.sigmoid(logits)
-        bits = [draw_bits(probabilities, random) for _ in range(self.samples)]
-        values = torch.stack([judged(losses, images) for images in bits])  # [K, B]
-        weights = log_ratio(values).softmax(dim=0)
-        gradients = torch.zeros_like(logits)
-        for weight, images in zip(weights, bits, strict=True):
-            gradients -= by_image(weight) * (images - probabilities)
-        return gradients, values.mean(dim=0)
+    def factors(self, losses: Tensor) -> Tensor:
+        """See `SampledEstimator`."""
+        return -log_ratio(losses).softmax(dim=0)
 
 
 class MaliGan(LogitEstimator):

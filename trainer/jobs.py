@@ -12,6 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -42,14 +43,8 @@ class Job:
 
     def command(self) -> list[str]:
         """The `bgan train` that does it."""
-        arguments = ["--name", self.name, "--runs-dir", str(self.folder.parent)]
-        for field in dataclasses.fields(self.config):
-            value = getattr(self.config, field.name)
-            if isinstance(value, bool):
-                arguments.append(f"--{'' if value else 'no-'}{option(field.name)}")
-            elif value is not None:
-                arguments += [f"--{option(field.name)}", str(value)]
-        return ["train", *arguments]
+        settings = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
+        return ["train", "--name", self.name, "--runs-dir", str(self.folder.parent), *train_options(settings)]
 
     def progress(self) -> tuple[int, int] | None:
         """Iterations (done, in all) by the last line of its log."""
@@ -63,6 +58,17 @@ class Job:
         """The last line of its log: why it failed."""
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
         return lines[-1].removeprefix("bgan: ") if lines else "it said nothing"
+
+
+def train_options(settings: dict[str, Any]) -> list[str]:
+    """Settings of a training as options of `bgan train`; None is left out."""
+    options = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            options.append(f"--{'' if value else 'no-'}{option(name)}")
+        elif value is not None:
+            options += [f"--{option(name)}", str(value)]
+    return options
 
 
 class JobRunner:

@@ -7,6 +7,7 @@ Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Objective:
     """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
     clips_weights: bool = False
     """Whether the discriminator's weights are clipped after each of its steps."""
+    loss_at_most: float = math.inf
+    """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
 
 
 def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -73,14 +76,14 @@ def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, m
     return (norm - 1).square().mean()
 
 
-def clip_weights(discriminator: Discriminator, bound: float) -> None:
-    """Clip the parameters of the discriminator to [-bound, bound], in place.
+def clip_weights(discriminators: nn.Module, bound: float) -> None:
+    """Clip the parameters of discriminators to [-bound, bound], in place.
 
     All but those of batch normalization: its gain, bounded to 0.01, would divide the critic by 100. An
     AffineNorm's are clipped, as in the published code.
     """
     with torch.no_grad():
-        for module in discriminator.modules():
+        for module in discriminators.modules():
             if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 for parameter in module.parameters(recurse=False):
                     parameter.clamp_(-bound, bound)
@@ -102,5 +105,6 @@ OBJECTIVES = {
         discriminator_loss=relativistic_discriminator_loss,
         generator_loss=gan_generator_loss,
         compares_pairs=True,
+        loss_at_most=100,  # nats; one that knows nothing has 0.69
     ),
 }

@@ -25,21 +25,23 @@ _SMALL_PIXELS = 4  # up to here a product for each block of outputs is faster th
 def polyphase(layers: nn.Sequential) -> nn.Sequential:
     """A CNN generator's layers, latents [N, Z] to logits [N, C, H, W], without ConvTranspose2d.
 
-    The first layer sees one pixel, so it is a product. Of the hidden ones, those that see few pixels
-    become products for each block of the outputs, and others convolutions for each phase; the planes of
-    the last hidden layer, the largest, are not interleaved: the output layer reads them as they are.
-    An MLP's layers are returned as they are. Raises TypeError for layers of another kind.
+    Dense layers stay as they are. The first convolution sees one pixel, so it is a product. Of the hidden
+    ones, those that see few pixels become products for each block of the outputs, and others convolutions
+    for each phase; the planes of the last hidden layer, the largest, are not interleaved: the output layer
+    reads them as they are. An MLP's layers are returned as they are. Raises TypeError for layers of another kind.
     """
     deconvolutions = [layer for layer in layers if isinstance(layer, nn.ConvTranspose2d)]
     if not deconvolutions:
         return layers
     kinds = [nn.Unflatten, *[nn.ConvTranspose2d, nn.ReLU] * (len(deconvolutions) - 1), nn.ConvTranspose2d]
-    fits = len(layers) == len(kinds) and all(map(isinstance, layers, kinds))
+    dense, convolutional = list(layers)[: -len(kinds)], list(layers)[-len(kinds) :]
+    fits = len(convolutional) == len(kinds) and all(map(isinstance, convolutional, kinds))
+    fits = fits and all(isinstance(layer, nn.Linear | nn.ReLU) for layer in dense)
     if len(deconvolutions) < 2 or not fits:
         raise TypeError(f"not the layers of a CNN generator: {layers}")
     first, *hidden, last = deconvolutions
 
-    rewritten: list[nn.Module] = [PixelProduct(first)]
+    rewritten: list[nn.Module] = [*dense, PixelProduct(first)]
     size, phases = first.kernel_size, (1, 1)
     for layer in hidden:
         rows, columns = axes(layer, size)

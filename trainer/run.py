@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from .checkpoint import Checkpoint, checkpoint_files, load_newest_checkpoint
 from .config import TrainingConfig, differences, option
 from .errors import ConfigError, RunError
 from .files import write_json
+from .presets import preset_values
 
 CONFIG_FILE = "config.json"
 
@@ -53,9 +55,13 @@ def default_name(config: TrainingConfig) -> str:
     """The name of a run that was given none: the settings that people tell runs apart by."""
     preset = f"{config.preset}-" if config.preset else ""
     norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
-    usual = TrainingConfig(network=config.network).discriminator == config.discriminator
-    networks = config.network if usual else f"{config.network}-{config.discriminator}"
-    estimator = "" if config.estimator == "sigmoid-adjusted" else f"-{config.estimator}"
+    usual = dataclasses.asdict(TrainingConfig(network=config.network))
+    usual |= preset_values(config.preset, neuron=config.neuron)
+    networks, estimator = config.network, ""
+    if config.discriminator != usual["discriminator"]:
+        networks = f"{config.network}-{config.discriminator}".replace("+", "-")
+    if config.estimator != usual["estimator"]:
+        estimator = f"-{config.estimator}"
     kind = f"{config.dataset}-{networks}-{config.neuron}-{config.objective}"
     return f"{preset}{kind}{norm}{estimator}-seed{config.seed}"
 

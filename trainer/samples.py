@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class ModelFile:
         try:
             self._session = open_session(path)
             properties = self._session.get_modelmeta().custom_metadata_map
-            self._manifest = json_format.Parse(
+            self.manifest = json_format.Parse(
                 properties[MANIFEST_KEY], model_pb2.Model(), ignore_unknown_fields=True
             )
         except Exception as error:  # onnxruntime raises classes of its own that it does not export
@@ -80,22 +80,33 @@ class ModelFile:
     @property
     def dataset(self) -> str:
         """The data set that it was trained on."""
-        return self._manifest.dataset
+        return self.manifest.dataset
 
     def sample(self, count: int, *, seed: int = 0) -> Samples:
         """`count` images, drawn with numpy's generator of that seed."""
-        shape = self._manifest.image_shape
         random = np.random.default_rng(seed)
         images, probabilities = [], []
-        takes_uniforms = len(self._session.get_inputs()) == 2
         for rows in chunks(count):
-            feeds = {"latents": random.standard_normal((rows, self._manifest.latent_size), np.float32)}
-            if takes_uniforms:
-                feeds["uniforms"] = random.random((rows, shape.channels, shape.height, shape.width), np.float32)
-            outputs = self._session.run(["images", "probabilities"], feeds)
+            latents = random.standard_normal((rows, self.manifest.latent_size), np.float32)
+            outputs = self._run(latents, lambda shape: random.random(shape, np.float32))
             images.append(outputs[0])
             probabilities.append(outputs[1])
-        return Samples(self._manifest.name, np.concatenate(images), np.concatenate(probabilities))
+        return Samples(self.manifest.name, np.concatenate(images), np.concatenate(probabilities))
+
+    def probabilities(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The preactivated outputs, float32 [N, C, H, W], of latents [N, latent size]."""
+        return self._run(latents, lambda shape: np.zeros(shape, np.float32))[1]
+
+    def _run(
+        self, latents: NDArray[np.float32], uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Images and probabilities; `uniforms` is asked for them where the graph takes them."""
+        shape = self.manifest.image_shape
+        feeds = {"latents": latents}
+        if len(self._session.get_inputs()) == 2:
+            feeds["uniforms"] = uniforms((len(latents), shape.channels, shape.height, shape.width))
+        images, probabilities = self._session.run(["images", "probabilities"], feeds)
+        return images, probabilities
 
 
 def chunks(count: int) -> Iterator[int]:

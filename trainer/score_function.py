@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .estimation import LogitEstimator, LossFunction, by_image, draw_bits, draw_uniforms, judged
+from .estimation import (
+    LogitEstimator,
+    LossFunction,
+    SampledEstimator,
+    by_image,
+    draw_bits,
+    draw_uniforms,
+    judged,
+)
 
 _DECAY = 0.95
 _LEAST_VARIANCE = 1e-6
@@ -81,24 +89,13 @@ class PerUnitReinforce(Reinforce):
         self.variance.lerp_(squares.mean(dim=0).to(self.variance.dtype), 1 - _DECAY)
 
 
-class LeaveOneOutReinforce(LogitEstimator):
+class LeaveOneOutReinforce(SampledEstimator):
     """1/K sum_k (f(b_k) - mean of the other losses) (b_k - p), K images of the same logits (Kool et al. 2019)."""
 
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.samples = samples
-
-    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `LogitEstimator`."""
-        probabilities = torch.sigmoid(logits)
-        bits = [draw_bits(probabilities, random) for _ in range(self.samples)]
-        values = torch.stack([judged(losses, images) for images in bits])  # [K, B]
+    def factors(self, losses: Tensor) -> Tensor:
+        """See `SampledEstimator`."""
         # f_k less the mean of the others is K / (K - 1) times f_k less the mean of all.
-        rewards = (values - values.mean(dim=0)) / (self.samples - 1)
-        gradients = torch.zeros_like(logits)
-        for reward, images in zip(rewards, bits, strict=True):
-            gradients += by_image(reward) * (images - probabilities)
-        return gradients, values.mean(dim=0)
+        return (losses - losses.mean(dim=0)) / (self.samples - 1)
 
 
 class Disarm(LogitEstimator):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -29,3 +31,12 @@ class StopSignals:
         self.received = signal.Signals(number)
         for noted, handler in self._previous.items():
             signal.signal(noted, handler)  # type: ignore[arg-type]
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let a SIGINT or SIGTERM act after the block: an import that is cut short may fail in any way, or go on."""
+    with StopSignals() as signals:
+        yield
+    if signals.received is not None:
+        signal.raise_signal(signals.received)

@@ -17,7 +17,8 @@ from .config import TrainingConfig
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
 from .estimators import build_estimator
-from .networks import Generator, build_discriminator, build_generator, set_output_bias
+from .image_losses import ImageLosses
+from .networks import Discriminator, Generator, build_discriminators, build_generator, set_output_bias
 from .neurons import OutputNeurons, annealed_slope
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 from .optimizers import build_optimizer
@@ -63,21 +64,22 @@ class Trainer:
         if config.output_bias == "mean":
             set_output_bias(self.generator, dataset.images.sum(0, dtype=torch.float32) / len(dataset))
         assert config.discriminator is not None
-        self.discriminator = build_discriminator(
+        self.discriminators = build_discriminators(
             config.discriminator,
             self.image_shape,
             norm=config.discriminator_norm,
             initialization=config.initialization,
         )
-        for network in (self.generator, self.discriminator):
+        for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged_copy(self.generator) if config.average_decay else None
-        self.neurons = OutputNeurons(config.neuron)
+        assert config.training_neuron is not None
+        self.neurons = OutputNeurons(config.training_neuron)
         self.estimator = build_estimator(config, self.image_shape).to(device)
         assert config.discriminator_learning_rate is not None
         self.generator_optimizer = _build_optimizer(config, self.generator, config.learning_rate)
         self.discriminator_optimizer = _build_optimizer(
-            config, self.discriminator, config.discriminator_learning_rate
+            config, self.discriminators, config.discriminator_learning_rate
         )
 
         self.batches = BatchStream(
@@ -104,7 +106,7 @@ class Trainer:
 
     def slope_at(self, step: int) -> float:
         """The slope of the binary neurons in the iteration that follows `step`; 1 for the real-valued model."""
-        if self.config.neuron == "real":
+        if self.config.training_neuron == "real":
             return 1.0
         epoch = step // self.steps_per_epoch
         return annealed_slope(epoch, rate=self.config.slope_rate, cap=self.config.slope_cap)
@@ -119,7 +121,8 @@ class Trainer:
 
         Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
         of images and one of latents, and one forward pass of the generator.
-        Raises DivergenceError, before the weights change, if a loss is not finite.
+        Raises DivergenceError, before the weights change, if a loss is not finite, or beyond what the
+        objective takes for training.
         """
         random = random_stream(self.config.seed, "step", self.step, device=self.device)
         self.neurons.slope = self.slope_at(self.step)
@@ -142,8 +145,8 @@ class Trainer:
     def sample_grid(self) -> Tensor:
         """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them."""
         generator = self.sampled_generator.eval()
-        self.neurons.slope = self.weights_slope
-        images: Tensor = self.neurons(generator(self._grid_latents), self._grid_uniforms)
+        neurons = OutputNeurons(self.config.neuron, slope=self.weights_slope)
+        images: Tensor = neurons(generator(self._grid_latents), self._grid_uniforms)
         self.generator.train()
         return images
 
@@ -186,7 +189,7 @@ class Trainer:
         """What state is kept of: a name, a module, and the optimizer of its parameters where it has one."""
         return [
             ("generator", self.generator, self.generator_optimizer),
-            ("discriminator", self.discriminator, self.discriminator_optimizer),
+            ("discriminator", self.discriminators, self.discriminator_optimizer),
             ("estimator", self.estimator, self.estimator.optimizer),
         ]
 
@@ -205,56 +208,40 @@ class Trainer:
     ) -> tuple[float, float]:
         with torch.no_grad():
             fake = self._fake_images(random, logits)  # [B, C, H, W]
-        self.discriminator.requires_grad_(True)
-        loss, penalty = self._discriminator_loss(real, fake, random)
-        value = self._minimize(loss + penalty, self.discriminator_optimizer, "discriminator")
+        self.discriminators.requires_grad_(True)
+        losses, penalties = zip(
+            *[self._discriminator_loss(judge, real, fake, random) for judge in self.discriminators], strict=True
+        )
+        penalty = torch.stack(penalties).sum()
+        loss = torch.stack(losses).sum() + penalty
+        at_most = len(losses) * self.objective.loss_at_most
+        value = self._minimize(loss, self.discriminator_optimizer, "discriminator", at_most=at_most)
         if self.objective.clips_weights:
-            clip_weights(self.discriminator, self.config.clip_value)
+            clip_weights(self.discriminators, self.config.clip_value)
         return value, penalty.item()
 
-    def _discriminator_loss(self, real: Tensor, fake: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss proper, and the weighted penalty of the gradient."""
+    def _discriminator_loss(
+        self, judge: Discriminator, real: Tensor, fake: Tensor, random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The loss proper of one discriminator, and the weighted penalty of its gradient."""
         weight = self.config.penalty_weight
         assert weight is not None
         if self.objective.compares_pairs:
-            real_logits, fake_logits, *gradients = self._judge_with_gradients(real, fake)
+            real_logits, fake_logits, *gradients = _judge_with_gradients(judge, real, fake)
             loss = self.objective.discriminator_loss(real_logits, fake_logits)
             return loss, weight * gradient_square(*gradients)
-        loss = self.objective.discriminator_loss(*self._judge(real, fake))
+        loss = self.objective.discriminator_loss(*_judge(judge, real, fake))
         if not self.objective.penalizes_gradient:
             return loss, torch.zeros(())
         mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
-        return loss, weight * gradient_penalty(self.discriminator, real, fake, mix)
-
-    def _judge_with_gradients(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What `_judge` gives, and the gradients [B, C * H * W] of the logits by their images, real and fake."""
-        judge = self.discriminator.logits_and_input_gradient
-        if self.discriminator.mixes_rows:
-            (real_logits, real_gradient), (fake_logits, fake_gradient) = judge(real), judge(fake)
-        else:
-            logits, gradient = judge(torch.cat([real, fake]))
-            (real_logits, fake_logits), (real_gradient, fake_gradient) = logits.chunk(2), gradient.chunk(2)
-        return real_logits, fake_logits, real_gradient, fake_gradient
-
-    def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
-        if self.discriminator.mixes_rows:
-            return self.discriminator(real), self.discriminator(fake)
-        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
-        return real_logits, fake_logits
+        return loss, weight * gradient_penalty(judge, real, fake, mix)
 
     def _generator_step(self, random: torch.Generator, logits: Tensor | None, real: Tensor) -> float:
         """A step on fresh latents, or on `logits`; `real` are the images of the last discriminator step."""
-        self.discriminator.requires_grad_(False)
+        self.discriminators.requires_grad_(False)
         if logits is None:
             logits = self._logits(random)
-        real_logits = self.discriminator(real) if self.objective.compares_pairs else None
-
-        def losses(images: Tensor) -> Tensor:
-            """The generator's loss of each image, [B]."""
-            fake_logits = self.discriminator(images)
-            return self.objective.generator_loss(fake_logits if real_logits is None else fake_logits - real_logits)
-
+        losses = ImageLosses(self.discriminators, self.objective, real)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
@@ -284,11 +271,17 @@ class Trainer:
         return images
 
     def _minimize(
-        self, loss: Tensor, optimizer: torch.optim.Optimizer, network: str, *, value: Tensor | None = None
+        self,
+        loss: Tensor,
+        optimizer: torch.optim.Optimizer,
+        network: str,
+        *,
+        value: Tensor | None = None,
+        at_most: float = math.inf,
     ) -> float:
         """One step of the optimizer, and the loss; `value` is what to report where `loss` is a surrogate."""
         reported = loss.item() if value is None else value.item()
-        problem = None if math.isfinite(reported) else f"loss is {reported}"
+        problem = None if math.isfinite(reported) and reported <= at_most else f"loss is {reported:.4g}"
         if value is not None and value is not loss and not math.isfinite(loss.item()):
             problem = problem or "gradient estimate is not finite"
         if problem is not None:
@@ -300,6 +293,27 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return reported
+
+
+def _judge(judge: Discriminator, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
+    if judge.mixes_rows:
+        return judge(real), judge(fake)
+    real_logits, fake_logits = judge(torch.cat([real, fake])).chunk(2)
+    return real_logits, fake_logits
+
+
+def _judge_with_gradients(
+    judge: Discriminator, real: Tensor, fake: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_judge` gives, and the gradients [B, C * H * W] of the logits by their images, real and fake."""
+    both = judge.logits_and_input_gradient
+    if judge.mixes_rows:
+        (real_logits, real_gradient), (fake_logits, fake_gradient) = both(real), both(fake)
+    else:
+        logits, gradient = both(torch.cat([real, fake]))
+        (real_logits, fake_logits), (real_gradient, fake_gradient) = logits.chunk(2), gradient.chunk(2)
+    return real_logits, fake_logits, real_gradient, fake_gradient
 
 
 def resolve_device(name: str) -> torch.device:

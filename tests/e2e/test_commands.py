@@ -2,6 +2,8 @@
 
 import os
 import re
+import resource
+import signal
 import subprocess
 
 import numpy as np
@@ -9,6 +11,8 @@ import onnx
 import pytest
 from PIL import Image
 
+from bgan.trainer.config import TrainingConfig
+from bgan.trainer.run import open_run
 from tests.support import BGAN, bgan, free_port, make_model, make_run, server
 
 COMMANDS = ("train", "export", "serve", "sample", "models")
@@ -61,6 +65,10 @@ def test_export_of_what_is_not_there(runs, tmp_path):
     assert "choose one of threshold, bernoulli" in _fails_with_one_line(
         bgan("export", "--runs-dir", runs, "--binarization", "dither")
     )
+    open_run(tmp_path / "new", TrainingConfig(dataset="digits"))
+    line = _fails_with_one_line(bgan("export", "new", "--runs-dir", tmp_path, "--models", tmp_path / "models"))
+    assert f"{tmp_path / 'new'} has no checkpoint yet; train it first with the command that made it" in line
+    assert not (tmp_path / "models").exists()
 
 
 def test_samples_as_files(running, tmp_path):
@@ -139,6 +147,18 @@ def test_samples_that_cannot_be_had(running, tmp_path, options, says):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png"])
+def test_samples_that_end_early_leave_the_file_that_was_there(running, tmp_path, name):
+    def bounded_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    (tmp_path / name).write_text("precious")
+    options = ("--server", running.target, "--output", tmp_path / name, "--count", 100, "--seed", 1)
+    _fails_with_one_line(bgan("sample", *options, preexec_fn=bounded_files))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
+
+
 def test_outputs_that_cannot_be_written(tmp_path):
     for output in ("x.gif", "missing/x.png"):
         result = bgan("sample", "--output", tmp_path / output)
@@ -161,6 +181,9 @@ def test_folders_that_cannot_be_served(models, tmp_path):
     text = tmp_path / "text"
     text.mkdir()
     (text / "x.onnx").write_text("no model")
+    hollow = tmp_path / "hollow"
+    hollow.mkdir()
+    (hollow / "x.onnx").touch()
     bare = tmp_path / "bare"
     bare.mkdir()
     model = onnx.load(models / "digits.onnx")
@@ -170,6 +193,7 @@ def test_folders_that_cannot_be_served(models, tmp_path):
         (tmp_path / "missing", "is not a folder"),
         (empty, "has no .onnx file"),
         (text, "x.onnx is no ONNX model"),
+        (hollow, "x.onnx is no ONNX model"),
         (bare, "x.onnx has no manifest"),
     ):
         assert says in _fails_with_one_line(bgan("serve", "--models", folder, "--port", 0))

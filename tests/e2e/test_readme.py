@@ -1,6 +1,5 @@
 """The README's snippets, run as they stand there but for the server's port."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ from tests.support import BGAN, bgan, make_model, make_run, server
 
 README = (ROOT / "README.md").read_text()
 DEFAULT = "localhost:50051"
-COMMANDS = ("train", "export", "serve", "sample", "evaluate", "reproduce")
+COMMANDS = ("train", "export", "serve", "sample", "evaluate", "explore", "reproduce", "generate")
 
 
 def _snippets(language):
@@ -24,10 +23,15 @@ def _snippets(language):
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory):
+def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     make_model(folder, "digits")
-    with server(folder) as process:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    with server(None, cwd=tmp_path_factory.mktemp("empty")) as process:
         yield process.target
 
 
@@ -46,53 +50,90 @@ def _commands(index):
     return [shlex.split(line, comments=True) for line in _snippets("sh")[index].splitlines()]
 
 
-def test_shell_snippets_of_measuring_run(tmp_path):
-    newest, several = _commands(1)
+def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
+    newest, several = _commands(2)
     make_run(tmp_path / "runs" / "c")
     make_model(tmp_path / "models", "b", neuron="sbn")
     np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
     several[several.index("mnist")] = "digits"
     for command in (newest, several):
-        result = bgan(*command[1:], "--count", "64", cwd=tmp_path, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
+        result = bgan(*command[1:], "--count", "64", cwd=tmp_path, env=cache_environment)
         assert result.returncode == 0, result.stderr
         assert "Frechet distance" in result.stdout
 
 
-def test_shell_snippets_of_reproducing_run(tmp_path):
+def test_shell_snippets_of_reproducing_run(tmp_path, cache_environment):
     # One model pair and one epoch of each stand in for all of it.
     less = ("--dataset", "digits", "--experiment", "I", "--preset", "paper", "--epochs", "1", "--count", "64")
-    for command in _commands(2):
-        result = bgan(*command[1:], *less, cwd=tmp_path, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
+    for command in _commands(3):
+        result = bgan(*command[1:], *less, cwd=tmp_path, env=cache_environment)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "reproduction-quick" / "report.html").is_file()
     assert (tmp_path / "reproduction" / "report.md").is_file()
 
 
-def test_shell_snippets_run(tmp_path):
-    commands = _commands(0)
+def test_shell_snippets_of_looking_run(models, tmp_path):
+    (snippet,) = [snippet for snippet in _snippets("sh") if "bgan explore" in snippet]
+    make_run(tmp_path / "runs" / "one")
+    (tmp_path / "models").symlink_to(models)
+    pages = ("runs/one/exploration/exploration.html", "exploration/digits/exploration.html")
+    for line, page in zip(snippet.splitlines(), pages, strict=True):
+        result = bgan(*shlex.split(line, comments=True)[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / page).is_file()
+
+
+def test_shell_snippets_of_sampling_run(target, tmp_path):
+    serve, sample = _commands(0)
+    assert serve == ["make", "serve"]
+    assert sample[0] == ".venv/bin/bgan"
+    result = bgan(*sample[1:], cwd=tmp_path, env={"BGAN_SERVER": target})
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shell_snippets_of_training_run(tmp_path):
+    commands = _commands(1)
     assert [command[:2] for command in commands] == [
         ["bgan", "train"],
         ["bgan", "export"],
-        ["make", "serve"],
+        ["bgan", "serve"],
         ["bgan", "sample"],
     ]
-    train, export, _, sample = commands
+    train, export, serve, sample = commands
     # One epoch of the digits stands in for twenty of MNIST.
     result = bgan(*train[1:], "--dataset", "digits", "--epochs", "1", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     result = bgan(*export[1:], cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    with server(tmp_path / "models") as process:
+    with server(None, *serve[2:], cwd=tmp_path) as process:
         result = bgan(*sample[1:], cwd=tmp_path, env={"BGAN_SERVER": process.target})
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+    assert "64 images of digits-mlp-dbn-wgan-gp-seed0" in result.stdout
+
+
+def test_shell_snippets_of_generating_run(tmp_path):
+    for command in _commands(4):
+        command[command.index("--count") + 1] = "100"
+        result = bgan(*command[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
 
 
 def test_make_serve_is_what_the_readme_says():
-    result = subprocess.run(
-        ["make", "--dry-run", "serve"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
-    )
-    assert "bgan serve --models models --port 50051" in result.stdout
+    for options, command in (
+        ((), "bgan serve --port 50051"),
+        (("MODELS=mine", "PORT=1"), "bgan serve --port 1 --models mine"),
+    ):
+        result = subprocess.run(
+            ["make", "--dry-run", "serve", *options], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert result.stdout.strip().endswith(command)
+
+
+def test_what_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert "docs/samples/shipped.png" in links
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 def test_every_option_the_readme_names_exists():

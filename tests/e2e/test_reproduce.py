@@ -15,14 +15,9 @@ ARGUMENTS = ("reproduce", "--dataset", "digits", "--experiment", "I", "--preset"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return {"BGAN_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
-
-
-@pytest.fixture(scope="module")
-def reproduced(tmp_path_factory, environment):
+def reproduced(tmp_path_factory, cache_environment):
     folder = tmp_path_factory.mktemp("reproduction") / "out"
-    result = bgan(*ARGUMENTS, "--epochs", 1, "--jobs", 2, "--output", folder, env=environment)
+    result = bgan(*ARGUMENTS, "--epochs", 1, "--jobs", 2, "--output", folder, env=cache_environment)
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -45,32 +40,32 @@ def test_the_report_stands_by_itself(reproduced):
     assert len(json.loads((folder / "report.json").read_text())["outcomes"]) == 2
 
 
-def test_the_same_command_does_nothing_twice(reproduced, environment):
+def test_the_same_command_does_nothing_twice(reproduced, cache_environment):
     folder, _ = reproduced
     files = [path for name in ("runs", "evaluations") for path in (folder / name).rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    result = bgan(*ARGUMENTS, "--epochs", 1, "--output", folder, env=environment)
+    result = bgan(*ARGUMENTS, "--epochs", 1, "--output", folder, env=cache_environment)
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
-def test_experiments_that_were_run_before_stay_in_the_report(reproduced, environment):
+def test_experiments_that_were_run_before_stay_in_the_report(reproduced, cache_environment):
     folder, _ = reproduced
     arguments = ("--experiment", "IV", "--preset", "paper", "--epochs", 1, "--count", 64, "--no-train")
-    result = bgan("reproduce", "--dataset", "digits", *arguments, "--output", folder, env=environment)
+    result = bgan("reproduce", "--dataset", "digits", *arguments, "--output", folder, env=cache_environment)
     assert result.returncode == 0, result.stderr
     text = (folder / "report.md").read_text()
     assert "## Experiment I:" in text
     assert "- Experiment IV, `paper`: CNN, DBN, WGAN-GP (1 of 1 seeds)" in text
-    result = bgan(*ARGUMENTS[:2], "mnist", "--data-dir", folder, "--output", folder, env=environment)
+    result = bgan(*ARGUMENTS[:2], "mnist", "--data-dir", folder, "--output", folder, env=cache_environment)
     assert result.returncode == 1
 
 
-def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, environment):
+def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, cache_environment):
     folder = tmp_path / "out"
     command = [*ARGUMENTS, "--epochs", "40", "--jobs", "2", "--output", str(folder)]
     process = subprocess.Popen(
-        [str(BGAN), *command], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        [str(BGAN), *command], stderr=subprocess.PIPE, text=True, env={**os.environ, **cache_environment}
     )
     logs = [folder / "logs" / f"paper-digits-mlp-{n}-wgan-gp-seed0-40ep.log" for n in ("dbn", "sbn")]
     metrics = [folder / "runs" / log.stem / "metrics.jsonl" for log in logs]
@@ -88,28 +83,28 @@ def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, env
         assert list((folder / "runs" / log.stem / "checkpoints").glob("*.safetensors"))
 
 
-def test_bad_input(tmp_path, environment):
+def test_bad_input(tmp_path, cache_environment):
     for arguments, says in (
         (("--experiment", "V"), "choose from I, II, III, IV"),
         (("--preset", "sota"), "choose one of paper, published"),
         (("--published-samples", tmp_path / "none.npz"), "there is no file"),
         (("--no-train", "--output", tmp_path / "new"), "nothing in"),
     ):
-        result = bgan("reproduce", "--dataset", "digits", *arguments, cwd=tmp_path, env=environment)
+        result = bgan("reproduce", "--dataset", "digits", *arguments, cwd=tmp_path, env=cache_environment)
         assert result.returncode == 1, result.stderr
         assert says in result.stderr
         assert "Traceback" not in result.stderr
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    result = bgan("reproduce", "--dataset", "digits", "--output", tmp_path / "mine", env=environment)
+    result = bgan("reproduce", "--dataset", "digits", "--output", tmp_path / "mine", env=cache_environment)
     assert "not the folder of a reproduction" in result.stderr
 
 
-def test_a_training_that_fails_is_named_with_its_reason(tmp_path, environment):
+def test_a_training_that_fails_is_named_with_its_reason(tmp_path, cache_environment):
     folder = tmp_path / "out"
     (folder / "runs").mkdir(parents=True)
     (folder / "runs" / "paper-digits-mlp-sbn-wgan-gp-seed0-1ep").write_text("in the way")
-    result = bgan(*ARGUMENTS, "--epochs", 1, "--output", folder, env=environment)
+    result = bgan(*ARGUMENTS, "--epochs", 1, "--output", folder, env=cache_environment)
     assert result.returncode == 1
     assert "paper-digits-mlp-sbn-wgan-gp-seed0-1ep failed: " in result.stderr.splitlines()[-1]
     assert (folder / "runs" / "paper-digits-mlp-dbn-wgan-gp-seed0-1ep" / "report.json").is_file()

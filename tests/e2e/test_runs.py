@@ -7,12 +7,14 @@ import resource
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
 
+from bgan.trainer.checkpoint import load_checkpoint, save_checkpoint
 from bgan.trainer.config import TrainingConfig
 from tests.support import BGAN, bgan, read_metrics
 
@@ -110,6 +112,19 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     _assert_same_state(tmp_path / "run", tmp_path / "unbroken" / "run")
 
 
+def test_a_signal_before_the_first_step_ends_the_command(tmp_path):
+    """NumPy's import does not bear a KeyboardInterrupt: torch swallows what becomes of it, or fails otherwise."""
+    command = [str(BGAN), *TRAIN, "--runs-dir", str(tmp_path), "--name", "run"]
+    # A shell starts what it runs in the background with SIGINT ignored, tests too; that is not what is meant here.
+    process = subprocess.Popen(["env", "--default-signal=INT", *command], stderr=subprocess.PIPE, text=True)
+    _wait_for_library(process.pid, "_multiarray_umath")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "internal error" not in errors
+
+
 def test_a_truncated_checkpoint_falls_back_and_says_so(one_epoch, unbroken):
     assert _train(one_epoch.parent, "--epochs", 2).returncode == 0
     path = one_epoch / "checkpoints" / "step_00000048.safetensors"
@@ -122,9 +137,18 @@ def test_a_truncated_checkpoint_falls_back_and_says_so(one_epoch, unbroken):
     _assert_same_state(one_epoch, unbroken)
 
 
+def test_checkpoints_that_are_all_damaged_are_one_line(one_epoch):
+    (path,) = (one_epoch / "checkpoints").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    for result in (_train(one_epoch.parent, "--epochs", 2), bgan("export", one_epoch)):
+        line = _fails_with_one_line(result)
+        assert f"no checkpoint in {path.parent} is whole; move the run's folder away to start anew" in line
+    assert len(list(path.parent.iterdir())) == 2
+
+
 def test_other_settings_are_refused_and_named(one_epoch):
     line = _fails_with_one_line(_train(one_epoch.parent, "--seed", 1, "--neuron", "sbn"))
-    assert "written by other settings (neuron dbn -> sbn, seed 0 -> 1)" in line
+    assert "written by other settings (neuron dbn -> sbn, training-neuron dbn -> sbn, seed 0 -> 1)" in line
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -141,12 +165,35 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
     assert "try a lower --learning-rate" in line
 
 
-def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
-    def bounded_files():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epoch):
+    checkpoint = load_checkpoint(one_epoch / "checkpoints" / "step_00000024.safetensors")
+    checkpoint.tensors["discriminator.0.layers.5.bias"].fill_(math.inf)
+    path = save_checkpoint(one_epoch / "checkpoints", checkpoint.tensors, checkpoint.progress)
+    line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3))
+    assert "loss is nan at step 24, epoch 2" in line
+    assert "The last checkpoint is kept" in line
+    assert load_checkpoint(path).progress == checkpoint.progress
+    assert not (one_epoch / "checkpoints" / "step_00000048.safetensors").exists()
 
-    result = _train(tmp_path, "--epochs", 1, preexec_fn=bounded_files)
+
+def _bounded_files():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+
+def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch, unbroken):
+    before = sorted((one_epoch / "checkpoints").iterdir())
+    line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3, preexec_fn=_bounded_files))
+    assert "the newest checkpoint is step_00000024.safetensors" in line
+    assert sorted((one_epoch / "checkpoints").iterdir()) == before
+    result = _train(one_epoch.parent, "--epochs", 3)
+    assert result.returncode == 0, result.stderr
+    assert "going on from step 24" in result.stderr
+    _assert_same_state(one_epoch, unbroken)
+
+
+def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
+    result = _train(tmp_path, "--epochs", 1, preexec_fn=_bounded_files)
     line = _fails_with_one_line(result)
     assert "cannot write to" in line
     assert "Make room and run the same command again" in line
@@ -182,6 +229,14 @@ def test_mnist_that_is_not_there_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way of any download")
     result = bgan("train", "--dataset", "mnist", "--data-dir", tmp_path / "file", "--runs-dir", tmp_path / "runs")
     assert "MNIST is not in" in _fails_with_one_line(result)
+
+
+def _wait_for_library(pid, name, seconds=180):
+    """Until a process has loaded a shared library."""
+    end = time.monotonic() + seconds
+    while name not in Path(f"/proc/{pid}/maps").read_text():
+        assert time.monotonic() < end, f"{name} was not loaded"
+        time.sleep(0.005)
 
 
 def _wait_for(path, seconds=180):

@@ -124,7 +124,7 @@ def exported_cnn(shape, *, neuron, graph, network="cnn"):
     torch.manual_seed(0)
     generator = build_generator(network, ImageShape(*shape), 128).eval()
     for layer in generator.layers:
-        if isinstance(layer, torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d):
+        if isinstance(layer, torch.nn.ConvTranspose2d | torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             torch.nn.init.normal_(layer.bias, std=0.1)
     return export.to_onnx(generator, 1.3, stochastic=neuron == "sbn", graph=graph).SerializeToString()
 

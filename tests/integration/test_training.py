@@ -1,3 +1,6 @@
+import math
+import re
+
 import pytest
 import torch
 
@@ -46,6 +49,7 @@ def _config(**settings):
         },
         {"objective": "relativistic", "network": "doubling-cnn", "average_decay": 0.99, "neuron": "sbn"},
         {"objective": "relativistic", "discriminator_norm": "batch", "fresh_batches": False},
+        {"objective": "relativistic", "discriminator": "mlp+strided-cnn", "network": "doubling-cnn"},
     ],
 )
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(settings):
@@ -74,7 +78,7 @@ def test_the_relativistic_loss_is_the_one_of_double_backward(discriminator, norm
         objective="relativistic", discriminator=discriminator, discriminator_norm=norm, penalty_weight=0.7
     )
     trainer = Trainer(config, _dataset(shape=(1, 9, 10)), CPU)
-    critic = trainer.discriminator.double()
+    critic = trainer.discriminators.double()[0]
     real, fake = torch.rand(2, 8, 1, 9, 10, dtype=torch.float64, requires_grad=True).unbind()
 
     def gradients(loss):
@@ -89,7 +93,7 @@ def test_the_relativistic_loss_is_the_one_of_double_backward(discriminator, norm
     penalty = 0.7 / 2 * (squares[0].mean() + squares[1].mean())
     expected = gradients(proper + penalty)
 
-    loss, weighted = trainer._discriminator_loss(real.detach(), fake.detach(), torch.Generator())
+    loss, weighted = trainer._discriminator_loss(critic, real.detach(), fake.detach(), torch.Generator())
     torch.testing.assert_close((loss, weighted), (proper, penalty))
     torch.testing.assert_close(gradients(loss + weighted), expected)
 
@@ -97,11 +101,58 @@ def test_the_relativistic_loss_is_the_one_of_double_backward(discriminator, norm
 def test_the_generator_is_judged_against_the_real_images_of_its_iteration():
     trainer = Trainer(_config(objective="relativistic"), _dataset(), CPU)
     judged = []
-    trainer.discriminator.register_forward_hook(lambda module, inputs, logits: judged.append((inputs[0], logits)))
+    trainer.discriminators[0].register_forward_hook(
+        lambda module, inputs, logits: judged.append((inputs[0], logits))
+    )
     loss = trainer.train_step().generator
     (real_images, real), (_, fake) = judged
     assert torch.equal(real_images, trainer.batches.batch(0))
     assert loss == pytest.approx(torch.log1p(torch.exp(real - fake)).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["relativistic", "wgan-gp"])
+def test_several_discriminators_are_trained_side_by_side_and_their_losses_add_up(objective):
+    config = _config(objective=objective, discriminator="mlp+strided-cnn", critic_steps=1)
+    trainer = Trainer(config, _dataset(), CPU)
+    before = [[parameter.clone() for parameter in judge.parameters()] for judge in trainer.discriminators]
+    fakes = []
+    trainer.discriminators[0].register_forward_hook(lambda module, inputs, logits: fakes.append(inputs[0]))
+    loss = trainer.train_step().generator
+    for judge, parameters in zip(trainer.discriminators, before, strict=True):
+        pairs = zip(judge.parameters(), parameters, strict=True)
+        assert all(not torch.equal(a, b) for a, b in pairs if a.ndim > 1)
+
+    real, fake = trainer.batches.batch(0), fakes[-1].detach()
+    with torch.no_grad():
+        real_logits, fake_logits = (
+            torch.stack([judge(x) for judge in trainer.discriminators]) for x in (real, fake)
+        )
+    paired = torch.log1p(torch.exp(real_logits - fake_logits)).sum(0).mean()
+    expected = paired if objective == "relativistic" else -fake_logits.sum(0).mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_neurons_of_training_and_of_samples_may_differ():
+    trainer, stochastic = (
+        Trainer(_config(neuron=neuron, training_neuron="sbn", estimator="reinmax"), _dataset(), CPU)
+        for neuron in ("dbn", "sbn")
+    )
+    assert [trainer.train_step() for _ in range(6)] == [stochastic.train_step() for _ in range(6)]
+    with torch.no_grad():
+        logits = trainer.sampled_generator.eval()(trainer._grid_latents)
+    assert torch.equal(trainer.sample_grid(), (logits > 0).float())
+    assert not torch.equal(stochastic.sample_grid(), trainer.sample_grid())
+
+
+def test_each_discriminator_takes_the_steps_that_it_would_take_alone():
+    """Their weights meet in no loss, so side by side on the same images each goes its own way."""
+    alone, beside = (
+        Trainer(_config(objective="relativistic", discriminator=names), _dataset(), CPU)
+        for names in ("strided-cnn", "strided-cnn+mlp")
+    )
+    alone.train_step(), beside.train_step()
+    for a, b in zip(alone.discriminators[0].parameters(), beside.discriminators[0].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_the_averaged_generator_is_the_one_sampled_and_kept():
@@ -109,7 +160,7 @@ def test_the_averaged_generator_is_the_one_sampled_and_kept():
     expected = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
     for step in range(4):
         trainer.train_step()
-        rate = min(0.5, (1 + step) / (10 + step))
+        rate = min(0.5, (1 + step) / (5 + step))
         for name, tensor in trainer.generator.named_parameters():
             expected[name] = rate * expected[name] + (1 - rate) * tensor.detach()
     kept = trainer.state_dict()
@@ -161,7 +212,7 @@ def test_one_batch_of_images_and_latents_serves_all_steps_of_an_iteration(neuron
     asked = _asked(trainer, monkeypatch)
     latents, judged = [], []
     trainer.generator.register_forward_pre_hook(lambda module, inputs: latents.append(inputs[0]))
-    trainer.discriminator.register_forward_pre_hook(lambda module, inputs: judged.append(inputs[0].detach()))
+    trainer.discriminators[0].register_forward_pre_hook(lambda module, inputs: judged.append(inputs[0].detach()))
     before = [parameter.clone() for parameter in trainer.generator.parameters()]
     trainer.train_step()
     assert asked == [0, 0, 0]
@@ -177,7 +228,7 @@ def test_one_batch_of_images_and_latents_serves_all_steps_of_an_iteration(neuron
 def test_batch_norm_in_the_discriminator_sees_real_and_fake_images_apart():
     trainer = Trainer(_config(discriminator_norm="batch", critic_steps=1, objective="gan"), _dataset(), CPU)
     sizes = []
-    trainer.discriminator.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    trainer.discriminators[0].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     trainer.train_step()
     assert sizes == [8, 8, 8]
 
@@ -207,12 +258,24 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
     trainer = Trainer(_config(), _dataset(), CPU)
     trainer.train_step()
     with torch.no_grad():
-        trainer.discriminator.layers[-1].bias.fill_(float("nan"))
+        trainer.discriminators[0].layers[-1].bias.fill_(float("nan"))
     before = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
     with pytest.raises(DivergenceError) as caught:
         trainer.train_step()
     assert "the discriminator's loss is nan at step 1" in str(caught.value)
     assert "--learning-rate" in str(caught.value)
+    for name, tensor in trainer.generator.named_parameters():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_loss_that_is_finite_and_beyond_all_measure_stops_too():
+    trainer = Trainer(_config(objective="relativistic", learning_rate=0.3), _dataset(), CPU)
+    with pytest.raises(DivergenceError) as caught:
+        for _ in range(200):
+            before = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
+            assert trainer.train_step().discriminator <= 100
+    loss = float(re.search(r"the discriminator's loss is (\S+) at step", str(caught.value))[1])
+    assert 100 < loss < math.inf
     for name, tensor in trainer.generator.named_parameters():
         assert torch.equal(tensor, before[name])
 

@@ -20,7 +20,7 @@ def test_the_average_is_the_one_of_a_loop_by_hand(decay):
                 parameter.add_(torch.randn_like(parameter))
         network(torch.randn(5, 3, dtype=torch.float64))  # moves the running statistics
         update_average(average, network, decay=decay, step=step)
-        rate = min(decay, (1 + step) / (10 + step))
+        rate = min(decay, (1 + step) / (5 + step))
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
                 expected[name] = rate * expected[name] + (1 - rate) * tensor

@@ -2,6 +2,7 @@ import pytest
 
 from bgan.trainer.config import TrainingConfig, differences
 from bgan.trainer.errors import ConfigError
+from bgan.trainer.presets import preset_values
 from bgan.trainer.run import default_name
 
 
@@ -19,6 +20,7 @@ def test_the_papers_settings_are_the_defaults():
     assert config.to_dict() == {
         "preset": None,
         "neuron": "dbn",
+        "training_neuron": "dbn",
         "network": "mlp",
         "discriminator": "mlp",
         "objective": "wgan-gp",
@@ -59,6 +61,7 @@ def test_the_papers_settings_are_the_defaults():
     ("setting", "value", "says"),
     [
         ("neuron", "xbn", "choose one of dbn, sbn, real"),
+        ("training_neuron", "xbn", "training-neuron is 'xbn'; choose one of dbn, sbn, real"),
         ("network", "rnn", "choose one of mlp, cnn, doubling-cnn"),
         ("objective", "lsgan", "choose one of wgan-gp, wgan, gan, relativistic"),
         ("dataset", "cifar", "choose one of auto, mnist, digits"),
@@ -77,6 +80,7 @@ def test_the_papers_settings_are_the_defaults():
         ("slope_cap", 0.5, "slope-cap is 0.5; it must be at least 1"),
         ("penalty_weight", -1, "penalty-weight is -1"),
         ("discriminator", "rnn", "choose one of mlp, cnn, wide-mlp, strided-cnn"),
+        ("discriminator", "mlp+", "discriminator is ''; choose one of mlp"),
         ("discriminator_learning_rate", 0, "discriminator-learning-rate is 0; it must be above 0"),
         ("learning_rate_decay", "step", "learning-rate-decay is 'step'; choose one of none, linear, cosine"),
         ("output_bias", "one", "output-bias is 'one'; choose one of zero, mean"),
@@ -115,6 +119,7 @@ def test_more_epochs_are_another_run_where_the_learning_rate_decays():
 
 def test_settings_of_an_older_version_are_read():
     added = {
+        "training_neuron",
         "discriminator",
         "discriminator_learning_rate",
         "learning_rate_decay",
@@ -141,3 +146,7 @@ def test_runs_are_named_by_what_people_tell_them_apart_by():
         dataset="mnist", network="doubling-cnn", discriminator="strided-cnn", objective="relativistic"
     )
     assert default_name(config) == "mnist-doubling-cnn-strided-cnn-dbn-relativistic-seed0"
+    modern = {**preset_values("modern", neuron="sbn"), "neuron": "sbn", "dataset": "mnist"}
+    assert default_name(TrainingConfig(**modern)) == "modern-mnist-doubling-cnn-sbn-relativistic-seed0"
+    config = TrainingConfig(**{**modern, "network": "mlp", "discriminator": "mlp+cnn", "estimator": "identity"})
+    assert default_name(config) == "modern-mnist-mlp-mlp-cnn-sbn-relativistic-identity-seed0"

@@ -304,6 +304,10 @@ def test_every_estimator_passes_a_gradient_to_every_weight_of_the_generator(neur
             for name in ("bgan", "maligan")
             for objective in ("wgan", "wgan-gp")
         ),
+        (
+            {"estimator": "bgan", "neuron": "sbn", "objective": "gan", "discriminator": "mlp+cnn"},
+            "a single --discriminator",
+        ),
         ({"estimator": "reinmax", "neuron": "sbn", "estimator_samples": 3}, "estimator-samples has no meaning"),
         ({"estimator_temperature": 0.3}, "estimator-temperature has no meaning for sigmoid-adjusted"),
         ({"estimator": "reinforce-loo", "neuron": "sbn", "estimator_samples": 1}, "must be at least 2"),

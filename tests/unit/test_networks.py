@@ -1,10 +1,13 @@
 import pytest
 import torch
+from torch import nn
 
 from bgan.trainer.config import DISCRIMINATORS, NETWORKS
 from bgan.trainer.networks import (
     AffineNorm,
     Discriminator,
+    ImageConvolution,
+    ImageDeconvolution,
     ImageShape,
     PixelDeconvolution,
     build_discriminator,
@@ -67,6 +70,26 @@ def _sizes(network, inputs, kind):
 def test_cnn_generators_grow_by_their_rule(network, shape, sizes):
     generator = build_generator(network, ImageShape(*shape), 128)
     assert _sizes(generator, torch.randn(2, 128), torch.nn.ConvTranspose2d) == sizes
+
+
+@pytest.mark.parametrize(("channels", "kernel", "stride", "padding"), [(1, 4, 2, 1), (2, (3, 4), (1, 2), 1)])
+@pytest.mark.parametrize("kinds", [(ImageConvolution, nn.Conv2d), (ImageDeconvolution, nn.ConvTranspose2d)])
+def test_convolutions_by_patches_are_the_plain_ones(kinds, channels, kernel, stride, padding):
+    """Values and all gradients, in float64."""
+    found, expected = (
+        kind(*((5, channels) if nn.ConvTranspose2d in kinds else (channels, 5)), kernel, stride, padding).double()
+        for kind in kinds
+    )
+    expected.load_state_dict(found.state_dict())
+    inputs = torch.randn(3, found.in_channels, 8, 9, dtype=torch.float64, requires_grad=True)
+    outputs = [layer(inputs) for layer in (found, expected)]
+    torch.testing.assert_close(*outputs)
+    cotangent = torch.randn_like(outputs[0])
+    gradients = [
+        torch.autograd.grad(output, [inputs, *layer.parameters()], cotangent)
+        for output, layer in zip(outputs, (found, expected), strict=True)
+    ]
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_strided_discriminator_halves():

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bgan.trainer.config import SETTING_NAMES, TrainingConfig
+from bgan.trainer.config import NEURONS, SETTING_NAMES, TrainingConfig
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.presets import PRESETS, preset_values
 from bgan.trainer.run import default_name
@@ -12,10 +12,10 @@ from tests.support import bgan
 
 def test_presets_are_valid_settings_and_say_why():
     for name, preset in PRESETS.items():
-        config = TrainingConfig(**preset_values(name))
-        assert config.preset == name
+        for neuron in NEURONS:
+            assert TrainingConfig(**preset_values(name, neuron=neuron), neuron=neuron).preset == name
         assert preset.summary
-        for setting, chosen in preset.settings.items():
+        for _, setting, chosen in preset.rows():
             assert setting in SETTING_NAMES
             assert chosen.reason
 
@@ -31,6 +31,22 @@ def test_published_settings():
     assert (config.training_split, config.initialization) == ("all", "truncated-normal")
     assert (config.optimizer, config.optimizer_form) == ("adam", "tensorflow")
     assert TrainingConfig(**preset_values("published"), objective="wgan").optimizer == "rmsprop"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ("dbn", "sbn", "reinmax")),
+        (("--neuron", "real"), ("real", "real", "sigmoid-adjusted")),
+        (("--neuron", "sbn"), ("sbn", "sbn", "reinmax")),
+        (("--neuron", "sbn", "--estimator", "identity"), ("sbn", "sbn", "identity")),
+        (("--training-neuron", "dbn", "--estimator", "identity"), ("dbn", "dbn", "identity")),
+    ],
+)
+def test_the_modern_preset_trains_binary_neurons_as_stochastic_ones(options, expected):
+    printed = bgan("train", "--dataset", "digits", "--dry-run", "--preset", "modern", *options).stdout
+    settings = json.loads(printed)
+    assert (settings["neuron"], settings["training_neuron"], settings["estimator"]) == expected
 
 
 def test_runs_of_presets_have_names_of_their_own():
@@ -57,5 +73,5 @@ def test_the_list_names_every_setting_of_every_preset():
     printed = bgan("presets").stdout
     for name, preset in PRESETS.items():
         assert f"{name}: {preset.summary}" in printed
-        for setting in preset.settings:
+        for _, setting, _ in preset.rows():
             assert f"--{setting.replace('_', '-')}" in printed

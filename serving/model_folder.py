@@ -1,0 +1,25 @@
+"""Where models are when nobody says: in ./models, or else among those that come with bgan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""The folder of the models that come with bgan."""
+_OWN = Path("models")
+_FIRST_OF_SHIPPED = "mlp-dbn"
+
+
+def model_folder() -> Path:
+    """./models where it is there, as `bgan export` makes it, else the models that come with bgan."""
+    return _OWN if _OWN.exists() else SHIPPED
+
+
+def default_model(folder: Path) -> str | None:
+    """What an empty model name means where no setting says so; None: the first by name."""
+    return _FIRST_OF_SHIPPED if folder == SHIPPED else None
+
+
+def described(folder: Path) -> str:
+    """Which models those of a folder are, for the log."""
+    return f"the models {'that come with bgan,' if folder == SHIPPED else 'in'} {folder}"

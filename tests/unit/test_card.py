@@ -1,0 +1,59 @@
+"""The command that a card says trained its model."""
+
+import ast
+import shlex
+
+import pytest
+
+from bgan.trainer.card import training_command
+from bgan.trainer.config import TrainingConfig
+from bgan.trainer.presets import PRESETS, preset_values
+
+
+def _settings(command):
+    """The settings that `bgan train` would have: options go before those of the preset."""
+    program, verb, *words = shlex.split(command)
+    assert (program, verb) == ("bgan", "train")
+    given = {}
+    for word in words:
+        if word.startswith("--no-"):
+            given[word.removeprefix("--no-").replace("-", "_")] = False
+        elif word.startswith("--"):
+            name = word.removeprefix("--").replace("-", "_")
+            given[name] = True
+        else:
+            given[name] = _value(word)
+    assert given.pop("name") == "mine"
+    return _config(given.pop("preset", None), given)
+
+
+def _config(preset, given):
+    return TrainingConfig(**{**preset_values(preset, neuron=given.get("neuron", "dbn")), **given})
+
+
+def _value(word):
+    try:
+        return ast.literal_eval(word)
+    except (SyntaxError, ValueError):
+        return word
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"network": "cnn", "discriminator": "mlp", "neuron": "sbn", "estimator": "reinmax", "epochs": 3},
+        {"network": "doubling-cnn", "objective": "wgan", "optimizer": "adam", "penalty_weight": 10.0},
+        {"objective": "gan", "critic_steps": 1, "critic_bursts": True, "fresh_batches": False, "seed": 7},
+        {"learning_rate": 3e-5, "discriminator_learning_rate": 1e-4, "slope_cap": 4.5, "dataset": "digits"},
+    ],
+)
+def test_the_command_gives_the_settings(preset, settings):
+    config = _config(preset, settings)
+    assert _settings(training_command(config, "mine")) == config
+
+
+def test_the_command_is_short():
+    config = _config("modern", {"neuron": "sbn", "network": "mlp", "device": "cpu", "data_dir": "x"})
+    assert training_command(config, "mine") == "bgan train --preset modern --neuron sbn --network mlp --name mine"
