@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from .config import ServerSettings
 from .errors import NotReadyError, OverloadedError, StalledReaderError
+from .metrics import NO_METRICS, Metrics
 
 _RETRY_AFTER_SECONDS = 1.0
 
@@ -16,11 +17,13 @@ _RETRY_AFTER_SECONDS = 1.0
 class Admission:
     """The places for calls. A call that finds none waits for one in turn, within its deadline, or is refused."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
         self.running: set[Call] = set()
         """The calls that have a place."""
         self.waiting: deque[asyncio.Future[None]] = deque()
         """Those that have none yet, in order."""
+        self.metrics = metrics
+        """Told of every call that runs or waits."""
         self._settings = settings
         self._place_count = 0
         self._by_caller: dict[str, int] = {}
@@ -90,6 +93,8 @@ class Admission:
     async def _wait(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append(future)
+        self.metrics.queued()
+        started = time.monotonic()
         try:
             await future
         except asyncio.CancelledError:
@@ -98,6 +103,8 @@ class Admission:
             elif not future.cancelled() and future.exception() is None:
                 self._hand_over()  # a place came at the same moment
             raise
+        finally:
+            self.metrics.waited(time.monotonic() - started)
 
     def _hand_over(self) -> None:
         while self.waiting:
@@ -130,9 +137,11 @@ class Call:
         await self._admission.take_place(self._caller)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
+        self._admission.metrics.entered()
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._admission.metrics.left()
         self._admission.running.discard(self)
         self._admission.free_place(self._caller)
 

@@ -57,6 +57,13 @@ def serve(
             show_default="its share of the cores",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="The port that shows metrics to Prometheus; 0: a free one.", show_default="none"),
+    ] = None,
+    metrics_host: Annotated[
+        str | None, typer.Option(help="The address that shows metrics.", show_default="127.0.0.1")
+    ] = None,
     max_image_count: Annotated[
         int | None, typer.Option(help="The most images a request may ask for.", show_default="1000000000")
     ] = None,

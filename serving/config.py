@@ -44,6 +44,10 @@ class ServerSettings(BaseSettings):
     """Processes that share the port; each holds the models and keeps the limits on streams for itself."""
     threads: int = Field(0, ge=0)
     """How many batches a process computes at once, each in a thread; 0: its share of the cores."""
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """The port that shows metrics to Prometheus, to all who reach it; 0: a free one, printed; not set: none."""
+    metrics_host: str = "127.0.0.1"
+    """The address that shows metrics; 0.0.0.0 or [::] for all of the machine's."""
     max_image_count: int = Field(1_000_000_000, ge=1, lt=2**63)
     """The most images one request may ask for."""
     max_batch_size: int = Field(4096, ge=1, lt=2**31)

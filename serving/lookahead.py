@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 
 from bgan.v1 import sampling_pb2
 
+from .metrics import NO_METRICS, Metrics
 from .streams import StreamPlan
 
 _BYTES_AT_MOST = 16 * 1024 * 1024
@@ -23,8 +25,9 @@ class Lookahead:
     cost a batch each, whatever their number.
     """
 
-    def __init__(self, executor: Executor, *, batches: int) -> None:
+    def __init__(self, executor: Executor, *, batches: int, metrics: Metrics = NO_METRICS) -> None:
         self._executor = executor
+        self._metrics = metrics
         self._batches = batches
         self._bytes_left = _BYTES_AT_MOST
 
@@ -43,7 +46,7 @@ class Lookahead:
                     if pending:
                         extra += 1
                         self._bytes_left -= plan.batch_bytes
-                    pending.append(loop.run_in_executor(self._executor, plan.response, *batch))
+                    pending.append(loop.run_in_executor(self._executor, self._respond, plan, *batch))
                 if not pending:
                     return
                 response = await pending.popleft()
@@ -55,3 +58,9 @@ class Lookahead:
             self._bytes_left += extra * plan.batch_bytes
             for future in pending:
                 future.cancel()
+
+    def _respond(self, plan: StreamPlan, first_index: int, count: int) -> _Response:
+        started = time.perf_counter()
+        response = plan.response(first_index, count)
+        self._metrics.inferred(plan.engine.manifest.name, time.perf_counter() - started)
+        return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from .config import ServerSettings
 from .deadline import check_deadline, deadline_of
 from .engine import Engine
 from .errors import ModelNotFoundError, NotReadyError, RevisionNotServedError
+from .metrics import Metrics
 from .registry import Registry
 from .status import guarded
 from .tensors import TensorSpec, infer, input_specs, output_specs
@@ -32,10 +34,12 @@ def register(
     admission: Admission,
     executor: Executor,
     registry: Callable[[], Registry | None],
+    metrics: Metrics,
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
-    servicer = guarded(OpenInferenceServicer(settings, admission, executor, registry), _DESCRIPTOR)
-    service.add_GRPCInferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    servicer = OpenInferenceServicer(settings, admission, executor, registry, metrics)
+    methods = guarded(servicer, _DESCRIPTOR, metrics)
+    service.add_GRPCInferenceServiceServicer_to_server(methods, server)  # type: ignore[no-untyped-call]
 
 
 class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
@@ -51,11 +55,13 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
         admission: Admission,
         executor: Executor,
         registry: Callable[[], Registry | None],
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._admission = admission
         self._executor = executor
         self._registry = registry
+        self._metrics = metrics
 
     async def ServerLive(self, request: protocol.ServerLiveRequest, context: Any) -> protocol.ServerLiveResponse:
         """Whether the server answers at all."""
@@ -100,10 +106,15 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
 
         def run() -> protocol.ModelInferResponse:
             check_deadline(deadline)
-            return infer(request, engine, self._settings)
+            started = time.perf_counter()
+            response = infer(request, engine, self._settings)
+            self._metrics.inferred(engine.manifest.name, time.perf_counter() - started)
+            return response
 
         async with self._admission.call(context):
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+            response = await asyncio.get_running_loop().run_in_executor(self._executor, run)
+            self._metrics.sent(engine.manifest.name, response.outputs[0].shape[0])
+            return response
 
     def _find(self, name: str, version: str) -> Engine:
         """A model; a version is its number, or a revision."""

@@ -22,6 +22,7 @@ from . import open_inference
 from .admission import Admission
 from .config import ServerSettings
 from .health_check import model_service
+from .metrics import Metrics, start_metrics
 from .model_folder import default_model, described
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, port_taken, reserved_port
@@ -49,7 +50,7 @@ async def serve(settings: ServerSettings) -> None:
     """Serve from this process until SIGTERM or SIGINT. Raises StartError or ModelFileError if it cannot start."""
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     with reserved_port(settings.host, settings.port) as port:
-        async with Server(settings.model_copy(update={"port": port})) as server:
+        async with Server(settings.model_copy(update={"port": port}), start_metrics(settings)) as server:
             listening_on = await server.listen()
             await server.load()
             await server.turn_healthy()
@@ -74,13 +75,16 @@ def stop_signal(*numbers: signal.Signals) -> asyncio.Event:
 class Server:
     """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
         """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`."""
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
-        self._admission = Admission(settings)
-        self._servicer = SamplingServicer(settings, self._admission, self._executor, threads=threads)
+        self._metrics = metrics
+        self._admission = Admission(settings, metrics)
+        self._servicer = SamplingServicer(
+            settings, self._admission, self._executor, threads=threads, metrics=metrics
+        )
         self._repository = Repository(
             settings.models,
             default_model=settings.default_model or default_model(settings.models),
@@ -96,10 +100,15 @@ class Server:
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR)
+        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
         open_inference.register(
-            listener, self._settings, self._admission, self._executor, lambda: self._servicer.registry
+            listener,
+            self._settings,
+            self._admission,
+            self._executor,
+            lambda: self._servicer.registry,
+            self._metrics,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)

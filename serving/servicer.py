@@ -14,6 +14,7 @@ from .deadline import deadline_of
 from .engine import Engine
 from .errors import NotReadyError, StreamCutError
 from .lookahead import Lookahead
+from .metrics import Metrics
 from .registry import Registry
 from .sharing import SharedRuns
 from .streams import StreamPlan, plan_stream
@@ -23,7 +24,13 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     """Streams batches of images; small requests share runs, others are computed in `executor`."""
 
     def __init__(
-        self, settings: ServerSettings, admission: Admission, executor: Executor, *, threads: int
+        self,
+        settings: ServerSettings,
+        admission: Admission,
+        executor: Executor,
+        *,
+        threads: int,
+        metrics: Metrics,
     ) -> None:
         """`threads`: how many batches the executor computes at once."""
         self.registry: Registry | None = None
@@ -32,15 +39,17 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._settings = settings
         self._admission = admission
         self._executor = executor
-        self._lookahead = Lookahead(executor, batches=threads + 1)
+        self._metrics = metrics
+        self._lookahead = Lookahead(executor, batches=threads + 1, metrics=metrics)
         self._cutting = False
 
     def serve(self, registry: Registry) -> None:
         """Answer new calls with these models from now on; calls in flight end on the ones that they began with."""
         self._shared = {
-            engine: self._shared.get(engine) or SharedRuns(engine, self._executor)
+            engine: self._shared.get(engine) or SharedRuns(engine, self._executor, self._metrics)
             for engine in registry.kept_engines()
         }
+        self._metrics.serving(registry)
         self.registry = registry
 
     def cut_streams(self) -> None:
@@ -59,6 +68,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 with shared.call():
                     response = plan.encode(plan.first_index, await shared.sample(plan.images))
                     await call.write(response, next_index=plan.first_index + plan.image_count)
+                    self._metrics.sent(response.model, response.image_count)
             else:
                 await self._write_batches(plan, call)
 
@@ -91,6 +101,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                     raise StreamCutError(next_index)
                 next_index = response.first_index + response.image_count
                 await call.write(response, next_index=next_index)
+                self._metrics.sent(response.model, response.image_count)
 
     def _models(self) -> Registry:
         if self.registry is None:

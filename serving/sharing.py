@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from .engine import RUN_ROWS, Engine
+from .metrics import NO_METRICS, Metrics
 from .noise import ImageRange
 
 SHARED_IMAGES_AT_MOST = 16
@@ -27,8 +29,9 @@ class SharedRuns:
     soon as all open ones do and no more of them arrive, and after DELAY_SECONDS at the latest.
     """
 
-    def __init__(self, engine: Engine, executor: Executor) -> None:
+    def __init__(self, engine: Engine, executor: Executor, metrics: Metrics = NO_METRICS) -> None:
         self._engine = engine
+        self._metrics = metrics
         self._executor = executor
         self._waiting: deque[_Waiting] = deque()
         self._open_count = 0
@@ -94,15 +97,21 @@ class SharedRuns:
         ranges = [images for images, _ in taken]
         if sum(images.count for images in ranges) > self._rows_on_loop:
             loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._executor, self._engine.sample_ranges, ranges)
+            running = loop.run_in_executor(self._executor, self._sample, ranges)
             running.add_done_callback(lambda done: _answer(taken, done))
             return
         answers: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
         try:
-            answers.set_result(self._engine.sample_ranges(ranges))
+            answers.set_result(self._sample(ranges))
         except Exception as error:
             answers.set_exception(error)
         _answer(taken, answers)
+
+    def _sample(self, ranges: Sequence[ImageRange]) -> list[bytes]:
+        started = time.perf_counter()
+        answers = self._engine.sample_ranges(ranges)
+        self._metrics.inferred(self._engine.manifest.name, time.perf_counter() - started)
+        return answers
 
 
 def _answer(taken: list[_Waiting], answers: asyncio.Future[list[bytes]]) -> None:

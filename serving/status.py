@@ -24,6 +24,7 @@ from .errors import (
     StalledReaderError,
     StreamCutError,
 )
+from .metrics import Metrics
 
 NEXT_INDEX_KEY = "bgan-next-index"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -41,19 +42,23 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
 _log = logging.getLogger(__name__)
 
 
-def guarded(servicer: object, service: ServiceDescriptor) -> Any:
+def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics) -> Any:
     """The methods of a servicer, coroutine functions, whose errors end the call with their code and details.
 
     An interceptor would do the same at the cost of two more coroutines a call.
     """
-    return SimpleNamespace(**{method.name: _guarded(getattr(servicer, method.name)) for method in service.methods})
+    names = [method.name for method in service.methods]
+    return SimpleNamespace(**{name: _guarded(getattr(servicer, name), metrics) for name in names})
 
 
-def _guarded(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+def _guarded(
+    method: Callable[[Any, Any], Awaitable[Any]], metrics: Metrics
+) -> Callable[[Any, Any], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await method(request, context)
         except Exception as error:
+            metrics.rejected(error)
             await _abort(context, error)
 
     return call

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .config import ServerSettings
 from .errors import StartError
+from .metrics import WORKERS_VARIABLE, forget_worker, workers_folder
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, reserved_port
 from .server import stop_signal
@@ -29,8 +32,8 @@ async def supervise(settings: ServerSettings) -> None:
     if not SHAREABLE:
         raise StartError("workers needs a system that spreads connections over processes: Linux; use 1 here")
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    with reserved_port(settings.host, settings.port) as port:
-        pool = _Pool(settings.model_copy(update={"port": port}))
+    with reserved_port(settings.host, settings.port) as port, workers_folder(settings) as metrics:
+        pool = _Pool(settings.model_copy(update={"port": port}), metrics)
         try:
             await pool.start(stop)
             if not stop.is_set():
@@ -46,8 +49,10 @@ async def supervise(settings: ServerSettings) -> None:
 class _Pool:
     """The workers, and the one health state that all of them report: healthy once every one is ready."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Path | None) -> None:
+        """metrics: the folder of the workers' metrics; None: there are none."""
         self._settings = settings
+        self._metrics = metrics
         self._workers: list[_Worker] = []
         self._changed = asyncio.Condition()
         self._seconds_to_agree = _LOADING_SECONDS + _LOOKS_TO_AGREE * settings.model_poll_seconds
@@ -55,7 +60,7 @@ class _Pool:
     async def start(self, stop: asyncio.Event) -> None:
         """Start all workers; they listen at once and turn healthy together. Raises StartError if one fails."""
         for number in range(self._settings.workers):
-            self._workers.append(await _Worker.start(self._settings, number, self._changed))
+            self._workers.append(await self._start_worker(number))
         for worker in self._workers:
             worker.tell("listen")
         loading = asyncio.create_task(self._agree_at_start())
@@ -101,6 +106,7 @@ class _Pool:
         while True:
             started = loop.time()
             code = await self._workers[place].ended()
+            forget_worker(self._metrics, self._workers[place].pid)
             backoff = shortest if loop.time() - started > _SECONDS_TO_FORGIVE else min(2 * backoff, longest)
             _log.warning("worker %d ended with %d; another starts in %.1f s", place, code, backoff)
             await asyncio.sleep(backoff)
@@ -114,7 +120,7 @@ class _Pool:
 
         All follow the same folder, so they agree in a while, unless the others hold what is no more to be had.
         """
-        worker = self._workers[place] = await _Worker.start(self._settings, place, self._changed)
+        worker = self._workers[place] = await self._start_worker(place)
         await worker.loaded()
         try:
             async with asyncio.timeout(self._seconds_to_agree):
@@ -128,6 +134,9 @@ class _Pool:
         worker.turn_healthy()
         worker.tell("listen")
         _log.info("worker %d is replaced", place)
+
+    async def _start_worker(self, number: int) -> _Worker:
+        return await _Worker.start(self._settings, number, self._changed, self._metrics)
 
     def _fits(self, worker: _Worker) -> bool:
         others = [other.models for other in self._workers if other.is_healthy]
@@ -152,16 +161,25 @@ class _Worker:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, settings: ServerSettings, number: int, changed: asyncio.Condition) -> _Worker:
-        """Start a process; `changed` is notified when it says something."""
+    async def start(
+        cls, settings: ServerSettings, number: int, changed: asyncio.Condition, metrics: Path | None
+    ) -> _Worker:
+        """Start a process; `changed` is notified when it says something, `metrics` is where it counts."""
+        variables = {} if metrics is None else {WORKERS_VARIABLE: str(metrics)}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named bgan here is not the package
             *("-m", "bgan.serving.worker", str(number), settings.model_dump_json()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **variables},
         )
         return cls(process, changed)
+
+    @property
+    def pid(self) -> int:
+        """Its number in the system."""
+        return self._process.pid
 
     @property
     def is_healthy(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .config import ServerSettings
 from .errors import ServingError
+from .metrics import worker_metrics
 from .registry import Registry
 from .server import Server, run, stop_signal
 
@@ -25,7 +26,7 @@ async def work(settings: ServerSettings) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
-    async with Server(settings) as server:
+    async with Server(settings, worker_metrics(settings)) as server:
         tasks = [asyncio.create_task(_obey(server, stop))]
         try:
             _tell_models(await server.load())
