@@ -18,7 +18,7 @@ from bgan.trainer.checkpoint import load_checkpoint, save_checkpoint
 from bgan.trainer.config import TrainingConfig
 from tests.support import BGAN, bgan, read_metrics
 
-TRAIN = ("train", "--dataset", "digits")
+TRAIN = ("train", "--preset", "paper", "--dataset", "digits")
 STEPS_PER_EPOCH = 24
 
 
@@ -64,7 +64,7 @@ def one_epoch(tmp_path):
 
 def test_a_run_is_a_folder_to_audit(unbroken):
     config = json.loads((unbroken / "config.json").read_text())
-    assert config == TrainingConfig(dataset="digits", epochs=3).to_dict()
+    assert config == TrainingConfig(preset="paper", dataset="digits", epochs=3).to_dict()
     metrics = read_metrics(unbroken)
     assert [record["step"] for record in metrics] == [24, 48, 50, 72]
     assert all(math.isfinite(record["discriminator"]) for record in metrics)
