@@ -39,7 +39,7 @@ def _training():
         yield Figure(name, None, "MiB", "skipped: MNIST is not here; name its folder with BGAN_DATA_DIR")
         return
     with tempfile.TemporaryDirectory() as runs:
-        command = [str(BGAN), "train", "--preset", "paper", "--dataset", "mnist", "--data-dir", str(data), "--runs-dir", runs]
+        command = [str(BGAN), "train", "--dataset", "mnist", "--data-dir", str(data), "--runs-dir", runs]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(_TRAINING_SECONDS)
         peak = peak_mib(process.pid)
