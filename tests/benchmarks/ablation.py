@@ -61,7 +61,7 @@ CHANGES = {
     },
     "mlp-dbn": {
         "the recipe": {},
-        "constant learning rate": {"learning_rate_decay": "none"},
+        "learning rate to 0": {"learning_rate_decay": "cosine"},
         "two critics: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
         "trained as sbn, reinmax": {"training_neuron": "sbn", "estimator": "reinmax"},
     },
