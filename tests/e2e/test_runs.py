@@ -204,7 +204,7 @@ def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
 def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
     result = _train(tmp_path, "--dry-run", "--objective", "wgan")
     assert result.returncode == 0
-    expected = TrainingConfig(dataset="digits", objective="wgan").to_dict()
+    expected = TrainingConfig(preset="paper", dataset="digits", objective="wgan").to_dict()
     assert json.loads(result.stdout) == {"run": str(tmp_path / "run"), **expected}
     assert list(tmp_path.iterdir()) == []
 
