@@ -309,8 +309,9 @@ def export(
         find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=_warn
     )
     typer.echo(
-        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch, "
-        f"{result.differing_bits} of {result.bits} bits differ\nnext: bgan serve --models {models}"
+        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
+        f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"
+        f"next: bgan serve --models {models}"
     )
 
 
