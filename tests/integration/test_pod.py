@@ -1,6 +1,7 @@
 """A server as the manifests start it: what Kubernetes asks of it, it answers, and what they name is there."""
 
 import re
+import resource
 import urllib.request
 
 import grpc
@@ -50,3 +51,15 @@ def test_the_autoscaler_and_its_adapter_follow_a_metric_that_is_served(pod):
     assert followed
     assert followed <= served
     assert followed == shown
+
+
+def test_metrics_of_workers_where_no_file_can_be_written_are_one_line():
+    """As on a read-only root without a volume at /tmp."""
+
+    def write_nothing():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    result = bgan("serve", "--port", 0, "--workers", 2, "--metrics-port", 0, preexec_fn=write_nothing)
+    assert result.returncode == 1
+    assert "bgan: metrics of several workers need a folder for temporary files" in result.stderr
+    assert "Traceback" not in result.stderr
