@@ -54,6 +54,8 @@ class RetryPolicy:
             ("grpc.max_reconnect_backoff_ms", _milliseconds(self.max_backoff_seconds)),
             # In spite of its name, how long one connection attempt may take.
             ("grpc.min_reconnect_backoff_ms", _milliseconds(_CONNECT_SECONDS_AT_MOST)),
+            # How soon a name may be looked up again. gRPC waits 30 s, in which a rollout can replace every server.
+            ("grpc.dns_min_time_between_resolutions_ms", _milliseconds(self.max_backoff_seconds)),
         ]
 
     def _service_config(self) -> str:

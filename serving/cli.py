@@ -88,6 +88,12 @@ def serve(
     keepalive_seconds: Annotated[
         float | None, typer.Option(help="How often a silent connection is checked.", show_default="60")
     ] = None,
+    max_connection_age_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="When clients are to connect anew, and so find new servers of a name; 0: never.", show_default="0"
+        ),
+    ] = None,
     lame_duck_seconds: Annotated[
         float | None, typer.Option(help="How long new calls are still taken after SIGTERM.", show_default="0")
     ] = None,

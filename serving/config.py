@@ -64,6 +64,9 @@ class ServerSettings(BaseSettings):
     """A stream whose reader has taken nothing for so long is ended; it can be gone on with."""
     keepalive_seconds: float = Field(60.0, ge=1, le=86400)
     """How often the other side of a connection without traffic is asked whether it is there."""
+    max_connection_age_seconds: float = Field(0.0, ge=0, le=86400)
+    """The age at which a connection takes no more calls, give or take a tenth: those on it go on, others come on a
+    new one, for which clients look the server's name up again; 0: any age."""
     lame_duck_seconds: float = Field(0.0, ge=0, le=86400)
     """How long new calls are still taken after SIGTERM, while health says NOT_SERVING and balancers turn away."""
     grace_seconds: float = Field(10.0, ge=0, le=86400)

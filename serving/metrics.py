@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .config import ServerSettings
+from .errors import StartError
 from .registry import Registry
 
 WORKERS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -76,9 +77,18 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
         return
     from .prometheus import registry_of_folder, show
 
-    with TemporaryDirectory(prefix="bgan-metrics-") as folder:
+    with _temporary_folder() as folder:
         show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
         yield Path(folder)
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="bgan-metrics-")
+    except OSError as error:
+        raise StartError(
+            f"metrics of several workers need a folder for temporary files: {error}; name one with TMPDIR"
+        ) from error
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:

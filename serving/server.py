@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -40,6 +41,7 @@ _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _CALLS_BESIDES = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
+_NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
 _LOOKS_FOR_STALLED_READERS = 4  # in the time after which they are ended
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
@@ -223,6 +225,8 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
+        # Calls in flight are not cut: gRPC gives them all the time they need.
+        ("grpc.max_connection_age_ms", math.ceil(1000 * settings.max_connection_age_seconds) or _NEVER),
         ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
         ("grpc.http2.ping_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
