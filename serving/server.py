@@ -162,6 +162,7 @@ class Server:
         """Say that calls will be answered."""
         self._status = _SERVING
         await self._tell_health()
+        self._metrics.ready(True)
 
     async def _serve(self, registry: Registry) -> None:
         self._servicer.serve(registry)
@@ -178,6 +179,7 @@ class Server:
         After half of it they are cut.
         """
         await self._health.enter_graceful_shutdown()
+        self._metrics.ready(False)
         if self._status == _SERVING:
             await asyncio.sleep(self._settings.lame_duck_seconds)
         self._admission.close()
