@@ -64,6 +64,12 @@ def serve(
     metrics_host: Annotated[
         str | None, typer.Option(help="The address that shows metrics.", show_default="127.0.0.1")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json: one object a line.", show_default="text")
+    ] = None,
+    log_calls: Annotated[
+        str | None, typer.Option(help="Which calls to log: none, failed, all.", show_default="failed")
+    ] = None,
     max_image_count: Annotated[
         int | None, typer.Option(help="The most images a request may ask for.", show_default="1000000000")
     ] = None,
@@ -124,7 +130,8 @@ def serve(
     from .supervisor import supervise
 
     settings = resolved.settings
-    run(serve_here(settings) if settings.workers == 1 else supervise(settings))
+    main = serve_here(settings) if settings.workers == 1 else supervise(settings)
+    run(main, log_format=settings.log_format)
 
 
 def health(

@@ -20,8 +20,10 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
 from .admission import Admission
+from .calls import Calls
 from .config import ServerSettings
 from .health_check import model_service
+from .logs import start_log
 from .metrics import Metrics, start_metrics
 from .model_folder import default_model, described
 from .notify import READY, STOPPING, notify
@@ -81,6 +83,7 @@ class Server:
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._metrics = metrics
+        self._calls = Calls(settings)
         self._admission = Admission(settings, metrics)
         self._servicer = SamplingServicer(
             settings, self._admission, self._executor, threads=threads, metrics=metrics
@@ -100,7 +103,7 @@ class Server:
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics)
+        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics, self._calls)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
         open_inference.register(
             listener,
@@ -109,6 +112,7 @@ class Server:
             self._executor,
             lambda: self._servicer.registry,
             self._metrics,
+            self._calls,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
@@ -235,19 +239,12 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:
-    """Run a server's main coroutine, with logs on stderr; `name` tells them apart where several processes log."""
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s {name}%(message)s", level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_no_cancellation)
+def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None = None) -> None:
+    """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log."""
+    start_log(log_format, worker=worker)
     if sys.platform == "win32":
         asyncio.run(main)
     else:
         import uvloop  # a call costs less CPU time with it
 
         uvloop.run(main)
-
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    # grpc.aio logs every call that is still open when the server stops, with a trace, as an error.
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
