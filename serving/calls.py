@@ -15,6 +15,7 @@ import grpc
 
 from .config import ServerSettings
 from .engine import Engine
+from .tracing import Tracing
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
@@ -44,6 +45,8 @@ class CallRecord:
     """What the caller is told of an error."""
     seconds: float = 0.0
     """How long it took."""
+    span: Any = None
+    """What `Tracing.begin` gave for it."""
 
     def serves(self, engine: Engine) -> None:
         """Note the model that answers."""
@@ -82,13 +85,15 @@ def current_call() -> CallRecord:
 class Calls:
     """Gives every call its request id, and tells of it when it ends."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, tracing: Tracing) -> None:
         self._logged = settings.log_calls
+        self._tracing = tracing
 
     def begin(self, method: str, context: Any) -> CallRecord:
         """A call arrived; its answer, however it ends, will carry the request id."""
         metadata = dict(context.invocation_metadata())
         record = CallRecord(method, _request_id(metadata), unquote(context.peer()), time.perf_counter())
+        record.span = self._tracing.begin(method, metadata)
         context.set_trailing_metadata(((REQUEST_ID_KEY, record.request_id),))
         _current.set(record)
         return record
@@ -98,6 +103,7 @@ class Calls:
     ) -> None:
         """It ended; `text` is what its caller is told, `error` what the log alone is to show with its trace."""
         record.code, record.text, record.seconds = code, text, time.perf_counter() - record.started
+        self._tracing.end(record)
         if error is not None or self._is_logged(code):
             level = logging.INFO if code in _NO_FAILURES else logging.WARNING if error is None else logging.ERROR
             _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})

@@ -70,6 +70,12 @@ def serve(
     log_calls: Annotated[
         str | None, typer.Option(help="Which calls to log: none, failed, all.", show_default="failed")
     ] = None,
+    trace_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Where a collector takes OpenTelemetry traces, as http://localhost:4317.", show_default="none"
+        ),
+    ] = None,
     max_image_count: Annotated[
         int | None, typer.Option(help="The most images a request may ask for.", show_default="1000000000")
     ] = None,

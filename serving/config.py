@@ -52,6 +52,8 @@ class ServerSettings(BaseSettings):
     """How the log is written on stderr: for people, or as one JSON object a line."""
     log_calls: Literal["none", "failed", "all"] = "failed"
     """Which calls are logged when they end; errors inside the server always are."""
+    trace_endpoint: str | None = None
+    """Where a collector takes OpenTelemetry traces over OTLP/gRPC, as http://host:4317; not set: none are sent."""
     max_image_count: int = Field(1_000_000_000, ge=1, lt=2**63)
     """The most images one request may ask for."""
     max_batch_size: int = Field(4096, ge=1, lt=2**31)

@@ -32,6 +32,7 @@ from .registry import Registry
 from .repository import Repository
 from .servicer import SamplingServicer
 from .status import guarded
+from .tracing import start_tracing
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
@@ -83,7 +84,8 @@ class Server:
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._metrics = metrics
-        self._calls = Calls(settings)
+        self._tracing = start_tracing(settings)
+        self._calls = Calls(settings, self._tracing)
         self._admission = Admission(settings, metrics)
         self._servicer = SamplingServicer(
             settings, self._admission, self._executor, threads=threads, metrics=metrics
@@ -128,6 +130,7 @@ class Server:
         self._watching.cancel()
         self._executor.shutdown()
         self._loader.shutdown()
+        self._tracing.stop()
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
