@@ -146,7 +146,7 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
-        _log.info("models of %s", described(self._settings.models))
+        _log.info("loading %s", described(self._settings.models))
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry
