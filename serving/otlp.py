@@ -51,18 +51,17 @@ class OtlpTracing(Tracing):
     def end(self, record: CallRecord) -> None:
         """End the span of a call."""
         span = record.span
-        span.set_attributes(
-            {
-                "rpc.system.name": "grpc",
-                "rpc.method": record.method,
-                "rpc.response.status_code": record.code.name,
-                "client.address": record.peer,
-                "bgan.request_id": record.request_id,
-                "bgan.model": record.model,
-                "bgan.revision": record.revision,
-                "bgan.images": record.image_count,
-            }
-        )
+        attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": record.method,
+            "rpc.response.status_code": record.code.name,
+            "client.address": record.peer,
+            "bgan.request_id": record.request_id,
+            "bgan.model": record.model,
+            "bgan.revision": record.revision,
+            "bgan.images": record.image_count,
+        }
+        span.set_attributes({name: value for name, value in attributes.items() if value != ""})
         if record.code in _FAULTS:
             span.set_attribute("error.type", record.code.name)
             span.set_status(StatusCode.ERROR, record.text)

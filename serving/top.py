@@ -90,23 +90,26 @@ def _totals(change: Change, rates: Iterable[float]) -> RenderableType:
     now = change.now
     workers, ready = int(now.total("bgan_workers")), int(now.total("bgan_ready_workers"))
     waiting = int(now.total("bgan_queued_calls"))
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_row(
-        Text.assemble(("images/s ", "dim"), (_count(change.rate("bgan_images_total")), "bold cyan")),
-        Text(_sparkline(rates), style="cyan"),
-        Text.assemble(("streams ", "dim"), (f"{now.total('bgan_streams'):.0f}", "bold")),
-        Text.assemble(("waiting ", "dim"), (str(waiting), "bold yellow" if waiting else "bold")),
-        Text.assemble(("workers ready ", "dim"), (f"{ready} of {workers}", _color(is_good=0 < workers == ready))),
+    images = Text.assemble(
+        ("images/s ", "dim"),
+        (_count(change.rate("bgan_images_total")), "bold cyan"),
+        (f"   {_sparkline(rates)}", "cyan"),
     )
-    return grid
+    calls = Text.assemble(
+        ("streams ", "dim"),
+        (f"{now.total('bgan_streams'):.0f}   ", "bold"),
+        ("waiting ", "dim"),
+        (f"{waiting}   ", "bold yellow" if waiting else "bold"),
+        ("workers ready ", "dim"),
+        (f"{ready} of {workers}", _color(is_good=0 < workers == ready)),
+    )
+    return Group(images, calls)
 
 
 def _models(change: Change) -> RenderableType:
     now = change.now
     is_ready = now.total("bgan_ready_workers") > 0
-    table = _table(
-        "model", "version", "revision", "health", "images/s", "messages/s", "threads", *_heads("inference")
-    )
+    table = _table("model", "version", "revision", "ready", "images/s", "threads", *_heads("infer"))
     for model in now.values("bgan_model_info", "model"):
         served = _served(now, model)
         if not served:
@@ -116,9 +119,8 @@ def _models(change: Change) -> RenderableType:
             model,
             "\n".join(version if version != "0" else _NOTHING for version, _ in served),
             "\n".join(revision[:_REVISION_DIGITS] for _, revision in served),
-            Text("ready" if is_ready else "not ready", style=_color(is_good=is_ready)),
+            Text("yes" if is_ready else "no", style=_color(is_good=is_ready)),
             _count(change.rate("bgan_images_total", **labels)),
-            _count(change.rate("bgan_batches_total", **labels)),
             f"{change.rate('bgan_inference_seconds_sum', **labels):.2f}",
             *_quantiles(change, "bgan_inference_seconds", **labels),
         )
@@ -154,10 +156,10 @@ def _rejected(change: Change) -> RenderableType:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(first, overflow="fold", min_width=14)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column(first, overflow="fold")
     for heading in others:
-        is_word = heading in ("version", "revision", "health")
+        is_word = heading in ("version", "revision", "ready")
         table.add_column(heading, justify="left" if is_word else "right", no_wrap=True)
     return table
 

@@ -70,10 +70,10 @@ def test_one_look_shows_what_goes_on(watched):
     text = result.stdout
     assert "\x1b" not in text
     assert re.search(r"images/s [1-9][\d,.]* ", text)
-    assert re.search(r"streams 2 +waiting 0 +workers ready 1 of 1", text)
+    assert re.search(r"streams 2   waiting 0   workers ready 1 of 1", text)
     first, second = re.findall(r"^.* [0-9a-f]{8} .*$|^ +3 .*$", text, re.M)
     cells = first.split()
-    assert cells[:4] == ["digits", "12", revision[:8], "ready"]
+    assert cells[:4] == ["digits", "12", revision[:8], "yes"]
     assert float(cells[4].replace(",", "")) > float(cells[5].replace(",", "")) > 0
     assert re.search(r"\d ms|\d s", first)
     assert second.split() == ["3", revision[:8]]

@@ -132,6 +132,7 @@ def test_calls_that_fail_are_spans_too_and_begin_traces_of_their_own(folder):
     assert unfound.status.code == trace_pb2.Status.STATUS_CODE_UNSET  # the caller's fault
     assert late.status.code == trace_pb2.Status.STATUS_CODE_ERROR
     assert _plain(late.attributes)["bgan.images"] > 0
+    assert "bgan.model" not in _plain(unfound.attributes)
     assert not unfound.parent_span_id
     assert unfound.trace_id.hex() != TRACE
 
