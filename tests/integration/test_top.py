@@ -1,5 +1,6 @@
 """`bgan top`: what it shows of a real server, and what it says where there is none."""
 
+import contextlib
 import fcntl
 import http.server
 import os
@@ -13,7 +14,6 @@ import subprocess
 import termios
 import threading
 import time
-from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -41,7 +41,7 @@ def watched(tmp_path_factory):
         yield process
 
 
-@contextmanager
+@contextlib.contextmanager
 def _two_streams_and_a_refused_call(process):
     with grpc.insecure_channel(process.target) as channel:
         stub = sampling_pb2_grpc.SamplingServiceStub(channel)
@@ -92,11 +92,14 @@ def test_on_a_terminal_it_looks_again_and_again_until_ctrl_c(watched):
     try:
         seen = _read_until(leader, lambda text: text.count("bgan top") >= 4 and "▁▁" in text)
         process.send_signal(signal.SIGINT)
+        seen += _read_to_the_end(leader)
         assert process.wait(60) == 0
     finally:
         process.kill()
+        process.wait()
         os.close(leader)
-    assert seen.startswith("\x1b[?1049h")  # the other screen, so that what was there before comes back
+    assert seen.startswith("\x1b[?1049h")  # the other screen,
+    assert "\x1b[?1049l" in seen.rpartition("bgan top")[2]  # and back
     assert "Traceback" not in seen
 
 
@@ -107,6 +110,14 @@ def _read_until(terminal, is_enough):
         if select.select([terminal], [], [], 1)[0]:
             text += os.read(terminal, 65536).decode(errors="replace")
     return text
+
+
+def _read_to_the_end(terminal):
+    text = b""
+    with contextlib.suppress(OSError):  # how Linux says that nobody has the other side open any more
+        while part := os.read(terminal, 65536):
+            text += part
+    return text.decode(errors="replace")
 
 
 def test_it_waits_for_a_server_that_goes_away_and_comes_back(tmp_path):
