@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from ._cursor import Cursor
-from ._errors import SamplingError, from_rpc_error
+from ._errors import REQUEST_ID_KEY, SamplingError, from_rpc_error
 from ._retry import Deadline, RetryPolicy
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -79,14 +79,23 @@ class BaseClient:
         return self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * image_count
 
 
+def request_metadata(request_id: str | None) -> tuple[tuple[str, str], ...]:
+    """What a call sends beside its request."""
+    return () if request_id is None else ((REQUEST_ID_KEY, request_id),)
+
+
 @contextmanager
 def open_call(stub: Any, target: str, cursor: Cursor, deadline: Deadline) -> Iterator[Any]:
     """A call for what is left of a stream, cancelled at the end. Raises a SamplingError for a gRPC error."""
-    call = stub.SampleBinaryImages(cursor.rest(), timeout=deadline.seconds_left())
+    call = stub.SampleBinaryImages(
+        cursor.rest(), timeout=deadline.seconds_left(), metadata=request_metadata(cursor.request_id)
+    )
     try:
         yield call
     except grpc.RpcError as error:
-        raise from_rpc_error(error, target=target, next_index=cursor.next_index) from error
+        raise from_rpc_error(
+            error, target=target, next_index=cursor.next_index, request_id=cursor.request_id
+        ) from error
     finally:
         call.cancel()
 

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 _REVISION_NOT_SERVED = "REVISION_NOT_SERVED"
 _STATUS_KEY = "grpc-status-details-bin"
+REQUEST_ID_KEY = "x-request-id"
 
 
 class SamplingError(Exception):
@@ -31,6 +32,8 @@ class SamplingError(Exception):
         """The canonical status code."""
         self.next_index = next_index
         """For streams: the index of the first image that did not arrive, to go on from."""
+        self.request_id: str | None = None
+        """What the server's log calls the call: what its caller named it, or else what the server answered."""
 
 
 class InvalidRequestError(SamplingError):
@@ -85,9 +88,20 @@ _ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {
 }
 
 
-def from_rpc_error(error: grpc.RpcError, *, target: str, next_index: int | None = None) -> SamplingError:
-    """The typed error of a failed call to `target`."""
+def from_rpc_error(
+    error: grpc.RpcError, *, target: str, next_index: int | None = None, request_id: str | None = None
+) -> SamplingError:
+    """The typed error of a failed call to `target`; `request_id` is what its caller named it."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    sampling_error = _typed(error, target, next_index)
+    sampling_error.request_id = request_id or _answered_id(error)
+    # Where nobody named it, its id is told where it helps: the server's log has more than the message.
+    if sampling_error.request_id and (request_id or sampling_error.code == grpc.StatusCode.INTERNAL):
+        sampling_error.args = (f"{sampling_error} (request {sampling_error.request_id})",)
+    return sampling_error
+
+
+def _typed(error: grpc.Call | grpc.aio.AioRpcError, target: str, next_index: int | None) -> SamplingError:
     code = error.code()
     status = _status(error)
     if found := _other_revision(status):
@@ -106,6 +120,13 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, next_index: int | None 
     if isinstance(sampling_error, ServerOverloadedError):
         sampling_error.retry_after_seconds = _retry_after(status)
     return sampling_error
+
+
+def _answered_id(error: grpc.Call | grpc.aio.AioRpcError) -> str | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str):
+            return value
+    return None
 
 
 def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:

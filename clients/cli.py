@@ -50,6 +50,9 @@ def sample(
             show_default="--server alone",
         ),
     ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="What the server's log is to call it.", show_default="the server's choice")
+    ] = None,
 ) -> None:
     """Sample binary images from a server, or from several, into a file.
 
@@ -78,6 +81,7 @@ def sample(
             model=model,
             version=model_version,
             batch_size=batch_size,
+            request_id=request_id,
         )
         last = write_batches(_with_progress(batches, count), output, image_count=count)
     typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")

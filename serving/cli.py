@@ -1,4 +1,4 @@
-"""The commands that run a model, bgan serve and bgan generate, and bgan health."""
+"""The commands that run a model, bgan serve and bgan generate, and that watch a server: bgan health, bgan top."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands that run a model."""
     app.command(rich_help_panel="Serve")(serve)
     app.command(rich_help_panel="Serve")(health)
+    app.command(rich_help_panel="Serve")(top)
     app.command(rich_help_panel="Sample")(generate)
 
 
@@ -63,6 +64,18 @@ def serve(
     ] = None,
     metrics_host: Annotated[
         str | None, typer.Option(help="The address that shows metrics.", show_default="127.0.0.1")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json: one object a line.", show_default="text")
+    ] = None,
+    log_calls: Annotated[
+        str | None, typer.Option(help="Which calls to log: none, failed, all.", show_default="failed")
+    ] = None,
+    trace_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Where a collector takes OpenTelemetry traces, as http://localhost:4317.", show_default="none"
+        ),
     ] = None,
     max_image_count: Annotated[
         int | None, typer.Option(help="The most images a request may ask for.", show_default="1000000000")
@@ -130,7 +143,8 @@ def serve(
     from .supervisor import supervise
 
     settings = resolved.settings
-    run(serve_here(settings) if settings.workers == 1 else supervise(settings))
+    main = serve_here(settings) if settings.workers == 1 else supervise(settings)
+    run(main, log_format=settings.log_format)
 
 
 def health(
@@ -158,6 +172,39 @@ def health(
     target = server if server is not None else own_address(resolve({}, config).settings)
     check_health(target, model, timeout_seconds=timeout_seconds)
     typer.echo(f"{target}: SERVING")
+
+
+def top(
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            help="Where the server shows its metrics.",
+            show_default="here, at the port that BGAN_METRICS_PORT or the config sets",
+        ),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds from look to look.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one look, and exit.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="The TOML file of the server here.", envvar="BGAN_CONFIG")
+    ] = None,
+) -> None:
+    """Watch a running server: images a second, streams, queue, inference time, rejected calls, models, workers.
+
+    The server has to show its metrics: bgan serve --metrics-port 9090. Ctrl-C ends it.
+
+    Examples: bgan top localhost:9090;  bgan top localhost:9090 --once
+    """
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from .samples import metrics_url
+    from .sources import resolve
+    from .top import own_metrics, watch
+
+    target = address if address is not None else own_metrics(resolve({}, config).settings)
+    with suppress(KeyboardInterrupt):
+        watch(metrics_url(target), Console(), interval_seconds=interval, once=once)
 
 
 def generate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,6 +48,12 @@ class ServerSettings(BaseSettings):
     """The port that shows metrics to Prometheus, to all who reach it; 0: a free one, printed; not set: none."""
     metrics_host: str = "127.0.0.1"
     """The address that shows metrics; 0.0.0.0 or [::] for all of the machine's."""
+    log_format: Literal["text", "json"] = "text"
+    """How the log is written on stderr: for people, or as one JSON object a line."""
+    log_calls: Literal["none", "failed", "all"] = "failed"
+    """Which calls are logged when they end; errors inside the server always are."""
+    trace_endpoint: str | None = None
+    """Where a collector takes OpenTelemetry traces over OTLP/gRPC, as http://host:4317; not set: none are sent."""
     max_image_count: int = Field(1_000_000_000, ge=1, lt=2**63)
     """The most images one request may ask for."""
     max_batch_size: int = Field(4096, ge=1, lt=2**31)

@@ -5,6 +5,7 @@ ServingError              for whoever runs a command: one line, nonzero exit
 ├── StartError            a setting, a folder or a port keeps the server from starting
 ├── GenerationError       images cannot be generated into a file
 ├── NotServingError       a server that was asked for its health is not well, or does not answer
+├── MetricsError          a server's metrics cannot be read
 └── Interrupted           a signal stopped the generation, after it was saved
 
 CallError                 for callers
@@ -43,6 +44,10 @@ class GenerationError(ServingError):
 
 class NotServingError(ServingError):
     """A server, or its model, is not SERVING or does not answer; the message says which."""
+
+
+class MetricsError(ServingError):
+    """A server's metrics cannot be read; the message says where, why and what to do."""
 
 
 class Interrupted(ServingError):  # noqa: N818 - it is no error of the program

@@ -11,9 +11,9 @@ from bgan.v1 import sampling_pb2
 
 from .config import ServerSettings
 from .errors import NotServingError
+from .port import own_host
 
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
-_ALL_ADDRESSES = ("0.0.0.0", "::")
 # A probe asks the server itself, whatever proxy the environment names.
 _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
@@ -25,8 +25,7 @@ def model_service(name: str) -> str:
 
 def own_address(settings: ServerSettings) -> str:
     """Where a server of these settings answers on its own machine."""
-    host = "localhost" if settings.host.strip("[]") in _ALL_ADDRESSES else settings.host
-    return f"{host}:{settings.port}"
+    return f"{own_host(settings.host)}:{settings.port}"
 
 
 def check_health(target: str, model: str | None, *, timeout_seconds: float) -> None:

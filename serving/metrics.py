@@ -21,6 +21,9 @@ class Metrics:
     def serving(self, registry: Registry) -> None:
         """These are the models from now on."""
 
+    def ready(self, is_ready: bool) -> None:
+        """Whether this process says that it is healthy."""
+
     def entered(self) -> None:
         """A stream or an inference has its place."""
 
@@ -87,7 +90,8 @@ def _temporary_folder() -> TemporaryDirectory[str]:
         return TemporaryDirectory(prefix="bgan-metrics-")
     except OSError as error:
         raise StartError(
-            f"metrics of several workers need a folder for temporary files: {error}; name one with TMPDIR"
+            f"the metrics of several workers need a folder for temporary files ({error.strerror}); "
+            "name one that can be written to with TMPDIR, or use 1 worker"
         ) from error
 
 

@@ -21,8 +21,10 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
 from .admission import Admission
+from .calls import Calls
 from .config import ServerSettings
 from .health_check import model_service
+from .logs import start_log
 from .metrics import Metrics, start_metrics
 from .model_folder import described
 from .notify import READY, STOPPING, notify
@@ -31,6 +33,7 @@ from .registry import Registry
 from .repository import Repository
 from .servicer import SamplingServicer
 from .status import guarded
+from .tracing import start_tracing
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
@@ -83,6 +86,8 @@ class Server:
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._metrics = metrics
+        self._tracing = start_tracing(settings)
+        self._calls = Calls(settings, self._tracing)
         self._admission = Admission(settings, metrics)
         self._servicer = SamplingServicer(
             settings, self._admission, self._executor, threads=threads, metrics=metrics
@@ -102,7 +107,7 @@ class Server:
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics)
+        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics, self._calls)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
         open_inference.register(
             listener,
@@ -111,6 +116,7 @@ class Server:
             self._executor,
             lambda: self._servicer.registry,
             self._metrics,
+            self._calls,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
@@ -126,6 +132,7 @@ class Server:
         self._watching.cancel()
         self._executor.shutdown()
         self._loader.shutdown()
+        self._tracing.stop()
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
@@ -141,7 +148,7 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
-        _log.info("models of %s", described(self._settings.models))
+        _log.info("loading %s", described(self._settings.models))
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry
@@ -164,6 +171,7 @@ class Server:
         """Say that calls will be answered."""
         self._status = _SERVING
         await self._tell_health()
+        self._metrics.ready(True)
 
     async def _serve(self, registry: Registry) -> None:
         self._servicer.serve(registry)
@@ -180,6 +188,7 @@ class Server:
         After half of it they are cut.
         """
         await self._health.enter_graceful_shutdown()
+        self._metrics.ready(False)
         if self._status == _SERVING:
             await asyncio.sleep(self._settings.lame_duck_seconds)
         self._admission.close()
@@ -237,19 +246,12 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:
-    """Run a server's main coroutine, with logs on stderr; `name` tells them apart where several processes log."""
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s {name}%(message)s", level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_no_cancellation)
+def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None = None) -> None:
+    """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log."""
+    start_log(log_format, worker=worker)
     if sys.platform == "win32":
         asyncio.run(main)
     else:
         import uvloop  # a call costs less CPU time with it
 
         uvloop.run(main)
-
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    # grpc.aio logs every call that is still open when the server stops, with a trace, as an error.
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)

@@ -97,6 +97,8 @@ def _allowed(name: str) -> str:
     """What values a setting takes, in words."""
     schema: dict[str, Any] = ServerSettings.model_json_schema()["properties"][name]
     schema = {**schema, **schema.get("anyOf", [{}])[0]}
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
     least, most = schema.get("minimum"), schema.get("maximum")
     if "exclusiveMaximum" in schema:
         most = schema["exclusiveMaximum"] - 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -13,6 +13,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from .calls import REQUEST_ID_KEY, Calls
+from .deadline import is_over
 from .errors import (
     CallError,
     DeadlinePassedError,
@@ -39,41 +41,60 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
     StreamCutError: grpc.StatusCode.UNAVAILABLE,
     StalledReaderError: grpc.StatusCode.UNAVAILABLE,
 }
-_log = logging.getLogger(__name__)
 
 
-def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics) -> Any:
+def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics, calls: Calls) -> Any:
     """The methods of a servicer, coroutine functions, whose errors end the call with their code and details.
 
     An interceptor would do the same at the cost of two more coroutines a call.
     """
-    names = [method.name for method in service.methods]
-    return SimpleNamespace(**{name: _guarded(getattr(servicer, name), metrics) for name in names})
+
+    def guard(name: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        return _guarded(getattr(servicer, name), f"{service.full_name}/{name}", metrics, calls)
+
+    return SimpleNamespace(**{method.name: guard(method.name) for method in service.methods})
 
 
 def _guarded(
-    method: Callable[[Any, Any], Awaitable[Any]], metrics: Metrics
+    method: Callable[[Any, Any], Awaitable[Any]], name: str, metrics: Metrics, calls: Calls
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        record = calls.begin(name, context)
         try:
-            return await method(request, context)
+            answer = await method(request, context)
+        except asyncio.CancelledError:
+            if is_over(context):
+                metrics.rejected(DeadlinePassedError())
+                calls.end(record, grpc.StatusCode.DEADLINE_EXCEEDED)
+            else:
+                calls.end(record, grpc.StatusCode.CANCELLED)
+            raise
         except Exception as error:
             metrics.rejected(error)
-            await _abort(context, error)
+            code = _CODES.get(type(error))  # type: ignore[arg-type]
+            if code is None:
+                calls.end(record, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, error)
+            else:
+                calls.end(record, code, str(error))
+            await _abort(context, error, code, (REQUEST_ID_KEY, record.request_id))
+        calls.end(record, grpc.StatusCode.OK)
+        return answer
 
     return call
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
-    code = _CODES.get(type(error))  # type: ignore[arg-type]
-    if code is None:
-        _log.error("a call failed", exc_info=error)
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any],
+    error: Exception,
+    code: grpc.StatusCode | None,
+    request_id: tuple[str, str],
+) -> NoReturn:
     # grpc.aio keeps the error in a cycle; through its frames it would keep models that are served no more.
     error.__traceback__ = None
     if code is None:
-        await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT)
+        await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, (request_id,))
     status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
-    metadata: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
+    metadata: list[tuple[str, str | bytes]] = [request_id, (_DETAILS_KEY, status.SerializeToString())]
     if isinstance(error, StreamCutError):
         metadata.append((NEXT_INDEX_KEY, str(error.next_index)))
     await context.abort(code, str(error), tuple(metadata))

@@ -18,6 +18,7 @@ from .metrics import WORKERS_VARIABLE, forget_worker, workers_folder
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, reserved_port
 from .server import stop_signal
+from .tracing import check_tracing
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
@@ -31,6 +32,7 @@ async def supervise(settings: ServerSettings) -> None:
     """Serve from `settings.workers` processes until SIGTERM or SIGINT. Raises StartError if they cannot start."""
     if not SHAREABLE:
         raise StartError("workers needs a system that spreads connections over processes: Linux; use 1 here")
+    check_tracing(settings)
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     with reserved_port(settings.host, settings.port) as port, workers_folder(settings) as metrics:
         pool = _Pool(settings.model_copy(update={"port": port}), metrics)

@@ -64,7 +64,8 @@ async def _obey(server: Server, stop: asyncio.Event) -> None:
 def main() -> None:
     """Entry point: the worker's number, and the settings as JSON."""
     number, settings = sys.argv[1:]
-    run(work(ServerSettings.model_validate_json(settings)), name=f"worker {number} ")
+    checked = ServerSettings.model_validate_json(settings)
+    run(work(checked), log_format=checked.log_format, worker=int(number))
 
 
 if __name__ == "__main__":

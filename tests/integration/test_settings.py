@@ -45,7 +45,7 @@ def test_what_is_printed_gives_the_same_settings_again(file, tmp_path):
     assert tomllib.loads(_printed("--config", printed)) == settings
     assert settings["host"] == 'a "b" \x7f ä'
     assert settings["grace_seconds"] == 0.25
-    unset = {"default_model", "metrics_port"}
+    unset = {"default_model", "metrics_port", "trace_endpoint"}
     assert settings.keys() == ServerSettings.model_fields.keys() - unset
 
 
