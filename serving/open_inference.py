@@ -11,6 +11,7 @@ from typing import Any
 
 from open_inference.grpc import protocol, service
 
+from .access import OPEN, Access, caller
 from .admission import Admission
 from .config import ServerSettings
 from .deadline import check_deadline, deadline_of
@@ -35,10 +36,14 @@ def register(
     executor: Executor,
     registry: Callable[[], Registry | None],
     metrics: Metrics,
+    access: Access,
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
     servicer = OpenInferenceServicer(settings, admission, executor, registry, metrics)
-    methods = guarded(servicer, _DESCRIPTOR, metrics)
+    methods = guarded(servicer, _DESCRIPTOR, metrics, access)
+    if settings.health == "open":  # they say no more than the health does
+        of_health = guarded(servicer, _DESCRIPTOR, metrics, OPEN)
+        methods.ServerLive, methods.ServerReady = of_health.ServerLive, of_health.ServerReady
     service.add_GRPCInferenceServiceServicer_to_server(methods, server)  # type: ignore[no-untyped-call]
 
 
@@ -111,8 +116,9 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             self._metrics.inferred(engine.manifest.name, time.perf_counter() - started)
             return response
 
-        async with self._admission.call(context):
+        async with self._admission.call(context) as call:
             response = await asyncio.get_running_loop().run_in_executor(self._executor, run)
+            call.take(response.outputs[0].shape[0])
             self._metrics.sent(engine.manifest.name, response.outputs[0].shape[0])
             return response
 
@@ -121,6 +127,7 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
         registry = self._registry()
         if registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
+        registry = caller().seen(registry)
         if len(version) <= _DIGITS_AT_MOST and version.isdecimal():
             return registry.find(name, version=int(version))
         try:

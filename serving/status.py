@@ -13,16 +13,20 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from .access import Access
 from .errors import (
     CallError,
     DeadlinePassedError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotAllowedError,
     NotReadyError,
     OverloadedError,
+    QuotaSpentError,
     RevisionNotServedError,
     StalledReaderError,
     StreamCutError,
+    UnauthenticatedError,
 )
 from .metrics import Metrics
 
@@ -34,7 +38,10 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     RevisionNotServedError: grpc.StatusCode.FAILED_PRECONDITION,
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    QuotaSpentError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     StreamCutError: grpc.StatusCode.UNAVAILABLE,
     StalledReaderError: grpc.StatusCode.UNAVAILABLE,
@@ -42,21 +49,25 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
 _log = logging.getLogger(__name__)
 
 
-def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics) -> Any:
-    """The methods of a servicer, coroutine functions, whose errors end the call with their code and details.
+def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics, access: Access) -> Any:
+    """The methods of a servicer, coroutine functions, for those whom `access` lets in.
 
+    Their errors end the call with their code and details; of one that is not known a caller is told nothing.
     An interceptor would do the same at the cost of two more coroutines a call.
     """
     names = [method.name for method in service.methods]
-    return SimpleNamespace(**{name: _guarded(getattr(servicer, name), metrics) for name in names})
+    return SimpleNamespace(**{name: _guarded(getattr(servicer, name), metrics, access) for name in names})
 
 
 def _guarded(
-    method: Callable[[Any, Any], Awaitable[Any]], metrics: Metrics
+    method: Callable[[Any, Any], Awaitable[Any]], metrics: Metrics, access: Access
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            access.enter(context)
             return await method(request, context)
+        except grpc.aio.AbortError:  # the method has ended the call itself, as that of the health does
+            raise
         except Exception as error:
             metrics.rejected(error)
             await _abort(context, error)
@@ -74,7 +85,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) 
         await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT)
     status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
     metadata: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
-    if isinstance(error, StreamCutError):
+    if isinstance(error, StreamCutError | QuotaSpentError) and error.next_index is not None:
         metadata.append((NEXT_INDEX_KEY, str(error.next_index)))
     await context.abort(code, str(error), tuple(metadata))
 
