@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextvars import ContextVar
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from .config import ServerSettings
 from .errors import StartError, UnauthenticatedError
 from .followed import FollowedFiles
-from .quota import Quota
+from .quota import FOLDER_VARIABLE, Quota
 from .registry import Registry
 from .tokens import Token, find_token, read_tokens
 
@@ -23,11 +25,11 @@ _log = logging.getLogger(__name__)
 class Caller:
     """Who calls: the holder of a token, or anyone where no token is asked for."""
 
-    def __init__(self, name: str | None = None, token: Token | None = None) -> None:
+    def __init__(self, name: str | None = None, token: Token | None = None, quota: Quota | None = None) -> None:
         self.name = name
         """The token's name."""
         self.token = token
-        self._quota = Quota(token.images_per_minute) if token and token.images_per_minute else None
+        self._quota = quota
         self._is_known = True
 
     def forget(self) -> None:
@@ -41,16 +43,17 @@ class Caller:
         if self.token is not None and self.token.has_expired():
             raise UnauthenticatedError("the token has expired; ask for another")
 
-    def check_images(self, next_index: int | None = None) -> None:
+    def check_images(self) -> None:
         """Raises UnauthenticatedError as `check` does, and QuotaSpentError if no images are left."""
         self.check()
         if self._quota is not None:
-            self._quota.check(next_index)
+            self._quota.check()
 
-    def take(self, image_count: int) -> None:
-        """These images are sent."""
+    def take(self, image_count: int, next_index: int | None = None) -> None:
+        """Count images that are sent now. Raises as `check_images` does, with `next_index` if none were left."""
+        self.check()
         if self._quota is not None:
-            self._quota.take(image_count)
+            self._quota.take(image_count, next_index)
 
     def seen(self, registry: Registry) -> Registry:
         """The models that the caller may know of."""
@@ -87,6 +90,8 @@ class TokenAccess(Access):
     def __init__(self, settings: ServerSettings) -> None:
         """Read the file. Raises TokenFileError with one line that says what is wrong with it."""
         assert settings.tokens is not None
+        folder = os.environ.get(FOLDER_VARIABLE)
+        self._quotas = None if folder is None else Path(folder)
         path = settings.tokens
         self._followed = FollowedFiles([path], lambda: read_tokens(path), what="tokens")
         self._tokens: dict[str, Token] = {}
@@ -111,13 +116,19 @@ class TokenAccess(Access):
         """Tokens that stay as they were keep what is left of their images."""
         before, self._tokens = self._callers, self._followed.content
         self._callers = {
-            name: before[name] if name in before and before[name].token == token else Caller(name, token)
+            name: before[name] if name in before and before[name].token == token else self._caller(name, token)
             for name, token in self._tokens.items()
         }
         for name, gone in before.items():
             if self._callers.get(name) is not gone:
                 gone.forget()
         _log.info("tokens: %s", ", ".join(self._tokens) or "none, so nobody is let in")
+
+    def _caller(self, name: str, token: Token) -> Caller:
+        if token.images_per_minute is None:
+            return Caller(name, token)
+        shared = None if self._quotas is None else self._quotas / f"{name}-{token.sha256}"
+        return Caller(name, token, Quota(token.images_per_minute, shared))
 
 
 def access_of(settings: ServerSettings) -> Access:

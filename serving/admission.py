@@ -152,11 +152,10 @@ class Call:
     async def write(self, response: Any, *, next_index: int) -> None:
         """Send a response. Raises StalledReaderError when its reader stands still for too long.
 
-        `next_index` is where the stream goes on for a reader that comes back. Raises what `Caller.check_images`
-        does if the caller's token is good for no more images.
+        `next_index` is where the stream goes on for a reader that comes back. Raises what `Caller.take` does if
+        the caller's token is good for no more images.
         """
-        self._who.check_images(next_index - response.image_count)
-        self._who.take(response.image_count)
+        self._who.take(response.image_count, next_index - response.image_count)
         self.writing_since = time.monotonic()
         try:
             await self._context.write(response)
@@ -169,7 +168,7 @@ class Call:
             self.writing_since = None
 
     def take(self, image_count: int) -> None:
-        """Count images that are not sent by `write`."""
+        """Count images that are not sent by `write`. Raises what `Caller.take` does."""
         self._who.take(image_count)
 
     def end_as_stalled(self) -> None:

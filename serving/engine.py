@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.29 and later report home by default
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +30,7 @@ _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
 _IMAGES = ("images",)
 _BOTH = ("images", "probabilities")
+onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
 
 

@@ -54,7 +54,8 @@ class TlsCheck:
 def own_tls(settings: ServerSettings, *, timeout_seconds: float) -> TlsCheck | None:
     """How a server of these settings is asked on its own machine: whatever certificate it shows is taken.
 
-    None: in plaintext. Raises NotServingError if it shows none. A probe is to say whether the server serves, and not to end one whose new files are no good.
+    None: in plaintext. Raises NotServingError if it shows none. A probe is to say whether the server serves, and
+    not to end one whose new files are no good.
     """
     if settings.tls_certificate is None:
         return None

@@ -29,7 +29,7 @@ class Authority:
         builder = _builder(self._name, self._name, self._key).add_extension(constraints, critical=True)
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def issue(self, *names, days=1, password=None):
+    def issue(self, *names, days=90, password=None):
         """A certificate and its key, as PEM; negative days: it has ended."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -46,7 +46,7 @@ class Authority:
         )
 
 
-def _builder(subject, issuer, key, *, days=1):
+def _builder(subject, issuer, key, *, days=90):
     now = datetime.now(UTC)
     begin = now - timedelta(days=1) + timedelta(days=min(days, 0))
     return (

@@ -186,6 +186,16 @@ def test_a_token_is_good_for_so_many_images_a_minute_in_both_services_together(m
         assert _sample(process, other) == 3
 
 
+def test_all_workers_grant_the_images_together(models, tmp_path):
+    path = tmp_path / "tokens.toml"
+    token = _make(path, "few", images_per_minute=60)
+    with server(models, "--tokens", path, "--workers", 2) as process:
+        assert _sample(process, token, count=100) == 100
+        for _ in range(10):  # connections, some of which the other worker gets
+            with pytest.raises(ServerOverloadedError):
+                _sample(process, token)
+
+
 def test_a_stream_that_spends_them_says_where_it_goes_on_and_the_client_does(models, tmp_path):
     path = tmp_path / "tokens.toml"
     token = _make(path, "few", images_per_minute=3000)
