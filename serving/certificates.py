@@ -9,10 +9,13 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from .errors import StartError
 
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _SOON = timedelta(days=14)
 _log = logging.getLogger(__name__)
 
@@ -68,6 +71,9 @@ def _check_key(own: x509.Certificate, certificate: Path, content: bytes, key: Pa
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if private_key.public_key().public_bytes(*form) != own.public_key().public_bytes(*form):
         raise StartError(f"{key} is not the key of {certificate}; name the two that belong together")
+    curve = private_key.curve.name if isinstance(private_key, EllipticCurvePrivateKey) else None
+    if not isinstance(private_key, RSAPrivateKey) and curve not in _CURVES:
+        raise StartError(f"{key} is of a kind that gRPC does not take; use RSA, or one of {', '.join(_CURVES)}")
 
 
 def _say_until(path: Path, certificates: Iterable[x509.Certificate]) -> None:

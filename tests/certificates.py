@@ -29,9 +29,9 @@ class Authority:
         builder = _builder(self._name, self._name, self._key).add_extension(constraints, critical=True)
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def issue(self, *names, days=90, password=None):
+    def issue(self, *names, days=90, password=None, curve=ec.SECP256R1):
         """A certificate and its key, as PEM; negative days: it has ended."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         builder = (
             _builder(subject, self._name, key, days=days)
