@@ -25,7 +25,7 @@ from .config import ServerSettings
 from .followed import LOOK_SECONDS
 from .health_check import model_service
 from .metrics import Metrics, start_metrics
-from .model_folder import default_model, described
+from .model_folder import described
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
@@ -96,7 +96,7 @@ class Server:
         )
         self._repository = Repository(
             settings.models,
-            default_model=settings.default_model or default_model(settings.models),
+            default_model=settings.default_model,
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
             max_bytes=settings.max_model_bytes,
