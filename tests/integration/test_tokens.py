@@ -187,7 +187,9 @@ def test_a_token_is_good_for_so_many_images_a_minute(models, tmp_path):
             assert client.list_models()  # costs nothing
         assert _sample(process, other) == 3
         with SamplingClient(process.target, token=streaming, retry=ONCE) as client:
-            stream = client.sample_binary_images(image_count=1_000_000, seed=1, batch_size=500, timeout_seconds=None)
+            stream = client.sample_binary_images(
+                image_count=1_000_000, seed=1, batch_size=500, timeout_seconds=None
+            )
             with pytest.raises(ServerOverloadedError) as caught:
                 for _ in stream:
                     pass
