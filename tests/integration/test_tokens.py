@@ -234,7 +234,7 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
 
 def test_all_workers_grant_the_images_together_and_speak_tls(models, tmp_path):
     path = tmp_path / "tokens.toml"
-    token, few = _make(path, "all"), _make(path, "few", images_per_minute=60)
+    token, few = _make(path, "all"), _make(path, "few", images_per_minute=1)
     authority = Authority()
     certificate, key = authority.issue("localhost")
     credentials = tls_credentials(ca=write(tmp_path / "ca.pem", authority.pem))
@@ -243,7 +243,7 @@ def test_all_workers_grant_the_images_together_and_speak_tls(models, tmp_path):
         *("--tls-key", write(tmp_path / "server.key", key)),
     )
     with server(models, "--tokens", path, *options, "--workers", 2, "--host", "0.0.0.0") as process:
-        assert _sample(process, few, count=1000, credentials=credentials) == 1000
+        assert _sample(process, few, count=100, credentials=credentials) == 100  # one message, and a debt
         for _ in range(10):  # connections, of which each worker gets some
             assert _sample(process, token, credentials=credentials) == 3
             with pytest.raises(ServerOverloadedError):
