@@ -42,11 +42,11 @@ class Files:
         write(self.certificate, certificate)
         write(self.key, key)
 
-    def client(self, name="a client"):
+    def client(self, name="client"):
         certificate, key = self.authority.issue(name)
         return {
-            "certificate": write(self.folder / "client.pem", certificate),
-            "key": write(self.folder / "client.key", key),
+            "certificate": write(self.folder / f"{name}.pem", certificate),
+            "key": write(self.folder / f"{name}.key", key),
         }
 
     @property
