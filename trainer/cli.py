@@ -301,8 +301,9 @@ def export(
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
-    from .export import export_run
-    from .run import find_run
+    with held_back():
+        from .export import export_run
+        from .run import find_run
 
     result = export_run(
         find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=_warn
