@@ -12,6 +12,7 @@ import grpc
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout, closed_error, open_call, request_metadata
+from ._credentials import with_token
 from ._cursor import Cursor, Origin
 from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
 from ._messages import build_request, check_request_id, decode_failure, decode_limits, decode_model
@@ -36,8 +37,17 @@ class SamplingClient(BaseClient):
         timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
+        token: str | None = None,
     ) -> None:
-        super().__init__(target, timeout_seconds=timeout_seconds, retry=retry, credentials=credentials)
+        super().__init__(
+            target,
+            timeout_seconds=timeout_seconds,
+            retry=retry,
+            credentials=credentials,
+            server_name=server_name,
+            token=token,
+        )
         self._lifetime = Lifetime()
         self._servers = [self._connect(target) for target in self.targets]
 
@@ -139,7 +149,8 @@ class SamplingClient(BaseClient):
             channel = grpc.insecure_channel(target, options=self._options)
         else:
             channel = grpc.secure_channel(target, self._credentials, options=self._options)
-        return Server(target=target, channel=channel, stub=sampling_pb2_grpc.SamplingServiceStub(channel))
+        stub = with_token(sampling_pb2_grpc.SamplingServiceStub(channel), self._token)
+        return Server(target=target, channel=channel, stub=stub)
 
     def _ask(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
         """The answer of the first server that is there."""

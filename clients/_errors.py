@@ -3,6 +3,8 @@
 SamplingError
 ├── InvalidRequestError       INVALID_ARGUMENT: fields are out of range; see `violations`
 ├── ModelNotFoundError        NOT_FOUND: no model of that name and version
+├── UnauthenticatedError      UNAUTHENTICATED: the server wants a token that it knows
+├── PermissionDeniedError     PERMISSION_DENIED: the token is not good for that model
 ├── ServerUnavailableError    UNAVAILABLE: not there, loading, or stopping; try again
 ├── ServerOverloadedError     RESOURCE_EXHAUSTED: see `retry_after_seconds`
 ├── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
@@ -47,12 +49,20 @@ class ModelNotFoundError(SamplingError):
     """The server has no model of that name and version."""
 
 
+class UnauthenticatedError(SamplingError):
+    """The server wants a token, and knows none such."""
+
+
+class PermissionDeniedError(SamplingError):
+    """The token is not good for that model."""
+
+
 class ServerUnavailableError(SamplingError):
     """The server is not there, still loading, or stopping."""
 
 
 class ServerOverloadedError(SamplingError):
-    """The server takes no more streams."""
+    """The server takes no more streams, or the token's images of this minute are spent."""
 
     retry_after_seconds: float | None
     """When the server suggests to try again."""
@@ -82,6 +92,8 @@ class RevisionChangedError(SamplingError):
 _ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ServerOverloadedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .model_folder import model_folder
 
 ENVIRONMENT_PREFIX = "BGAN_"
+MAX_MODEL_BYTES = 268_435_456
+"""The largest model file that is read, unless a setting says otherwise."""
 
 
 class ServerSettings(BaseSettings):
@@ -36,10 +38,24 @@ class ServerSettings(BaseSettings):
     """How often the folder is looked at; new, changed and removed files count at the second look; 0: never."""
     model_keep_seconds: float = Field(60.0, ge=0, le=86400)
     """How long a replaced or removed version can still be asked for by its revision, since its last call."""
+    max_model_bytes: int = Field(MAX_MODEL_BYTES, ge=1024, lt=2**31)
+    """The largest model file that is read; larger ones cannot be served."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = Field(50051, ge=0, le=65535)
     """The port to listen on; 0: a free one, which is printed."""
+    tls_certificate: Path | None = None
+    """The server's certificate with those between it and its authority, a PEM file; not set: plaintext."""
+    tls_key: Path | None = None
+    """The certificate's private key, a PEM file without a passphrase."""
+    tls_client_ca: Path | None = None
+    """The authorities, in a PEM file, whose clients alone are let in (mutual TLS); not set: any client."""
+    tokens: Path | None = None
+    """The file of tokens, as `bgan token` writes it, one of which every call must carry; not set: none."""
+    health: Literal["open", "token"] = "open"
+    """Who may ask for the health: all who reach the server, or only who has a token."""
+    reflection: bool = True
+    """Whether the server tells all who reach it what its services are (server reflection)."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that share the port; each holds the models and keeps the limits on streams for itself."""
     threads: int = Field(0, ge=0)

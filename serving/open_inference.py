@@ -11,6 +11,7 @@ from typing import Any
 
 from open_inference.grpc import protocol, service
 
+from .access import OPEN, Access, caller
 from .admission import Admission
 from .calls import Calls, current_call
 from .config import ServerSettings
@@ -37,10 +38,14 @@ def register(
     registry: Callable[[], Registry | None],
     metrics: Metrics,
     calls: Calls,
+    access: Access,
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
     servicer = OpenInferenceServicer(settings, admission, executor, registry, metrics)
-    methods = guarded(servicer, _DESCRIPTOR, metrics, calls)
+    methods = guarded(servicer, _DESCRIPTOR, metrics, calls, access)
+    if settings.health == "open":  # they say no more than the health does
+        of_health = guarded(servicer, _DESCRIPTOR, metrics, calls, OPEN)
+        methods.ServerLive, methods.ServerReady = of_health.ServerLive, of_health.ServerReady
     service.add_GRPCInferenceServiceServicer_to_server(methods, server)  # type: ignore[no-untyped-call]
 
 
@@ -113,9 +118,10 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             self._metrics.inferred(engine.manifest.name, time.perf_counter() - started)
             return response
 
-        async with self._admission.call(context):
+        async with self._admission.call(context) as call:
             response = await asyncio.get_running_loop().run_in_executor(self._executor, run)
             row_count = response.outputs[0].shape[0]
+            call.take(row_count)
             self._metrics.sent(engine.manifest.name, row_count)
             current_call().image_count += row_count
             return response
@@ -130,6 +136,7 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
         registry = self._registry()
         if registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
+        registry = caller().seen(registry)
         if len(version) <= _DIGITS_AT_MOST and version.isdecimal():
             return registry.find(name, version=int(version))
         try:

@@ -20,12 +20,15 @@ from .errors import (
     DeadlinePassedError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotAllowedError,
     NotReadyError,
     OverloadedError,
+    QuotaSpentError,
     RevisionNotServedError,
     StalledReaderError,
     StartError,
     StreamCutError,
+    UnauthenticatedError,
 )
 from .metrics import Metrics
 from .registry import Registry
@@ -35,7 +38,10 @@ _REASONS: dict[type[Exception], str] = {
     ModelNotFoundError: "model_not_found",
     RevisionNotServedError: "revision_not_served",
     NotReadyError: "not_ready",
+    UnauthenticatedError: "unauthenticated",
+    NotAllowedError: "not_allowed",
     OverloadedError: "overloaded",
+    QuotaSpentError: "quota_spent",
     DeadlinePassedError: "deadline_passed",
     StreamCutError: "stopping",
     StalledReaderError: "stalled_reader",

@@ -20,9 +20,11 @@ from grpc_reflection.v1alpha import reflection
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
+from .access import OPEN, access_of
 from .admission import Admission
 from .calls import Calls
 from .config import ServerSettings
+from .followed import LOOK_SECONDS
 from .health_check import model_service
 from .logs import start_log
 from .metrics import Metrics, start_metrics
@@ -33,11 +35,13 @@ from .registry import Registry
 from .repository import Repository
 from .servicer import SamplingServicer
 from .status import guarded
+from .tls import certificates_of
 from .tracing import start_tracing
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_HEALTH_DESCRIPTOR: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -81,13 +85,18 @@ class Server:
     """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
-        """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`."""
+        """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`.
+
+        Raises ServingError if the certificates or the tokens are no good.
+        """
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._metrics = metrics
         self._tracing = start_tracing(settings)
         self._calls = Calls(settings, self._tracing)
+        self._access = access_of(settings)
+        self._certificates = certificates_of(settings)
         self._admission = Admission(settings, metrics)
         self._servicer = SamplingServicer(
             settings, self._admission, self._executor, threads=threads, metrics=metrics
@@ -97,6 +106,7 @@ class Server:
             default_model=settings.default_model,
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
+            max_bytes=settings.max_model_bytes,
         )
         # Models are loaded beside the calls, not in their way.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
@@ -107,7 +117,7 @@ class Server:
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics, self._calls)
+        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics, self._calls, self._access)
         sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
         open_inference.register(
             listener,
@@ -117,14 +127,19 @@ class Server:
             lambda: self._servicer.registry,
             self._metrics,
             self._calls,
+            self._access,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
+        access = self._access if self._settings.health == "token" else OPEN
+        health_servicer = guarded(self._health, _HEALTH_DESCRIPTOR, self._metrics, self._calls, access)
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, listener)
+        if self._settings.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, listener)
         return listener
 
     async def __aenter__(self) -> Self:
         await self._tell_health()
-        self._watching = asyncio.create_task(self._end_stalled_readers())
+        self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets())
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -139,7 +154,10 @@ class Server:
         host, port = self._settings.host, self._settings.port
         for listener in self._listeners:
             try:
-                port = listener.add_insecure_port(f"{host}:{port}")
+                if self._certificates is None:
+                    port = listener.add_insecure_port(f"{host}:{port}")
+                else:
+                    port = listener.add_secure_port(f"{host}:{port}", self._certificates.credentials())
             except RuntimeError as error:
                 raise port_taken(host, port) from error
             # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
@@ -181,6 +199,17 @@ class Server:
         while True:
             await asyncio.sleep(self._settings.stalled_write_seconds / _LOOKS_FOR_STALLED_READERS)
             self._admission.end_stalled()
+
+    async def _follow_secrets(self) -> None:
+        """Follow the files of certificates and tokens."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._access.look()
+                if self._certificates is not None:
+                    await self._certificates.look()
+            except Exception:
+                _log.exception("certificates and tokens cannot be followed; they stay as they are")
 
     async def _stop(self) -> None:
         """Turn unhealthy, and after the lame-duck time take no more calls and give streams the grace period.

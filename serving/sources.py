@@ -20,7 +20,9 @@ from .errors import StartError
 
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
 # Variables of other commands.
-_OTHER_VARIABLES = {f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "DATA_DIR", "DEBUG", "SERVER")}
+_OTHER_VARIABLES = {
+    f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "DATA_DIR", "DEBUG", "SERVER", "TLS_CA", "TOKEN")
+}
 _TYPE_NAMES = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
 
 

@@ -26,7 +26,12 @@ async def work(settings: ServerSettings) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
-    async with Server(settings, worker_metrics(settings)) as server:
+    try:
+        server = Server(settings, worker_metrics(settings))
+    except ServingError as error:
+        _tell({"error": str(error)})
+        return
+    async with server:
         tasks = [asyncio.create_task(_obey(server, stop))]
         try:
             _tell_models(await server.load())

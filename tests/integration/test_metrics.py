@@ -25,11 +25,14 @@ REASONS = {
     "internal",
     "invalid_request",
     "model_not_found",
+    "not_allowed",
     "not_ready",
     "overloaded",
+    "quota_spent",
     "revision_not_served",
     "stalled_reader",
     "stopping",
+    "unauthenticated",
 }
 
 

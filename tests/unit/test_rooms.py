@@ -62,10 +62,13 @@ def test_public_names_of_the_clients():
         "ModelFailure",
         "ModelInfo",
         "ModelNotFoundError",
+        "PermissionDeniedError",
         "RetryPolicy",
         "RevisionChangedError",
         "SamplingClient",
         "SamplingError",
         "ServerOverloadedError",
         "ServerUnavailableError",
+        "UnauthenticatedError",
+        "tls_credentials",
     ]
