@@ -48,7 +48,6 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
     StreamCutError: grpc.StatusCode.UNAVAILABLE,
     StalledReaderError: grpc.StatusCode.UNAVAILABLE,
 }
-_CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics, calls: Calls, access: Access) -> Any:
@@ -80,7 +79,7 @@ def _guarded(
                 calls.end(record, grpc.StatusCode.CANCELLED)
             raise
         except grpc.aio.AbortError:  # the method has ended the call itself, as that of the health does
-            calls.end(record, _CODES_BY_NUMBER[context.code()])
+            calls.end(record, context.code())
             raise
         except Exception as error:
             metrics.rejected(error)
