@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
@@ -22,6 +22,7 @@ from . import open_inference
 from .admission import Admission
 from .config import ServerSettings
 from .health_check import model_service
+from .malformed import TolerantServer
 from .metrics import Metrics, start_metrics
 from .model_folder import default_model, described
 from .notify import READY, STOPPING, notify
@@ -32,7 +33,10 @@ from .servicer import SamplingServicer
 from .status import guarded
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
+_REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
@@ -96,22 +100,26 @@ class Server:
         self._status: int = _NOT_SERVING
         self._known_models: set[str] = set()
         self._health = health.aio.HealthServicer()
+        self._reflection = reflection.aio.ReflectionServicer(_REFLECTED)
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
+        services = TolerantServer(listener)
+        for add, servicer, service in (
+            (sampling_pb2_grpc.add_SamplingServiceServicer_to_server, self._servicer, _DESCRIPTOR),
+            (health_pb2_grpc.add_HealthServicer_to_server, self._health, _HEALTH),
+            (reflection_pb2_grpc.add_ServerReflectionServicer_to_server, self._reflection, _REFLECTION),
+        ):
+            add(guarded(servicer, service, self._metrics), services)
         open_inference.register(
-            listener,
+            services,
             self._settings,
             self._admission,
             self._executor,
             lambda: self._servicer.registry,
             self._metrics,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
         return listener
 
     async def __aenter__(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +24,7 @@ from .errors import (
     StalledReaderError,
     StreamCutError,
 )
+from .malformed import MALFORMED
 from .metrics import Metrics
 
 NEXT_INDEX_KEY = "bgan-next-index"
@@ -43,12 +44,17 @@ _log = logging.getLogger(__name__)
 
 
 def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics) -> Any:
-    """The methods of a servicer, coroutine functions, whose errors end the call with their code and details.
+    """The methods of a servicer, whose errors end the call with their code and details.
 
-    An interceptor would do the same at the cost of two more coroutines a call.
+    Methods of one request are coroutine functions, those of a stream of requests asynchronous generators. An interceptor would do the same at the cost of two more coroutines a call.
     """
-    names = [method.name for method in service.methods]
-    return SimpleNamespace(**{name: _guarded(getattr(servicer, name), metrics) for name in names})
+    methods = {method.name: method for method in service.methods}
+    return SimpleNamespace(
+        **{
+            name: (_guarded_stream if method.client_streaming else _guarded)(getattr(servicer, name), metrics)
+            for name, method in methods.items()
+        }
+    )
 
 
 def _guarded(
@@ -56,12 +62,46 @@ def _guarded(
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            _check(request)
             return await method(request, context)
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:
             metrics.rejected(error)
             await _abort(context, error)
 
     return call
+
+
+def _guarded_stream(
+    method: Callable[[Any, Any], AsyncIterator[Any]], metrics: Metrics
+) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """The same for a method that takes a stream and answers with one."""
+
+    async def call(
+        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        try:
+            async for answer in method(_checked(requests), context):
+                yield answer
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            metrics.rejected(error)
+            await _abort(context, error)
+
+    return call
+
+
+async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        _check(request)
+        yield request
+
+
+def _check(request: Any) -> None:
+    if request is MALFORMED:
+        raise InvalidRequestError({"request": "its bytes are no message of this method; see the .proto files"})
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:

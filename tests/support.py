@@ -70,13 +70,16 @@ def make_model(folder, name, **settings):
 
 
 class ServerProcess:
-    """A `bgan serve` of its own, on a free port; of the models that it picks itself where `models` is None."""
+    """A `bgan serve` of its own, on a free port; of the models that it picks itself where `models` is None.
 
-    def __init__(self, models, *options, port=0, env=None, cwd=None):
+    `program`: a command that takes its place.
+    """
+
+    def __init__(self, models, *options, port=0, env=None, cwd=None, program=(BGAN, "serve")):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - as long as the server
         named = () if models is None else ("--models", str(models))
         self.process = subprocess.Popen(
-            [str(BGAN), "serve", *named, "--port", str(port), *map(str, options)],
+            [*map(str, program), *named, "--port", str(port), *map(str, options)],
             stderr=self.log,
             env={**os.environ, **(env or {})},
             cwd=cwd,

@@ -1,0 +1,438 @@
+"""The faults: each is a function that does one to running servers, checks what must hold, and says what it saw.
+
+Raises AssertionError, or a SamplingError, where a promise is broken.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from bgan.clients import AsyncSamplingClient, RetryPolicy, SamplingClient
+from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from tests.chaos import RestartingServer
+from tests.support import BGAN, ServerProcess, server
+
+from .bad_files import bad_files, drop
+from .load import CALL_SECONDS, PATIENT
+from .machine import Clock, run_on_small_disk
+from .metrics import scrape
+from .reference import SEED, Reference
+
+Request = sampling_pb2.SampleBinaryImagesRequest
+Code = grpc.StatusCode
+ONCE = RetryPolicy(attempts=1)
+_SOON_SECONDS = 120
+_OTHERS_AT_MOST = 40  # streams of the load and the fuzzer that may have a place at any time
+_ENDS_OF_CANCELLED = {None, Code.CANCELLED, Code.RESOURCE_EXHAUSTED}
+
+
+@dataclass
+class Site:
+    """Servers under load, and what is known of them."""
+
+    steady: ServerProcess
+    """Lives to the end; what it holds is watched. Has a metrics port."""
+    fragile: RestartingServer
+    """Has two workers; it and they are killed and started again."""
+    folder: Path
+    """The models of the first server, which may be changed."""
+    fixed: tuple[str, ...]
+    """Models that stay as they are, of both servers."""
+    versions: dict[str, bytes]
+    """Contents of the model `changing`, by revision."""
+    reference: Reference
+    work: Path
+    """A folder for other files."""
+    rng: random.Random
+    scale: float = 1.0
+    """How much of everything is done: 1 for all."""
+
+    def some(self, count: int) -> int:
+        """So many, or a part of it."""
+        return max(2, round(count * self.scale))
+
+    def check(self, target: str, model: str | None = None) -> None:
+        """The server gives the right bits."""
+        with SamplingClient(target, retry=PATIENT, timeout_seconds=CALL_SECONDS) as client:
+            self.read(client, 50, model=model or self.rng.choice(self.fixed))
+
+    def read(self, client, count: int, **options) -> None:
+        """Read a stream that begins somewhere, and check every image."""
+        first_index = self.reference.draw(self.rng, count)
+        options = {"model": self.rng.choice(self.fixed), "timeout_seconds": CALL_SECONDS, **options}
+        self.reference.read(client, count=count, first_index=first_index, **options)
+
+
+def _soon(what: str, condition: Callable[[], object]) -> None:
+    end = time.monotonic() + _SOON_SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not after {_SOON_SECONDS} s"
+        time.sleep(0.05)
+
+
+# Processes that end.
+
+
+def a_worker_is_killed(site: Site) -> str:
+    """kill -9 of a worker in mid-stream: the client goes on, and another worker takes its place."""
+    replaced = site.fragile.output().count("is replaced")
+    victim = site.rng.choice(_children(site.fragile.pid))
+    with SamplingClient([site.fragile.target] * 3, retry=PATIENT) as client:
+        site.read(
+            client,
+            site.some(3000),
+            include_probabilities=True,
+            when_open=lambda: os.kill(victim, signal.SIGKILL),
+        )
+    _soon("a worker in its place", lambda: site.fragile.output().count("is replaced") > replaced)
+    site.check(site.fragile.target)
+    return "no image lost"
+
+
+def the_server_is_killed(site: Site) -> str:
+    """kill -9 of a server with all its workers in mid-stream, and a new start on its port."""
+    return _restarted(site, signal.SIGKILL, -signal.SIGKILL)
+
+
+def the_server_is_stopped(site: Site) -> str:
+    """SIGTERM in mid-stream, exit code 0, and a new start: the client loses and repeats no image."""
+    return _restarted(site, signal.SIGTERM, 0)
+
+
+def _restarted(site, number, expected):
+    codes = []
+
+    def restart():
+        workers = _children(site.fragile.pid)
+        codes.append(site.fragile.stop(number))
+        _soon("the end of the workers", lambda: not any(map(_is_alive, workers)))
+        site.fragile.start()
+
+    with SamplingClient(site.fragile.target, retry=PATIENT) as client:
+        site.read(client, site.some(3000), include_probabilities=True, batch_size=40, when_open=restart)
+    site.check(site.fragile.target)
+    assert codes == [expected], f"the server ended with {codes}"
+    return "no image lost"
+
+
+def _children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# Callers that misbehave.
+
+
+def a_storm_of_cancels(site: Site) -> str:
+    """1,000 calls cancelled at random moments: while they wait, compute, write, or after their end."""
+    count, channels = site.some(1000), [_channel(site.steady.target) for _ in range(4)]
+    seeds = [site.rng.getrandbits(32) for _ in range(count)]
+    with ThreadPoolExecutor(24) as pool:
+        ends = Counter(pool.map(lambda seed: _cancelled(site, channels, random.Random(seed)), seeds))
+    for channel in channels:
+        channel.close()
+    assert ends.keys() <= _ENDS_OF_CANCELLED, f"cancelled calls ended with {ends}"
+    _soon("the places of cancelled calls are free", lambda: scrape(site.steady)["bgan_streams",] < _OTHERS_AT_MOST)
+    site.check(site.steady.target)
+    return f"{count} cancels, {count - ends[None]} of them before the end"
+
+
+def _cancelled(site, channels, rng):
+    """A call, cancelled; the code it ended with, None if its end came first."""
+    alone = rng.random() < 0.05  # leaves with its connection
+    channel = _channel(site.steady.target) if alone else rng.choice(channels)
+    request = Request(
+        model=rng.choice(site.fixed),
+        image_count=rng.choice((1, 16, 1000, 20_000)),
+        seed=SEED,
+        batch_size=rng.choice((0, 1, 50)),
+        include_probabilities=rng.random() < 0.3,
+    )
+    call = sampling_pb2_grpc.SamplingServiceStub(channel).SampleBinaryImages(request, timeout=CALL_SECONDS)
+    timer = threading.Timer(rng.choice((0, 0.001, 0.01, 0.1)) * rng.random(), call.cancel)
+    timer.start()
+    try:
+        for place, _ in enumerate(call):
+            if place == 5:
+                call.cancel()
+    except grpc.RpcError:
+        return call.code()
+    finally:
+        timer.join()
+        if alone:
+            channel.close()
+    return None
+
+
+def _channel(target):
+    return grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def many_streams_at_once(site: Site) -> str:
+    """500 streams that are all open at the same time, each read to its end and checked."""
+    count = site.some(500)
+    seen = asyncio.run(_streams(site, count))
+    assert seen >= count, f"{seen} streams were open"
+    return f"{count} open at once"
+
+
+async def _streams(site, count):
+    """The streams that the server had when all of them were open."""
+    waiting, all_open, most = 0, asyncio.Event(), 0
+
+    async def stream(client, model, first_index):
+        nonlocal waiting
+        next_index = first_index
+        request = {"image_count": 200, "batch_size": 20, "include_probabilities": True, "model": model}
+        async for batch in client.sample_binary_images(first_index=first_index, seed=SEED, **request):
+            assert batch.first_index == next_index
+            site.reference.check(batch)
+            if next_index == first_index:
+                waiting += 1
+                await asyncio.wait_for(all_open.wait(), _SOON_SECONDS)
+            next_index = batch.next_index
+        assert next_index == first_index + 200
+
+    async def look():
+        nonlocal most
+        while waiting < count:
+            await asyncio.sleep(0.05)
+        most = scrape(site.steady)["bgan_streams",]
+        all_open.set()
+
+    clients = [AsyncSamplingClient(site.steady.target, retry=PATIENT, timeout_seconds=300) for _ in range(5)]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(look())
+        for number in range(count):
+            first_index = site.reference.draw(site.rng, 200)
+            tasks.create_task(stream(clients[number % 5], site.rng.choice(site.fixed), first_index))
+    for client in clients:
+        await client.close()
+    return most
+
+
+def readers_stand_still(site: Site) -> str:
+    """Streams that nobody reads are ended with UNAVAILABLE and their next index, while others go on."""
+    count, ends = site.some(20), []
+    channels = [_channel(site.steady.target) for _ in range(count)]
+    request = Request(
+        model=site.fixed[0], image_count=20_000, seed=SEED, batch_size=200, include_probabilities=True
+    )
+    calls = [sampling_pb2_grpc.SamplingServiceStub(each).SampleBinaryImages(request) for each in channels]
+    received = [next(call).image_count for call in calls]
+    before = scrape(site.steady)["bgan_rejected_total", "stalled_reader"]
+    with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
+        _soon(
+            "the end of stalled streams",
+            lambda: (
+                site.read(client, 100) or scrape(site.steady)["bgan_rejected_total", "stalled_reader"] >= before + count
+            ),
+        )
+    for call, read in zip(calls, received, strict=True):
+        with suppress(grpc.RpcError):
+            for response in call:
+                assert response.first_index == read
+                read += response.image_count
+        ends.append((call.code(), dict(call.trailing_metadata()).get("bgan-next-index") == str(read)))
+    for channel in channels:
+        channel.close()
+    assert set(ends) == {(Code.UNAVAILABLE, True)}, f"stalled streams ended with {Counter(ends)}"
+    return f"{count} ended, none lost an image"
+
+
+# Files.
+
+
+def models_are_replaced(site: Site) -> str:
+    """A served model is overwritten again and again under calls; each answer is whole and of one revision."""
+    count, used = site.some(8), set()
+    with _callers(site, "changing", used), SamplingClient(site.steady.target) as client:
+        for number in range(count):
+            revision = list(site.versions)[(number + 1) % len(site.versions)]
+            (site.folder / "changing" / "1.onnx").write_bytes(site.versions[revision][:9_000])  # half a copy
+            time.sleep(site.rng.random() * 0.3)
+            (site.folder / "changing" / "1.onnx").write_bytes(site.versions[revision])
+            _soon("the new model", lambda revision=revision: client.get_model("changing").revision == revision)
+    assert used <= set(site.versions)
+    return f"{count} times"
+
+
+@contextmanager
+def _callers(site, model, used):
+    """Three callers of a model, whose calls must all succeed at the first try."""
+    done, wrong = threading.Event(), []
+    rngs = [random.Random(site.rng.getrandbits(32)) for _ in range(3)]
+
+    def call(rng):
+        with SamplingClient(site.steady.target, retry=ONCE, timeout_seconds=CALL_SECONDS) as client:
+            while not done.is_set():
+                count = rng.choice((1, 5, 700))
+                first_index, revisions = site.reference.draw(rng, count), set()
+                for batch in client.sample_binary_images(
+                    image_count=count, first_index=first_index, seed=SEED, model=model
+                ):
+                    site.reference.check(batch)
+                    revisions.add(batch.revision)
+                assert len(revisions) == 1, "two revisions in one stream"
+                used.update(revisions)
+
+    def checked(rng):
+        try:
+            call(rng)
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=checked, args=(rng,)) for rng in rngs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong, f"a call failed while models were replaced: {wrong[0]}"
+
+
+def bad_model_files(site: Site) -> str:
+    """Files that are cut off, damaged or hostile come in: each is refused with a reason, and nothing else changes."""
+    with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
+        served = [(model.name, model.revision) for model in client.list_models()]
+        dropped = {
+            f"bad-{number}": (kind, drop(site.folder, f"bad-{number}", content))
+            for number, (kind, content) in enumerate(bad_files(next(iter(site.versions.values())), site.rng))
+        }
+        last = f"bad-{len(dropped) - 1}"
+        _soon("refusals", lambda: _refused(client) >= {last} | dropped.keys() or _is_served(client, dropped))
+        refused, now = _refused(client), [(model.name, model.revision) for model in client.list_models()]
+        for _, path in dropped.values():
+            path.unlink()
+        taken = [kind for name, (kind, _) in dropped.items() if name not in refused]
+        assert not taken, f"not refused: {', '.join(taken)}"
+        assert now == served, f"other models are served: {now}"
+        site.check(site.steady.target)
+        _soon("the end of the refusals", lambda: not _refused(client))
+    return f"{len(dropped)} files refused"
+
+
+def _refused(client):
+    return {failure.model for failure in client.list_model_failures()}
+
+
+def _is_served(client, dropped):
+    return any(model.name in dropped for model in client.list_models())
+
+
+def a_full_disk(site: Site) -> str:
+    """Files that end on a full disk: one line each, nothing half made under their names."""
+    count, disk = 30_000, site.work / "small disk"
+    disk.mkdir(exist_ok=True)
+    of_all = ("--count", count, "--seed", SEED)
+    made = run_on_small_disk(disk, "1m", [BGAN, "generate", _file(site, site.fixed[0]), *of_all, "-o", "a.npz"])
+    _fails_in_one_line("bgan generate", made)
+    assert made.stdout.split("left: ")[1].split() == ["a.npz.partial", "a.npz.partial.json"], made.stdout
+    remote = ("--server", site.steady.target, "--model", site.fixed[0])
+    sampled = run_on_small_disk(disk, "1m", [BGAN, "sample", *remote, *of_all, "-o", "b.npy"])
+    _fails_in_one_line("bgan sample", sampled)
+    assert sampled.stdout.split("left: ")[1].split() == [], sampled.stdout
+    site.check(site.steady.target)
+    return "two commands, one line each"
+
+
+def _file(site, model):
+    return site.folder / f"{model}.onnx"
+
+
+def _fails_in_one_line(command, done):
+    lines = [line for line in done.stderr.splitlines() if line.startswith("bgan: ")]
+    assert done.returncode == 1, f"{command} ended with {done.returncode}: {done.stderr}"
+    assert "Traceback" not in done.stderr, f"{command}: {done.stderr}"
+    assert len(lines) == 1, f"{command}: {done.stderr}"
+    assert "No space left on device" in lines[0], f"{command}: {lines[0]}"
+
+
+# Clocks.
+
+_JUMPS = ("+1h", "-1h", "+10y", "-20y", "+0", "-3s", "+1d", "+3s")
+
+
+def the_clock_jumps(site: Site) -> str:
+    """The wall clock of a server with two workers, and of a client, jumps by seconds to decades under calls."""
+    clock, jumps = Clock(site.work / "clock"), 0
+    options = ("--workers", 2, "--metrics-port", 0, "--grace-seconds", 2)
+    with server(site.folder, *options, env=clock.variables) as process, _jumping(clock, site) as jumped:
+        with SamplingClient([process.target] * 2, retry=ONCE, timeout_seconds=30) as client:
+            while len(jumped) < site.some(3 * len(_JUMPS)):
+                site.read(client, 500, include_probabilities=True)
+                site.read(client, 3, timeout_seconds=20)
+        output = site.work / "sampled.npz"
+        command = [BGAN, "sample", "--server", process.target, "--model", site.fixed[0], "-n", 5_000]
+        subprocess.run(
+            [*map(str, command), "--seed", str(SEED), "-o", str(output)],
+            env={**os.environ, **clock.variables},
+            check=True,
+            capture_output=True,
+            timeout=CALL_SECONDS,
+        )
+        site.reference.check_file(output)
+        clock.jump("+10y")
+        scrape(process)
+        process.process.terminate()
+        assert process.process.wait(60) == 0
+        jumps = len(jumped)
+        last = process.output().splitlines()[-1]
+        assert int(last[:4]) >= time.gmtime().tm_year + 9, f"the clock did not jump: {last}"
+        assert "Traceback" not in process.output(), process.output()
+    return f"{jumps} jumps"
+
+
+@contextmanager
+def _jumping(clock, site):
+    """Jumps that are made as long as the context lasts."""
+    done, jumped = threading.Event(), []
+    rng = random.Random(site.rng.getrandbits(32))
+
+    def jump():
+        while not done.wait(0.2):
+            jumped.append(rng.choice(_JUMPS))
+            clock.jump(jumped[-1])
+
+    thread = threading.Thread(target=jump)
+    thread.start()
+    try:
+        yield jumped
+    finally:
+        done.set()
+        thread.join()
+
+
+FAULTS = (
+    a_worker_is_killed,
+    the_server_is_killed,
+    the_server_is_stopped,
+    a_storm_of_cancels,
+    many_streams_at_once,
+    readers_stand_still,
+    models_are_replaced,
+    bad_model_files,
+    a_full_disk,
+    the_clock_jumps,
+)
