@@ -1,5 +1,6 @@
 """Model files that are cut off, damaged, or made to do harm."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,8 +120,12 @@ _HOSTILE: dict[str, Callable] = {
 }
 
 
-def drop(folder: Path, name: str, content: bytes) -> Path:
+BAD_NAMES = (b"bad\n2026-01-01 00:00:00,000 INFO forged", b"bad\x1b[2J", b"bad\xff\xfe", "bad\u202eonnx".encode())
+"""What a file may be called on Linux: a second line for the log, a terminal's command, no text, text backwards."""
+
+
+def drop(folder: Path, name: bytes, content: bytes) -> Path:
     """Put a file into a folder of models as a plain copy would."""
-    path = folder / f"{name}.onnx"
+    path = folder / f"{os.fsdecode(name)}.onnx"
     path.write_bytes(content)
     return path

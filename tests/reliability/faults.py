@@ -24,9 +24,9 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.chaos import RestartingServer
 from tests.support import BGAN, ServerProcess, server
 
-from .bad_files import bad_files, drop
+from .bad_files import BAD_NAMES, bad_files, drop
 from .load import CALL_SECONDS, PATIENT
-from .machine import Clock, run_on_small_disk
+from .machine import ON_SMALL_DISK, Clock, run_on_small_disk
 from .metrics import scrape
 from .reference import SEED, Reference
 
@@ -35,6 +35,7 @@ Code = grpc.StatusCode
 ONCE = RetryPolicy(attempts=1)
 _SOON_SECONDS = 120
 _OTHERS_AT_MOST = 40  # streams of the load and the fuzzer that may have a place at any time
+_SHOWN_AT_MOST = 1_000  # characters of a reason
 _ENDS_OF_CANCELLED = {None, Code.CANCELLED, Code.RESOURCE_EXHAUSTED}
 
 
@@ -314,31 +315,31 @@ def _callers(site, model, used):
 
 def bad_model_files(site: Site) -> str:
     """Files that are cut off, damaged or hostile come in: each is refused with a reason, and nothing else changes."""
+    files = list(bad_files(next(iter(site.versions.values())), site.rng))
+    names = [*[f"bad-{number}".encode() for number in range(len(files) - len(BAD_NAMES))], *BAD_NAMES]
     with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
-        served = [(model.name, model.revision) for model in client.list_models()]
-        dropped = {
-            f"bad-{number}": (kind, drop(site.folder, f"bad-{number}", content))
-            for number, (kind, content) in enumerate(bad_files(next(iter(site.versions.values())), site.rng))
-        }
-        last = f"bad-{len(dropped) - 1}"
-        _soon("refusals", lambda: _refused(client) >= {last} | dropped.keys() or _is_served(client, dropped))
-        refused, now = _refused(client), [(model.name, model.revision) for model in client.list_models()]
-        for _, path in dropped.values():
-            path.unlink()
-        taken = [kind for name, (kind, _) in dropped.items() if name not in refused]
-        assert not taken, f"not refused: {', '.join(taken)}"
-        assert now == served, f"other models are served: {now}"
+        served = _served(client)
+        paths = [drop(site.folder, name, content) for name, (_, content) in zip(names, files, strict=True)]
+        try:
+            _soon("refusals", lambda: len(client.list_model_failures()) + len(_served(client)) >= len(served + paths))
+            failures, now = client.list_model_failures(), _served(client)
+        finally:
+            for path in paths:
+                path.unlink()
+        refused = {failure.model for failure in failures}
+        taken = [kind for name, (kind, _) in zip(names, files, strict=True) if name.decode("ascii", "replace") not in refused]
+        assert now == served, f"other models are served: {now}; perhaps {', '.join(taken)}"
+        shown = [text for failure in failures for text in (failure.model, failure.reason)]
+        assert max(map(len, shown)) < _SHOWN_AT_MOST, f"a refusal has {max(map(len, shown))} characters"
+        assert all(text.isprintable() for text in shown), f"not printable: {shown!r}"
         site.check(site.steady.target)
-        _soon("the end of the refusals", lambda: not _refused(client))
-    return f"{len(dropped)} files refused"
+        _soon("the end of the refusals", lambda: not client.list_model_failures())
+    assert not [line for line in site.steady.output().splitlines() if "INFO forged" in line and "ERROR" not in line]
+    return f"{len(paths)} files refused"
 
 
-def _refused(client):
-    return {failure.model for failure in client.list_model_failures()}
-
-
-def _is_served(client, dropped):
-    return any(model.name in dropped for model in client.list_models())
+def _served(client):
+    return [(model.name, model.version, model.revision) for model in client.list_models()]
 
 
 def a_full_disk(site: Site) -> str:
@@ -359,6 +360,34 @@ def a_full_disk(site: Site) -> str:
 
 def _file(site, model):
     return site.folder / f"{model}.onnx"
+
+
+def a_full_disk_for_metrics(site: Site) -> str:
+    """The workers' metrics lie on a disk that fills up: all goes on, and a dead worker comes back when there is room."""
+    disk = site.work / "metrics disk"
+    disk.mkdir(exist_ok=True)
+    run_on_small_disk(disk, "1m", ["true"])
+    options = {"program": (*ON_SMALL_DISK, disk, BGAN, "serve"), "env": {"TMPDIR": str(disk)}}
+    with server(site.folder, "--workers", 2, "--metrics-port", 0, **options) as process:
+        pid = process.process.pid
+        filling = Path(f"/proc/{pid}/root{disk}/filling")
+        with suppress(OSError), filling.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        site.check(process.target)
+        assert scrape(process)["bgan_images_total", site.fixed[0]] > 0
+        os.kill(site.rng.choice(_children(pid)), signal.SIGKILL)
+        _soon("notice", lambda: "another starts" in process.output())
+        time.sleep(2)
+        site.check(process.target)
+        filling.unlink()
+        _soon("a worker in its place", lambda: "is replaced" in process.output())
+        site.check(process.target)
+        scrape(process)
+        process.process.terminate()
+        assert process.process.wait(60) == 0
+        assert "Traceback" not in process.output(), process.output()
+    return "served on"
 
 
 def _fails_in_one_line(command, done):
@@ -434,5 +463,6 @@ FAULTS = (
     models_are_replaced,
     bad_model_files,
     a_full_disk,
+    a_full_disk_for_metrics,
     the_clock_jumps,
 )

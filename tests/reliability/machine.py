@@ -7,7 +7,13 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 _FAKETIME_PLACES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", f"{ROOT}/.tools/faketime/usr/lib/*/faketime/libfaketimeMT.so.1")
-_ON_SMALL_DISK = """
+_AS_ROOT = () if os.geteuid() == 0 else ("--map-root-user",)
+ON_SMALL_DISK = (
+    *("unshare", "--mount", *_AS_ROOT),
+    *("sh", "-c", 'mount -t tmpfs -o size=1m bgan-small "$1" && shift && exec "$@"', "sh"),
+)
+"""A program that takes a folder and a command, and runs it with an empty disk of 1 MiB at that folder."""
+_RUN = """
 mount -t tmpfs -o size="$1" bgan-small "$2" || exit 77
 cd "$2" && shift 2
 "$@"
@@ -27,9 +33,8 @@ def run_on_small_disk(folder: Path, size: str, command: list, *, env=None) -> su
 
     The file system is mounted at `folder`, for this command alone. Raises NotHereError.
     """
-    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
-        ["unshare", "--mount", *as_root, "sh", "-c", _ON_SMALL_DISK, "sh", size, folder, *map(str, command)],
+        ["unshare", "--mount", *_AS_ROOT, "sh", "-c", _RUN, "sh", size, folder, *map(str, command)],
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **(env or {})},
         capture_output=True,
         text=True,
