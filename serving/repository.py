@@ -218,7 +218,7 @@ class Repository:
 
 
 def _printable(text: str) -> str:
-    """A text with what comes from outside, a file's name or its manifest, for a log or a message: short, one line."""
+    """A text that quotes a file's name or its manifest, fit for a log and a message: short, and one line."""
     short = text if len(text) <= _TEXT_AT_MOST else f"{text[:_TEXT_AT_MOST]}..."
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in short)
 

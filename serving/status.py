@@ -46,7 +46,8 @@ _log = logging.getLogger(__name__)
 def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics) -> Any:
     """The methods of a servicer, whose errors end the call with their code and details.
 
-    Methods of one request are coroutine functions, those of a stream of requests asynchronous generators. An interceptor would do the same at the cost of two more coroutines a call.
+    Methods of one request are coroutine functions, those of a stream of requests asynchronous generators.
+    An interceptor would do the same at the cost of two more coroutines a call.
     """
     methods = {method.name: method for method in service.methods}
     return SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Bytes that are no messages, sent to every method of a real server. `make soak` sends more, and guided by coverage."""
+"""Bytes that are no messages, sent to every method of a real server. `make soak` sends many more."""
 
 import asyncio
 import random
@@ -73,9 +73,8 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(victim, methods):
 
 
 def test_what_is_wrong_with_them_is_said(victim):
-    with grpc.insecure_channel(victim.target) as channel:
-        with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary("/bgan.v1.SamplingService/GetModel")(CORRUPT)
+    with grpc.insecure_channel(victim.target) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/bgan.v1.SamplingService/GetModel")(CORRUPT)
     assert "its bytes are no message of this method" in caught.value.details()
     (detail,) = rpc_status.from_call(caught.value).details
     bad_request = error_details_pb2.BadRequest()

@@ -1,1 +1,1 @@
-"""The long proof that the server keeps its promises under faults: `make soak`; docs/reliability.md has its figures."""
+"""The long proof that the server keeps its promises under faults: `make soak`; see docs/reliability.md."""

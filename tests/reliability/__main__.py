@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from tests.chaos import restarting_server
 from tests.conftest import ROOT
-from tests.support import make_model, server
+from tests.support import server
 
 from .control import run_control
 from .faults import FAULTS, Site
@@ -35,7 +36,8 @@ from .report import Report
 _REFERENCE_IMAGES = 40_000
 _FAULT_SECONDS = 400
 _CLOSING_SECONDS = 600
-_FIXED = ("dbn", "sbn")
+_SHIPPED = ROOT / "serving" / "shipped"
+_FIXED = ("mlp-dbn", "mlp-sbn")
 # Small limits, so that requests of the fuzzer which are good by chance cost little.
 _STEADY = (
     *("--metrics-port", 0, "--max-streams", 700, "--max-streams-per-caller", 700, "--max-image-count", 50_000),
@@ -62,9 +64,10 @@ def main() -> int:
 def _options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="how long faults are done")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="draws everything")
-    parser.add_argument("--inputs", type=int, default=100_000, help="of the fuzzer, at least, spread over the time")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="draws all")
+    parser.add_argument("--inputs", type=int, default=100_000, help="of the fuzzer, spread over the time")
     parser.add_argument("--coverage-share", type=float, default=0.1, help="of the time, for atheris, before")
+    parser.add_argument("--scale", type=float, default=1, help="how much of each fault is done, 1 for all of it")
     parser.add_argument("--output", type=Path, help="a file for the report")
     return parser.parse_args()
 
@@ -98,24 +101,16 @@ class Soak:
 
     def _make_site(self) -> Site:
         """Models, what their images must be, and the servers."""
-        self._say("models, and what their images must be")
-        models, work = self._folder / "models", self._folder / "work"
-        (models / "changing").mkdir(parents=True)
-        work.mkdir()
-        for name in _FIXED:
-            make_model(models, name, neuron=name)
+        self._say("what the images must be")
+        models, fixed, work = (self._folder / name for name in ("models", "fixed", "work"))
+        for folder in (models / "changing", fixed, work):
+            folder.mkdir(parents=True)
         reference, versions = Reference(work, _REFERENCE_IMAGES), {}
         for name in _FIXED:
-            reference.add(models / f"{name}.onnx")
-        for steps in (4, 5):
-            (work / str(steps)).mkdir()
-            path = make_model(work / str(steps), "changing", steps=steps)
-            versions[reference.add(path)] = path.read_bytes()
+            for folder in (models, fixed):
+                shutil.copy(_SHIPPED / f"{name}.onnx", folder)
+            versions[reference.add(models / f"{name}.onnx")] = (models / f"{name}.onnx").read_bytes()
         (models / "changing" / "1.onnx").write_bytes(next(iter(versions.values())))
-        fixed = self._folder / "fixed"
-        fixed.mkdir()
-        for name in _FIXED:
-            (fixed / f"{name}.onnx").symlink_to(models / f"{name}.onnx")
         self._say("servers")
         return Site(
             steady=self._stack.enter_context(server(models, *_STEADY)),
@@ -126,6 +121,7 @@ class Soak:
             reference=reference,
             work=work,
             rng=random.Random(self._options.seed),
+            scale=self._options.scale,
         )
 
     def _add_callers(self, load, site):

@@ -31,7 +31,7 @@ def _damaged(good, rng):
     """A good file with bytes of its manifest, which comes last, overwritten by what is no JSON."""
     changed = bytearray(good)
     place = rng.randrange(len(good) - 300, len(good) - 20)
-    changed[place : place + 8] = b"\x00\xff{\xfe}\x00\"\xf0"
+    changed[place : place + 8] = b'\x00\xff{\xfe}\x00"\xf0'
     return bytes(changed)
 
 

@@ -1,4 +1,4 @@
-"""The positive control of the leak gate: servers that leak on purpose, which it must flag, and one that does not."""
+"""The positive control of the leak gate: servers that leak on purpose, and one that does not."""
 
 import sys
 

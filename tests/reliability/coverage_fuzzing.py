@@ -2,9 +2,9 @@
 
     python -m tests.reliability.coverage_fuzzing --models models --corpus corpus --seconds 60 --seed 1
 
-The server runs in this process, since atheris sees no other, and is called over a connection. The first byte of an
-input says which method gets the rest. Ends with exit code 77, and says the input, at a code that must not be, or when
-the server logs an error. What reaches new code is left in the corpus.
+The server runs in this process, since atheris sees no other, and is called over a connection. The first byte of
+an input says which method gets the rest. Ends with exit code 77, and says the input, at a code that must not be,
+or when the server logs an error. What reaches new code is left in the corpus.
 """
 
 import argparse
@@ -61,7 +61,8 @@ def main() -> None:
             raise RuntimeError(f"{method.path}: the server logged {_ERRORS[0]}")
 
     limits = (f"-max_total_time={options.seconds}", f"-seed={options.seed}", f"-max_len={_LONGEST}")
-    atheris.Setup([sys.argv[0], str(options.corpus), *limits, f"-artifact_prefix={options.corpus.parent}/"], test_one_input)
+    artifacts = f"-artifact_prefix={options.corpus.parent}/"
+    atheris.Setup([sys.argv[0], str(options.corpus), *limits, artifacts], test_one_input)
     atheris.Fuzz()
 
 

@@ -6,6 +6,7 @@ Raises AssertionError, or a SamplingError, where a promise is broken.
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -35,6 +36,7 @@ Code = grpc.StatusCode
 ONCE = RetryPolicy(attempts=1)
 _SOON_SECONDS = 120
 _OTHERS_AT_MOST = 40  # streams of the load and the fuzzer that may have a place at any time
+_STALLED = ("bgan_rejected_total", "stalled_reader")
 _SHOWN_AT_MOST = 1_000  # characters of a reason
 _ENDS_OF_CANCELLED = {None, Code.CANCELLED, Code.RESOURCE_EXHAUSTED}
 
@@ -232,31 +234,35 @@ async def _streams(site, count):
 
 def readers_stand_still(site: Site) -> str:
     """Streams that nobody reads are ended with UNAVAILABLE and their next index, while others go on."""
-    count, ends = site.some(20), []
+    count = site.some(20)
     channels = [_channel(site.steady.target) for _ in range(count)]
     request = Request(
         model=site.fixed[0], image_count=20_000, seed=SEED, batch_size=200, include_probabilities=True
     )
     calls = [sampling_pb2_grpc.SamplingServiceStub(each).SampleBinaryImages(request) for each in channels]
     received = [next(call).image_count for call in calls]
-    before = scrape(site.steady)["bgan_rejected_total", "stalled_reader"]
+    ended = scrape(site.steady)[_STALLED]
     with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
-        _soon(
-            "the end of stalled streams",
-            lambda: (
-                site.read(client, 100) or scrape(site.steady)["bgan_rejected_total", "stalled_reader"] >= before + count
-            ),
-        )
-    for call, read in zip(calls, received, strict=True):
-        with suppress(grpc.RpcError):
-            for response in call:
-                assert response.first_index == read
-                read += response.image_count
-        ends.append((call.code(), dict(call.trailing_metadata()).get("bgan-next-index") == str(read)))
+
+        def are_ended():
+            site.read(client, 100)
+            return scrape(site.steady)[_STALLED] >= ended + count
+
+        _soon("the end of stalled streams", are_ended)
+    ends = Counter(map(_end_of, calls, received))
     for channel in channels:
         channel.close()
-    assert set(ends) == {(Code.UNAVAILABLE, True)}, f"stalled streams ended with {Counter(ends)}"
+    assert set(ends) == {(Code.UNAVAILABLE, True)}, f"stalled streams ended with {ends}"
     return f"{count} ended, none lost an image"
+
+
+def _end_of(call, next_index):
+    """The code of a stream, and whether it says rightly which image comes next."""
+    with suppress(grpc.RpcError):
+        for response in call:
+            assert response.first_index == next_index
+            next_index += response.image_count
+    return call.code(), dict(call.trailing_metadata()).get("bgan-next-index") == str(next_index)
 
 
 # Files.
@@ -314,27 +320,30 @@ def _callers(site, model, used):
 
 
 def bad_model_files(site: Site) -> str:
-    """Files that are cut off, damaged or hostile come in: each is refused with a reason, and nothing else changes."""
+    """Files that are cut off, damaged or hostile come in: each is refused with a reason, nothing else changes."""
     files = list(bad_files(next(iter(site.versions.values())), site.rng))
     names = [*[f"bad-{number}".encode() for number in range(len(files) - len(BAD_NAMES))], *BAD_NAMES]
     with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
         served = _served(client)
         paths = [drop(site.folder, name, content) for name, (_, content) in zip(names, files, strict=True)]
         try:
-            _soon("refusals", lambda: len(client.list_model_failures()) + len(_served(client)) >= len(served + paths))
+            seen = len(served) + len(paths)
+            _soon("refusals", lambda: len(client.list_model_failures()) + len(_served(client)) >= seen)
             failures, now = client.list_model_failures(), _served(client)
         finally:
             for path in paths:
                 path.unlink()
         refused = {failure.model for failure in failures}
-        taken = [kind for name, (kind, _) in zip(names, files, strict=True) if name.decode("ascii", "replace") not in refused]
+        taken = [kind for name, (kind, _) in zip(names, files, strict=True) if name.decode("latin") not in refused]
         assert now == served, f"other models are served: {now}; perhaps {', '.join(taken)}"
         shown = [text for failure in failures for text in (failure.model, failure.reason)]
         assert max(map(len, shown)) < _SHOWN_AT_MOST, f"a refusal has {max(map(len, shown))} characters"
         assert all(text.isprintable() for text in shown), f"not printable: {shown!r}"
         site.check(site.steady.target)
         _soon("the end of the refusals", lambda: not client.list_model_failures())
-    assert not [line for line in site.steady.output().splitlines() if "INFO forged" in line and "ERROR" not in line]
+    assert not re.search(r"^\S+ \S+ INFO forged", site.steady.output(), re.MULTILINE), (
+        "a line of the log is forged"
+    )
     return f"{len(paths)} files refused"
 
 
@@ -363,7 +372,7 @@ def _file(site, model):
 
 
 def a_full_disk_for_metrics(site: Site) -> str:
-    """The workers' metrics lie on a disk that fills up: all goes on, and a dead worker comes back when there is room."""
+    """The disk of the workers' metrics is full: all goes on, and a dead worker comes back when there is room."""
     disk = site.work / "metrics disk"
     disk.mkdir(exist_ok=True)
     run_on_small_disk(disk, "1m", ["true"])

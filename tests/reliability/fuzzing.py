@@ -24,7 +24,7 @@ from .messages import Source, drawn, encoded, structured, valid_messages
 from .wire import UNKNOWN_METHODS, Method, methods_of, send, send_garbage
 
 Code = grpc.StatusCode
-# A call is answered, or its request is at fault; bytes that are no message are INVALID_ARGUMENT like any other fault.
+# A call is answered, or its request is at fault; bytes that are no message are an INVALID_ARGUMENT too.
 CODES = {
     Code.OK,
     Code.INVALID_ARGUMENT,

@@ -1,6 +1,6 @@
 """`bgan serve` with a leak of choice, to show that the gate of `leaks` can fail: for each call it keeps something.
 
-    python -m tests.reliability.leaking_server memory --models models --port 0
+python -m tests.reliability.leaking_server memory --models models --port 0
 """
 
 import os

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-_FAKETIME_PLACES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", f"{ROOT}/.tools/faketime/usr/lib/*/faketime/libfaketimeMT.so.1")
+_FAKETIME = "usr/lib/*/faketime/libfaketimeMT.so.1"
 _AS_ROOT = () if os.geteuid() == 0 else ("--map-root-user",)
 ON_SMALL_DISK = (
     *("unshare", "--mount", *_AS_ROOT),
@@ -54,8 +54,7 @@ class Clock:
 
     def __init__(self, file: Path) -> None:
         """The clock is right until `jump`. Raises NotHereError without libfaketime."""
-        root = Path("/")
-        found = [path for place in _FAKETIME_PLACES for path in root.glob(place.removeprefix("/"))]
+        found = [path for root in (ROOT / ".tools/faketime", Path("/")) for path in root.glob(_FAKETIME)]
         if not found:
             raise NotHereError("libfaketime is not installed; it is the Debian package libfaketime")
         self._file = file

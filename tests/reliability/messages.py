@@ -1,4 +1,4 @@
-"""Bytes to send to a method: valid messages, structured ones that hypothesis draws, mutated ones, and random ones."""
+"""Bytes to send to a method: valid messages, structured ones that hypothesis draws, mutated and random ones."""
 
 import base64
 import random

@@ -52,7 +52,7 @@ class Reference:
         assert batch.seed == SEED, f"seed {batch.seed} came instead of {SEED}"
         for piece in self._pieces[batch.revision]:
             start = batch.first_index - piece.first_index
-            if 0 <= start and start + len(batch) <= piece.count:
+            if start >= 0 and start + len(batch) <= piece.count:
                 size = len(piece.packed) // piece.count
                 expected = piece.packed[start * size : (start + len(batch)) * size]
                 assert batch.packed_images.tobytes() == expected, (
@@ -67,15 +67,14 @@ class Reference:
             packed, (piece, _) = file["packed_images"], self._pieces[str(file["revision"])]
         assert packed.tobytes() == piece.packed[: packed.size], f"wrong bits in {path.name}"
 
-    def read(self, client, *, count: int, first_index: int, when_open=lambda: None, **options) -> int:
-        """Read a stream to its end and check every image; calls `when_open` after the first batch. The bytes read."""
-        next_index, read = first_index, 0
+    def read(self, client, *, count: int, first_index: int, when_open=lambda: None, **options) -> None:
+        """Read a stream to its end and check every image, and call `when_open` after the first batch."""
+        next_index = first_index
         batches = client.sample_binary_images(image_count=count, first_index=first_index, seed=SEED, **options)
         for batch in batches:
             assert batch.first_index == next_index, f"image {batch.first_index} came instead of {next_index}"
             self.check(batch)
-            next_index, read = batch.next_index, read + batch.packed_images.nbytes
+            next_index = batch.next_index
             if batch.first_index == first_index:
                 when_open()
         assert next_index == first_index + count, f"the stream ended at {next_index} of {first_index + count}"
-        return read

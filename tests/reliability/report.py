@@ -39,10 +39,12 @@ class Report:
 
     def lines(self) -> list[str]:
         """The whole report."""
+        verdict = f"{len(self.breaches)} promises were broken." if self.breaches else "No promise was broken."
         return [
-            f"{self.began:%Y-%m-%d %H:%M} UTC, {self.minutes:.1f} minutes, seed {self.seed}: {_circumstances(self.load)}",
+            f"{self.began:%Y-%m-%d %H:%M} UTC, {self.minutes:.1f} minutes, seed {self.seed}:",
+            _circumstances(self.load),
             "",
-            f"**{'No promise was broken.' if not self.breaches else f'{len(self.breaches)} promises were broken.'}**",
+            f"**{verdict}**",
             "",
             *[f"- {breach}" for breach in self.breaches],
             *([""] if self.breaches else []),
@@ -96,4 +98,6 @@ def _circumstances(load):
     found = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     versions = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
     cpu = found[1] if found else platform.machine()
-    return f"{os.cpu_count()} cores of {cpu}, load {load:.1f} before; Python {platform.python_version()}, {versions}."
+    return (
+        f"{os.cpu_count()} cores of {cpu}, load {load:.1f} before; Python {platform.python_version()}, {versions}."
+    )
