@@ -18,18 +18,18 @@ class TolerantServer:
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Methods that are looked up by what the handlers say."""
         self._server.add_generic_rpc_handlers([_TolerantHandlers(each) for each in handlers])
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """The same methods by name, which gRPC finds faster."""
         tolerant = {name: _tolerant(handler) for name, handler in handlers.items()}
-        self._server.add_registered_method_handlers(service, tolerant)  # type: ignore[attr-defined]
+        self._server.add_registered_method_handlers(service, tolerant)
 
 
-class _TolerantHandlers(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic for the type checker alone
-    def __init__(self, handlers: grpc.GenericRpcHandler[Any, Any]) -> None:
+class _TolerantHandlers(grpc.GenericRpcHandler):
+    def __init__(self, handlers: grpc.GenericRpcHandler) -> None:
         self._handlers = handlers
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

@@ -33,8 +33,8 @@ from .servicer import SamplingServicer
 from .status import guarded
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
-_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+_HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
 _REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -105,7 +105,7 @@ class Server:
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        services = TolerantServer(listener)
+        services: Any = TolerantServer(listener)  # not by its type what generated code asks for
         for add, servicer, service in (
             (sampling_pb2_grpc.add_SamplingServiceServicer_to_server, self._servicer, _DESCRIPTOR),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health, _HEALTH),

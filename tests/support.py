@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BGAN = Path(sys.executable).with_name("bgan")
-_START_SECONDS = 60
+_START_SECONDS = 150
 
 
 def bgan(*arguments, cwd=None, env=None, **options):

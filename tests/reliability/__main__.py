@@ -212,7 +212,10 @@ class Soak:
         """The server still gives the right bits, has leaked nothing, logged no trace, and stops in order."""
         for model in _FIXED:
             site.check(site.steady.target, model)
-        self._report.growths = growths(watch.samples, Bounds())
+        try:
+            self._report.growths = growths(watch.samples, Bounds())
+        except ValueError as error:
+            self._blame("the leak gate", str(error))
         self._blame("leak", *[str(growth) for growth in self._report.growths if growth.is_leak])
         for name, process in (("steady", site.steady), ("restarted", site.fragile)):
             output = process.output()
