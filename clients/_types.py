@@ -63,7 +63,7 @@ class ModelInfo:
     is_default: bool
     """Whether calls that name no model get this one."""
     neuron: str
-    """What it was trained with: "deterministic", "stochastic" or "real"."""
+    """Its output neurons: "deterministic", "stochastic" or "real"."""
     binarization: str
     """How it sets bits: "threshold" or "bernoulli"."""
     network: str

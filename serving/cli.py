@@ -32,7 +32,7 @@ def serve(
         str | None,
         typer.Option(
             help="The model that calls get which name none.",
-            show_default="the first by name; mlp-dbn of those that come with bgan",
+            show_default="the first by name",
         ),
     ] = None,
     model_versions: Annotated[
@@ -183,7 +183,7 @@ def generate(
 
     The same command again goes on with a file that was stopped; any count takes the same memory.
 
-    Examples: bgan generate mlp-dbn --count 1000000 --seed 1 -o digits.npz;
+    Examples: bgan generate cnn-dbn --count 1000000 --seed 1 -o digits.npz;
     bgan generate models/digits.onnx -n 500000 --seed 1 --first-index 500000 -o second-half.bits
     """
     from rich.console import Console

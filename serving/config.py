@@ -29,7 +29,7 @@ class ServerSettings(BaseSettings):
     """The folder of models, NAME.onnx, NAME/VERSION.onnx and NAME/VERSION/model.onnx: ./models where it is there,
     else those that come with bgan."""
     default_model: str | None = None
-    """The model of calls that name none; not set: mlp-dbn of those that come with bgan, else the first by name."""
+    """The model of calls that name none; not set: the first by name."""
     model_versions: int = Field(2, ge=1)
     """How many versions of a model are loaded, the highest numbers; others of its files are left alone."""
     model_poll_seconds: float = Field(2.0, ge=0, le=86400)

@@ -7,17 +7,11 @@ from pathlib import Path
 SHIPPED = Path(__file__).with_name("shipped")
 """The folder of the models that come with bgan."""
 _OWN = Path("models")
-_FIRST_OF_SHIPPED = "mlp-dbn"
 
 
 def model_folder() -> Path:
     """./models where it is there, as `bgan export` makes it, else the models that come with bgan."""
     return _OWN if _OWN.exists() else SHIPPED
-
-
-def default_model(folder: Path) -> str | None:
-    """What an empty model name means where no setting says so; None: the first by name."""
-    return _FIRST_OF_SHIPPED if folder == SHIPPED else None
 
 
 def described(folder: Path) -> str:

@@ -24,7 +24,7 @@ from .config import ServerSettings
 from .health_check import model_service
 from .malformed import TolerantServer
 from .metrics import Metrics, start_metrics
-from .model_folder import default_model, described
+from .model_folder import described
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
@@ -91,7 +91,7 @@ class Server:
         )
         self._repository = Repository(
             settings.models,
-            default_model=settings.default_model or default_model(settings.models),
+            default_model=settings.default_model,
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
         )

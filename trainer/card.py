@@ -12,7 +12,7 @@ from typing import Any
 
 from bgan.v1 import model_pb2
 
-from .config import TrainingConfig
+from .config import DEFAULT_NETWORK, TrainingConfig
 from .errors import RunError
 from .evaluation import Evaluation, Reference
 from .jobs import train_options
@@ -167,13 +167,19 @@ def card_text(
 
 def training_command(config: TrainingConfig, name: str) -> str:
     """The shortest `bgan train` that has these settings, but for where it runs."""
-    base = {"neuron": config.neuron, **preset_values(config.preset, neuron=config.neuron)}
+    preset = preset_values(config.preset, neuron=config.neuron, network=config.network)
+    base = {**preset, "neuron": config.neuron, "network": config.network}
     given: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
-    first = {"preset": config.preset, "neuron": None if config.neuron == "dbn" else config.neuron}
+    own = preset_values(config.preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
+    first = {
+        "preset": config.preset,
+        "neuron": None if config.neuron == "dbn" else config.neuron,
+        "network": None if config.network == own else config.network,
+    }
     return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
 
 

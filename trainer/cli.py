@@ -17,6 +17,7 @@ from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .exploration_cli import explore
 from .options import DataDir, RunsDir
+from .presets import PRESETS, default_preset, preset_values, shown_default
 from .reproduction_cli import reproduce
 from .signals import held_back
 
@@ -76,32 +77,47 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Measure")(reproduce)
 
 
+def _preset_option(setting: str, text: str) -> Any:
+    """An option whose default is the preset's."""
+    return typer.Option(help=text, show_default=shown_default(setting))
+
+
 def train(
     context: typer.Context,
     preset: Annotated[
         str | None,
-        typer.Option(help="Settings to begin from: paper, published or modern; other options go before them."),
+        typer.Option(
+            help="Settings to begin from: modern, paper or published; other options go before them.",
+            show_default="modern; paper with --objective wgan-gp, wgan or gan",
+        ),
     ] = None,
     neuron: Annotated[
         str, typer.Option(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
     ] = "dbn",
     training_neuron: Annotated[
         str | None,
-        typer.Option(help="Output neurons while training, if others.", show_default="as --neuron"),
+        typer.Option(
+            help="Output neurons while training, if others.",
+            show_default="sbn for a cnn's dbn; paper: as --neuron",
+        ),
     ] = None,
     network: Annotated[
-        str, typer.Option(help="The generator, and with it the discriminator: mlp, cnn or doubling-cnn.")
+        str,
+        _preset_option("network", "The generator, and with it the discriminator: mlp, cnn or doubling-cnn."),
     ] = "mlp",
     discriminator: Annotated[
         str | None,
         typer.Option(
             help="The discriminator, if it is another one: mlp, cnn, wide-mlp or strided-cnn, "
             "or several that judge side by side: mlp+strided-cnn.",
-            show_default="as the generator, mlp for doubling-cnn",
+            show_default="mlp+strided-cnn, mlp for mlp; paper: as the generator",
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="wgan-gp, wgan (weight clipping), gan, or relativistic: in pairs, with R1 and R2.")
+        str,
+        _preset_option(
+            "objective", "wgan-gp, wgan (weight clipping), gan, or relativistic: in pairs, with R1 and R2."
+        ),
     ] = "wgan-gp",
     dataset: Annotated[
         str,
@@ -110,20 +126,27 @@ def train(
     data_dir: DataDir = None,
     epochs: Annotated[int, typer.Option(help="Epochs to train. More of them extend a run.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of both networks.")] = 1e-4,
+    learning_rate: Annotated[float, _preset_option("learning_rate", "Learning rate of both networks.")] = 1e-4,
     discriminator_learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate of the discriminator.", show_default="that of both")
+        float | None,
+        typer.Option(help="Learning rate of the discriminator.", show_default="that of both; 2e-3 for mlp"),
     ] = None,
     learning_rate_decay: Annotated[
         str,
-        typer.Option(help="linear or cosine, to 0 after the last step, which more epochs cannot extend; or none."),
+        _preset_option(
+            "learning_rate_decay",
+            "linear or cosine, to 0 after the last step, which more epochs cannot extend; or none.",
+        ),
     ] = "none",
     optimizer: Annotated[
         str | None,
         typer.Option(help="adam or rmsprop.", show_default="rmsprop for wgan, else adam"),
     ] = None,
-    adam_beta1: Annotated[float, typer.Option(help="Adam's decay of the mean gradient.")] = 0.5,
-    adam_beta2: Annotated[float, typer.Option(help="Adam's decay of the mean squared gradient.")] = 0.9,
+    adam_beta1: Annotated[float, _preset_option("adam_beta1", "Adam's decay of the mean gradient.")] = 0.5,
+    adam_beta2: Annotated[
+        float,
+        _preset_option("adam_beta2", "Adam's decay of the mean squared gradient."),
+    ] = 0.9,
     optimizer_form: Annotated[
         str, typer.Option(help="torch, or tensorflow: as TF1 places epsilon and starts RMSProp.")
     ] = "torch",
@@ -148,26 +171,35 @@ def train(
     discriminator_norm: Annotated[
         str, typer.Option(help="none, batch or affine, in the discriminator's hidden layers.")
     ] = "none",
-    initialization: Annotated[str, typer.Option(help="he or truncated-normal.")] = "he",
+    initialization: Annotated[str, _preset_option("initialization", "he or truncated-normal.")] = "he",
     output_bias: Annotated[
-        str, typer.Option(help="The generator's initial output bias: zero, or mean, the logit of the mean image.")
+        str,
+        _preset_option(
+            "output_bias", "The generator's initial output bias: zero, or mean, the logit of the mean image."
+        ),
     ] = "zero",
     average_decay: Annotated[
         float,
-        typer.Option(help="Decay of the averaged generator, which is then sampled and exported; 0: none is kept."),
+        _preset_option(
+            "average_decay",
+            "Decay of the averaged generator, which is then sampled and exported; 0: none is kept.",
+        ),
     ] = 0.0,
     penalty_weight: Annotated[
         float | None,
         typer.Option(
             help="Weight of the gradient penalty (wgan-gp), or gamma of R1 and R2 (relativistic).",
-            show_default="10, or 1 for relativistic",
+            show_default="2; paper: 10",
         ),
     ] = None,
     clip_value: Annotated[float, typer.Option(help="Bound on the discriminator's weights (wgan).")] = 0.01,
     latent_size: Annotated[int, typer.Option(help="Latent variables per image.")] = 128,
     estimator: Annotated[
         str,
-        typer.Option(help=f"Gradient through binary neurons: {', '.join(settings.ESTIMATORS)}."),
+        typer.Option(
+            help=f"Gradient through binary neurons: {', '.join(settings.ESTIMATORS)}.",
+            show_default="reinmax; paper, mlp: sigmoid-adjusted",
+        ),
     ] = "sigmoid-adjusted",
     estimator_samples: Annotated[
         int | None,
@@ -181,7 +213,8 @@ def train(
         ),
     ] = None,
     slope_rate: Annotated[
-        float, typer.Option(help="The neurons' slope is multiplied by this after each epoch.")
+        float,
+        _preset_option("slope_rate", "The neurons' slope is multiplied by this after each epoch."),
     ] = 1.1,
     slope_cap: Annotated[
         float | None, typer.Option(help="The slope never exceeds this.", show_default="none")
@@ -196,14 +229,14 @@ def train(
 
     The same command again goes on with a run that was stopped; Ctrl-C saves first.
 
-    Examples: bgan train --neuron sbn --dataset mnist;  bgan train --preset published --objective gan --epochs 5
+    Examples: bgan train --neuron sbn --dataset mnist;  bgan train --objective gan --epochs 5;  bgan train --preset
+    published --network cnn
     """
     from rich.console import Console
 
-    from .presets import preset_values
-
     given = _given_settings(context)
-    preset_settings = preset_values(preset, neuron=neuron)
+    preset = preset or default_preset(given.get("objective"))
+    preset_settings = preset_values(preset, neuron=neuron, network=given.get("network"))
     config = settings.TrainingConfig(
         **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given}
     )
@@ -229,24 +262,22 @@ def presets() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from .presets import PRESETS
-
-    defaults = settings.TrainingConfig().to_dict()
+    paper = settings.TrainingConfig().to_dict()
     console = Console()
     for name, preset in PRESETS.items():
         table = Table(
-            "option", "preset", "default", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
+            "option", "preset", "paper", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
         )
-        for neuron, setting, chosen in preset.rows():
-            default = defaults[setting]
+        for generators, setting, chosen in preset.rows():
+            before = paper[setting]
             table.add_row(
-                f"--{settings.option(setting)}" + (f" ({neuron})" if neuron else ""),
-                str(chosen.value),
-                "" if default == chosen.value else str(default),
+                f"--{settings.option(setting)}" + (f" ({generators})" if generators else ""),
+                "(as --neuron)" if chosen.value is None else str(chosen.value),
+                "" if before == chosen.value else str(before),
                 chosen.reason,
             )
         console.print(table)
-    console.print("An empty default is the same as the preset's. Train with one: bgan train --preset NAME")
+    console.print("An empty place is the same as the preset's. Train with one: bgan train --preset NAME")
 
 
 def export(

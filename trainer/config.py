@@ -12,6 +12,7 @@ from .estimator_table import ESTIMATORS, refusal
 
 NEURONS = ("dbn", "sbn", "real")
 NETWORKS = ("mlp", "cnn", "doubling-cnn")
+DEFAULT_NETWORK = "mlp"
 DISCRIMINATORS = ("mlp", "cnn", "wide-mlp", "strided-cnn")
 OBJECTIVES = ("wgan-gp", "wgan", "gan", "relativistic")
 DATASETS = ("auto", "mnist", "digits")
@@ -44,7 +45,7 @@ class TrainingConfig:
     """Output neurons: "dbn" (deterministic binary), "sbn" (stochastic binary) or "real" (sigmoid)."""
     training_neuron: str | None = None
     """Output neurons while training; None: `neuron`, which always is what is sampled and exported."""
-    network: str = "mlp"
+    network: str = DEFAULT_NETWORK
     """The generator's network, and the discriminator's unless that is named: "mlp", "cnn" or "doubling-cnn"."""
     discriminator: str | None = None
     """"mlp", "cnn", "wide-mlp" or "strided-cnn", or several joined by "+"; None: as `network` has it."""

@@ -33,7 +33,7 @@ class Model:
 
     def config(self, *, preset: str, epochs: int, seed: int, dataset: str, data_dir: str | None) -> TrainingConfig:
         """The settings that train it."""
-        settings = preset_values(preset, neuron=self.neuron)
+        settings = preset_values(preset, neuron=self.neuron, network=self.network)
         if self.normalized:
             settings["discriminator_norm"] = _DISCRIMINATOR_NORM[preset]
         return TrainingConfig(

@@ -76,7 +76,7 @@ def _neurons(exploration: Exploration) -> Picture:
 def _own_neuron(exploration: Exploration) -> str:
     generator = exploration.generator
     how = "draw 1" if generator.is_stochastic else "the thresholded one"
-    return f"This generator was trained with {_NEURONS[generator.neuron]}; its image, below, is {how}."
+    return f"This generator was trained with {_NEURONS[generator.training_neuron]}; its image, below, is {how}."
 
 
 def _preactivations(exploration: Exploration) -> Picture:

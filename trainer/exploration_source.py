@@ -34,7 +34,9 @@ class ExploredGenerator:
     name: str
     network: str
     neuron: str
-    """What it was trained with: "dbn", "sbn" or "real"."""
+    """Its output neurons: "dbn", "sbn" or "real"."""
+    training_neuron: str
+    """Those that it was trained with."""
     is_stochastic: bool
     """Whether its images are drawn (on with probability p), else they are thresholded (on where p > 0.5)."""
     latent_size: int
@@ -84,6 +86,7 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
         name=run.name,
         network=config.network,
         neuron=config.neuron,
+        training_neuron=config.training_neuron or config.neuron,
         is_stochastic=config.neuron == "sbn",
         latent_size=config.latent_size,
         image_shape=progress.image_shape,
@@ -102,7 +105,7 @@ def _of_model(path: Path) -> ExploredGenerator:
     manifest = model.manifest
     shape = manifest.image_shape
     if manifest.neuron not in _NEURONS:
-        raise SamplesError(f"{path} does not say which neurons it was trained with; export it anew")
+        raise SamplesError(f"{path} does not say which neurons it has; export it anew")
 
     def probabilities(latents: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
@@ -116,6 +119,7 @@ def _of_model(path: Path) -> ExploredGenerator:
         name=manifest.name,
         network=manifest.network,
         neuron=_NEURONS[manifest.neuron],
+        training_neuron=_NEURONS[manifest.training_run.neuron or manifest.neuron],
         is_stochastic=manifest.binarization == model_pb2.BINARIZATION_BERNOULLI,
         latent_size=manifest.latent_size,
         image_shape=ImageShape(shape.channels, shape.height, shape.width),

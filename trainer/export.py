@@ -208,6 +208,7 @@ def _manifest(
             epoch=progress.epoch,
             seed=config.seed,
             objective=config.objective,
+            neuron=_NEURONS[config.training_neuron or config.neuron],
         ),
         bgan_version=version("bgan"),
     )

@@ -6,9 +6,10 @@ Numbers D1 to D31 are those of docs/presets.md, where the published code and the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from .config import DEFAULT_NETWORK, TrainingConfig
 from .errors import ConfigError
 
 
@@ -23,6 +24,24 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """What a preset sets otherwise for some generators; None: for all of them."""
+
+    neuron: str | None = None
+    network: str | None = None
+    settings: dict[str, Setting]
+
+    def concerns(self, *, neuron: str, network: str) -> bool:
+        """Whether it is for that kind of generator."""
+        return self.neuron in (None, neuron) and self.network in (None, network)
+
+    @property
+    def title(self) -> str:
+        """The generators that it is for."""
+        return " ".join(name for name in (self.network, self.neuron) if name is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
     """Named settings of a training run; options on the command line go before them."""
 
@@ -30,19 +49,24 @@ class Preset:
     """What the preset is for, in a line."""
     settings: dict[str, Setting]
     """By the name of the setting in `TrainingConfig`."""
-    neuron_settings: dict[str, dict[str, Setting]] = field(default_factory=dict)
-    """More of them, by the output neurons that they are for."""
+    variants: tuple[Variant, ...] = ()
+    """What is otherwise for some generators; a later one goes before an earlier one."""
 
-    def values(self, neuron: str) -> dict[str, Any]:
-        """The values by setting, for output neurons of that kind."""
-        settings = self.settings | self.neuron_settings.get(neuron, {})
+    def values(self, *, neuron: str, network: str | None) -> dict[str, Any]:
+        """The values by setting, for that kind of generator; None: the network of the preset."""
+        if network is None:
+            network = self.settings["network"].value if "network" in self.settings else DEFAULT_NETWORK
+        settings = dict(self.settings)
+        for variant in self.variants:
+            if variant.concerns(neuron=neuron, network=network):
+                settings |= variant.settings
         return {name: setting.value for name, setting in settings.items()}
 
-    def rows(self) -> Iterator[tuple[str | None, str, Setting]]:
-        """All settings with their names, and the neurons that those are for which are not for all."""
-        yield from ((None, name, setting) for name, setting in self.settings.items())
-        for neuron, settings in self.neuron_settings.items():
-            yield from ((neuron, name, setting) for name, setting in settings.items())
+    def rows(self) -> Iterator[tuple[str, str, Setting]]:
+        """All settings: the generators that it is for ("": all), its name, and the setting."""
+        yield from (("", name, setting) for name, setting in self.settings.items())
+        for variant in self.variants:
+            yield from ((variant.title, name, setting) for name, setting in variant.settings.items())
 
 
 _REINMAX = Setting(value="reinmax", reason="a tenth of the isolated pixels of straight-through")
@@ -119,21 +143,54 @@ PRESETS = {
             "output_bias": Setting(value="mean", reason="pixels that are never on are off from the start"),
             "slope_rate": Setting(value=1.0, reason="no slope annealing"),
         },
-        neuron_settings={
-            "dbn": {
-                "training_neuron": Setting(
-                    value="sbn", reason="trained as stochastic, whose gradient is better; sampled as deterministic"
-                ),
-                "estimator": _REINMAX,
-            },
-            "sbn": {"estimator": _REINMAX},
-        },
+        variants=(
+            Variant(
+                neuron="dbn",
+                settings={
+                    "training_neuron": Setting(
+                        value="sbn",
+                        reason="trained as stochastic, whose gradient is better; sampled as deterministic",
+                    ),
+                    "estimator": _REINMAX,
+                },
+            ),
+            Variant(neuron="sbn", settings={"estimator": _REINMAX}),
+            Variant(
+                network="mlp",
+                settings={
+                    "discriminator": Setting(value="mlp", reason="the one that an MLP follows best"),
+                    "learning_rate": Setting(value=4e-3, reason="of the generator; an MLP bears twice the rate"),
+                    "discriminator_learning_rate": Setting(value=2e-3, reason="as with convolutions"),
+                    "learning_rate_decay": Setting(
+                        value="none", reason="the average over a high rate is the smoother one"
+                    ),
+                    "training_neuron": Setting(value=None, reason="trained as it is sampled"),
+                    "estimator": Setting(
+                        value="sigmoid-adjusted", reason="an MLP critic's loss is nearly linear in each bit"
+                    ),
+                },
+            ),
+        ),
     ),
 }
 
 
-def preset_values(name: str | None, *, neuron: str = "dbn") -> dict[str, Any]:
-    """The settings of a preset for output neurons of a kind, none for None.
+def default_preset(objective: str | None) -> str:
+    """The preset of `bgan train` where none is named: the paper's settings for the paper's objectives."""
+    return "modern" if objective in (None, PRESETS["modern"].settings["objective"].value) else "paper"
+
+
+def shown_default(setting: str) -> str | bool:
+    """What `--help` says a setting is where it is not given; True: its default, which both presets have."""
+    modern, paper = PRESETS["modern"].settings.get(setting), PRESETS["paper"].settings.get(setting)
+    if modern is None:
+        return True
+    usual = getattr(TrainingConfig(), setting) if paper is None else paper.value
+    return f"{modern.value}; paper: {usual}"
+
+
+def preset_values(name: str | None, *, neuron: str = "dbn", network: str | None = None) -> dict[str, Any]:
+    """The settings of a preset for a kind of generator, none for None; network None: the preset's own.
 
     Raises ConfigError on a name that is not there.
     """
@@ -141,4 +198,4 @@ def preset_values(name: str | None, *, neuron: str = "dbn") -> dict[str, Any]:
         return {}
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}; choose one of {', '.join(PRESETS)} (see `bgan presets`)")
-    return {"preset": name, **PRESETS[name].values(neuron)}
+    return {"preset": name, **PRESETS[name].values(neuron=neuron, network=network)}

@@ -56,7 +56,7 @@ def default_name(config: TrainingConfig) -> str:
     preset = f"{config.preset}-" if config.preset else ""
     norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
     usual = dataclasses.asdict(TrainingConfig(network=config.network))
-    usual |= preset_values(config.preset, neuron=config.neuron)
+    usual |= preset_values(config.preset, neuron=config.neuron, network=config.network)
     networks, estimator = config.network, ""
     if config.discriminator != usual["discriminator"]:
         networks = f"{config.network}-{config.discriminator}".replace("+", "-")

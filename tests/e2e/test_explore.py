@@ -123,6 +123,16 @@ def test_images_of_another_shape_need_no_data_set(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "small" / "exploration" / "exploration.html").is_file()
 
 
+def test_a_thresholded_generator_that_was_trained_as_a_stochastic_one(tmp_path):
+    run = make_run(tmp_path / "runs" / "one", neuron="dbn", training_neuron="sbn", estimator="reinmax")
+    model = export_run(run, tmp_path / "models").path
+    for source in (run.folder, model):
+        explore(str(source), **FEW, nearest=False, output=tmp_path / "out")
+        page = (tmp_path / "out" / "exploration.html").read_text()
+        assert "trained with stochastic neurons (SBN); its image, below, is the thresholded one" in page
+        assert "neurons dbn" in page
+
+
 def test_help_teaches():
     text = bgan("explore", "--help").stdout
     for part in ("RUN|MODEL", "--no-nearest", "--seed", "--output", "BGAN_RUNS_DIR", "same latents", "Examples:"):
@@ -133,7 +143,7 @@ def test_a_model_that_is_not_as_its_manifest_says_is_refused(folder, tmp_path):
     model = onnx.load(folder / "models" / "one.onnx")
     for field, value, says in (
         ("latentSize", 5, "does not run as its manifest says"),
-        ("neuron", "NEURON_UNSPECIFIED", "does not say which neurons it was trained with"),
+        ("neuron", "NEURON_UNSPECIFIED", "does not say which neurons it has"),
     ):
         manifest = json.loads(model.metadata_props[0].value) | {field: value}
         changed = copy.deepcopy(model)

@@ -18,7 +18,7 @@ from bgan.trainer.checkpoint import load_checkpoint, save_checkpoint
 from bgan.trainer.config import TrainingConfig
 from tests.support import BGAN, bgan, read_metrics
 
-TRAIN = ("train", "--dataset", "digits")
+TRAIN = ("train", "--preset", "paper", "--dataset", "digits")
 STEPS_PER_EPOCH = 24
 
 
@@ -64,7 +64,7 @@ def one_epoch(tmp_path):
 
 def test_a_run_is_a_folder_to_audit(unbroken):
     config = json.loads((unbroken / "config.json").read_text())
-    assert config == TrainingConfig(dataset="digits", epochs=3).to_dict()
+    assert config == TrainingConfig(preset="paper", dataset="digits", epochs=3).to_dict()
     metrics = read_metrics(unbroken)
     assert [record["step"] for record in metrics] == [24, 48, 50, 72]
     assert all(math.isfinite(record["discriminator"]) for record in metrics)
@@ -163,6 +163,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
     assert "loss is" in line
     assert "at step" in line
     assert "try a lower --learning-rate" in line
+    assert line.endswith("; there is no checkpoint yet")
 
 
 def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epoch):
@@ -171,7 +172,7 @@ def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epo
     path = save_checkpoint(one_epoch / "checkpoints", checkpoint.tensors, checkpoint.progress)
     line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3))
     assert "loss is nan at step 24, epoch 2" in line
-    assert "The last checkpoint is kept" in line
+    assert line.endswith("; the newest checkpoint is step_00000024.safetensors")
     assert load_checkpoint(path).progress == checkpoint.progress
     assert not (one_epoch / "checkpoints" / "step_00000048.safetensors").exists()
 

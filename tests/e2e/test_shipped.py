@@ -97,7 +97,7 @@ def test_a_server_without_models_of_its_own_serves_them(target, engines):
     with SamplingClient(target) as client:
         infos = client.list_models()
         assert [info.name for info in infos] == list(NAMES)
-        assert [info.name for info in infos if info.is_default] == ["mlp-dbn"]
+        assert [info.name for info in infos if info.is_default] == ["cnn-dbn"]
         for info in infos:
             assert info.revision == engines[info.name].revision
             (batch,) = client.sample_binary_images(image_count=64, seed=1, model=info.name)
@@ -109,7 +109,7 @@ def test_a_server_without_models_of_its_own_serves_them(target, engines):
 
 def test_samples_of_the_default_one_as_a_picture(target, tmp_path):
     result = bgan("sample", "--server", target, "--seed", 1, "--output", "x.png", cwd=tmp_path)
-    assert "64 images of mlp-dbn, seed 1" in result.stdout
+    assert "64 images of cnn-dbn, seed 1" in result.stdout
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
 

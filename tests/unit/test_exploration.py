@@ -34,6 +34,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
             "name": "known",
             "network": "mlp",
             "neuron": neuron,
+            "training_neuron": neuron,
             "is_stochastic": neuron == "sbn",
             "latent_size": pixels,
             "image_shape": shape,

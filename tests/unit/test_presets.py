@@ -1,9 +1,11 @@
 import dataclasses
+import itertools
 import json
+import re
 
 import pytest
 
-from bgan.trainer.config import NEURONS, SETTING_NAMES, TrainingConfig
+from bgan.trainer.config import NETWORKS, NEURONS, SETTING_NAMES, TrainingConfig
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.presets import PRESETS, preset_values
 from bgan.trainer.run import default_name
@@ -12,15 +14,16 @@ from tests.support import bgan
 
 def test_presets_are_valid_settings_and_say_why():
     for name, preset in PRESETS.items():
-        for neuron in NEURONS:
-            assert TrainingConfig(**preset_values(name, neuron=neuron), neuron=neuron).preset == name
+        for neuron, network in itertools.product(NEURONS, NETWORKS):
+            values = preset_values(name, neuron=neuron, network=network)
+            assert TrainingConfig(**values | {"neuron": neuron, "network": network}).preset == name
         assert preset.summary
         for _, setting, chosen in preset.rows():
             assert setting in SETTING_NAMES
             assert chosen.reason
 
 
-def test_the_paper_is_the_default_of_today():
+def test_the_paper_is_the_default_of_the_settings():
     assert dataclasses.replace(TrainingConfig(**preset_values("paper")), preset=None) == TrainingConfig()
 
 
@@ -39,6 +42,7 @@ def test_published_settings():
         ((), ("dbn", "sbn", "reinmax")),
         (("--neuron", "real"), ("real", "real", "sigmoid-adjusted")),
         (("--neuron", "sbn"), ("sbn", "sbn", "reinmax")),
+        (("--network", "mlp"), ("dbn", "dbn", "sigmoid-adjusted")),
         (("--neuron", "sbn", "--estimator", "identity"), ("sbn", "sbn", "identity")),
         (("--training-neuron", "dbn", "--estimator", "identity"), ("dbn", "dbn", "identity")),
     ],
@@ -47,6 +51,38 @@ def test_the_modern_preset_trains_binary_neurons_as_stochastic_ones(options, exp
     printed = bgan("train", "--dataset", "digits", "--dry-run", "--preset", "modern", *options).stdout
     settings = json.loads(printed)
     assert (settings["neuron"], settings["training_neuron"], settings["estimator"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "preset"),
+    [
+        ((), "modern"),
+        (("--objective", "relativistic"), "modern"),
+        (("--objective", "wgan-gp"), "paper"),
+        (("--objective", "gan", "--neuron", "sbn"), "paper"),
+        (("--objective", "gan", "--preset", "published"), "published"),
+    ],
+)
+def test_the_preset_of_commands_that_name_none(options, preset):
+    settings = json.loads(bgan("train", "--dataset", "digits", "--dry-run", *options).stdout)
+    assert settings["preset"] == preset
+
+
+def test_the_help_says_what_the_default_preset_has():
+    printed = " ".join(bgan("train", "--help", env={"COLUMNS": "400"}).stdout.split())
+    for setting, value in (("network", "doubling-cnn"), ("learning-rate", "0.002"), ("slope-rate", "1.0")):
+        (default,) = re.findall(rf"--{setting} <\w+> .*?\[default: \((.*?); paper", printed)[:1]
+        assert default == value
+
+
+def test_an_mlp_has_the_settings_of_an_mlp_also_where_it_is_stochastic():
+    for neuron in ("dbn", "sbn"):
+        config = TrainingConfig(**preset_values("modern", neuron=neuron, network="mlp") | {"neuron": neuron})
+        assert (config.discriminator, config.training_neuron, config.estimator) == (
+            "mlp",
+            neuron,
+            "sigmoid-adjusted",
+        )
 
 
 def test_runs_of_presets_have_names_of_their_own():

@@ -35,7 +35,7 @@ class _NeuronEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Neuron.ValueTy
     """Real-valued sigmoid outputs, binarized only at export."""
 
 class Neuron(_Neuron, metaclass=_NeuronEnumTypeWrapper):
-    """Neuron is the kind of output neuron that a generator was trained with."""
+    """Neuron is a kind of output neuron."""
 
 NEURON_UNSPECIFIED: Neuron.ValueType  # 0
 """Not said; never valid in a manifest."""
@@ -113,11 +113,11 @@ class Model(_message.Message):
     name: _builtins.str
     """The name that callers ask for: letters, digits, '.', '_' and '-', at most 128 of them."""
     neuron: Global___Neuron.ValueType
-    """What the generator's output layer was trained with."""
+    """The generator's output neurons."""
     binarization: Global___Binarization.ValueType
     """How the file turns probabilities into bits. Decides whether the graph takes `uniforms`."""
     network: _builtins.str
-    """The network family: "mlp" or "cnn"."""
+    """The network family: "mlp", "cnn" or "doubling-cnn"."""
     latent_size: _builtins.int
     """The number of latent variables an image is made from, at least 1."""
     slope: _builtins.float
@@ -202,6 +202,7 @@ class TrainingRun(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     OBJECTIVE_FIELD_NUMBER: _builtins.int
+    NEURON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the run's folder."""
     step: _builtins.int
@@ -211,7 +212,9 @@ class TrainingRun(_message.Message):
     seed: _builtins.int
     """The run's seed."""
     objective: _builtins.str
-    """The objective: "wgan-gp", "wgan" or "gan"."""
+    """The objective: "wgan-gp", "wgan", "gan" or "relativistic"."""
+    neuron: Global___Neuron.ValueType
+    """The output neurons while training, which may be others than the generator's. Not said in older files."""
     def __init__(
         self,
         *,
@@ -220,10 +223,11 @@ class TrainingRun(_message.Message):
         epoch: _builtins.int = ...,
         seed: _builtins.int = ...,
         objective: _builtins.str = ...,
+        neuron: Global___Neuron.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "objective", b"objective", "seed", b"seed", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "name", b"name", "neuron", b"neuron", "objective", b"objective", "seed", b"seed", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
