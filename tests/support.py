@@ -84,7 +84,11 @@ class ServerProcess:
             env={**os.environ, **(env or {})},
             cwd=cwd,
         )
-        self.port = self._wait_for_port()
+        try:
+            self.port = self._wait_for_port()
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
         self.target = f"localhost:{self.port}"
 
     def _wait_for_port(self):

@@ -19,7 +19,7 @@ CALLS = 1_000
 def site(small_models, other_models, tmp_path_factory):
     folder, work = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("work")
     make_model(folder, "dbn")
-    reference, versions = Reference(work, 6_000), {}
+    reference, versions = Reference(work, 8_000), {}
     reference.add(folder / "dbn.onnx")
     for models in (small_models, other_models):
         path = models / "sbn.onnx"

@@ -204,7 +204,7 @@ async def _streams(site, count):
     async def stream(client, model, first_index):
         nonlocal waiting
         next_index = first_index
-        request = {"image_count": 200, "batch_size": 20, "include_probabilities": True, "model": model}
+        request = {"image_count": 400, "batch_size": 20, "include_probabilities": True, "model": model}
         async for batch in client.sample_binary_images(first_index=first_index, seed=SEED, **request):
             assert batch.first_index == next_index
             site.reference.check(batch)
@@ -212,7 +212,7 @@ async def _streams(site, count):
                 waiting += 1
                 await asyncio.wait_for(all_open.wait(), _SOON_SECONDS)
             next_index = batch.next_index
-        assert next_index == first_index + 200
+        assert next_index == first_index + 400
 
     async def look():
         nonlocal most
@@ -225,7 +225,7 @@ async def _streams(site, count):
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(look())
         for number in range(count):
-            first_index = site.reference.draw(site.rng, 200)
+            first_index = site.reference.draw(site.rng, 400)
             tasks.create_task(stream(clients[number % 5], site.rng.choice(site.fixed), first_index))
     for client in clients:
         await client.close()
