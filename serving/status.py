@@ -67,6 +67,8 @@ def _guarded(
             return await method(request, context)
         except grpc.aio.AbortError:
             raise
+        except NotImplementedError:  # what generated code makes of a method that a servicer leaves out
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server does not have the method")
         except Exception as error:
             metrics.rejected(error)
             await _abort(context, error)
