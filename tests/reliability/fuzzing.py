@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def main() -> None:
         tally = asyncio.run(fuzz(options.target, source, count=min(options.part, options.count - sent)))
         garbage(options.target, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)
         sent += tally.count
-        print(json.dumps(asdict(tally)), flush=True)
+        print(json.dumps(vars(tally)), flush=True)
         ahead = started + options.seconds * sent / options.count - time.monotonic()
         time.sleep(max(0.0, ahead))
 

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-ENOUGH_ANSWERS = 2
+ENOUGH_ANSWERS = 3
 _ANSWER_SECONDS = 120
 _QUIET_SECONDS = 0.02
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -61,14 +61,21 @@ def methods_of(target: str) -> list[Method]:
 async def send(channel: grpc.aio.Channel, method: Method, messages: list[bytes]) -> grpc.StatusCode:
     """Call a method with these bytes; returns the status it ended with, OK where it went on answering.
 
-    A call that takes one message gets the first. DEADLINE_EXCEEDED: no answer came for two minutes.
+    A call that takes one message gets the first; one that takes several gets the next with each answer, since
+    gRPC's client calls it INTERNAL when a call ends while it sends. DEADLINE_EXCEEDED: no answer for two minutes.
     """
     call = getattr(channel, method.kind)(method.path, request_serializer=None, response_deserializer=None)
-    request = iter(messages) if method.takes_stream else messages[0]
-    started = call(request, timeout=_ANSWER_SECONDS)
+    answered = asyncio.Semaphore(1)
+
+    async def in_turn():
+        for message in messages:
+            await answered.acquire()
+            yield message
+
+    started = call(in_turn() if method.takes_stream else messages[0], timeout=_ANSWER_SECONDS)
     try:
         if method.answers_stream:
-            await _read(started)
+            await _read(started, answered)
         else:
             await started
     except grpc.aio.AioRpcError as error:
@@ -78,7 +85,7 @@ async def send(channel: grpc.aio.Channel, method: Method, messages: list[bytes])
     return grpc.StatusCode.OK
 
 
-async def _read(call: Any) -> None:
+async def _read(call: Any, answered: asyncio.Semaphore) -> None:
     """Answers until there are enough of them, or no more come."""
     for place in range(ENOUGH_ANSWERS):
         reading = asyncio.ensure_future(call.read())
@@ -90,6 +97,7 @@ async def _read(call: Any) -> None:
             return
         if reading.result() is grpc.aio.EOF:
             return
+        answered.release()
 
 
 def send_garbage(port: int, rng: Any) -> None:
