@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-ENOUGH_ANSWERS = 3
+ENOUGH_ANSWERS = 2
 _ANSWER_SECONDS = 120
 _QUIET_SECONDS = 0.02
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -65,19 +65,14 @@ async def send(channel: grpc.aio.Channel, method: Method, messages: list[bytes])
     gRPC's client calls it INTERNAL when a call ends while it sends. DEADLINE_EXCEEDED: no answer for two minutes.
     """
     call = getattr(channel, method.kind)(method.path, request_serializer=None, response_deserializer=None)
-    answered = asyncio.Semaphore(1)
-
-    async def in_turn():
-        for message in messages:
-            await answered.acquire()
-            yield message
-
-    started = call(in_turn() if method.takes_stream else messages[0], timeout=_ANSWER_SECONDS)
+    if method.takes_stream:
+        started = call(timeout=_ANSWER_SECONDS)
+        conversation = _converse(started, messages)
+    else:
+        started = call(messages[0], timeout=_ANSWER_SECONDS)
+        conversation = _read(started) if method.answers_stream else started
     try:
-        if method.answers_stream:
-            await _read(started, answered)
-        else:
-            await started
+        await conversation
     except grpc.aio.AioRpcError as error:
         return error.code()
     finally:
@@ -85,7 +80,16 @@ async def send(channel: grpc.aio.Channel, method: Method, messages: list[bytes])
     return grpc.StatusCode.OK
 
 
-async def _read(call: Any, answered: asyncio.Semaphore) -> None:
+async def _converse(call: Any, messages: list[bytes]) -> None:
+    for message in messages:
+        await call.write(message)
+        if await call.read() is grpc.aio.EOF:
+            return
+    await call.done_writing()
+    await _read(call)
+
+
+async def _read(call: Any) -> None:
     """Answers until there are enough of them, or no more come."""
     for place in range(ENOUGH_ANSWERS):
         reading = asyncio.ensure_future(call.read())
@@ -97,7 +101,6 @@ async def _read(call: Any, answered: asyncio.Semaphore) -> None:
             return
         if reading.result() is grpc.aio.EOF:
             return
-        answered.release()
 
 
 def send_garbage(port: int, rng: Any) -> None:
