@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -156,8 +157,8 @@ class Soak:
                 self._blame(fault.__name__, f"hangs for {_FAULT_SECONDS} s")
                 raise
             except Exception as error:
-                given = f"BROKEN: {type(error).__name__}: {error}"
-                self._blame(fault.__name__, f"{type(error).__name__}: {error}")
+                given, line = "BROKEN", traceback.extract_tb(error.__traceback__)[-1].lineno
+                self._blame(fault.__name__, f"{type(error).__name__} in line {line}: {error}")
             else:
                 self._report.faults.setdefault(fault.__name__, []).append(given)
         self._say(f"{fault.__name__.replace('_', ' ')}: {given} ({time.monotonic() - started:.1f} s)")

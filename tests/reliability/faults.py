@@ -383,8 +383,8 @@ def a_full_disk_for_metrics(site: Site) -> str:
         with suppress(OSError), filling.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        site.check(process.target)
-        assert scrape(process)["bgan_images_total", site.fixed[0]] > 0
+        site.check(process.target, site.fixed[0])
+        assert scrape(process)["bgan_images_total", site.fixed[0]] > 0, "no image was counted"
         os.kill(site.rng.choice(_children(pid)), signal.SIGKILL)
         _soon("notice", lambda: "another starts" in process.output())
         time.sleep(2)
