@@ -20,12 +20,12 @@ _VALUES_AT_MOST = 2**20  # of one image or its latents: hundreds of them are hel
 
 def read_manifest(session: onnxruntime.InferenceSession) -> model_pb2.Model:
     """The checked manifest of a loaded file. Raises ModelFileError, without the file's name, if it is no good."""
-    text = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
-    if text is None:
-        raise ModelFileError(f"has no manifest (metadata {MANIFEST_KEY!r}); write it with `bgan export`")
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
+        if text is None:
+            raise ModelFileError(f"has no manifest (metadata {MANIFEST_KEY!r}); write it with `bgan export`")
         manifest = json_format.Parse(text, model_pb2.Model(), ignore_unknown_fields=True)
-    except json_format.ParseError as error:
+    except (json_format.ParseError, UnicodeDecodeError) as error:
         raise ModelFileError("has a manifest that cannot be read", detail=str(error)) from error
     _check_fields(manifest)
     _check_graph(manifest, session)

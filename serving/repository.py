@@ -27,6 +27,7 @@ from .registry import ModelFailure, Registry, Retired
 
 _ADVICE = "write one with `bgan export`, or name another folder with --models"
 _VERSION = re.compile("[1-9][0-9]{0,17}")
+_TEXT_AT_MOST = 500
 _log = logging.getLogger(__name__)
 
 
@@ -120,7 +121,7 @@ class Repository:
             raise StartError(f"{self._folder} has no .onnx file; {_ADVICE}")
         registry = self._build()
         if not registry.engines:
-            raise StartError(str(next(iter(self._failures.values()))))
+            raise StartError(_printable(str(next(iter(self._failures.values())))))
         if self._default_model is not None and self._default_model not in registry.names:
             names = ", ".join(registry.names)
             raise StartError(f"the default model {self._default_model!r} is not there; there are {names}")
@@ -223,7 +224,14 @@ class Repository:
     def _failure(self, path: Path, error: ModelFileError) -> ModelFailure:
         file, engine = self._files[path], self._engines.get(path)
         model = file.model or (engine.manifest.name if engine else path.stem)
-        return ModelFailure(model, error.message.replace(f"{self._folder}/", ""), error.detail)
+        text = error.message.replace(f"{self._folder}/", "")
+        return ModelFailure(_printable(model), _printable(text), error.detail)
+
+
+def _printable(text: str) -> str:
+    """A text that quotes a file's name or its manifest, fit for a log and a message: short, and one line."""
+    short = text if len(text) <= _TEXT_AT_MOST else f"{text[:_TEXT_AT_MOST]}..."
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in short)
 
 
 def _announce(registry: Registry, before: Registry | None) -> None:

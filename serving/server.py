@@ -9,24 +9,25 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
-from .access import OPEN, access_of
+from .access import OPEN, Access, access_of
 from .admission import Admission
 from .calls import Calls
 from .config import ServerSettings
 from .followed import LOOK_SECONDS
 from .health_check import model_service
 from .logs import start_log
+from .malformed import TolerantServer
 from .metrics import Metrics, start_metrics
 from .model_folder import described
 from .notify import READY, STOPPING, notify
@@ -39,9 +40,11 @@ from .tls import certificates_of
 from .tracing import start_tracing
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
+_HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
+_REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
+_REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-_HEALTH_DESCRIPTOR: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -113,14 +116,30 @@ class Server:
         self._status: int = _NOT_SERVING
         self._known_models: set[str] = set()
         self._health = health.aio.HealthServicer()
+        self._reflection = reflection.aio.ReflectionServicer(_REFLECTED)
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
+
+    def _services(self) -> Iterator[tuple[Callable[[Any, Any], None], object, Any, Access]]:
+        """What there is beside the Open Inference Protocol: how it is added, what answers, and who is let in."""
+        yield (
+            sampling_pb2_grpc.add_SamplingServiceServicer_to_server,
+            self._servicer,
+            _DESCRIPTOR,
+            self._access,
+        )
+        access = self._access if self._settings.health == "token" else OPEN
+        yield health_pb2_grpc.add_HealthServicer_to_server, self._health, _HEALTH, access
+        if self._settings.reflection:
+            add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+            yield add, self._reflection, _REFLECTION, OPEN
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics, self._calls, self._access)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
+        services: Any = TolerantServer(listener)  # not by its type what generated code asks for
+        for add, servicer, service, access in self._services():
+            add(guarded(servicer, service, self._metrics, self._calls, access), services)
         open_inference.register(
-            listener,
+            services,
             self._settings,
             self._admission,
             self._executor,
@@ -129,12 +148,6 @@ class Server:
             self._calls,
             self._access,
         )
-        access = self._access if self._settings.health == "token" else OPEN
-        health_servicer = guarded(self._health, _HEALTH_DESCRIPTOR, self._metrics, self._calls, access)
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, listener)
-        if self._settings.reflection:
-            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, listener)
         return listener
 
     async def __aenter__(self) -> Self:

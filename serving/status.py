@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from .access import Access
-from .calls import REQUEST_ID_KEY, Calls
+from .calls import REQUEST_ID_KEY, CallRecord, Calls
 from .deadline import is_over
 from .errors import (
     CallError,
@@ -30,10 +30,12 @@ from .errors import (
     StreamCutError,
     UnauthenticatedError,
 )
+from .malformed import MALFORMED
 from .metrics import Metrics
 
 NEXT_INDEX_KEY = "bgan-next-index"
 _DETAILS_KEY = "grpc-status-details-bin"
+_UNIMPLEMENTED_TEXT = "this server does not have the method"
 _INTERNAL_TEXT = "internal error; the server's log says more"
 _CODES: dict[type[CallError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -48,20 +50,22 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
     StreamCutError: grpc.StatusCode.UNAVAILABLE,
     StalledReaderError: grpc.StatusCode.UNAVAILABLE,
 }
-_CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics, calls: Calls, access: Access) -> Any:
-    """The methods of a servicer, coroutine functions, for those whom `access` lets in.
+    """The methods of a servicer, for those whom `access` lets in.
 
     Their errors end the call with their code and details; of one that is not known a caller is told nothing.
+    Methods of one request are coroutine functions, those of a stream of requests asynchronous generators.
     An interceptor would do the same at the cost of two more coroutines a call.
     """
 
-    def guard(name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        return _guarded(getattr(servicer, name), f"{service.full_name}/{name}", metrics, calls, access)
+    def guard(method: MethodDescriptor) -> Callable[[Any, Any], Any]:
+        name = f"{service.full_name}/{method.name}"
+        guard_one = _guarded_stream if method.client_streaming else _guarded
+        return guard_one(getattr(servicer, method.name), name, metrics, calls, access)
 
-    return SimpleNamespace(**{method.name: guard(method.name) for method in service.methods})
+    return SimpleNamespace(**{method.name: guard(method) for method in service.methods})
 
 
 def _guarded(
@@ -71,6 +75,7 @@ def _guarded(
         record = calls.begin(name, context)
         try:
             access.enter(context)
+            _check(request)
             answer = await method(request, context)
         except asyncio.CancelledError:
             if is_over(context):
@@ -80,20 +85,71 @@ def _guarded(
                 calls.end(record, grpc.StatusCode.CANCELLED)
             raise
         except grpc.aio.AbortError:  # the method has ended the call itself, as that of the health does
-            calls.end(record, _CODES_BY_NUMBER[context.code()])
+            calls.end(record, context.code())
             raise
+        except NotImplementedError:  # what generated code makes of a method that a servicer leaves out
+            calls.end(record, grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
         except Exception as error:
-            metrics.rejected(error)
-            code = _CODES.get(type(error))  # type: ignore[arg-type]
-            if code is None:
-                calls.end(record, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, error)
-            else:
-                calls.end(record, code, str(error))
-            await _abort(context, error, code, (REQUEST_ID_KEY, record.request_id))
+            await _fail(error, record, context, metrics, calls)
         calls.end(record, grpc.StatusCode.OK)
         return answer
 
     return call
+
+
+def _guarded_stream(
+    method: Callable[[Any, Any], AsyncIterator[Any]], name: str, metrics: Metrics, calls: Calls, access: Access
+) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """The same for a method that takes a stream and answers with one."""
+
+    async def call(
+        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        record = calls.begin(name, context)
+        try:
+            access.enter(context)
+            async for answer in method(_checked(requests), context):
+                yield answer
+        except (asyncio.CancelledError, GeneratorExit):
+            calls.end(record, grpc.StatusCode.CANCELLED)
+            raise
+        except grpc.aio.AbortError:
+            calls.end(record, context.code())
+            raise
+        except Exception as error:
+            await _fail(error, record, context, metrics, calls)
+        calls.end(record, grpc.StatusCode.OK)
+
+    return call
+
+
+async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        _check(request)
+        yield request
+
+
+def _check(request: Any) -> None:
+    if request is MALFORMED:
+        raise InvalidRequestError({"request": "its bytes are no message of this method; see the .proto files"})
+
+
+async def _fail(
+    error: Exception,
+    record: CallRecord,
+    context: grpc.aio.ServicerContext[Any, Any],
+    metrics: Metrics,
+    calls: Calls,
+) -> NoReturn:
+    """End a call with what is known of its error."""
+    metrics.rejected(error)
+    code = _CODES.get(type(error))  # type: ignore[arg-type]
+    if code is None:
+        calls.end(record, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, error)
+    else:
+        calls.end(record, code, str(error))
+    await _abort(context, error, code, (REQUEST_ID_KEY, record.request_id))
 
 
 async def _abort(
