@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import DataDir, RunsDir
+from .signals import held_back
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation, Reference
@@ -58,9 +59,10 @@ def evaluate(
     """
     from rich.console import Console
 
-    from .console import progress_line
-    from .data import choose_dataset
-    from .evaluation import evaluate_samples
+    with held_back():
+        from .console import progress_line
+        from .data import choose_dataset
+        from .evaluation import evaluate_samples
 
     console = Console(stderr=True)
     data_folder = str(data_dir) if data_dir else None
