@@ -43,7 +43,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,data,dev]'
 	@touch $(SERVE_READY) $@
 
 $(SERVE_READY): pyproject.toml constraints.txt | $(BIN)/pip

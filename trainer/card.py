@@ -70,7 +70,7 @@ _RULES = {
     model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
 }
 # What each data set is, and its licence.
-_DATA = {
+DATA = {
     "mnist": (
         "MNIST (LeCun, Cortes and Burges): handwritten digits; every nonzero intensity becomes 1.",
         "MNIST is usually said to be under CC BY-SA 3.0, with Yann LeCun and Corinna Cortes as holders of its "
@@ -135,7 +135,7 @@ def card_text(
     manifest, threads = model.file.manifest, model.training["threads"]
     shape = manifest.image_shape
     content = model.path.read_bytes()
-    data, data_licence = _DATA[reference.dataset]
+    data, data_licence = DATA[reference.dataset]
     return _TEMPLATE.format(
         manifest=manifest,
         shape=f"{shape.channels}, {shape.height}, {shape.width}",
