@@ -8,7 +8,7 @@ import struct
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +90,10 @@ def labels_beside(path: Path) -> Path:
 
 
 def _idx(path: Path, files: ExitStack) -> StreamedArray:
-    with path.open("rb") as plain:
-        is_zipped = plain.read(2) == b"\x1f\x8b"
-    file: IO[bytes] = files.enter_context((gzip.open if is_zipped else open)(path, "rb"))
+    plain: IO[bytes] = files.enter_context(path.open("rb"))
+    is_zipped = plain.read(2) == b"\x1f\x8b"
+    plain.seek(0)
+    file = cast(IO[bytes], gzip.GzipFile(fileobj=plain)) if is_zipped else plain
     try:
         zeros, code, axes = struct.unpack(">HBB", file.read(4))
         shape = struct.unpack(f">{axes}I", file.read(4 * axes))

@@ -80,7 +80,7 @@ def _probabilities(pixels: NDArray[Any]) -> NDArray[np.float64]:
         raise ConfigError(
             f"bernoulli takes floats in [0, 1], or 8 or 16 bits; the values are of type {pixels.dtype}"
         )
-    return np.asarray(pixels / _TOP[pixels.dtype.name])
+    return pixels.astype(np.float64) / _TOP[pixels.dtype.name]
 
 
 def _uniforms(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ import typer
 
 from . import config as settings
 from .card_cli import card
+from .data_cli import data as data_command
 from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .exploration_cli import explore
@@ -87,6 +88,7 @@ def main() -> None:
 def register(app: typer.Typer) -> None:
     """Add the trainer's commands."""
     app.command(rich_help_panel="Train")(train)
+    app.command("data", rich_help_panel="Train")(data_command)
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import DataError
 from .image_options import ImageOptions
@@ -99,7 +99,7 @@ def decode_image(content: bytes, channels: str) -> NDArray[Any]:
                 return _pixels(image, channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError("it has more pixels than Pillow takes for safe") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ValueError("it is no image") from error
     except Exception as error:  # Pillow raises whatever it stumbles on
         raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from error

@@ -75,7 +75,7 @@ class PackedImages:
     def mean(self) -> Tensor:
         """The mean image, float32 [C, H, W]."""
         on = np.zeros(self._image_shape, np.int64)
-        for indices in torch.arange(self._count).split(_ROWS):
+        for indices in torch.split(torch.arange(self._count), _ROWS):
             on += self[indices].numpy().sum(axis=0, dtype=np.int64)
         return torch.from_numpy((on / self._count).astype(np.float32))
 

@@ -1,6 +1,5 @@
 """Published sets, from small files in torchvision's layout."""
 
-import gzip
 import socket
 import struct
 
@@ -24,7 +23,8 @@ def idx(array):
     return struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape) + array.tobytes()
 
 
-def write_idx(folder, names, labels=LABELS.astype(np.uint8)):
+def write_idx(folder, names, labels=None):
+    labels = LABELS.astype(np.uint8) if labels is None else labels
     folder.mkdir(parents=True)
     for name, array in zip(names, (PIXELS, labels) * 2, strict=True):
         (folder / name).write_bytes(idx(array))
@@ -68,11 +68,7 @@ def test_emnist_is_turned_upright_and_its_letters_are_numbered_from_0(tmp_path, 
 def test_qmnist_has_more_in_its_labels_than_the_class(tmp_path):
     labels = np.zeros((12, 8), ">i4")
     labels[:, 0], labels[:, 1] = LABELS, 77
-    names = files("qmnist-{}", ("train", "test"), "labels-idx2-int")
-    write_idx(tmp_path / "QMNIST/raw", names, labels)
-    for name in names:  # torchvision asks for the archives beside them
-        content = (tmp_path / "QMNIST/raw" / name).read_bytes()
-        (tmp_path / "QMNIST/raw" / f"{name}.gz").write_bytes(gzip.compress(content))
+    write_idx(tmp_path / "QMNIST/raw", files("qmnist-{}", ("train", "test"), "labels-idx2-int"), labels)
     dataset = load_dataset("qmnist", data_dir=str(tmp_path))
     np.testing.assert_array_equal(dataset.labels, LABELS)
     np.testing.assert_array_equal(dataset.numpy()[:, 0], PIXELS > 0)
