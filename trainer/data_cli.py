@@ -38,7 +38,7 @@ def data(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A file or folder of images: .npy, .npz, idx, .mat, .h5, .parquet, or images in a folder or a zip.",
+            help="A file or folder of images: .npy, .npz, idx, .mat, .h5, .parquet, or images in a folder or zip.",
             show_default=False,
         ),
     ] = None,

@@ -117,11 +117,9 @@ def test_training_goes_on_as_if_there_had_been_no_break_and_refuses_other_images
 
 
 def test_a_run_is_measured_against_its_own_images_and_a_model_against_named_ones(path, tmp_path, environment):
-    options = ("--data", path, *QUICK, 1, "--name", "bars", "--runs-dir", tmp_path / "runs")
-    assert bgan("train", *options, env=environment).returncode == 0
-    result = bgan(
-        "export", "bars", "--runs-dir", tmp_path / "runs", "--models", tmp_path / "models", env=environment
-    )
+    runs = ("--runs-dir", tmp_path / "runs")
+    assert bgan("train", "--data", path, *QUICK, 1, "--name", "bars", *runs, env=environment).returncode == 0
+    result = bgan("export", "bars", *runs, "--models", tmp_path / "models", env=environment)
     assert result.returncode == 0, result.stderr
     model = tmp_path / "models" / "bars.onnx"
     figures = []
