@@ -15,6 +15,7 @@ from bgan.v1 import model_pb2
 from .config import DEFAULT_NETWORK, TrainingConfig
 from .errors import RunError
 from .evaluation import Evaluation, Reference
+from .image_options import ImageOptions
 from .jobs import train_options
 from .metrics import METRICS, format_value
 from .presets import preset_values
@@ -174,6 +175,7 @@ def training_command(config: TrainingConfig, name: str) -> str:
         wanted = getattr(config, field.name)
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
+    given |= _changed_options(given.pop("image_options", ImageOptions()))
     own = preset_values(config.preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
         "preset": config.preset,
@@ -181,6 +183,11 @@ def training_command(config: TrainingConfig, name: str) -> str:
         "network": None if config.network == own else config.network,
     }
     return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
+
+
+def _changed_options(options: ImageOptions) -> dict[str, Any]:
+    usual = ImageOptions().to_dict()
+    return {name: value for name, value in options.to_dict().items() if value != usual[name]}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:

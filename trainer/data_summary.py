@@ -130,7 +130,8 @@ def draw_summary(summary: DataSummary) -> bytes:
     scale = max(1, _CELL // max(height, width))
     columns = max(1, min(_COLUMNS, _PICTURE_WIDTH // (width * scale + _GAP)))
     grid = _grid(_enlarged(samples, scale), columns)
-    mean = np.pad(_enlarged(mean, max(1, min(_MEAN_ENLARGED * scale, grid.shape[0] // height))), _GAP)
+    enlarged = max(1, min(_MEAN_ENLARGED * scale, len(grid) // height, _PICTURE_WIDTH // 2 // width))
+    mean = np.pad(_enlarged(mean, enlarged), _GAP)
     picture = np.full((max(len(grid), len(mean)), grid.shape[1] + mean.shape[1] + _GAP), _BACKGROUND, np.uint8)
     picture[: len(grid), : grid.shape[1]] = grid
     picture[: len(mean), -mean.shape[1] :] = mean

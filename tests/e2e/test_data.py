@@ -84,7 +84,7 @@ def test_what_is_odd_is_said(tmp_path, environment):
         "of the values are neither 0 nor 1 nor the greatest of their type, and count as on",
         "more pixels are on than off",
         "50.0% of the images are copies of others",
-        "60% of the pixels are the same in all images",
+        "80% of the pixels are the same in all images",
         "rare: 0, with less than a tenth of an even share",
     ):
         assert text in result.stdout
