@@ -29,6 +29,6 @@ def check_ratio(unpacked: int, path: Path) -> None:
     """Raise DataError where a file unpacks to far more bytes than it is long, which overlapping entries do too."""
     if unpacked > max(SMALL_BYTES, RATIO_AT_MOST * path.stat().st_size):
         raise DataError(
-            f"{path} is refused: it unpacks to {unpacked / 2**20:,.0f} MiB, more than {RATIO_AT_MOST} times what it "
-            "takes, as bombs do"
+            f"{path} is refused: it unpacks to {unpacked / 2**20:,.0f} MiB, more than {RATIO_AT_MOST} times what "
+            "it takes, as bombs do"
         )

@@ -180,9 +180,7 @@ def _sparse(archive: _Arrays) -> SparseArray:
         raise not_readable(archive.path, "its nonzero has indices beyond its shape")
     shape = tuple(lengths.tolist())
     if indices.shape[1] < LEAST_ON * math.prod(shape):
-        raise DataError(
-            f"{archive.path}: less than {LEAST_ON:.1%} of the values that its shape has are in its nonzero"
-        )
+        raise DataError(f"{archive.path}: its nonzero has less than {LEAST_ON:.1%} of the values of its shape")
     return SparseArray(shape, indices)
 
 

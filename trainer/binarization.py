@@ -74,7 +74,7 @@ def _otsu(image: NDArray[Any]) -> Bits:
 def _probabilities(pixels: NDArray[Any]) -> NDArray[np.float64]:
     values: NDArray[np.float64] = pixels.astype(np.float64)
     if pixels.dtype.name in _TOP:
-        values /= _TOP[pixels.dtype.name]
+        np.divide(values, _TOP[pixels.dtype.name], out=values)
     elif pixels.dtype.kind != "f":
         raise ConfigError(f"bernoulli takes floats in [0, 1], or 8 or 16 bits, but the values are {pixels.dtype}")
     if ((values < 0) | (values > 1)).any():

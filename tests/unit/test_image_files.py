@@ -332,7 +332,7 @@ def test_other_bombs_are_refused(tmp_path):
         with pytest.raises(DataError, match="more than 500 times what it takes"):
             read(tmp_path / name)
     np.savez(tmp_path / "a.npz", shape=[10**6, 1000, 1000], nonzero=np.zeros((3, 10), int))
-    with pytest.raises(DataError, match="less than 0.1% of the values that its shape has"):
+    with pytest.raises(DataError, match=r"less than 0\.1% of the values of its shape"):
         read(tmp_path / "a.npz")
 
 
@@ -422,7 +422,7 @@ def test_a_header_that_promises_more_than_there_is_takes_no_memory(tmp_path):
     (tmp_path / "a.idx").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 2**31, 999, 999))
     (tmp_path / "a.idx.gz").write_bytes(gzip.compress((tmp_path / "a.idx").read_bytes()))
     for name in ("a.npy", "a.npz", "a.idx", "a.idx.gz"):
-        with pytest.raises(DataError, match="cannot be read|is refused"):
+        with pytest.raises(DataError, match=r"cannot be read|is refused"):
             read(tmp_path / name)
 
 
