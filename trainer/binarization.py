@@ -85,7 +85,8 @@ def _probabilities(pixels: NDArray[Any]) -> NDArray[np.float64]:
 def _uniforms(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Uniforms in [0, 1) for one image: a function of (seed, index)."""
     words = np.random.Philox(key=seed, counter=[0, index, 0, 0]).random_raw(int(np.prod(shape)))
-    return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
+    uniforms: NDArray[np.float64] = np.multiply(words >> np.uint64(11), 2.0**-53)
+    return uniforms.reshape(shape)
 
 
 def fit_to(bits: Bits, size: tuple[int, int], how: str) -> Bits:
