@@ -168,17 +168,18 @@ def card_text(
 
 def training_command(config: TrainingConfig, name: str) -> str:
     """The shortest `bgan train` that has these settings, but for where it runs."""
-    preset = preset_values(config.preset, neuron=config.neuron, network=config.network)
-    base = {**preset, "neuron": config.neuron, "network": config.network}
+    preset = config.preset or "paper"  # whose settings are those of none
+    values = preset_values(preset, neuron=config.neuron, network=config.network)
+    base = {**values, "preset": config.preset, "neuron": config.neuron, "network": config.network}
     given: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
     given |= _changed_options(given.pop("image_options", ImageOptions()))
-    own = preset_values(config.preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
+    own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
-        "preset": config.preset,
+        "preset": preset,
         "neuron": None if config.neuron == "dbn" else config.neuron,
         "network": None if config.network == own else config.network,
     }

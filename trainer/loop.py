@@ -21,7 +21,7 @@ from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save
 from .config import TrainingConfig
 from .console import counting_bar, say
 from .data import open_dataset
-from .errors import Interrupted, RunError
+from .errors import DivergenceError, Interrupted, RunError
 from .files import write_json
 from .grid import save_grid
 from .progress import ProgressDisplay
@@ -50,13 +50,18 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
         loop.resume(console, warn)
         with StopSignals() as signals, ProgressDisplay(trainer, console) as display:
             loop.run_to_end(signals, display)
+    except DivergenceError as error:
+        raise DivergenceError(f"{error}; {_kept(run)}") from error
     except OSError as error:
-        newest = next(iter(checkpoint_files(run.checkpoints)), None)
-        kept = f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
         raise RunError(
-            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {kept}. "
+            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
             "Make room and run the same command again"
         ) from error
+
+
+def _kept(run: Run) -> str:
+    newest = next(iter(checkpoint_files(run.checkpoints)), None)
+    return f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
 
 
 class _Loop:
