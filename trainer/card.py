@@ -15,6 +15,7 @@ from bgan.v1 import model_pb2
 from .config import DEFAULT_NETWORK, TrainingConfig
 from .errors import RunError
 from .evaluation import Evaluation, Reference
+from .image_options import ImageOptions
 from .jobs import train_options
 from .metrics import METRICS, format_value
 from .presets import preset_values
@@ -70,7 +71,7 @@ _RULES = {
     model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
 }
 # What each data set is, and its licence.
-_DATA = {
+DATA = {
     "mnist": (
         "MNIST (LeCun, Cortes and Burges): handwritten digits; every nonzero intensity becomes 1.",
         "MNIST is usually said to be under CC BY-SA 3.0, with Yann LeCun and Corinna Cortes as holders of its "
@@ -135,7 +136,7 @@ def card_text(
     manifest, threads = model.file.manifest, model.training["threads"]
     shape = manifest.image_shape
     content = model.path.read_bytes()
-    data, data_licence = _DATA[reference.dataset]
+    data, data_licence = DATA[reference.dataset]
     return _TEMPLATE.format(
         manifest=manifest,
         shape=f"{shape.channels}, {shape.height}, {shape.width}",
@@ -175,6 +176,7 @@ def training_command(config: TrainingConfig, name: str) -> str:
         wanted = getattr(config, field.name)
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
+    given |= _changed_options(given.pop("image_options", ImageOptions()))
     own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
         "preset": preset,
@@ -182,6 +184,11 @@ def training_command(config: TrainingConfig, name: str) -> str:
         "network": None if config.network == own else config.network,
     }
     return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
+
+
+def _changed_options(options: ImageOptions) -> dict[str, Any]:
+    usual = ImageOptions().to_dict()
+    return {name: value for name, value in options.to_dict().items() if value != usual[name]}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .data_choice import DataChoice
 from .options import DataDir, RunsDir
 from .signals import held_back
 
@@ -82,6 +83,7 @@ def _card_path(model: TrainedModel) -> Path:
 
 
 def _reference(trained: list[TrainedModel], data_dir: Path | None, say: Callable[[str], None]) -> Reference:
+    from .card import DATA
     from .errors import ConfigError
     from .evaluation import load_reference
 
@@ -90,8 +92,14 @@ def _reference(trained: list[TrainedModel], data_dir: Path | None, say: Callable
         raise ConfigError(
             f"the models belong to {' and '.join(datasets)}; write the cards of one data set at a time"
         )
-    say(f"reading {datasets[0]}")
-    return load_reference(datasets[0], data_dir=str(data_dir) if data_dir else None, report=say)
+    if datasets[0] not in DATA:
+        raise ConfigError(
+            f"cards are of models of {' or '.join(DATA)}, and these belong to {datasets[0]}; "
+            "measure them with `bgan evaluate`"
+        )
+    choice = DataChoice(dataset=datasets[0], data_dir=str(data_dir) if data_dir else None)
+    say(f"reading {choice.dataset}")
+    return load_reference(choice, report=say)
 
 
 def _published(path: Path, count: int, reference: Reference, say: Callable[[str], None]) -> dict[str, float]:

@@ -13,10 +13,29 @@ import typer
 
 from . import config as settings
 from .card_cli import card
+from .data_cli import data as data_command
 from .diagnosis_cli import diagnose_gradients
 from .evaluation_cli import evaluate
 from .exploration_cli import explore
-from .options import DataDir, RunsDir
+from .options import (
+    Axes,
+    BernoulliSeed,
+    Binarize,
+    Channels,
+    Data,
+    DataDir,
+    Fit,
+    Invert,
+    Key,
+    LabelsKey,
+    RowShape,
+    RunsDir,
+    Size,
+    SkipBad,
+    Threshold,
+    image_options,
+    own_images,
+)
 from .presets import PRESETS, default_preset, preset_values, shown_default
 from .reproduction_cli import reproduce
 from .signals import held_back
@@ -40,6 +59,7 @@ _EXTRAS = {
         "matplotlib",
         "markdown_it",
     ),
+    "data": ("h5py", "pyarrow"),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }
 
@@ -68,6 +88,7 @@ def main() -> None:
 def register(app: typer.Typer) -> None:
     """Add the trainer's commands."""
     app.command(rich_help_panel="Train")(train)
+    app.command("data", rich_help_panel="Train")(data_command)
     app.command(rich_help_panel="Train")(export)
     app.command(rich_help_panel="Train")(presets)
     app.command(rich_help_panel="Measure")(evaluate)
@@ -121,8 +142,12 @@ def train(
     ] = "wgan-gp",
     dataset: Annotated[
         str,
-        typer.Option(help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits."),
+        typer.Option(
+            help="mnist, digits (bundled, 8x8 upscaled), or auto: mnist if it can be had, else digits; "
+            "fashion-mnist, kmnist, qmnist, omniglot, emnist-letters, ..."
+        ),
     ] = "auto",
+    data: Data = None,
     data_dir: DataDir = None,
     epochs: Annotated[int, typer.Option(help="Epochs to train. More of them extend a run.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
@@ -222,6 +247,18 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides weights, data order and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, ...")] = "auto",
     name: Annotated[str | None, typer.Option(help="The run's name.", show_default="from the settings")] = None,
+    key: Key = None,
+    labels_key: LabelsKey = None,
+    row_shape: RowShape = None,
+    axes: Axes = None,
+    channels: Channels = "grey",
+    binarize: Binarize = None,
+    threshold: Threshold = None,
+    bernoulli_seed: BernoulliSeed = 0,
+    invert: Invert = False,
+    size: Size = None,
+    fit: Fit = None,
+    skip_bad: SkipBad = False,
     runs_dir: RunsDir = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
 ) -> None:
@@ -238,7 +275,8 @@ def train(
     preset = preset or default_preset(given.get("objective"))
     preset_settings = preset_values(preset, neuron=neuron, network=given.get("network"))
     config = settings.TrainingConfig(
-        **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given}
+        **{"data_dir": str(data_dir) if data_dir else None, **preset_settings, **given},
+        **_images(context, data),
     )
     console = Console(stderr=True)
     with held_back():
@@ -247,8 +285,9 @@ def train(
         from .loop import train as run_training
         from .run import default_name
 
-    dataset = choose_dataset(config.dataset, data_dir=config.data_dir, say=lambda text: say(console, text))
-    config = config.resolved(dataset=dataset)
+    if config.data is None:
+        dataset = choose_dataset(config.dataset, data_dir=config.data_dir, say=lambda text: say(console, text))
+        config = config.resolved(dataset=dataset)
     folder = runs_dir / (name or default_name(config))
     if dry_run:
         typer.echo(json.dumps({"run": str(folder), **config.to_dict()}, indent=2))
@@ -320,10 +359,18 @@ def _given_settings(context: typer.Context) -> dict[str, Any]:
     return {
         name: value
         for name, value in context.params.items()
-        if name in settings.SETTING_NAMES - {"data_dir"}  # a path, which the environment can give as well
+        if name in settings.SETTING_NAMES - {"data_dir", "data"}  # paths
         and (source := context.get_parameter_source(name)) is not None
         and source.name == "COMMANDLINE"
     }
+
+
+def _images(context: typer.Context, data: Path | None) -> dict[str, Any]:
+    """The settings that say which images to train on, but for a data set by name."""
+    if data is None:
+        return {"image_options": image_options(context)}
+    choice = own_images(context, data)
+    return {"dataset": choice.dataset, "data": choice.data, "image_options": choice.options}
 
 
 def _warn(text: str) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from .data_choice import DataChoice
 from .errors import ConfigError
 from .estimator_table import ESTIMATORS, refusal
+from .image_options import ImageOptions
 
 NEURONS = ("dbn", "sbn", "real")
 NETWORKS = ("mlp", "cnn", "doubling-cnn")
 DEFAULT_NETWORK = "mlp"
 DISCRIMINATORS = ("mlp", "cnn", "wide-mlp", "strided-cnn")
 OBJECTIVES = ("wgan-gp", "wgan", "gan", "relativistic")
-DATASETS = ("auto", "mnist", "digits")
+DATASETS = (
+    *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot"),
+    *(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
+)
 OPTIMIZERS = ("adam", "rmsprop")
 OPTIMIZER_FORMS = ("torch", "tensorflow")
 GENERATOR_NORMS = ("batch", "affine")
@@ -32,7 +37,7 @@ _PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1
 
 # Settings that say how long or where to train, not what is computed: a run may go on under other ones.
 # With learning-rate decay the number of epochs decides every step, see `differences`.
-RESUMABLE_SETTINGS = frozenset({"epochs", "device", "data_dir"})
+RESUMABLE_SETTINGS = frozenset({"epochs", "device", "data_dir", "data"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +66,12 @@ class TrainingConfig:
     """The data set: "mnist", "digits", or "auto" for the first of them that is there."""
     data_dir: str | None = None
     """Where data sets lie or are downloaded to; None: the environment's BGAN_DATA_DIR, then ./data."""
+    data: str | None = None
+    """A file or folder of images to train on, for which `dataset` is but a name; None: a data set by name."""
+    data_digest: str | None = None
+    """SHA-256 of the images of `data`, which is filled in when they are read."""
+    image_options: ImageOptions = field(default_factory=ImageOptions)
+    """How the images are read and made binary."""
     latent_size: int = 128
     """Latent variables per image."""
     epochs: int = 20
@@ -120,7 +131,8 @@ class TrainingConfig:
         _check_choice("network", self.network, NETWORKS)
         _check_choice("objective", self.objective, OBJECTIVES)
         _check_choice("estimator", self.estimator, tuple(ESTIMATORS))
-        _check_choice("dataset", self.dataset, DATASETS)
+        if self.data is None:
+            _check_choice("dataset", self.dataset, DATASETS)
         self._fill("discriminator", _DISCRIMINATOR[self.network])
         self._fill("optimizer", _OPTIMIZER[self.objective])
         self._fill("critic_steps", _CRITIC_STEPS[self.objective])
@@ -181,6 +193,17 @@ class TrainingConfig:
         if getattr(self, name) is None:
             object.__setattr__(self, name, value)
 
+    @property
+    def choice(self) -> DataChoice:
+        """Which images to train on."""
+        return DataChoice(
+            dataset=self.dataset,
+            data=self.data,
+            data_dir=self.data_dir,
+            options=self.image_options,
+            digest=self.data_digest,
+        )
+
     def resolved(self, *, dataset: str) -> TrainingConfig:
         """The same settings with the data set that "auto" turned out to be."""
         return dataclasses.replace(self, dataset=dataset)
@@ -195,7 +218,7 @@ class TrainingConfig:
         unknown = sorted(settings.keys() - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"unknown settings {', '.join(unknown)}; were they written by another version?")
-        return cls(**settings)
+        return cls(**{**settings, "image_options": ImageOptions(**settings.get("image_options", {}))})
 
 
 SETTING_NAMES = frozenset(field.name for field in dataclasses.fields(TrainingConfig))
@@ -203,14 +226,16 @@ SETTING_NAMES = frozenset(field.name for field in dataclasses.fields(TrainingCon
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Settings that change what is computed and differ, by name: (old value, new value)."""
-    before, after = old.to_dict(), new.to_dict()
+    before, after = ({**config.to_dict(), **config.image_options.to_dict()} for config in (old, new))
     resumable = RESUMABLE_SETTINGS
     if "none" not in (old.learning_rate_decay, new.learning_rate_decay):
         resumable = resumable - {"epochs"}
+    if old.data is not None and new.data is not None:
+        resumable = resumable | {"dataset"}  # the name of their file, which may have been moved
     return {
         name: (before[name], after[name])
         for name in before
-        if name not in resumable and before[name] != after[name]
+        if name not in {*resumable, "image_options"} and before[name] != after[name]
     }
 
 

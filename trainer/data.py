@@ -1,32 +1,37 @@
-"""Data sets of binary images, kept in memory as one byte a pixel.
+"""Data sets of binary images: by name, in memory as one byte a pixel, or a file or folder, packed on disk.
 
-"mnist" is torchvision's MNIST; "digits" is scikit-learn's bundled handwriting (1,797 images of 8x8,
-Alpaydin and Kaynak 1998), upscaled to 28x28, which needs no download.
+"digits" is scikit-learn's bundled handwriting (1,797 images of 8x8, Alpaydin and Kaynak 1998), upscaled to
+28x28, which needs no download; the other names are those of published_sets.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from .array_source import ArraySource, WholeArray
+from .binary_images import BinaryImages
+from .data_choice import DataChoice
 from .errors import DataError
+from .image_options import ImageOptions
 from .networks import ImageShape
+from .packed_images import PackedImages, Progress, packed_dataset
+from .published_sets import PUBLISHED_SETS, ensure_published, read_published
 from .randomness import random_stream
-from .torchvision_import import import_torchvision
 
 DEFAULT_DATA_DIR = "data"
-_DOWNLOAD_TIMEOUT_SECONDS = 10
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
-_MNIST_COUNTS = {"train": 60_000, "test": 10_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,16 @@ class BinaryDataset:
 
     name: str
     """Which data set it is."""
-    images: Tensor
-    """uint8 [N, C, H, W] of 0 and 1."""
+    images: Tensor | PackedImages
+    """uint8 [N, C, H, W] of 0 and 1; indexed by integers where they are packed."""
     labels: Tensor | None
     """int64 [N], classes from 0; None for a data set without labels."""
+    classes: tuple[str, ...] | None = None
+    """The names of the classes, where they have any."""
+    digest: str | None = None
+    """Of the whole set, all splits: SHA-256; None for a data set by name."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how it was read."""
 
     @property
     def image_shape(self) -> ImageShape:
@@ -49,6 +60,33 @@ class BinaryDataset:
         """The number of images."""
         return len(self.images)
 
+    def mean_image(self) -> Tensor:
+        """The mean of all images, float32 [C, H, W]."""
+        if isinstance(self.images, PackedImages):
+            return self.images.mean()
+        return self.images.sum(0, dtype=torch.float32) / len(self)
+
+    def first(self, count: int) -> BinaryDataset:
+        """The first images, in memory."""
+        return self._chosen(torch.arange(min(count, len(self))))
+
+    def in_memory(self, at_most: int | None = None) -> BinaryDataset:
+        """The same images in memory; at most so many of packed ones, evenly spaced."""
+        if not isinstance(self.images, PackedImages):
+            return self
+        count = len(self) if at_most is None else min(at_most, len(self))
+        return self._chosen(torch.arange(count) * len(self) // max(1, count))
+
+    def numpy(self) -> NDArray[np.uint8]:
+        """All images as an array, uint8 [N, C, H, W]."""
+        images = self.in_memory().images
+        assert isinstance(images, Tensor)
+        return images.numpy()
+
+    def _chosen(self, rows: Tensor) -> BinaryDataset:
+        labels = None if self.labels is None else self.labels[rows]
+        return dataclasses.replace(self, images=self.images[rows], labels=labels)
+
 
 class BatchStream:
     """An endless stream of batches; every pass over the images has an order of its own.
@@ -57,12 +95,20 @@ class BatchStream:
     index. What does not fill a batch at the end of a pass is left out of that pass.
     """
 
-    def __init__(self, images: Tensor, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        images: Tensor | PackedImages,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         if batch_size > len(images):
             raise DataError(f"batch-size is {batch_size}, but there are only {len(images)} images to train on")
-        self._images = images
+        self._images = images.to(device) if isinstance(images, Tensor) else images
         self._batch_size = batch_size
         self._seed = seed
+        self._device = device
         self._pass = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -72,14 +118,15 @@ class BatchStream:
         return len(self._images) // self._batch_size
 
     def batch(self, index: int) -> Tensor:
-        """Batch `index` as float32 [B, C, H, W] of 0 and 1, on the device of the images."""
+        """Batch `index` as float32 [B, C, H, W] of 0 and 1, on the device."""
         current_pass, position = divmod(index, self.batches_per_pass)
         if current_pass != self._pass:
             generator = random_stream(self._seed, "order", current_pass)
-            self._order = torch.randperm(len(self._images), generator=generator).to(self._images.device)
+            order = torch.randperm(len(self._images), generator=generator)
+            self._order = order.to(self._images.device) if isinstance(self._images, Tensor) else order
             self._pass = current_pass
         rows = self._order[position * self._batch_size : (position + 1) * self._batch_size]
-        return self._images[rows].float()
+        return self._images[rows].to(self._device).float()
 
 
 def data_root(data_dir: str | None) -> Path:
@@ -87,19 +134,59 @@ def data_root(data_dir: str | None) -> Path:
     return Path(data_dir or os.environ.get("BGAN_DATA_DIR") or DEFAULT_DATA_DIR)
 
 
-def load_dataset(name: str, *, data_dir: str | None = None, split: str = "train") -> BinaryDataset:
-    """The split "train", "test" or "all" of "mnist" or "digits". Raises DataError where it cannot be had."""
-    if split == "all":
-        parts = [load_dataset(name, data_dir=data_dir, split=part) for part in ("train", "test")]
-        labels = [part.labels for part in parts if part.labels is not None]
-        return BinaryDataset(
-            name,
-            torch.cat([part.images for part in parts]),
-            torch.cat(labels) if len(labels) == len(parts) else None,
+def open_dataset(
+    choice: DataChoice, *, split: str = "train", progress: Progress = lambda done, total: None
+) -> BinaryDataset:
+    """The split "train", "test" or "all" of what was chosen.
+
+    A file or folder is converted on first use, which `progress` hears of. Raises DataError where it cannot be
+    had, or has no image in that split, and ConfigError where an option does not fit it.
+    """
+    if choice.data is None:
+        return load_dataset(choice.dataset, data_dir=choice.data_dir, split=split, options=choice.options)
+    packed = packed_dataset(Path(choice.data), choice.options, progress=progress)
+    if choice.digest not in {None, packed.digest}:
+        raise DataError(
+            f"the images of {choice.data} are not those that were trained on: their digest is "
+            f"{packed.digest[:12]}, it was {choice.digest[:12]}; bring those back, or name others with --data"
         )
-    if name == "digits":
-        return _load_digits(split)
-    return _load_mnist(data_root(data_dir), split)
+    images = packed.images(split)
+    if not len(images):
+        raise DataError(f"{choice.data} has {len(packed.rows)} images, of which none is held out for tests")
+    labels = packed.labels
+    if labels is not None:
+        labels = labels[images.positions(torch.arange(len(images)))]
+    return BinaryDataset(
+        choice.dataset,
+        images,
+        None if labels is None else torch.from_numpy(labels),
+        packed.classes,
+        packed.digest,
+        packed.notes,
+    )
+
+
+def load_dataset(
+    name: str, *, data_dir: str | None = None, split: str = "train", options: ImageOptions | None = None
+) -> BinaryDataset:
+    """The split "train", "test" or "all" of a data set by name.
+
+    Raises DataError where it cannot be had, or is no good as the options make it, and ConfigError where an
+    option does not fit it.
+    """
+    if split == "all":
+        parts = [load_dataset(name, data_dir=data_dir, split=part, options=options) for part in ("train", "test")]
+        images = [part.images for part in parts if isinstance(part.images, Tensor)]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return BinaryDataset(name, torch.cat(images), torch.cat(labels) if len(labels) == len(parts) else None)
+    options = options or ImageOptions()
+    options.check_for_pixels(name)
+    pixels, targets, usual = _pixels_of(name, data_root(data_dir), split)
+    if options.binarize is None:
+        options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
+    source = ArraySource(WholeArray(pixels), ImageOptions(), name)
+    bits = np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()])
+    return BinaryDataset(name, torch.from_numpy(bits.view(np.uint8)), torch.from_numpy(targets))
 
 
 def resolve_dataset(name: str, *, data_dir: str | None = None) -> tuple[str, str | None]:
@@ -107,7 +194,7 @@ def resolve_dataset(name: str, *, data_dir: str | None = None) -> tuple[str, str
     if name != "auto":
         return name, None
     try:
-        _ensure_mnist(data_root(data_dir))
+        ensure_published("mnist", data_root(data_dir))
     except DataError as error:
         return "digits", str(error)
     return "mnist", None
@@ -121,62 +208,23 @@ def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None
     return resolved
 
 
-def _load_digits(split: str) -> BinaryDataset:
+def _pixels_of(
+    name: str, root: Path, split: str
+) -> tuple[NDArray[Any], NDArray[np.int64], tuple[str, float | None]]:
+    """Pixels [N, 1, H, W] and labels [N] of one split, and the usual binarization with its threshold."""
+    if name == "digits":
+        return *_load_digits(split), ("threshold", 0.5)
+    if name not in PUBLISHED_SETS:
+        raise DataError(f"there is no data set {name!r}; there are digits, {', '.join(PUBLISHED_SETS)}")
+    published = PUBLISHED_SETS[name]
+    return *read_published(name, root, split), (published.binarize, published.threshold)
+
+
+def _load_digits(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     part = slice(None, _DIGITS_TRAINING_COUNT) if split == "train" else slice(_DIGITS_TRAINING_COUNT, None)
-    levels = torch.from_numpy(bunch.images[part]).to(torch.uint8).unsqueeze(1)  # [N, 1, 8, 8] of 0 .. 16
-    chunks = [
-        F.interpolate(chunk.float(), size=(28, 28), mode="bilinear") > _DIGITS_LEVELS / 2
-        for chunk in torch.split(levels, 256)
-    ]
-    return BinaryDataset("digits", torch.cat(chunks).to(torch.uint8), torch.from_numpy(bunch.target[part]))
-
-
-def _load_mnist(root: Path, split: str) -> BinaryDataset:
-    _ensure_mnist(root)
-    datasets = import_torchvision("torchvision.datasets")
-    try:
-        source = datasets.MNIST(str(root), train=split == "train", download=False)
-        count, expected = len(source.data), _MNIST_COUNTS[split]
-        if not len(source.targets) == count == expected:
-            raise ValueError(f"{count} images and {len(source.targets)} labels where {expected} belong")
-    except Exception as error:  # torchvision raises whatever its parser stumbles on
-        reason = f"{type(error).__name__}: {error}" if str(error) else "its files are truncated or corrupt"
-        raise DataError(
-            f"MNIST in {root} cannot be read ({reason}); delete {root / 'MNIST'} and run again to download it"
-        ) from error
-    return BinaryDataset("mnist", source.data.ne(0).to(torch.uint8).unsqueeze(1), source.targets)
-
-
-def _ensure_mnist(root: Path) -> None:
-    """Download MNIST into `root` unless it lies there. Raises DataError where that fails."""
-    datasets = import_torchvision("torchvision.datasets")
-    if _has_mnist(root):
-        return
-    try:
-        with _socket_timeout(_DOWNLOAD_TIMEOUT_SECONDS):
-            datasets.MNIST(str(root), train=True, download=True)
-    except Exception as error:  # network, disk and archive errors alike
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"MNIST is not in {root} and could not be downloaded ({reason}); "
-            "name a folder that has MNIST/raw with --data-dir or BGAN_DATA_DIR"
-        ) from error
-
-
-def _has_mnist(root: Path) -> bool:
-    raw = root / "MNIST" / "raw"
-    names = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-    return all((raw / name).is_file() for name in names)
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    levels = torch.from_numpy(bunch.images[part]).float().unsqueeze(1)  # [N, 1, 8, 8] of 0 .. 16
+    pixels = F.interpolate(levels / _DIGITS_LEVELS, size=(28, 28), mode="bilinear")
+    return pixels.numpy(), bunch.target[part]

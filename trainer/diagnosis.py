@@ -26,7 +26,7 @@ from torch import Tensor
 from .accuracy import Accuracy, compare, square
 from .checkpoint import Checkpoint, trained_discriminators, trained_generator
 from .config import TrainingConfig
-from .data import load_dataset
+from .data import open_dataset
 from .errors import ConfigError
 from .estimation import Estimator, draw_bits
 from .estimator_table import BINARY_NEURONS, ESTIMATORS, refusal
@@ -321,7 +321,7 @@ def _image_losses(
     if not objective.compares_pairs:
         return ImageLosses(discriminators, objective, real=None)
     report(f"reading {config.dataset}")
-    dataset = load_dataset(config.dataset, data_dir=config.data_dir, split=config.training_split)
+    dataset = open_dataset(config.choice, split=config.training_split)
     rows = torch.randint(len(dataset), (plan.images,), generator=random_stream(plan.seed, "diagnosis pairs"))
     return ImageLosses(discriminators, objective, dataset.images[rows].float())
 

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from . import artifacts, classes, memorization, preactivations
 from .classifier import Classifier, accuracy, cache_folder, cached_classifier, data_digest
-from .data import BinaryDataset, load_dataset
+from .console import counted
+from .data import BinaryDataset, open_dataset
+from .data_choice import DataChoice
 from .distances import frechet_distance, kernel_distance
 from .errors import DataError, SamplesError
 from .files import write_json
@@ -22,6 +24,7 @@ from .samples import Samples
 from .two_sample import two_sample_accuracy
 
 LEAST_SAMPLES = 64
+_TRAINING_AT_MOST, _TEST_AT_MOST = 60_000, 10_000  # of a file or folder; a published set is taken as a whole
 _VERSION = 1  # of the metrics: another one measures cached floors anew
 
 Images = NDArray[np.uint8]
@@ -71,15 +74,19 @@ class Reference:
 
 
 def load_reference(
-    dataset: str,
+    choice: DataChoice,
     *,
-    data_dir: str | None = None,
     labelled: bool | None = None,
     cache: Path | None = None,
     report: Report = lambda text: None,
 ) -> Reference:
-    """The data set of that name with its classifier, which is trained on first use. Raises DataError."""
-    training, test = (load_dataset(dataset, data_dir=data_dir, split=split) for split in ("train", "test"))
+    """The images that were chosen with their classifier, which is trained on first use. Raises DataError.
+
+    Of a file or folder, 60,000 training and 10,000 test images at most, evenly spaced.
+    """
+    progress = counted(report, f"converting {choice.data}")
+    training, test = (open_dataset(choice, split=split, progress=progress) for split in ("train", "test"))
+    training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
     return make_reference(training, test, labelled=labelled, cache=cache, report=report)
 
 
@@ -97,19 +104,19 @@ def make_reference(
     raises DataError there.
     """
     cache = cache or cache_folder()
-    images = training.images.numpy()
+    images, test_images = training.numpy(), test.numpy()
     classifier, digest, correct = None, "unlabelled", None
     if training.labels is None or test.labels is None:
         if labelled:
             raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
     elif labelled is not False:
         classifier, digest = cached_classifier(images, training.labels.numpy(), cache=cache, report=report)
-        correct = accuracy(classifier, test.images.numpy(), test.labels.numpy())
+        correct = accuracy(classifier, test_images, test.labels.numpy())
     return Reference(
         dataset=training.name,
         training=images,
-        test=test.images.numpy(),
-        digest=data_digest(images, test.images.numpy(), np.frombuffer(digest.encode(), np.uint8)),
+        test=test_images,
+        digest=data_digest(images, test_images, np.frombuffer(digest.encode(), np.uint8)),
         classifier=classifier,
         classifier_accuracy=correct,
         cache=cache,

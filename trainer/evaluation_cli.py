@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DataDir, RunsDir
+from .data_choice import DataChoice
+from .options import (
+    Axes,
+    BernoulliSeed,
+    Binarize,
+    Channels,
+    Data,
+    DataDir,
+    Fit,
+    Invert,
+    Key,
+    LabelsKey,
+    RowShape,
+    RunsDir,
+    Size,
+    SkipBad,
+    Threshold,
+    image_options,
+    own_images,
+)
 from .signals import held_back
 
 if TYPE_CHECKING:
@@ -20,6 +40,7 @@ _ARRAYS = (".npy", ".npz")
 
 
 def evaluate(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -29,8 +50,9 @@ def evaluate(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="The data set to measure against: mnist or digits.", show_default="the source's own"),
+        typer.Option(help="The data set to measure against, by name.", show_default="the source's own"),
     ] = None,
+    data: Data = None,
     data_dir: DataDir = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
@@ -49,6 +71,18 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
     ] = None,
+    key: Key = None,
+    labels_key: LabelsKey = None,
+    row_shape: RowShape = None,
+    axes: Axes = None,
+    channels: Channels = "grey",
+    binarize: Binarize = None,
+    threshold: Threshold = None,
+    bernoulli_seed: BernoulliSeed = 0,
+    invert: Invert = False,
+    size: Size = None,
+    fit: Fit = None,
+    skip_bad: SkipBad = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure a generator, or a file of samples, against real images.
@@ -61,22 +95,21 @@ def evaluate(
 
     with held_back():
         from .console import progress_line
-        from .data import choose_dataset
         from .evaluation import evaluate_samples
 
     console = Console(stderr=True)
-    data_folder = str(data_dir) if data_dir else None
+    asked = _asked(context, data, dataset, data_dir)
     evaluations = []
     with progress_line(console) as report:
-        reference = None
+        reference = first = None
         for name in sources or [""]:
             source = _Source(name, runs_dir)
-            measured = choose_dataset(dataset or source.dataset or "auto", data_dir=data_folder, say=report)
-            if reference is None:
-                reference = _reference(measured, data_folder, labels, report)
-            elif reference.dataset != measured:
-                raise _mixed(reference.dataset, measured)
-            report(f"samples of {name or measured}")
+            choice = _resolved(asked or source.choice, data_dir, report)
+            if first is None or reference is None:
+                first, reference = choice, _reference(choice, labels, report)
+            elif choice != first:
+                raise _mixed(first, choice)
+            report(f"samples of {name or choice.dataset}")
             samples = source.samples(count, seed, binarization, reference)
             evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
     if json_file is not None:
@@ -104,11 +137,11 @@ class _Source:
             self._model = ModelFile(self._path)
 
     @property
-    def dataset(self) -> str | None:
-        """The data set that it belongs to, where it says so."""
+    def choice(self) -> DataChoice:
+        """The images that it belongs to; "auto" where it does not say."""
         if self._run is not None:
-            return self._run.config().dataset
-        return None if self._model is None else self._model.dataset
+            return self._run.config().choice
+        return DataChoice(dataset="auto" if self._model is None else self._model.dataset)
 
     def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
         from .samples import load_samples
@@ -121,27 +154,59 @@ class _Source:
         return load_samples(self._path, reference.test.shape[1:]).first(count)
 
 
-def _reference(
-    dataset: str, data_dir: str | None, labelled: bool | None, report: Callable[[str], None]
-) -> Reference:
-    from .config import DATASETS
+def _asked(
+    context: typer.Context, data: Path | None, dataset: str | None, data_dir: Path | None
+) -> DataChoice | None:
+    """The images that were asked for; None: those that each source belongs to."""
     from .errors import ConfigError
+    from .image_options import ImageOptions
+
+    options = image_options(context)
+    if data is not None:
+        return own_images(context, data)
+    if dataset is not None:
+        return DataChoice(dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=options)
+    if options != ImageOptions():
+        raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
+    return None
+
+
+def _resolved(choice: DataChoice, data_dir: Path | None, report: Callable[[str], None]) -> DataChoice:
+    """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
+    from .config import DATASETS
+    from .data import choose_dataset
+    from .errors import ConfigError
+
+    if choice.data is not None:
+        return choice
+    if choice.dataset not in DATASETS:
+        raise ConfigError(
+            f"dataset is {choice.dataset!r}; choose one of {', '.join(DATASETS)}, or name images of your own with "
+            "--data"
+        )
+    folder = str(data_dir) if data_dir else choice.data_dir
+    name = choose_dataset(choice.dataset, data_dir=folder, say=report)
+    return dataclasses.replace(choice, dataset=name, data_dir=folder)
+
+
+def _reference(choice: DataChoice, labelled: bool | None, report: Callable[[str], None]) -> Reference:
     from .evaluation import load_reference
 
-    if dataset not in DATASETS:
-        raise ConfigError(f"dataset is {dataset!r}; choose one of {', '.join(DATASETS)}")
-    report(f"reading {dataset}")
-    return load_reference(dataset, data_dir=data_dir, labelled=labelled, report=report)
+    report(f"reading {choice.dataset}")
+    return load_reference(choice, labelled=labelled, report=report)
 
 
 def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], None]:
     return lambda text: report(f"{samples.source}: {text}")
 
 
-def _mixed(first: str, second: str) -> Exception:
+def _mixed(first: DataChoice, second: DataChoice) -> Exception:
     from .errors import ConfigError
 
-    return ConfigError(f"the sources belong to {first} and {second}; name one with --dataset")
+    names = f"{first.data or first.dataset} and {second.data or second.dataset}"
+    if first.options != second.options:
+        names += ", read in different ways"
+    return ConfigError(f"the sources belong to {names}; name one with --dataset or --data")
 
 
 def _write(path: Path, evaluations: list[Evaluation]) -> None:

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import DATASETS
-from .data import choose_dataset, load_dataset
+from .data import choose_dataset, open_dataset
+from .data_choice import DataChoice
 from .errors import ConfigError, DataError, UserError
 from .exploration_source import ExploredGenerator
+from .image_options import ImageOptions
 
 TEST_IMAGES = 500
+TRAINING_IMAGES = 60_000  # of a file or folder
 _WITHOUT = "or leave the nearest training images out with --no-nearest"
 
 
@@ -36,26 +39,37 @@ def load_real_images(
     Raises DataError where they cannot be had or have another shape than the generator's.
     """
     try:
-        return _load(generator, dataset or generator.dataset, data_dir or generator.data_dir, report)
+        return _load(generator, _choice(generator, dataset, data_dir, report), report)
     except UserError as error:
         raise DataError(f"{error}, {_WITHOUT}") from error
 
 
-def _load(
-    generator: ExploredGenerator, name: str, data_dir: str | None, report: Callable[[str], None]
-) -> RealImages:
+def _choice(
+    generator: ExploredGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
+) -> DataChoice:
+    """The images that are asked for, or the generator's own. Raises ConfigError where there are none."""
+    own = generator.choice
+    if own is not None and own.data is not None and dataset is None:
+        return own
+    name, folder = dataset or generator.dataset, data_dir or generator.data_dir
     if name not in DATASETS:
         raise ConfigError(f"dataset is {name!r}; name one of {', '.join(DATASETS)} with --dataset")
-    name = choose_dataset(name, data_dir=data_dir, say=report)
+    name = choose_dataset(name, data_dir=folder, say=report)
+    options = own.options if own is not None and dataset is None else ImageOptions()
+    return DataChoice(dataset=name, data_dir=folder, options=options)
+
+
+def _load(generator: ExploredGenerator, choice: DataChoice, report: Callable[[str], None]) -> RealImages:
+    name = choice.dataset
     report(f"reading {name}")
-    training = load_dataset(name, data_dir=data_dir, split=generator.training_split)
+    training = open_dataset(choice, split=generator.training_split).in_memory(TRAINING_IMAGES)
     if training.image_shape != generator.image_shape:
         own, other = ("x".join(map(str, shape)) for shape in (generator.image_shape, training.image_shape))
         raise DataError(
             f"{generator.name} makes images of {own}, but those of {name} are {other}; "
             "name its own data set with --dataset"
         )
-    test = training.images[:0]
+    test = training.numpy()[:0]
     if generator.training_split == "train":
-        test = load_dataset(name, data_dir=data_dir, split="test").images[:TEST_IMAGES]
-    return RealImages(name=name, training=training.images.numpy(), test=test.numpy())
+        test = open_dataset(choice, split="test").first(TEST_IMAGES).numpy()
+    return RealImages(name=name, training=training.numpy(), test=test)

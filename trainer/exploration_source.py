@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bgan.v1 import model_pb2
 
 from .checkpoint import trained_generator
+from .data_choice import DataChoice
 from .errors import SamplesError
 from .networks import ImageShape
 from .run import Run, find_run, trained_checkpoint
@@ -50,6 +51,8 @@ class ExploredGenerator:
     """Where that lay, if it is known."""
     training_split: str
     """The part that it was trained on: "train" or "all"."""
+    choice: DataChoice | None = None
+    """Which images those are, as the run says; None: all that is known is `dataset`."""
     output: Path
     """The folder that its exploration goes to if no other is named."""
     probabilities: Probabilities
@@ -95,6 +98,7 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
         dataset=config.dataset,
         data_dir=config.data_dir,
         training_split=config.training_split,
+        choice=config.choice,
         output=run.folder / _OUTPUT,
         probabilities=probabilities,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import resource
 import signal
@@ -18,8 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .config import TrainingConfig
-from .console import say
-from .data import load_dataset
+from .console import counting_bar, say
+from .data import open_dataset
 from .errors import DivergenceError, Interrupted, RunError
 from .files import write_json
 from .grid import save_grid
@@ -39,7 +40,9 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
     whole. Settings and data that are no good are found before the folder is made.
     """
-    dataset = load_dataset(config.dataset, data_dir=config.data_dir, split=config.training_split)
+    with counting_bar(console, f"converting {config.data}") as progress:
+        dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
+    config = dataclasses.replace(config, data_digest=dataset.digest)
     trainer = Trainer(config, dataset, resolve_device(config.device))
     run = open_run(folder, config)
     try:

@@ -14,6 +14,7 @@ from rich.console import Console
 from .classifier import data_digest
 from .config import TrainingConfig
 from .console import say
+from .data_choice import DataChoice
 from .errors import RunError
 from .evaluation import Evaluation, Reference, evaluate_samples, load_reference, measure_floor
 from .experiments import Model, run_name
@@ -59,7 +60,9 @@ class Reproduction:
 
     def report(self, published_samples: Path | None) -> Path:
         """Measure what is not measured yet, and write the report; its Markdown file is returned."""
-        reference = load_reference(self._plan.dataset, data_dir=self._data_dir, report=self._say)
+        reference = load_reference(
+            DataChoice(dataset=self._plan.dataset, data_dir=self._data_dir), report=self._say
+        )
         published = None
         if published_samples is not None:
             published = self._published(published_samples, reference)

@@ -74,6 +74,11 @@ def open_run(folder: Path, config: TrainingConfig) -> Run:
     run = Run(folder)
     if (folder / CONFIG_FILE).exists():
         changed = differences(run.config(), config)
+        if "data_digest" in changed:
+            raise RunError(
+                f"{folder} was trained on other images than {config.data} or the data set has now; "
+                "choose another --name, or bring the old images back"
+            )
         if changed:
             listed = ", ".join(f"{option(name)} {old} -> {new}" for name, (old, new) in changed.items())
             raise RunError(

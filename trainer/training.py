@@ -62,7 +62,7 @@ class Trainer:
             initialization=config.initialization,
         )
         if config.output_bias == "mean":
-            set_output_bias(self.generator, dataset.images.sum(0, dtype=torch.float32) / len(dataset))
+            set_output_bias(self.generator, dataset.mean_image())
         assert config.discriminator is not None
         self.discriminators = build_discriminators(
             config.discriminator,
@@ -83,7 +83,10 @@ class Trainer:
         )
 
         self.batches = BatchStream(
-            dataset.images.to(device), batch_size=config.batch_size, seed=derived_seed(config.seed, "data")
+            dataset.images,
+            batch_size=config.batch_size,
+            seed=derived_seed(config.seed, "data"),
+            device=device,
         )
         grid = random_stream(config.seed, "grid")
         self._grid_latents = torch.randn(GRID_COUNT, config.latent_size, generator=grid).to(device)

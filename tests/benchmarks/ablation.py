@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from rich.console import Console
 
 from bgan.trainer.config import TrainingConfig
+from bgan.trainer.data_choice import DataChoice
 from bgan.trainer.evaluation import evaluate_samples, load_reference
 from bgan.trainer.files import write_json
 from bgan.trainer.jobs import Job, JobRunner
@@ -84,7 +85,7 @@ def main() -> None:
     console = Console(stderr=True)
     waiting = [job for job in jobs.values() if not Run(job.folder).report_file.exists()]
     failed = JobRunner(os.cpu_count() or 1, console).run(waiting)
-    reference = load_reference("mnist")
+    reference = load_reference(DataChoice(dataset="mnist"))
     measured = {key: _measured(job, reference) for key, job in jobs.items() if job.name not in failed}
     print(_circumstances(options))
     for model in options.models:

@@ -2,6 +2,7 @@ import pytest
 
 from bgan.trainer.config import TrainingConfig, differences
 from bgan.trainer.errors import ConfigError
+from bgan.trainer.image_options import ImageOptions
 from bgan.trainer.presets import preset_values
 from bgan.trainer.run import default_name
 
@@ -29,6 +30,9 @@ def test_the_papers_settings_are_the_defaults():
         "estimator_temperature": None,
         "dataset": "auto",
         "data_dir": None,
+        "data": None,
+        "data_digest": None,
+        "image_options": ImageOptions().to_dict(),
         "latent_size": 128,
         "epochs": 20,
         "batch_size": 64,

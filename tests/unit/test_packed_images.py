@@ -1,0 +1,188 @@
+"""Sets of images on disk: converted once, found again, and never half-made."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from bgan.trainer.data import BatchStream, open_dataset
+from bgan.trainer.data_choice import DataChoice, name_of
+from bgan.trainer.errors import DataError
+from bgan.trainer.image_options import ImageOptions
+from bgan.trainer.packed_images import packed_dataset
+
+BITS = np.random.default_rng(0).random((50, 2, 5, 7)) < 0.3
+LABELS = np.arange(50) % 3 + 4
+
+
+@pytest.fixture
+def path(tmp_path):
+    np.savez(tmp_path / "a.npz", images=BITS, labels=LABELS)
+    return tmp_path / "a.npz"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def _folders(cache):
+    return sorted(path.name for path in (cache / "images").iterdir())
+
+
+def test_splits_are_every_seventh_image_and_the_rest(path, cache):
+    packed = packed_dataset(path, ImageOptions(), cache=cache)
+    train, test, whole = (packed.images(split) for split in ("train", "test", "all"))
+    assert (len(train), len(test), len(whole)) == (43, 7, 50)
+    assert whole.shape == (50, 2, 5, 7)
+    np.testing.assert_array_equal(whole[torch.arange(50)].numpy(), BITS)
+    np.testing.assert_array_equal(test[torch.arange(7)].numpy(), BITS[6::7])
+    np.testing.assert_array_equal(train[torch.arange(43)].numpy(), np.delete(BITS, slice(6, None, 7), axis=0))
+    np.testing.assert_allclose(whole.mean().numpy(), BITS.mean(axis=0), rtol=1e-6)
+
+
+def test_labels_and_classes_belong_to_the_images(path, cache, monkeypatch):
+    monkeypatch.setenv("BGAN_CACHE_DIR", str(cache))
+    choice = DataChoice(dataset="a", data=str(path))
+    train, test = (open_dataset(choice, split=split) for split in ("train", "test"))
+    assert test.classes == ("4", "5", "6")
+    assert test.labels.tolist() == (LABELS[6::7] - 4).tolist()
+    assert train.labels.tolist() == np.delete(LABELS - 4, slice(6, None, 7)).tolist()
+    assert train.image_shape == (2, 5, 7)
+    some = train.in_memory(10)
+    assert len(some) == len(some.labels) == 10
+    np.testing.assert_array_equal(some.numpy(), train.numpy()[np.arange(10) * 43 // 10])
+
+
+def test_batches_are_those_of_the_same_images_in_memory(path, cache):
+    images = packed_dataset(path, ImageOptions(), cache=cache).images("train")
+    dense = torch.from_numpy(np.delete(BITS, slice(6, None, 7), axis=0).astype(np.uint8))
+    packed, whole = (BatchStream(source, batch_size=8, seed=5) for source in (images, dense))
+    for index in (0, 3, 12, 2):
+        batch = packed.batch(index)
+        assert batch.dtype == torch.float32
+        assert torch.equal(batch, whole.batch(index))
+
+
+def test_a_set_is_converted_once_and_found_again(path, cache):
+    heard = []
+    first = packed_dataset(path, ImageOptions(), cache=cache, progress=lambda *done: heard.append(done))
+    assert heard == [(50, 50)]
+    again = packed_dataset(path, ImageOptions(), cache=cache, progress=lambda *done: heard.append(done))
+    assert heard == [(50, 50)]
+    assert again.digest == first.digest
+    assert again.folder == first.folder
+    other = packed_dataset(path, ImageOptions(invert=True), cache=cache)
+    assert other.digest != first.digest
+    assert len(_folders(cache)) == 2
+
+
+def test_changed_images_are_another_set_and_the_same_ones_in_another_file_are_not(path, cache, tmp_path):
+    first = packed_dataset(path, ImageOptions(), cache=cache)
+    with h5_file(tmp_path / "b.h5") as file:
+        file["images"], file["labels"] = BITS, LABELS
+    assert packed_dataset(tmp_path / "b.h5", ImageOptions(), cache=cache).digest == first.digest
+    changed = BITS.copy()
+    changed[3, 0, 0, 0] ^= True
+    np.savez(path, images=changed, labels=LABELS)
+    assert packed_dataset(path, ImageOptions(), cache=cache).digest != first.digest
+    np.savez(path, images=BITS, labels=LABELS[::-1])
+    assert packed_dataset(path, ImageOptions(), cache=cache).digest != first.digest
+
+
+def h5_file(path):
+    import h5py
+
+    return h5py.File(path, "w")
+
+
+@pytest.mark.parametrize("damage", ["images.bin", "labels.npy", "dataset.json", "a flipped bit"])
+def test_a_damaged_set_is_converted_anew(path, cache, damage):
+    first = packed_dataset(path, ImageOptions(), cache=cache)
+    if damage == "a flipped bit":
+        content = bytearray((first.folder / "images.bin").read_bytes())
+        content[100] ^= 4
+        (first.folder / "images.bin").write_bytes(content)
+    else:
+        (first.folder / damage).write_bytes((first.folder / damage).read_bytes()[:-9])
+    again = packed_dataset(path, ImageOptions(), cache=cache)
+    np.testing.assert_array_equal(again.images("all")[torch.arange(50)].numpy(), BITS)
+    assert _folders(cache) == [first.folder.name]
+
+
+def test_what_is_kept_says_what_it_is(path, cache):
+    folder = packed_dataset(path, ImageOptions(binarize="otsu"), cache=cache).folder
+    about = json.loads((folder / "dataset.json").read_text())
+    assert about["source"] == str(path)
+    assert about["options"]["binarize"] == "otsu"
+    assert (about["image_shape"], about["count"]) == ([2, 5, 7], 50)
+    assert os.path.getsize(folder / "images.bin") == 50 * 9
+
+
+def test_bad_data_leaves_nothing_behind(tmp_path, cache):
+    np.save(tmp_path / "a.npy", np.zeros((9, 5, 5)))
+    with pytest.raises(DataError, match="every pixel is off"):
+        packed_dataset(tmp_path / "a.npy", ImageOptions(), cache=cache)
+    assert _folders(cache) == []
+
+
+def test_what_a_killed_process_left_is_removed(path, cache):
+    folder = packed_dataset(path, ImageOptions(), cache=cache).folder
+    process = subprocess.Popen(["true"])
+    process.wait()
+    for pid in (process.pid, os.getppid()):
+        folder.with_name(f".{folder.name}.{pid}.tmp").mkdir()
+    (folder / "images.bin").unlink()
+    packed_dataset(path, ImageOptions(), cache=cache)
+    assert _folders(cache) == [f".{folder.name}.{os.getppid()}.tmp", folder.name]
+
+
+def test_a_disk_that_fills_leaves_nothing_half_made(tmp_path, cache):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3000, 28, 28)) < 0.3)
+    code = (
+        "from pathlib import Path; from bgan.trainer.packed_images import packed_dataset;"
+        "from bgan.trainer.image_options import ImageOptions\n"
+        f"try: packed_dataset(Path({str(tmp_path / 'a.npy')!r}), ImageOptions(), cache=Path({str(cache)!r}))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+
+    def bounded_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, preexec_fn=bounded_files
+    )
+    assert result.stdout.startswith("DataError cannot write to")
+    assert "images.bin: File too large; nothing was kept. Make room" in result.stdout
+    assert _folders(cache) == []
+
+
+def test_options_of_a_set_of_one_file_go_into_its_fingerprint(tmp_path, cache):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, bits in (("x", BITS), ("y", ~BITS)):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, bits)
+    digests = {packed_dataset(tmp_path / "a.npz", ImageOptions(key=key), cache=cache).digest for key in "xy"}
+    assert len(digests) == 2
+
+
+def test_a_set_too_small_for_a_test_split_says_so(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("BGAN_CACHE_DIR", str(cache))
+    np.save(tmp_path / "a.npy", BITS[:5])
+    with pytest.raises(DataError, match="has 5 images, of which none is held out for tests"):
+        open_dataset(DataChoice(dataset="a", data=str(tmp_path / "a.npy")), split="test")
+
+
+def test_names_of_sets_are_names_of_models(tmp_path):
+    (tmp_path / "my masks.v2").mkdir()
+    assert name_of(tmp_path / "my masks.v2") == "my-masks.v2"
+    assert name_of(tmp_path / "train-images.idx3.gz") == "train-images"
+    assert name_of(tmp_path / "...") == "images"
