@@ -86,7 +86,7 @@ DATA = {
 _SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
-_NOT_COMPUTED = frozenset({"device", "data_dir"})
+_NOT_COMPUTED = frozenset({"device", "data_dir", "data_digest"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ def training_command(config: TrainingConfig, name: str) -> str:
         wanted = getattr(config, field.name)
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
-    given |= _changed_options(given.pop("image_options", ImageOptions()))
+    given |= given.pop("image_options", ImageOptions()).changed()
     own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
         "preset": preset,
@@ -184,11 +184,6 @@ def training_command(config: TrainingConfig, name: str) -> str:
         "network": None if config.network == own else config.network,
     }
     return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
-
-
-def _changed_options(options: ImageOptions) -> dict[str, Any]:
-    usual = ImageOptions().to_dict()
-    return {name: value for name, value in options.to_dict().items() if value != usual[name]}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:

@@ -43,7 +43,10 @@ class Job:
 
     def command(self) -> list[str]:
         """The `bgan train` that does it."""
-        settings = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
+        names = {field.name for field in dataclasses.fields(self.config)} - {"data_digest", "image_options"}
+        settings = {
+            name: getattr(self.config, name) for name in sorted(names)
+        } | self.config.image_options.changed()
         return ["train", "--name", self.name, "--runs-dir", str(self.folder.parent), *train_options(settings)]
 
     def progress(self) -> tuple[int, int] | None:
