@@ -30,7 +30,7 @@ from tests.deployment import (
 )
 from tests.support import BGAN, bgan
 
-# By name: the protos of the Open Inference Protocol and those of tritonclient do not bear each other in one process.
+# By name: the Open Inference Protocol's protos and tritonclient's do not bear each other in one process.
 SERVICES = (
     sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
     "inference.GRPCInferenceService",
