@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -18,7 +19,8 @@ from bgan.trainer.checkpoint import load_checkpoint, save_checkpoint
 from bgan.trainer.config import TrainingConfig
 from tests.support import BGAN, bgan, read_metrics
 
-TRAIN = ("train", "--preset", "paper", "--dataset", "digits")
+TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--critic-steps", "1")
+SETTINGS = {"preset": "paper", "dataset": "digits", "critic_steps": 1}
 STEPS_PER_EPOCH = 24
 
 
@@ -56,15 +58,22 @@ def unbroken(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def trained_one_epoch(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one-epoch")
+    assert _train(folder, "--epochs", 1).returncode == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def one_epoch(tmp_path):
-    assert _train(tmp_path, "--epochs", 1).returncode == 0
-    return tmp_path / "run"
+def one_epoch(trained_one_epoch, tmp_path):
+    """A run of one epoch, to go on with or to break."""
+    return shutil.copytree(trained_one_epoch, tmp_path / "run")
 
 
 def test_a_run_is_a_folder_to_audit(unbroken):
     config = json.loads((unbroken / "config.json").read_text())
-    assert config == TrainingConfig(preset="paper", dataset="digits", epochs=3).to_dict()
+    assert config == TrainingConfig(**SETTINGS, epochs=3).to_dict()
     metrics = read_metrics(unbroken)
     assert [record["step"] for record in metrics] == [24, 48, 50, 72]
     assert all(math.isfinite(record["discriminator"]) for record in metrics)
@@ -204,7 +213,7 @@ def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
 def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
     result = _train(tmp_path, "--dry-run", "--objective", "wgan")
     assert result.returncode == 0
-    expected = TrainingConfig(preset="paper", dataset="digits", objective="wgan").to_dict()
+    expected = TrainingConfig(**SETTINGS, objective="wgan").to_dict()
     assert json.loads(result.stdout) == {"run": str(tmp_path / "run"), **expected}
     assert list(tmp_path.iterdir()) == []
 
