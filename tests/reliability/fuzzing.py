@@ -145,15 +145,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0, help="spread the inputs over that time")
     parser.add_argument("--part", type=int, default=2_000, help="inputs between two lines")
     parser.add_argument("--corpus", type=Path)
-    options = parser.parse_args()
+    asyncio.run(_send_all(parser.parse_args()))
+
+
+async def _send_all(options: argparse.Namespace) -> None:
+    """All parts in one event loop: gRPC polls for the process's first one, and complains once that is closed."""
     source, started, sent = inputs(options.target, options.seed, options.corpus), time.monotonic(), 0
     while sent < options.count:
-        tally = asyncio.run(fuzz(options.target, source, count=min(options.part, options.count - sent)))
-        garbage(options.target, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)
+        tally = await fuzz(options.target, source, count=min(options.part, options.count - sent))
+        await asyncio.to_thread(garbage, options.target, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)
         sent += tally.count
         print(json.dumps(vars(tally)), flush=True)
         ahead = started + options.seconds * sent / options.count - time.monotonic()
-        time.sleep(max(0.0, ahead))
+        await asyncio.sleep(max(0.0, ahead))
 
 
 if __name__ == "__main__":
