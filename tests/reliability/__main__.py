@@ -29,7 +29,7 @@ from tests.support import server
 from .control import run_control
 from .faults import FAULTS, Site
 from .fuzzing import Tally
-from .leaks import Bounds, Watch, growths
+from .leaks import Bounds, Watch, growths, write_samples
 from .load import Load
 from .machine import NotHereError
 from .reference import Reference
@@ -84,6 +84,7 @@ def _options():
     parser.add_argument("--coverage-share", type=float, default=0.1, help="of the time, for atheris, before")
     parser.add_argument("--scale", type=float, default=1, help="how much of each fault is done, 1 for all of it")
     parser.add_argument("--output", type=Path, help="a file for the report")
+    parser.add_argument("--samples", type=Path, help="a file for what the server held each second, as CSV")
     return parser.parse_args()
 
 
@@ -227,6 +228,8 @@ class Soak:
         """The server still gives the right bits, has leaked nothing, logged no trace, and stops in order."""
         for model in _FIXED:
             site.check(site.steady.target, model)
+        if self._options.samples:
+            write_samples(self._options.samples, watch.samples)
         try:
             self._report.growths = growths(watch.samples, Bounds())
         except ValueError as error:

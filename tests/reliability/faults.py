@@ -192,14 +192,16 @@ def _channel(target):
 def many_streams_at_once(site: Site) -> str:
     """500 streams that are all open at the same time, each read to its end and checked."""
     count = site.some(500)
-    seen = asyncio.run(_streams(site, count))
-    assert seen >= count, f"{seen} streams were open"
-    return f"{count} open at once"
+    at_work = asyncio.run(_streams(site, count))
+    return f"{count} open at once, {at_work:.0f} at work in the server"
 
 
 async def _streams(site, count):
-    """The streams that the server had when all of them were open."""
-    waiting, all_open, most = 0, asyncio.Event(), 0
+    """The streams that the server was at when all of them had begun and none had been read to its end.
+
+    That may be fewer, for one may lie in buffers as a whole, or more, since there is other load.
+    """
+    waiting, all_open, at_work = 0, asyncio.Event(), 0
 
     async def stream(client, model, first_index):
         nonlocal waiting
@@ -215,10 +217,10 @@ async def _streams(site, count):
         assert next_index == first_index + 400
 
     async def look():
-        nonlocal most
+        nonlocal at_work
         while waiting < count:
             await asyncio.sleep(0.05)
-        most = scrape(site.steady)["bgan_streams",]
+        at_work = scrape(site.steady)["bgan_streams",]
         all_open.set()
 
     clients = [AsyncSamplingClient(site.steady.target, retry=PATIENT, timeout_seconds=300) for _ in range(5)]
@@ -229,7 +231,7 @@ async def _streams(site, count):
             tasks.create_task(stream(clients[number % 5], site.rng.choice(site.fixed), first_index))
     for client in clients:
         await client.close()
-    return most
+    return at_work
 
 
 def readers_stand_still(site: Site) -> str:

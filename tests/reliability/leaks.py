@@ -1,10 +1,11 @@
 """Whether a process holds more and more: its memory, open files and threads, as Linux counts them, over time."""
 
+import csv
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from scipy.stats import theilslopes
@@ -64,6 +65,14 @@ def take_sample(pid: int) -> Sample:
     pages = int((folder / "statm").read_text().split()[1])
     files, threads = len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir()))
     return Sample(time.monotonic(), pages * _PAGE_BYTES / _MIB, files, threads)
+
+
+def write_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """A line for each, with a header."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(Sample.__dataclass_fields__)
+        table.writerows(astuple(sample) for sample in samples)
 
 
 def growths(samples: Sequence[Sample], bounds: Bounds) -> list[Growth]:
