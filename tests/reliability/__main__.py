@@ -11,6 +11,7 @@ import logging
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from tests.support import server
 from .control import run_control
 from .faults import FAULTS, Site
 from .fuzzing import Tally
-from .leaks import Bounds, Watch, growths, write_samples
+from .leaks import Bounds, Sample, growths, take_sample, write_samples
 from .load import Load
 from .machine import NotHereError
 from .reference import Reference
@@ -38,6 +39,8 @@ from .report import Report
 _REFERENCE_IMAGES = 40_000
 _FAULT_SECONDS = 400
 _CLOSING_SECONDS = 600
+_FAULTS_A_REST = 4
+_REST_SECONDS = 3  # what is in flight ends, and memory goes back
 _SHIPPED = ROOT / "serving" / "shipped"
 _FIXED = ("mlp-dbn", "mlp-sbn")
 # Small limits, so that requests of the fuzzer which are good by chance cost little.
@@ -84,7 +87,7 @@ def _options():
     parser.add_argument("--coverage-share", type=float, default=0.1, help="of the time, for atheris, before")
     parser.add_argument("--scale", type=float, default=1, help="how much of each fault is done, 1 for all of it")
     parser.add_argument("--output", type=Path, help="a file for the report")
-    parser.add_argument("--samples", type=Path, help="a file for what the server held each second, as CSV")
+    parser.add_argument("--samples", type=Path, help="a file for what the server held at rest, as CSV")
     return parser.parse_args()
 
 
@@ -94,6 +97,7 @@ class Soak:
     def __init__(self, folder: Path, options: argparse.Namespace, report: Report, stack: ExitStack) -> None:
         self._folder, self._options, self._report, self._stack = folder, options, report, stack
         self._started = time.monotonic()
+        self._samples: list[Sample] = []
 
     def run(self) -> None:
         """All of it; what is wrong is in the report."""
@@ -101,18 +105,17 @@ class Soak:
         corpus = self._guided_by_coverage(site.folder)
         started = time.monotonic()
         fuzzer = self._start_fuzzer(site, corpus)
-        pid = site.steady.process.pid
-        with Watch(pid, every_seconds=1) as watch, ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             tallies = pool.submit(self._read_fuzzer, fuzzer)
             with Load(site.reference, _FIXED, self._options.seed) as load:
                 self._add_callers(load, site)
-                self._do_faults(site, watch, started + 60 * self._options.minutes)
+                self._do_faults(site, load, fuzzer, started + 60 * self._options.minutes)
             tallies.result()
         self._report.minutes = (time.monotonic() - started) / 60
         self._report.streams, self._report.images = load.streams, load.images
         self._blame("the load", *load.wrong)
         self._blame("the fuzzer", *self._report.tally.breaches)
-        self._close(site, watch)
+        self._close(site)
         self._control(site.folder)
 
     def _make_site(self) -> Site:
@@ -147,16 +150,26 @@ class Soak:
         load.add("streams from the server that dies", [fragile], 3_000)
         load.add("streams split over both", [steady, fragile], 3_000)
 
-    def _do_faults(self, site, watch, end):
-        """Rounds of all faults; the first is the warm-up of what is watched."""
+    def _do_faults(self, site, load, fuzzer, end):
+        """Rounds of all faults; the first is the warm-up of what the server holds."""
         rounds = 0
         while time.monotonic() < end or rounds < 1:
-            for fault in site.rng.sample(FAULTS, len(FAULTS)):
+            for number, fault in enumerate(site.rng.sample(FAULTS, len(FAULTS))):
                 if time.monotonic() < end or rounds < 1:
                     self._do(fault, site)
-            if rounds == 0:
-                watch.forget()
+                    if rounds > 0 and number % _FAULTS_A_REST == 0:
+                        self._look_at_rest(site, load, fuzzer)
             rounds += 1
+
+    def _look_at_rest(self, site, load, fuzzer):
+        """What the server holds with no call to answer: under load that swings by a hundred megabytes."""
+        with load.resting():
+            fuzzer.send_signal(signal.SIGSTOP)
+            try:
+                time.sleep(_REST_SECONDS)
+                self._samples.append(take_sample(site.steady.process.pid))
+            finally:
+                fuzzer.send_signal(signal.SIGCONT)
 
     def _do(self, fault, site):
         started = time.monotonic()
@@ -224,14 +237,14 @@ class Soak:
         if process.wait():
             self._blame("the fuzzer", f"ended with {process.returncode}")
 
-    def _close(self, site, watch):
+    def _close(self, site):
         """The server still gives the right bits, has leaked nothing, logged no trace, and stops in order."""
         for model in _FIXED:
             site.check(site.steady.target, model)
         if self._options.samples:
-            write_samples(self._options.samples, watch.samples)
+            write_samples(self._options.samples, self._samples)
         try:
-            self._report.growths = growths(watch.samples, Bounds())
+            self._report.growths = growths(self._samples, Bounds())
         except ValueError as error:
             self._blame("the leak gate", str(error))
         self._blame("leak", *[str(growth) for growth in self._report.growths if growth.is_leak])

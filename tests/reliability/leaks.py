@@ -1,10 +1,8 @@
 """Whether a process holds more and more: its memory, open files and threads, as Linux counts them, over time."""
 
 import csv
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -87,31 +85,3 @@ def growths(samples: Sequence[Sample], bounds: Bounds) -> list[Growth]:
         ends = [sorted(part)[len(part) // 2] for part in (values[:tenth], values[-tenth:])]
         found.append(Growth(name, *ends, float(rise), getattr(bounds, name)))
     return found
-
-
-class Watch:
-    """Takes samples of a process in a thread of its own, within its context."""
-
-    def __init__(self, pid: int, *, every_seconds: float) -> None:
-        self.samples: list[Sample] = []
-        self._pid = pid
-        self._every_seconds = every_seconds
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def forget(self) -> None:
-        """Begin anew: what was until now was warm-up."""
-        self.samples = []
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            while not self._done.wait(self._every_seconds):
-                self.samples.append(take_sample(self._pid))

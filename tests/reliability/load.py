@@ -3,7 +3,8 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from bgan.clients import RetryPolicy, SamplingClient
 from tests.blocking import Blocking
@@ -32,14 +33,25 @@ class Load:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._turns: list[threading.Lock] = []
 
     def add(self, kind: str, targets: Sequence[str], most: int, *, asynchronous: bool = False) -> None:
         """One more caller: streams of 1 to `most` images from these servers."""
         make = Blocking if asynchronous else SamplingClient
         rng = random.Random(f"{self._seed} {kind} {len(self._threads)}")
-        thread = threading.Thread(target=self._run, args=(kind, make, list(targets), most, rng))
+        turn = threading.Lock()  # held for each call
+        thread = threading.Thread(target=self._run, args=(kind, make, list(targets), most, rng, turn))
         self._threads.append(thread)
+        self._turns.append(turn)
         thread.start()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Waits until no call runs, and lets none begin within its context."""
+        with ExitStack() as stack:
+            for turn in self._turns:
+                stack.enter_context(turn)
+            yield
 
     def __enter__(self) -> "Load":
         return self
@@ -49,29 +61,30 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, kind, make, targets, most, rng):
+    def _run(self, kind, make, targets, most, rng, turn):
         while not self._done.is_set():
             try:
                 with make(targets, retry=PATIENT, timeout_seconds=CALL_SECONDS) as client:
-                    self._call(kind, client, rng, most)
+                    self._call(kind, client, rng, most, turn)
             except Exception as error:
                 self.wrong.append(f"{kind}: {type(error).__name__}: {error}")
                 self._done.wait(1)
 
-    def _call(self, kind, client, rng, most):
+    def _call(self, kind, client, rng, most, turn):
         for _ in range(rng.randint(1, 20)):
             if self._done.wait(_PAUSE_SECONDS):
                 return
             count = rng.randint(1, most)
-            self._reference.read(
-                client,
-                count=count,
-                first_index=self._reference.draw(rng, count),
-                model=rng.choice(self._models),
-                batch_size=rng.choice((None, None, 1 + count // 3, 17)),
-                include_probabilities=rng.random() < 0.2,
-                timeout_seconds=CALL_SECONDS,
-            )
+            with turn:
+                self._reference.read(
+                    client,
+                    count=count,
+                    first_index=self._reference.draw(rng, count),
+                    model=rng.choice(self._models),
+                    batch_size=rng.choice((None, None, 1 + count // 3, 17)),
+                    include_probabilities=rng.random() < 0.2,
+                    timeout_seconds=CALL_SECONDS,
+                )
             with self._lock:
                 self.streams[kind] += 1
                 self.images += count
