@@ -30,7 +30,8 @@ class SamplingServiceStub:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
     """
 
     def __init__(self, channel):
@@ -61,7 +62,8 @@ class SamplingServiceServicer:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
     """
 
     def SampleBinaryImages(self, request, context):
@@ -122,7 +124,8 @@ class SamplingService:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
     """
 
     @staticmethod

@@ -31,7 +31,8 @@ class SamplingServiceStub:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
     """
 
     @_typing.overload
@@ -59,7 +60,8 @@ class SamplingServiceAsyncStub(SamplingServiceStub):
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,7 +85,8 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
     """
 
     @_abc_1.abstractmethod
