@@ -26,7 +26,7 @@ class AugmentChoice:
 
 
 def parse_augment(text: str) -> AugmentChoice | None:
-    """ "none", or some of "translate" or "translate:PIXELS", "hflip" and "vflip", joined by "+"; None for "none".
+    """What the text says: "none", or "translate", "translate:PIXELS", "hflip", "vflip" joined by "+"; None for "none".
 
     Raises ConfigError for anything else.
     """
@@ -36,8 +36,8 @@ def parse_augment(text: str) -> AugmentChoice | None:
     names = [part[0].partition(":")[0] for part in parts if part is not None]
     if len(names) < len(parts) or len(set(names)) < len(names):
         raise ConfigError(
-            f"augment is {text!r}; join some of translate (or translate:2, by up to so many pixels), hflip and vflip "
-            "with +, or give none"
+            f"augment is {text!r}; join some of translate (or translate:2, by up to so many pixels), hflip and "
+            "vflip with +, or give none"
         )
     pixels = [int(part["pixels"]) for part in parts if part is not None and part["pixels"]]
     return AugmentChoice(

@@ -88,7 +88,8 @@ def build_augmentation(text: str, image_shape: ImageShape) -> Augmentation | Non
         shifts = usual if choice.pixels is None else [choice.pixels] * 2
         if any(shift >= side for shift, side in zip(shifts, size, strict=True)):
             raise ConfigError(
-                f"augment is {text!r}, which can move all of an image of {size[0]}x{size[1]} away; give fewer pixels"
+                f"augment is {text!r}, which can move all of an image of {size[0]}x{size[1]} away; "
+                "give fewer pixels"
             )
     return Augmentation(*shifts, choice.hflip, choice.vflip, size)
 

@@ -118,8 +118,8 @@ class TrainingConfig:
     conditional: bool = False
     """Whether images are made of classes, those of the data set's labels: both networks see them."""
     augment: str = NO_AUGMENTATION
-    """What images pass through before they are judged: "none", or "translate", "translate:PIXELS", "hflip", "vflip"
-    joined by "+"."""
+    """What images pass through before they are judged: "none", or "translate", "translate:PIXELS", "hflip" and
+    "vflip" joined by "+"."""
     slope_rate: float = 1.1
     """The slope of the binary neurons starts at 1 and is multiplied by this after each epoch."""
     slope_cap: float | None = None

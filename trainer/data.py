@@ -59,7 +59,7 @@ class BinaryDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class: its number where it has no other. Raises DataError where there are no labels."""
+        """The name of each class, its number if it has no other. Raises DataError where there are no labels."""
         if self.labels is None:
             raise DataError(
                 f"{self.name} has no labels to condition on; name their array with --labels-key, lay images into a "

@@ -1,8 +1,8 @@
 """Export: a run's generator as one self-contained ONNX file that has been checked against torch.
 
-Inputs are `latents` float32 [batch, latent_size] and, for Bernoulli binarization, `uniforms` float32
-[batch, channels, height, width] in [0, 1), and for a generator of classes `labels` int64 [batch]; outputs are `images` uint8 and `probabilities` float32 of
-that same shape. The batch is the only dynamic dimension.
+Inputs are `latents` float32 [batch, latent_size], for Bernoulli binarization `uniforms` float32 [batch,
+channels, height, width] in [0, 1), and for a generator of classes `labels` int64 [batch]; outputs are `images`
+uint8 and `probabilities` float32 of that same shape. The batch is the only dynamic dimension.
 """
 
 from __future__ import annotations

@@ -26,6 +26,6 @@ def sizes_text(config: TrainingConfig, image_shape: ImageShape, class_count: int
     generator, discriminators = network_sizes(config, image_shape, class_count)
     classes = f" of {class_count} classes" if class_count else ""
     return (
-        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.network}, {generator:,} parameters; "
-        f"discriminator {config.discriminator}, {discriminators:,}"
+        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.network}, {generator:,} "
+        f"parameters; discriminator {config.discriminator}, {discriminators:,}"
     )

@@ -158,7 +158,7 @@ def _overlapping_patches(layer: nn.Conv2d | nn.ConvTranspose2d, inputs: Tensor, 
 
 
 class ClassProjection(nn.Linear):
-    """A last layer whose weights are those of an image's class: (w + e_class) . features + b (Miyato and Koyama 2018).
+    """A last layer of weights by class: (w + e_class) . features + b (Miyato and Koyama 2018).
 
     It is linear in the features of an image, so `Discriminator.input_gradient` keeps its closed form, and it costs
     K rows of weights, where classes as planes of the image would cost K of its sizes.
@@ -170,12 +170,14 @@ class ClassProjection(nn.Linear):
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """[B, features] and labels [B] to logits [B, 1]."""
-        assert labels is not None, "a discriminator with classes judges images with their labels"
-        return (features * self.weights(labels)).sum(dim=1, keepdim=True) + self.bias
+        return self.linearized(features, labels)[0]
 
-    def weights(self, labels: Tensor) -> Tensor:
-        """The weights of each image, [B, features]."""
-        return self.weight + F.embedding(labels, self.class_weight)
+    def linearized(self, features: Tensor, labels: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The logits, and the transpose of their Jacobian by the features, as a function of the weights."""
+        assert labels is not None, "a discriminator with classes judges images with their labels"
+        weights = self.weight + F.embedding(labels, self.class_weight)  # [B, features]
+        logits = (features * weights).sum(dim=1, keepdim=True) + self.bias
+        return logits, lambda gradient: gradient * weights
 
 
 class Discriminator(nn.Module):
@@ -225,7 +227,10 @@ class Discriminator(nn.Module):
         activations = images
         transposes: list[Callable[[Tensor], Tensor]] = []
         for layer in self.layers:
-            activations, transpose = _linearized(layer, activations, labels)
+            if isinstance(layer, ClassProjection):
+                activations, transpose = layer.linearized(activations, labels)
+            else:
+                activations, transpose = _linearized(layer, activations)
             transposes.append(transpose)
         return activations, transposes
 
@@ -251,12 +256,8 @@ def _product(transposes: list[Callable[[Tensor], Tensor]], gradient: Tensor) -> 
     return gradient.flatten(1)
 
 
-def _linearized(
-    layer: nn.Module, inputs: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The layer's outputs at `inputs`, and the transpose of its Jacobian there, as a function of its weights."""
-    if isinstance(layer, ClassProjection):
-        return layer(inputs, labels), lambda gradient: gradient * layer.weights(cast(Tensor, labels))
     if isinstance(layer, nn.Linear):
         return layer(inputs), lambda gradient: gradient @ layer.weight
     if isinstance(layer, nn.LeakyReLU):

@@ -41,8 +41,8 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
 
     They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and
     True, or 0 and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds
-    `images` and may hold `shape`, `probabilities` and `labels`, or is as `bgan sample` writes it; of one array any name
-    will do.
+    `images` and may hold `shape`, `probabilities` and `labels`, or is as `bgan sample` writes it; of one array
+    any name will do.
     Raises SamplesError on anything else.
     """
     arrays = _read(path)
@@ -115,7 +115,7 @@ class ModelFile:
     def probabilities(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """The preactivated outputs, float32 [N, C, H, W], of latents [N, latent size] and, with classes, labels [N]."""
+        """The preactivated outputs, float32 [N, C, H, W], of latents [N, Z] and, with classes, labels [N]."""
         return self._run(latents, lambda shape: np.zeros(shape, np.float32), labels)[1]
 
     def _run(

@@ -25,8 +25,8 @@ def sample_run(
 ) -> Samples:
     """`count` images of the run's newest checkpoint, as an exported generator would make them.
 
-    Of a generator of classes all are drawn alike. `binarization` is "threshold" or "bernoulli"; None is that of the run's neurons, threshold for the
-    real-valued ones. Raises RunError where there is no checkpoint.
+    Those of a generator of classes are of all classes alike. `binarization` is "threshold" or "bernoulli"; None
+    is that of the run's neurons, threshold for the real-valued ones. Raises RunError where there is no checkpoint.
     """
     config = run.config()
     if binarization not in {None, "threshold", "bernoulli"}:
