@@ -54,6 +54,7 @@ class AsyncSamplingClient(BaseClient):
         batch_size: int | None = None,
         include_probabilities: bool = False,
         revision: str | None = None,
+        labels: Sequence[int] = (),
         timeout_seconds: Timeout = UNSET,
     ) -> AsyncGenerator[ImageBatch, None]:
         """Yield images first_index .. first_index + image_count - 1 of a seed, in order, in batches.
@@ -68,6 +69,7 @@ class AsyncSamplingClient(BaseClient):
             first_index=first_index,
             batch_size=batch_size,
             include_probabilities=include_probabilities,
+            labels=labels,
         )
         timeout = self._timeout(timeout_seconds, image_count)
         if len(self._servers) > 1 and is_splittable(request):

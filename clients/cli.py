@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ._client import SamplingClient
     from ._types import ImageBatch
 
 Server = Annotated[str, typer.Option(help="The server's address.", envvar="BGAN_SERVER")]
@@ -37,6 +38,13 @@ def sample(
     model: Annotated[str, typer.Option(help="The model's name.", show_default="the server's default")] = "",
     model_version: Annotated[
         int | None, typer.Option(help="The number of the model's version.", show_default="the highest")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class, by name or number, of a model that makes images of classes; several take turns.",
+            show_default="drawn, all alike",
+        ),
     ] = None,
     batch_size: Annotated[
         int,
@@ -78,6 +86,7 @@ def sample(
             model=model,
             version=model_version,
             batch_size=batch_size,
+            labels=_labels(client, label or [], model, model_version),
         )
         last = write_batches(_with_progress(batches, count), output, image_count=count)
     typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
@@ -101,7 +110,10 @@ def list_models(server: Server = _DEFAULT_SERVER) -> None:
     )
     table.add_column("")
     table.add_column("model", overflow="fold")
-    for heading in ("version", "neuron", "network", "shape", "data", "epoch", "revision"):
+    headings = ["version", "neuron", "network", "shape", "data", "epoch", "revision"]
+    if any(info.classes for info in models):
+        headings.append("classes")
+    for heading in headings:
         table.add_column(heading, no_wrap=True)
     for info in models:
         table.add_row(
@@ -114,12 +126,32 @@ def list_models(server: Server = _DEFAULT_SERVER) -> None:
             info.dataset,
             str(info.epoch),
             info.revision[:8],
+            *([str(len(info.classes) or "")] if "classes" in headings else []),
         )
     console = Console()
     console.print(table)
     for failure in failures:
         text = f"{failure.model} cannot be served: {failure.reason}"
         console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
+
+
+def _labels(client: SamplingClient, named: list[str], model: str, version: int | None) -> list[int]:
+    """The numbers of classes that are named. Raises BadParameter where the model has no such class."""
+    if not named:
+        return []
+    info = client.get_model(model, version=version)
+    if not info.classes:
+        raise typer.BadParameter(f"{info.name} makes images of no classes; leave it out", param_hint="--label")
+    numbers = {str(number): number for number in range(len(info.classes))}
+    numbers |= {name: number for number, name in enumerate(info.classes)}
+    for label in named:
+        if label not in numbers:
+            raise typer.BadParameter(
+                f"{label!r} is no class of {info.name}; there are {', '.join(info.classes)}, or by number 0 to "
+                f"{len(info.classes) - 1}",
+                param_hint="--label",
+            )
+    return [numbers[label] for label in named]
 
 
 def _targets(context: typer.Context, server: str, servers: str | None) -> list[str]:

@@ -26,9 +26,9 @@ class AugmentChoice:
 
 
 def parse_augment(text: str) -> AugmentChoice | None:
-    """What the text says: "none", or "translate", "translate:PIXELS", "hflip", "vflip" joined by "+"; None for "none".
+    """What the text says: "none", or "translate", "translate:PIXELS", "hflip" and "vflip" joined by "+".
 
-    Raises ConfigError for anything else.
+    None for "none".     Raises ConfigError for anything else.
     """
     if text == NO_AUGMENTATION:
         return None

@@ -12,9 +12,10 @@ from typing import Any
 
 from bgan.v1 import model_pb2
 
-from .config import DEFAULT_NETWORK, TrainingConfig
+from .config import DEFAULT_NETWORK, TrainingConfig, option
 from .errors import RunError
 from .evaluation import Evaluation, Reference
+from .image_options import ImageOptions
 from .jobs import train_options
 from .metrics import METRICS, format_value
 from .presets import preset_values
@@ -33,7 +34,7 @@ A generator of binary images [{shape}] with {neurons} output neurons
 | file | `{file}`, {size:,} bytes of ONNX |
 | SHA-256 | `{sha256}` |
 | network | `{manifest.network}` |
-| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms} |
+| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms}{labels} |
 | outputs | `images`, uint8 of 0 and 1, and `probabilities`, float32, both [batch, {shape}] |
 | a pixel is on | {rule} |
 
@@ -52,7 +53,7 @@ with bgan {training[versions][bgan]}, torch {training[versions][torch]} and Pyth
 ## Figures
 
 Of {evaluation.count:,} samples:
-`bgan evaluate {file} --dataset {reference.dataset} --count {evaluation.count}`.
+`{evaluate_command}`.
 Metrics of two sets compare {evaluation.compared:,} images of each. The floor is the same metric of real test
 images against real training images.{published_note}
 
@@ -86,6 +87,7 @@ _SPLITS = {"train": "the training images alone", "all": "the training and the te
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
 _NOT_COMPUTED = frozenset({"device", "data_dir"})
+_OF_IMAGES = frozenset({"data", "data_digest", "image_options"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ def card_text(
     manifest, threads = model.file.manifest, model.training["threads"]
     shape = manifest.image_shape
     content = model.path.read_bytes()
-    data, data_licence = DATA[reference.dataset]
+    data, data_licence = DATA.get(reference.dataset) or _own_data(model.config)
     return _TEMPLATE.format(
         manifest=manifest,
         shape=f"{shape.channels}, {shape.height}, {shape.width}",
@@ -158,6 +160,8 @@ def card_text(
         minutes=model.training["seconds"] / 60,
         threads=f"{threads} thread{'' if threads == 1 else 's'}",
         published_note=f" Published code: {_PUBLISHED}." if published else "",
+        labels=_labels(manifest),
+        evaluate_command=_evaluate_command(model.path.name, model.config, evaluation.count),
         figures=_figures(evaluation, published),
         classes=_classes(evaluation, reference),
         licence=licence or "none is stated",
@@ -172,6 +176,8 @@ def training_command(config: TrainingConfig, name: str) -> str:
     given: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
+        if field.name in _OF_IMAGES or (field.name == "dataset" and config.data is not None):
+            continue
         if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
     own = preset_values(config.preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
@@ -180,7 +186,26 @@ def training_command(config: TrainingConfig, name: str) -> str:
         "neuron": None if config.neuron == "dbn" else config.neuron,
         "network": None if config.network == own else config.network,
     }
-    return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
+    images = {**_data_options(config), **_image_options(config)}
+    return shlex.join(["bgan", "train", *train_options(first | given | images), "--name", name])
+
+
+def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
+    """The `bgan evaluate` that measures a model file."""
+    images = {"dataset": config.dataset} if config.data is None else _data_options(config)
+    options = train_options({**images, **_image_options(config), "count": count})
+    return shlex.join(["bgan", "evaluate", file, *options])
+
+
+def _data_options(config: TrainingConfig) -> dict[str, Any]:
+    """The option that names the images of a file or folder, without where that lies."""
+    return {} if config.data is None else {"data": Path(config.data).name}
+
+
+def _image_options(config: TrainingConfig) -> dict[str, Any]:
+    """The options of reading images that are not the usual ones."""
+    usual = ImageOptions().to_dict()
+    return {name: value for name, value in config.image_options.to_dict().items() if value != usual[name]}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:
@@ -203,6 +228,19 @@ def _uniforms(manifest: model_pb2.Model) -> str:
     if manifest.binarization != model_pb2.BINARIZATION_BERNOULLI:
         return ""
     return "; `uniforms`, float32 in [0, 1), shaped as the images"
+
+
+def _labels(manifest: model_pb2.Model) -> str:
+    if not manifest.classes:
+        return ""
+    return f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
+
+
+def _own_data(config: TrainingConfig) -> tuple[str, str]:
+    """What is known of a data set that is not one of `DATA`, and of its licence."""
+    how = ", ".join(f"{option(name)} {value}" for name, value in _image_options(config).items())
+    kind = "images of a file or folder" if config.data else "a published set"
+    return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
 
 
 def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:

@@ -62,8 +62,8 @@ class BinaryDataset:
         """The name of each class, its number if it has no other. Raises DataError where there are no labels."""
         if self.labels is None:
             raise DataError(
-                f"{self.name} has no labels to condition on; name their array with --labels-key, lay images into a "
-                "folder for each class, or train without --conditional"
+                f"{self.name} has no labels to condition on; name their array with --labels-key, lay images "
+                "into a folder for each class, or train without --conditional"
             )
         return self.classes or tuple(str(label) for label in range(int(self.labels.max()) + 1))
 

@@ -240,7 +240,7 @@ class Trainer:
             fake = self._augmented(self._fake_images(random, logits, labels))  # [B, C, H, W]
         self.discriminators.requires_grad_(True)
         losses, penalties = zip(
-            *[self._discriminator_loss(judge, real, fake, labels, random) for judge in self.discriminators],
+            *[self._discriminator_loss(judge, real, fake, random, labels) for judge in self.discriminators],
             strict=True,
         )
         penalty = torch.stack(penalties).sum()
@@ -252,7 +252,12 @@ class Trainer:
         return value, penalty.item()
 
     def _discriminator_loss(
-        self, judge: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None, random: torch.Generator
+        self,
+        judge: Discriminator,
+        real: Tensor,
+        fake: Tensor,
+        random: torch.Generator,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
         weight = self.config.penalty_weight

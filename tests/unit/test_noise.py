@@ -44,7 +44,7 @@ def noise_by_hand(seed, index, latent_size, uniform_count):
 )
 def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
     layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count)
-    latents, uniforms = layout.draw(seed, index, 1)
+    latents, uniforms, _ = layout.draw(seed, index, 1)
     expected_latents, expected_uniforms = noise_by_hand(seed, index, latent_size, uniform_count)
     assert latents.dtype == np.float32
     np.testing.assert_array_equal(latents[0], expected_latents)
@@ -56,7 +56,7 @@ def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
 
 
 def test_golden_vectors():
-    latents, uniforms = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
+    latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
     assert latents[0, :4].tobytes().hex() == "c97be63c9740d5bda34ab03ec2a003bf"
     assert uniforms[1, -4:].tobytes().hex() == "df8d5e3f2a438b3e74386f3fc8da8d3e"
     digest = hashlib.sha256(latents.tobytes() + uniforms.tobytes()).hexdigest()
@@ -92,7 +92,7 @@ def test_any_split_gives_the_same_noise(seed, first, sizes, latent_size, uniform
 
 
 def test_noise_has_the_right_distribution():
-    latents, uniforms = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
+    latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
     count = latents.size
     assert abs(latents.mean()) < 4 / np.sqrt(count)
     assert abs(latents.var() - 1) < 4 * np.sqrt(2 / count)
