@@ -174,11 +174,10 @@ def training_command(config: TrainingConfig, name: str) -> str:
     preset = preset_values(config.preset, neuron=config.neuron, network=config.network)
     base = {**preset, "neuron": config.neuron, "network": config.network}
     given: dict[str, Any] = {}
+    left_out = _NOT_COMPUTED | _OF_IMAGES | (set() if config.data is None else {"dataset"})
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
-        if field.name in _OF_IMAGES or (field.name == "dataset" and config.data is not None):
-            continue
-        if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
+        if field.name not in left_out and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
     own = preset_values(config.preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
