@@ -177,7 +177,7 @@ class Engine:
         _, expected = self.infer(*noise)
         for count in _PROBE_COUNTS:
             rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
-            _, found = self.infer(*Noise(*(None if each is None else each[rows] for each in noise)))
+            _, found = self.infer(*noise.rows(rows))
             if found.tobytes() != expected[rows].tobytes():
                 return False
         return True

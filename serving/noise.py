@@ -68,6 +68,11 @@ class Noise(NamedTuple):
     labels: Int64Array | None
     """[n]; None where the model takes none."""
 
+    def rows(self, rows: slice) -> Noise:
+        """The inputs of some of the images."""
+        uniforms = None if self.uniforms is None else self.uniforms[rows]
+        return Noise(self.latents[rows], uniforms, None if self.labels is None else self.labels[rows])
+
 
 class NoiseLayout:
     """Where one model's latents, uniforms and label lie within the words of an image."""

@@ -32,8 +32,9 @@ class Samples:
 
     def first(self, count: int) -> Samples:
         """The first `count` of them, or all if there are fewer."""
-        more = (None if each is None else each[:count] for each in (self.probabilities, self.labels))
-        return Samples(self.source, self.images[:count], *more)
+        probabilities = None if self.probabilities is None else self.probabilities[:count]
+        labels = None if self.labels is None else self.labels[:count]
+        return Samples(self.source, self.images[:count], probabilities, labels)
 
 
 def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:

@@ -55,6 +55,37 @@ def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
         assert uniforms is None
 
 
+def label_by_hand(seed, index, latent_size, uniform_count, class_count):
+    """One image's label: the word after its latents and uniforms."""
+    place = -(-latent_size // 4) - (-uniform_count // 2)
+    counters = -(-(place + 1) // 4)
+    word = philox_words(seed, index * counters + place // 4 + 1)[place % 4]
+    return ((word & 0xFFFFFFFF) * class_count) >> 32
+
+
+@pytest.mark.parametrize(("latent_size", "uniform_count"), [(128, 784), (3, 5), (16, 0), (13, 3)])
+@pytest.mark.parametrize("class_count", [1, 10, 964])
+def test_a_label_is_drawn_as_the_layout_says_and_takes_nothing_from_the_rest(
+    latent_size, uniform_count, class_count
+):
+    layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count, class_count=class_count)
+    drawn = layout.draw(7, 40, 50)
+    assert drawn.labels.dtype == np.int64
+    expected = [label_by_hand(7, 40 + i, latent_size, uniform_count, class_count) for i in range(50)]
+    assert drawn.labels.tolist() == expected
+    named = layout.draw(7, 40, 50, labels=(0, 0, class_count - 1))
+    assert named.labels.tolist() == [0 if (40 + i) % 3 < 2 else class_count - 1 for i in range(50)]
+    np.testing.assert_array_equal(named.latents, drawn.latents)
+    if uniform_count:
+        np.testing.assert_array_equal(named.uniforms, drawn.uniforms)
+
+
+def test_classes_are_drawn_alike():
+    labels = NoiseLayout(latent_size=4, class_count=10).draw(5, 0, 20_000).labels
+    counts = np.bincount(labels, minlength=10)
+    assert ((counts - 2000) ** 2 / 2000).sum() < 40  # chi-square of 9 degrees of freedom
+
+
 def test_golden_vectors():
     latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
     assert latents[0, :4].tobytes().hex() == "c97be63c9740d5bda34ab03ec2a003bf"
