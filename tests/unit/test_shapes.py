@@ -29,7 +29,7 @@ SHAPES = [
     (1, 128, 128),
     (8, 128, 128),
 ]
-# Of networks at 28x28x1, seed 7: the digest of their parameters' names and shapes, and the sum of their magnitudes.
+# Of networks at 28x28x1, seed 7: the digest of names and shapes of their parameters, the sum of their magnitudes.
 AS_EVER = {
     "generator mlp": ("2b558b27867a561e", 41614.66),
     "generator cnn": ("e98c0ad1cf853972", 9309.66),
