@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .archive_safety import check_archive
+from .archive_safety import check_archive, check_ratio
 from .array_source import (
     ArraySource,
     PackedRows,
@@ -27,7 +27,7 @@ from .array_source import (
 )
 from .errors import DataError
 from .image_options import ImageOptions
-from .raw_images import not_readable
+from .raw_images import LEAST_ON, not_readable
 
 _SPARSE = {"shape", "nonzero"}
 _PACKED = {"packed_images", "image_shape"}
@@ -102,8 +102,11 @@ def _idx(path: Path, files: ExitStack) -> StreamedArray:
     except (struct.error, ValueError, EOFError, OSError) as error:
         raise not_readable(path, error) from error
     dtype = np.dtype(_IDX_TYPES[code])
-    if not is_zipped:
-        _check_length(path, file.tell() + math.prod(shape) * dtype.itemsize)
+    length = math.prod(shape) * dtype.itemsize
+    if is_zipped:
+        check_ratio(length, path)
+    else:
+        _check_length(path, file.tell() + length)
     return StreamedArray(file, shape, dtype, path)
 
 
@@ -175,7 +178,10 @@ def _sparse(archive: _Arrays) -> SparseArray:
         raise not_readable(archive.path, "its nonzero is not a row of indices for each axis of its shape")
     if ((indices < 0) | (indices >= lengths[:, None])).any():
         raise not_readable(archive.path, "its nonzero has indices beyond its shape")
-    return SparseArray(tuple(lengths.tolist()), indices)
+    shape = tuple(lengths.tolist())
+    if indices.shape[1] < LEAST_ON * math.prod(shape):
+        raise DataError(f"{archive.path}: its nonzero has less than {LEAST_ON:.1%} of the values of its shape")
+    return SparseArray(shape, indices)
 
 
 def _packed(archive: _Arrays) -> PackedRows:

@@ -72,21 +72,21 @@ def _otsu(image: NDArray[Any]) -> Bits:
 
 
 def _probabilities(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    if pixels.dtype.kind == "f":
-        if ((pixels < 0) | (pixels > 1)).any():
-            raise ConfigError("bernoulli takes values as probabilities, but some are below 0 or above 1")
-        return pixels.astype(np.float64)
-    if pixels.dtype.name not in _TOP:
-        raise ConfigError(
-            f"bernoulli takes floats in [0, 1], or 8 or 16 bits; the values are of type {pixels.dtype}"
-        )
-    return pixels.astype(np.float64) / _TOP[pixels.dtype.name]
+    values: NDArray[np.float64] = pixels.astype(np.float64)
+    if pixels.dtype.name in _TOP:
+        np.divide(values, _TOP[pixels.dtype.name], out=values)
+    elif pixels.dtype.kind != "f":
+        raise ConfigError(f"bernoulli takes floats in [0, 1], or 8 or 16 bits, but the values are {pixels.dtype}")
+    if ((values < 0) | (values > 1)).any():
+        raise ConfigError("bernoulli takes values as probabilities, but some are below 0 or above 1")
+    return values
 
 
 def _uniforms(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Uniforms in [0, 1) for one image: a function of (seed, index)."""
     words = np.random.Philox(key=seed, counter=[0, index, 0, 0]).random_raw(int(np.prod(shape)))
-    return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
+    uniforms: NDArray[np.float64] = np.multiply(words >> np.uint64(11), 2.0**-53)
+    return uniforms.reshape(shape)
 
 
 def fit_to(bits: Bits, size: tuple[int, int], how: str) -> Bits:

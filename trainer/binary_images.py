@@ -14,9 +14,8 @@ from .binarization import Bits, binarize, fit_to
 from .errors import DataError
 from .image_options import ImageOptions
 from .image_sources import open_images
-from .raw_images import BadImages, ImageSource, RawImages
+from .raw_images import LEAST_ON, BadImages, ImageSource, RawImages
 
-LEAST_ON, MOST_ON = 0.001, 0.999
 _GREY_SHARE = 0.01
 
 Labels = NDArray[np.int64]
@@ -150,8 +149,8 @@ class BinaryImages:
             problem = f"all {self.count:,} images are the same {how}"
         elif fraction < LEAST_ON:
             problem = f"only {fraction:.3%} of the pixels are on {how}, less than {LEAST_ON:.1%}"
-        elif fraction > MOST_ON:
-            problem = f"{fraction:.3%} of the pixels are on {how}, more than {MOST_ON:.1%}"
+        elif fraction > 1 - LEAST_ON:
+            problem = f"{fraction:.3%} of the pixels are on {how}, more than {1 - LEAST_ON:.1%}"
         else:
             return
         raise DataError(f"{self._name}: {problem}; {self._advice()}")

@@ -171,17 +171,19 @@ def card_text(
 
 def training_command(config: TrainingConfig, name: str) -> str:
     """The shortest `bgan train` that has these settings, but for where it runs."""
-    preset = preset_values(config.preset, neuron=config.neuron, network=config.network)
-    base = {**preset, "neuron": config.neuron, "network": config.network}
+    preset = config.preset or "paper"  # whose settings are those of none
+    values = preset_values(preset, neuron=config.neuron, network=config.network)
+    base = {**values, "preset": config.preset, "neuron": config.neuron, "network": config.network}
     given: dict[str, Any] = {}
     left_out = _NOT_COMPUTED | _OF_IMAGES | (set() if config.data is None else {"dataset"})
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
         if field.name not in left_out and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
-    own = preset_values(config.preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
+    given |= _changed_options(given.pop("image_options", ImageOptions()))
+    own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
-        "preset": config.preset,
+        "preset": preset,
         "neuron": None if config.neuron == "dbn" else config.neuron,
         "network": None if config.network == own else config.network,
     }
@@ -205,6 +207,11 @@ def _image_options(config: TrainingConfig) -> dict[str, Any]:
     """The options of reading images that are not the usual ones."""
     usual = ImageOptions().to_dict()
     return {name: value for name, value in config.image_options.to_dict().items() if value != usual[name]}
+
+
+def _changed_options(options: ImageOptions) -> dict[str, Any]:
+    usual = ImageOptions().to_dict()
+    return {name: value for name, value in options.to_dict().items() if value != usual[name]}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import DataDir, RunsDir
+from .signals import held_back
 
 if TYPE_CHECKING:
     from .card import TrainedModel
@@ -44,11 +45,12 @@ def card(
     """
     from rich.console import Console
 
-    from .card import card_text, open_trained_model
-    from .console import progress_line
-    from .errors import SamplesError
-    from .evaluation import evaluate_samples
-    from .files import write_atomically
+    with held_back():
+        from .card import card_text, open_trained_model
+        from .console import progress_line
+        from .errors import SamplesError
+        from .evaluation import evaluate_samples
+        from .files import write_atomically
 
     missing = [
         path for path in [*models, *([published_samples] if published_samples else [])] if not path.is_file()

@@ -352,15 +352,17 @@ def export(
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
-    from .export import export_run
-    from .run import find_run
+    with held_back():
+        from .export import export_run
+        from .run import find_run
 
     result = export_run(
         find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=_warn
     )
     typer.echo(
-        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch, "
-        f"{result.differing_bits} of {result.bits} bits differ\nnext: bgan serve --models {models}"
+        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
+        f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"
+        f"next: bgan serve --models {models}"
     )
 
 

@@ -237,6 +237,8 @@ def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any
     resumable = RESUMABLE_SETTINGS
     if "none" not in (old.learning_rate_decay, new.learning_rate_decay):
         resumable = resumable - {"epochs"}
+    if old.data is not None and new.data is not None:
+        resumable = resumable | {"dataset"}  # the name of their file, which may have been moved
     return {
         name: (before[name], after[name])
         for name in before

@@ -26,6 +26,7 @@ from .options import (
     image_options,
     own_images,
 )
+from .signals import held_back
 
 if TYPE_CHECKING:
     from .data_summary import DataSummary
@@ -76,10 +77,11 @@ def data(
     """
     from rich.console import Console
 
-    from .console import counting_bar
-    from .data import open_dataset
-    from .data_summary import draw_summary, summarize
-    from .files import write_atomically
+    with held_back():
+        from .console import counting_bar
+        from .data import open_dataset
+        from .data_summary import draw_summary, summarize
+        from .files import write_atomically
 
     choice = _choice(context, path, dataset, data_dir)
     with counting_bar(Console(stderr=True), f"converting {choice.data}") as progress:

@@ -58,17 +58,18 @@ class DataSummary:
 def summarize(dataset: BinaryDataset) -> DataSummary:
     """Look at all images of a set, some at a time."""
     on = np.zeros(dataset.image_shape, np.int64)
-    hashes = []
+    hashes = np.zeros(len(dataset), np.int64)
     for rows in torch.split(torch.arange(len(dataset)), _ROWS):
         images = dataset.images[rows].numpy()
         on += images.sum(axis=0, dtype=np.int64)
         packed = np.packbits(images.reshape(len(images), -1), axis=1)
-        hashes.append(np.fromiter((hash(row.tobytes()) for row in packed), np.int64, len(packed)))
+        hashes[rows[0] : rows[-1] + 1] = [hash(row.tobytes()) for row in packed]
     count = len(dataset)
+    hashes.sort()
     figures: dict[str, Any] = {
         "on_fraction": float(on.sum() / (on.size * count)),
         "classes": _class_counts(dataset),
-        "duplicates": count - len(np.unique(np.concatenate(hashes))),
+        "duplicates": int(np.count_nonzero(hashes[1:] == hashes[:-1])),
         "always_off": int((on == 0).sum()),
         "always_on": int((on == count).sum()),
     }
@@ -130,7 +131,8 @@ def draw_summary(summary: DataSummary) -> bytes:
     scale = max(1, _CELL // max(height, width))
     columns = max(1, min(_COLUMNS, _PICTURE_WIDTH // (width * scale + _GAP)))
     grid = _grid(_enlarged(samples, scale), columns)
-    mean = np.pad(_enlarged(mean, max(1, min(_MEAN_ENLARGED * scale, grid.shape[0] // height))), _GAP)
+    enlarged = max(1, min(_MEAN_ENLARGED * scale, len(grid) // height, _PICTURE_WIDTH // 2 // width))
+    mean = np.pad(_enlarged(mean, enlarged), _GAP)
     picture = np.full((max(len(grid), len(mean)), grid.shape[1] + mean.shape[1] + _GAP), _BACKGROUND, np.uint8)
     picture[: len(grid), : grid.shape[1]] = grid
     picture[: len(mean), -mean.shape[1] :] = mean

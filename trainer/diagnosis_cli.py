@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import DataDir, RunsDir
+from .signals import held_back
 
 if TYPE_CHECKING:
     from .accuracy import Accuracy
@@ -54,10 +55,11 @@ def diagnose_gradients(
     """
     from rich.console import Console
 
-    from .console import progress_line
-    from .diagnosis import Plan, diagnose
-    from .diagnosis_figure import diagnosis_figure
-    from .run import find_run
+    with held_back():
+        from .console import progress_line
+        from .diagnosis import Plan, diagnose
+        from .diagnosis_figure import diagnosis_figure
+        from .run import find_run
 
     found = find_run(run, runs_dir)
     plan = Plan(images=images, draws=draws, backgrounds=backgrounds, seed=seed)

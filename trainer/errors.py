@@ -5,7 +5,7 @@ UserError
 ├── DataError         a data set is missing or cannot be read
 ├── RunError          a run folder is missing, or was written by other settings
 ├── CheckpointError   a checkpoint cannot be read
-├── DivergenceError   a loss stopped being finite
+├── DivergenceError   a loss or the logits stopped being finite
 ├── SamplesError      samples cannot be measured
 ├── ExportError       an exported file does not do what the generator does
 └── Interrupted       a signal stopped the training, after it was saved
@@ -35,7 +35,7 @@ class CheckpointError(UserError):
 
 
 class DivergenceError(UserError):
-    """A loss stopped being finite."""
+    """A loss or the logits stopped being finite."""
 
 
 class SamplesError(UserError):

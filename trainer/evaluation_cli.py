@@ -30,6 +30,7 @@ from .options import (
     image_options,
     own_images,
 )
+from .signals import held_back
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation, Reference
@@ -92,8 +93,9 @@ def evaluate(
     """
     from rich.console import Console
 
-    from .console import progress_line
-    from .evaluation import evaluate_samples
+    with held_back():
+        from .console import progress_line
+        from .evaluation import evaluate_samples
 
     console = Console(stderr=True)
     asked = _asked(context, data, dataset, data_dir)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import DataDir, RunsDir
+from .signals import held_back
 
 PAGE = "exploration.html"
 
@@ -51,14 +52,15 @@ def explore(
     """
     from rich.console import Console
 
-    from .console import progress_line
-    from .exploration import Plan
-    from .exploration import explore as compute
-    from .exploration_data import load_real_images
-    from .exploration_page import build_page
-    from .exploration_pictures import draw_pictures
-    from .exploration_source import open_source
-    from .files import write_atomically
+    with held_back():
+        from .console import progress_line
+        from .exploration import Plan
+        from .exploration import explore as compute
+        from .exploration_data import load_real_images
+        from .exploration_page import build_page
+        from .exploration_pictures import draw_pictures
+        from .exploration_source import open_source
+        from .files import write_atomically
 
     plan = Plan(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:

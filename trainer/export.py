@@ -63,9 +63,9 @@ class ExportResult:
     rows: int
     """Images compared."""
     largest_error: float
-    """The largest difference between torch's and onnxruntime's probabilities."""
+    """The largest difference between onnxruntime's probabilities and torch's in double precision."""
     differing_bits: int
-    """Pixels that differ; each has a probability within 1e-5 of its threshold."""
+    """Pixels that differ; each has a probability within a rounding error of its threshold."""
     bits: int
     """Pixels compared."""
 
@@ -179,10 +179,17 @@ def _check(
     uniforms: Tensor | None,
     labels: Tensor | None,
 ) -> _Check:
-    """Run the file and the unfolded generator on the same rows. Raises ExportError if they disagree."""
+    """Run the file and the unfolded generator on the same rows. Raises ExportError if they disagree.
+
+    Both round: what is exact is the generator in double precision, and torch's own error, which grows with
+    the logits, is the measure of the file's.
+    """
     onnx.checker.check_model(model, full_check=True)
     with torch.no_grad():
-        expected = torch.sigmoid(slope * generator(latents, labels)).numpy()
+        rounded = torch.sigmoid(slope * generator(latents, labels)).numpy()
+        exact_logits = copy.deepcopy(generator).double()(latents.double(), labels)
+        expected = torch.sigmoid(slope * exact_logits).numpy()
+    allowed = max(_TOLERANCE, 2 * float(np.abs(rounded - expected).max()))
     inputs = {"latents": latents, "uniforms": uniforms, "labels": labels}
     feeds = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
     session = open_session(model.SerializeToString())
@@ -191,14 +198,14 @@ def _check(
     if images.dtype != np.uint8 or images.shape != expected.shape or probabilities.shape != expected.shape:
         raise ExportError(f"the exported graph gives {images.dtype} {images.shape}, not uint8 {expected.shape}")
     largest_error = float(np.abs(probabilities - expected).max())
-    if not largest_error <= _TOLERANCE:
+    if not largest_error <= allowed:
         raise ExportError(
-            f"the exported graph's probabilities are up to {largest_error:.2e} away from torch's; "
-            f"at most {_TOLERANCE:.0e} is allowed"
+            f"the exported graph's probabilities are up to {largest_error:.2e} away from torch's in double "
+            f"precision; at most {allowed:.1e} is allowed"
         )
     threshold = np.float32(0.5) if uniforms is None else uniforms.numpy()
     differing = images.astype(bool) != (expected > threshold)
-    if (differing & (np.abs(expected - threshold) > _TOLERANCE)).any():
+    if (differing & (np.abs(expected - threshold) > allowed)).any():
         raise ExportError("the exported graph sets other bits than torch does, away from the threshold")
     return _Check(largest_error, int(differing.sum()), images.size, float(images.mean()))
 

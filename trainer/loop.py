@@ -21,7 +21,7 @@ from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save
 from .config import TrainingConfig
 from .console import counting_bar, say
 from .data import known_image_shape, open_dataset
-from .errors import Interrupted, RunError
+from .errors import DivergenceError, Interrupted, RunError
 from .files import write_json
 from .grid import GRID_COLUMNS, save_grid
 from .network_sizes import sizes_text
@@ -53,11 +53,11 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
         loop.resume(console, warn)
         with StopSignals() as signals, ProgressDisplay(trainer, console) as display:
             loop.run_to_end(signals, display)
+    except DivergenceError as error:
+        raise DivergenceError(f"{error}; {_kept(run)}") from error
     except OSError as error:
-        newest = next(iter(checkpoint_files(run.checkpoints)), None)
-        kept = f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
         raise RunError(
-            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {kept}. "
+            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
             "Make room and run the same command again"
         ) from error
 
@@ -73,6 +73,11 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
     with counting_bar(console, f"converting {config.data}") as progress:
         dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
     return sizes_text(config, dataset.image_shape, len(dataset.class_names) if config.conditional else 0)
+
+
+def _kept(run: Run) -> str:
+    newest = next(iter(checkpoint_files(run.checkpoints)), None)
+    return f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
 
 
 class _Loop:

@@ -120,6 +120,7 @@ def packed_dataset(
     folder = (cache or cache_folder()) / "images" / _fingerprint(path, options)
     if (found := _opened(folder)) is not None:
         return found
+    _remove_abandoned(folder)
     writing = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         with open_images(path, options) as source:
@@ -135,6 +136,17 @@ def packed_dataset(
     if converted is None:
         raise DataError(f"{folder} does not read back as it was written; is the disk sound?")
     return converted
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed have left of this set."""
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        try:
+            os.kill(int(left.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # it runs, under another user
+            continue
 
 
 def _no_room(error: OSError, folder: Path) -> DataError:

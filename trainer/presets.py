@@ -161,6 +161,9 @@ PRESETS = {
                     "discriminator": Setting(value="mlp", reason="the one that an MLP follows best"),
                     "learning_rate": Setting(value=4e-3, reason="of the generator; an MLP bears twice the rate"),
                     "discriminator_learning_rate": Setting(value=2e-3, reason="as with convolutions"),
+                    "learning_rate_decay": Setting(
+                        value="none", reason="the average over a high rate is the smoother one"
+                    ),
                     "training_neuron": Setting(value=None, reason="trained as it is sampled"),
                     "estimator": Setting(
                         value="sigmoid-adjusted", reason="an MLP critic's loss is nearly linear in each bit"

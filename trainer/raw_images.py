@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 
+LEAST_ON = 0.001  # share of pixels that are on: with less, or with less off, there is nothing to learn
 _NAMED_AT_MOST = 3
 
 

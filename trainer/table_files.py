@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .archive_safety import RATIO_AT_MOST, SMALL_BYTES
+from .archive_safety import check_ratio
 from .array_source import ArraySource, ReadableArray, WholeArray, chosen_key, chosen_labels
 from .errors import DataError
 from .image_options import ImageOptions
@@ -59,11 +59,7 @@ def open_mat(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     from scipy.io import loadmat, whosmat
 
     try:
-        declared = sum(math.prod(shape) for _, shape, _ in whosmat(path))
-        if declared > max(SMALL_BYTES, RATIO_AT_MOST * path.stat().st_size):
-            raise DataError(
-                f"{path} unpacks to more than {RATIO_AT_MOST} times what it takes: a bomb; it is refused"
-            )
+        check_ratio(sum(math.prod(shape) for _, shape, _ in whosmat(path)), path)
         content = loadmat(path)
     except DataError:
         raise
@@ -80,6 +76,7 @@ def open_mat(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
 def _source(arrays: dict[str, ReadableArray], options: ImageOptions, path: Path) -> ArraySource:
     shapes = {name: array.shape for name, array in arrays.items()}
     key = chosen_key(shapes, options.key, path)
+    check_ratio(math.prod(shapes[key]) * arrays[key].dtype.itemsize, path)
     labels_key = chosen_labels(shapes, options.labels_key, key, path)
     labels = None
     if labels_key is not None:

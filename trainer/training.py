@@ -137,8 +137,8 @@ class Trainer:
 
         Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
         of images and one of latents, and one forward pass of the generator.
-        Raises DivergenceError, before the weights change, if a loss is not finite, or beyond what the
-        objective takes for training.
+        Raises DivergenceError, before the weights change, if a loss or the logits are not finite, or if a
+        loss is beyond what the objective takes for training.
         """
         random = random_stream(self.config.seed, "step", self.step, device=self.device)
         self._augmenting = random_stream(self.config.seed, "augmentation", self.step, device=self.device)
@@ -279,6 +279,8 @@ class Trainer:
         self.discriminators.requires_grad_(False)
         if logits is None:
             logits = self._logits(random, labels)
+        if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
+            raise self._diverged("the generator's logits are not finite")
         maps = None if self.augmentation is None else self.augmentation.draw(len(real), self._augmenting)
         losses = ImageLosses(self.discriminators, self.objective, real, labels=labels, maps=maps)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
@@ -324,14 +326,17 @@ class Trainer:
         if value is not None and value is not loss and not math.isfinite(loss.item()):
             problem = problem or "gradient estimate is not finite"
         if problem is not None:
-            raise DivergenceError(
-                f"the {network}'s {problem} at step {self.step}, epoch {self.epoch + 1}; try a lower "
-                "--learning-rate, a lower --slope-cap, or --objective wgan-gp. The last checkpoint is kept"
-            )
+            raise self._diverged(f"the {network}'s {problem}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return reported
+
+    def _diverged(self, problem: str) -> DivergenceError:
+        return DivergenceError(
+            f"{problem} at step {self.step}, epoch {self.epoch + 1}; try a lower --learning-rate, a lower "
+            "--slope-cap, or --objective wgan-gp"
+        )
 
 
 def _judge(judge: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ COLUMNS = {
     "least_class": ("least class", 3),
     "seconds": ("seconds", 0),
 }
+_AS_DBN = {"training_neuron": "dbn", "estimator": "sigmoid-adjusted"}
 MODELS = {
     "cnn-dbn": {"neuron": "dbn"},
     "cnn-sbn": {"neuron": "sbn"},
@@ -41,38 +42,29 @@ CHANGES = {
     "cnn-dbn": {
         "the recipe": {},
         "without averaging": {"average_decay": 0.0},
+        "constant learning rate": {"learning_rate_decay": "none"},
         "output bias 0": {"output_bias": "zero"},
         "He weights": {"initialization": "he"},
         "one critic: mlp": {"discriminator": "mlp"},
         "one critic: strided-cnn": {"discriminator": "strided-cnn"},
-        "published cnn critic beside the mlp": {"discriminator": "mlp+cnn"},
         "gan, no pairs and no penalty": {"objective": "gan"},
         "wgan-gp, 1 critic step": {"objective": "wgan-gp", "critic_steps": 1, "penalty_weight": 10.0},
-        "gamma 0.5": {"penalty_weight": 0.5},
-        "gamma 8": {"penalty_weight": 8.0},
-        "learning rate 1e-3": {"learning_rate": 1e-3},
-        "learning rate 4e-3, critics 2e-3": {"learning_rate": 4e-3, "discriminator_learning_rate": 2e-3},
-        "constant learning rate": {"learning_rate_decay": "none"},
-        "trained as dbn": {"training_neuron": "dbn", "estimator": "sigmoid-adjusted"},
+        "trained as dbn": _AS_DBN,
+        "straight-through for reinmax": {"estimator": "sigmoid-adjusted"},
         "batch 128, half the steps": {"batch_size": 128},
-        "Adam beta1 0.5": {"adam_beta1": 0.5},
-        "slope annealing, 1.1 an epoch": {"slope_rate": 1.1},
         "the published cnn generator": {"network": "cnn"},
+        "the paper's settings": {"preset": "paper", "network": "mlp"},
     },
     "cnn-sbn": {
-        "the recipe (reinmax)": {},
-        "sigmoid-adjusted": {"estimator": "sigmoid-adjusted"},
-        "identity": {"estimator": "identity"},
+        "the recipe": {},
+        "straight-through for reinmax": {"estimator": "sigmoid-adjusted"},
+        "the paper's settings": {"preset": "paper", "network": "mlp"},
     },
     "mlp-dbn": {
         "the recipe": {},
-        "one critic: mlp": {"discriminator": "mlp"},
-        "trained as dbn": {"training_neuron": "dbn", "estimator": "sigmoid-adjusted"},
-        "one critic: mlp, trained as dbn": {
-            "discriminator": "mlp",
-            "training_neuron": "dbn",
-            "estimator": "sigmoid-adjusted",
-        },
+        "learning rate to 0": {"learning_rate_decay": "cosine"},
+        "two critics: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
+        "trained as sbn, reinmax": {"training_neuron": "sbn", "estimator": "reinmax"},
     },
 }
 
@@ -103,8 +95,9 @@ def main() -> None:
 
 
 def _job(model, change, seed, epochs):
-    settings = {**MODELS[model], **CHANGES[model][change]}
-    preset = preset_values("modern", neuron=settings["neuron"])
+    settings = {"preset": "modern", **MODELS[model], **CHANGES[model][change]}
+    network = MODELS[model].get("network")  # a line that changes it changes nothing else
+    preset = preset_values(settings["preset"], neuron=settings["neuron"], network=network)
     config = TrainingConfig(**{**preset, **settings, "dataset": "mnist", "seed": seed, "epochs": epochs})
     number = list(CHANGES[model]).index(change)
     name = f"{model}-{number:02}-seed{seed}-epochs{epochs}"

@@ -8,7 +8,7 @@ import torch
 from google.protobuf import json_format
 
 from bgan.trainer import export
-from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, trained_generator
+from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint, trained_generator
 from bgan.trainer.errors import ConfigError, ExportError
 from bgan.trainer.networks import ImageShape, build_generator
 from bgan.v1 import model_pb2
@@ -169,6 +169,27 @@ def test_the_real_valued_model_is_binarized_either_way(tmp_path):
         path = export.export_run(run, tmp_path, name=binarization, binarization=binarization).path
         inputs[binarization] = [argument.name for argument in onnxruntime.InferenceSession(path).get_inputs()]
     assert inputs == {"threshold": ["latents"], "bernoulli": ["latents", "uniforms"]}
+
+
+def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_path):
+    run = make_run(tmp_path / "run", network="doubling-cnn")
+    checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("generator.") and tensor.dim() == 4:
+            tensor.mul_(30)
+    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.progress)
+    result = export.export_run(run, tmp_path / "models")
+
+    generator = trained_generator(run.config(), load_checkpoint(checkpoint_files(run.checkpoints)[0]))
+    latents = torch.randn(1500, 128, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        rounded = torch.sigmoid(generator(latents)).numpy()
+        exact = torch.sigmoid(generator.double()(latents.double())).numpy()
+    own_error = np.abs(rounded - exact).max()
+    assert own_error > 1e-5
+    session = onnxruntime.InferenceSession(result.path)
+    (probabilities,) = session.run(["probabilities"], {"latents": latents.numpy()})
+    assert np.abs(probabilities - exact).max() < 2 * own_error
 
 
 def test_a_file_that_does_something_else_is_refused_and_not_left(tmp_path, monkeypatch):

@@ -268,6 +268,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.parametrize("neuron", ["dbn", "sbn"])
+def test_logits_that_are_not_finite_stop_it_though_their_images_are_binary(neuron):
+    trainer = Trainer(_config(neuron=neuron), _dataset(), CPU)
+    with torch.no_grad():
+        next(trainer.generator.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergenceError, match="the generator's logits are not finite at step 0"):
+        trainer.train_step()
+
+
 def test_a_loss_that_is_finite_and_beyond_all_measure_stops_too():
     trainer = Trainer(_config(objective="relativistic", learning_rate=0.3), _dataset(), CPU)
     with pytest.raises(DivergenceError) as caught:

@@ -1,6 +1,7 @@
 """The command that a card says trained its model."""
 
 import ast
+import dataclasses
 import shlex
 
 import pytest
@@ -28,7 +29,8 @@ def _settings(command):
 
 
 def _config(preset, given):
-    return TrainingConfig(**{**preset_values(preset, neuron=given.get("neuron", "dbn")), **given})
+    values = preset_values(preset, neuron=given.get("neuron", "dbn"), network=given.get("network"))
+    return TrainingConfig(**values | given)
 
 
 def _value(word):
@@ -51,7 +53,7 @@ def _value(word):
 )
 def test_the_command_gives_the_settings(preset, settings):
     config = _config(preset, settings)
-    assert _settings(training_command(config, "mine")) == config
+    assert _settings(training_command(config, "mine")) == dataclasses.replace(config, preset=preset or "paper")
 
 
 def test_the_command_is_short():

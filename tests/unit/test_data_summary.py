@@ -31,14 +31,12 @@ def test_figures_of_a_set():
     np.testing.assert_array_equal(summary.samples, images[np.arange(64) * 5000 // 64])
 
 
-@pytest.mark.parametrize(
-    "shape", [(40, 1, 28, 28), (3, 3, 8, 8), (70, 4, 48, 84), (64, 1, 128, 4), (2, 5, 1, 300)]
-)
+@pytest.mark.parametrize("shape", [(40, 1, 28, 28), (3, 3, 8, 8), (70, 4, 48, 84), (9, 1, 128, 4), (2, 5, 1, 300)])
 def test_a_picture_of_any_shape_has_samples_and_mean(shape):
     images = np.random.default_rng(0).random(shape) < 0.5
     with Image.open(io.BytesIO(draw_summary(summarize(_dataset(images))))) as picture:
         pixels = np.asarray(picture)
-    count, channels, height, width = shape
+    _, channels, height, width = shape
     scale = max(1, 64 // max(height, channels * width))
     first = images[0].transpose(1, 0, 2).reshape(height, channels * width).repeat(scale, 0).repeat(scale, 1)
     np.testing.assert_array_equal(pixels[2 : 2 + len(first), 2 : 2 + first.shape[1]], 255 * first)

@@ -133,6 +133,17 @@ def test_bad_data_leaves_nothing_behind(tmp_path, cache):
     assert _folders(cache) == []
 
 
+def test_what_a_killed_process_left_is_removed(path, cache):
+    folder = packed_dataset(path, ImageOptions(), cache=cache).folder
+    process = subprocess.Popen(["true"])
+    process.wait()
+    for pid in (process.pid, os.getppid()):
+        folder.with_name(f".{folder.name}.{pid}.tmp").mkdir()
+    (folder / "images.bin").unlink()
+    packed_dataset(path, ImageOptions(), cache=cache)
+    assert _folders(cache) == [f".{folder.name}.{os.getppid()}.tmp", folder.name]
+
+
 def test_a_disk_that_fills_leaves_nothing_half_made(tmp_path, cache):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3000, 28, 28)) < 0.3)
     code = (

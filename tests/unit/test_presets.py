@@ -71,7 +71,7 @@ def test_the_preset_of_commands_that_name_none(options, preset):
 def test_the_help_says_what_the_default_preset_has():
     printed = " ".join(bgan("train", "--help", env={"COLUMNS": "400"}).stdout.split())
     for setting, value in (("network", "doubling-cnn"), ("learning-rate", "0.002"), ("slope-rate", "1.0")):
-        (default,) = re.findall(rf"--{setting} .*?\[default: \((.*?); paper", printed)[:1]
+        (default,) = re.findall(rf"--{setting} <\w+> .*?\[default: \((.*?); paper", printed)[:1]
         assert default == value
 
 

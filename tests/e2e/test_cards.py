@@ -26,8 +26,8 @@ def folder(tmp_path_factory):
     """A run of one epoch and its exported model, its card and picture."""
     folder = tmp_path_factory.mktemp("card")
     np.savez(folder / "published.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
-    settings = {"neuron": "sbn", "network": "mlp", "discriminator": "mlp", "dataset": "digits", "epochs": 1}
-    config = TrainingConfig(**{**preset_values("modern", neuron="sbn"), **settings})
+    settings = {"neuron": "sbn", "network": "mlp", "estimator": "reinmax", "dataset": "digits", "epochs": 1}
+    config = TrainingConfig(**preset_values("modern", neuron="sbn", network="mlp") | settings)
     train(config, folder / "runs" / "mine", Console(stderr=True), print)
     export_run(Run(folder / "runs" / "mine"), folder / "models")
     options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
@@ -58,7 +58,7 @@ def test_a_card_names_its_file(card, folder):
 def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):
     (command,) = re.findall(r"^    (bgan train .*)$", card, re.M)
     assert command == (
-        "bgan train --preset modern --neuron sbn --network mlp --discriminator mlp --dataset digits --epochs 1 "
+        "bgan train --preset modern --neuron sbn --network mlp --estimator reinmax --dataset digits --epochs 1 "
         "--name mine"
     )
     resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder))
