@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .augment_choice import parse_augment
+from .augment_choice import AugmentChoice, parse_augment
 from .errors import ConfigError
 from .networks import ImageShape
 
@@ -82,16 +82,19 @@ def build_augmentation(text: str, image_shape: ImageShape) -> Augmentation | Non
     if choice is None:
         return None
     size = (image_shape.height, image_shape.width)
-    shifts = [0, 0]
-    if choice.translate:
-        usual = [min(max(1, round(side / _SHIFT_PART)), side - 1) for side in size]
-        shifts = usual if choice.pixels is None else [choice.pixels] * 2
-        if any(shift >= side for shift, side in zip(shifts, size, strict=True)):
-            raise ConfigError(
-                f"augment is {text!r}, which can move all of an image of {size[0]}x{size[1]} away; "
-                "give fewer pixels"
-            )
-    return Augmentation(*shifts, choice.hflip, choice.vflip, size)
+    if choice.pixels is not None and choice.pixels >= min(size):
+        raise ConfigError(
+            f"augment is {text!r}, which can move all of an image of {size[0]}x{size[1]} away; give fewer pixels"
+        )
+    rows, columns = (_shift(choice, side) for side in size)
+    return Augmentation(rows, columns, hflip=choice.hflip, vflip=choice.vflip, size=size)
+
+
+def _shift(choice: AugmentChoice, side: int) -> int:
+    """By how much an axis of that length may be shifted."""
+    if not choice.translate:
+        return 0
+    return min(max(1, round(side / _SHIFT_PART)), side - 1) if choice.pixels is None else choice.pixels
 
 
 def _unmoved(indices: Tensor) -> Tensor:

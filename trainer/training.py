@@ -141,7 +141,8 @@ class Trainer:
         loss is beyond what the objective takes for training.
         """
         random = random_stream(self.config.seed, "step", self.step, device=self.device)
-        self._augmenting = random_stream(self.config.seed, "augmentation", self.step, device=self.device)
+        if self.augmentation is not None:
+            self._augmenting = random_stream(self.config.seed, "augmentation", self.step, device=self.device)
         self.neurons.slope = self.slope_at(self.step)
         if not math.isfinite(self.neurons.slope):
             raise DivergenceError(
