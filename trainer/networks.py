@@ -175,9 +175,12 @@ class ClassProjection(nn.Linear):
     def linearized(self, features: Tensor, labels: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The logits, and the transpose of their Jacobian by the features, as a function of the weights."""
         assert labels is not None, "a discriminator with classes judges images with their labels"
-        weights = self.weight + F.embedding(labels, self.class_weight)  # [B, features]
-        logits = (features * weights).sum(dim=1, keepdim=True) + self.bias
-        return logits, lambda gradient: gradient * weights
+        logits = (features * self._weights(labels)).sum(dim=1, keepdim=True) + self.bias
+        return logits, lambda gradient: gradient * self._weights(labels)
+
+    def _weights(self, labels: Tensor) -> Tensor:
+        """The weights of each image, [B, features]."""
+        return self.weight + F.embedding(labels, self.class_weight)
 
 
 class Discriminator(nn.Module):
