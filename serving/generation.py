@@ -100,8 +100,8 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
     `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
     Raises Interrupted after a signal, and GenerationError.
     """
+    wanted = _wanted(engine, request)
     with StopSignals() as signals, PartialFile(request.output) as partial:
-        wanted = _wanted(engine, request)
         origin = partial.start(wanted, any_seed=request.seed is None, overwrite=request.overwrite)
         if partial.rows == 0:
             for path in outputs(request.output):
