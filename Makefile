@@ -7,10 +7,14 @@ BGAN := $(BIN)/bgan
 READY := $(VENV)/.ready
 SERVE_READY := $(VENV)/.serve-ready
 BENCH_READY := $(VENV)/.bench-ready
+SOAK_READY := $(VENV)/.soak-ready
 BENCH ?=
+SOAK ?=
 ABLATION ?=
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
+FAKETIME := .tools/faketime
+FAKETIME_READY := $(FAKETIME)/.ready
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 MODELS ?=
@@ -29,7 +33,7 @@ RECIPE_cnn-sbn := --preset modern --epochs 60 --neuron sbn
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench ablation models cards $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve test bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -43,7 +47,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,trace,data,dev]'
 	@touch $(SERVE_READY) $@
 
 $(SERVE_READY): pyproject.toml constraints.txt | $(BIN)/pip
@@ -71,6 +75,9 @@ test: $(READY) ## Run the tests, on two cores
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
+soak: $(SOAK_READY) $(FAKETIME_READY) ## Faults, fuzzing and a leak gate for 10 minutes, or more: SOAK="--minutes 120"
+	@$(BIN)/python -m tests.reliability $(SOAK)
+
 models: $(SHIPPED_MODELS) ## Train, export and measure the models that come with bgan: hours; goes on where it stopped
 	@$(MAKE) cards
 
@@ -88,6 +95,15 @@ ablation: $(READY) ## Train the modern recipe with one change a line, for hours:
 $(BENCH_READY): $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
+
+$(SOAK_READY): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[soak]'
+	@touch $@
+
+# The library by which a clock jumps is a Debian package: it is unpacked here, not installed.
+$(FAKETIME_READY):
+	@mkdir -p $(FAKETIME) && cd $(FAKETIME) && apt-get download --quiet libfaketime && dpkg -x libfaketime_*.deb . && \
+		touch .ready || echo "libfaketime cannot be had here; the soak goes on without jumps of the clock" >&2
 
 $(TRITON_READY): tests/benchmarks/triton.txt
 	@$(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/pip install --quiet --requirement $< && touch $@ || \

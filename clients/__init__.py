@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._aio import AsyncSamplingClient
     from ._client import SamplingClient
+    from ._credentials import tls_credentials
     from ._errors import (
         DeadlineExceededError,
         InvalidRequestError,
         ModelNotFoundError,
+        PermissionDeniedError,
         RevisionChangedError,
         SamplingError,
         ServerOverloadedError,
         ServerUnavailableError,
+        UnauthenticatedError,
     )
     from ._retry import RetryPolicy
     from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
@@ -27,17 +30,23 @@ __all__ = [
     "ModelFailure",
     "ModelInfo",
     "ModelNotFoundError",
+    "PermissionDeniedError",
     "RetryPolicy",
     "RevisionChangedError",
     "SamplingClient",
     "SamplingError",
     "ServerOverloadedError",
     "ServerUnavailableError",
+    "UnauthenticatedError",
+    "tls_credentials",
 ]
 
-_MODULES = {"AsyncSamplingClient": "_aio", "RetryPolicy": "_retry", "SamplingClient": "_client"} | dict.fromkeys(
-    ("ImageBatch", "Limits", "ModelFailure", "ModelInfo"), "_types"
-)
+_MODULES = {
+    "AsyncSamplingClient": "_aio",
+    "RetryPolicy": "_retry",
+    "SamplingClient": "_client",
+    "tls_credentials": "_credentials",
+} | dict.fromkeys(("ImageBatch", "Limits", "ModelFailure", "ModelInfo"), "_types")
 
 
 def __getattr__(name: str) -> object:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import grpc
 
+from ._credentials import check_token
 from ._cursor import Cursor
-from ._errors import SamplingError, from_rpc_error
+from ._errors import REQUEST_ID_KEY, SamplingError, from_rpc_error
 from ._retry import Deadline, RetryPolicy
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -41,6 +42,8 @@ class BaseClient:
         timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
+        token: str | None = None,
     ) -> None:
         """Make a client; it connects with its first call.
 
@@ -50,7 +53,9 @@ class BaseClient:
         timeout_seconds: how long a call may take, tries and waits included; a stream gets 10 ms more for
             each image. None: no limit.
         retry: how to go on when a server is away or restarts; RetryPolicy() unless given.
-        credentials: for TLS; None: plaintext.
+        credentials: for TLS, such as `tls_credentials()`; None: plaintext.
+        server_name: the name that the server's certificate must be good for, if it is not that of the target.
+        token: what a server asks for that has tokens; goes with every call. Raises ValueError if it cannot be one.
         """
         self.targets = (target,) if isinstance(target, str) else tuple(target)
         """The servers' addresses."""
@@ -59,6 +64,7 @@ class BaseClient:
         self._timeout_seconds = timeout_seconds
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
+        self._token = None if token is None else check_token(token)
         self._options = [
             *self._retry.channel_options(),
             ("grpc.max_receive_message_length", _RECEIVE_BYTES_AT_MOST),
@@ -69,6 +75,7 @@ class BaseClient:
             ("grpc.http2.max_pings_without_data", 0),
             # Otherwise channels to one address share a connection, and so one worker of the server.
             ("grpc.use_local_subchannel_pool", 1),
+            *([] if server_name is None else [("grpc.ssl_target_name_override", server_name)]),
         ]
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
@@ -79,14 +86,23 @@ class BaseClient:
         return self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * image_count
 
 
+def request_metadata(request_id: str | None) -> tuple[tuple[str, str], ...]:
+    """What a call sends beside its request."""
+    return () if request_id is None else ((REQUEST_ID_KEY, request_id),)
+
+
 @contextmanager
 def open_call(stub: Any, target: str, cursor: Cursor, deadline: Deadline) -> Iterator[Any]:
     """A call for what is left of a stream, cancelled at the end. Raises a SamplingError for a gRPC error."""
-    call = stub.SampleBinaryImages(cursor.rest(), timeout=deadline.seconds_left())
+    call = stub.SampleBinaryImages(
+        cursor.rest(), timeout=deadline.seconds_left(), metadata=request_metadata(cursor.request_id)
+    )
     try:
         yield call
     except grpc.RpcError as error:
-        raise from_rpc_error(error, target=target, next_index=cursor.next_index) from error
+        raise from_rpc_error(
+            error, target=target, next_index=cursor.next_index, request_id=cursor.request_id
+        ) from error
     finally:
         call.cancel()
 

@@ -45,9 +45,13 @@ class Origin:
 class Cursor:
     """The place in a stream, or in a piece of one."""
 
-    def __init__(self, request: sampling_pb2.SampleBinaryImagesRequest, origin: Origin) -> None:
+    def __init__(
+        self, request: sampling_pb2.SampleBinaryImagesRequest, origin: Origin, request_id: str | None = None
+    ) -> None:
         self.next_index = request.first_index
         """The index of the first image that did not arrive."""
+        self.request_id = request_id
+        """What the servers are to call the requests; None: as they like."""
         self._request = request
         self._end = request.first_index + request.image_count
         self._origin = origin

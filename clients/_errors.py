@@ -3,6 +3,8 @@
 SamplingError
 ├── InvalidRequestError       INVALID_ARGUMENT: fields are out of range; see `violations`
 ├── ModelNotFoundError        NOT_FOUND: no model of that name and version
+├── UnauthenticatedError      UNAUTHENTICATED: the server wants a token that it knows
+├── PermissionDeniedError     PERMISSION_DENIED: the token is not good for that model
 ├── ServerUnavailableError    UNAVAILABLE: not there, loading, or stopping; try again
 ├── ServerOverloadedError     RESOURCE_EXHAUSTED: see `retry_after_seconds`
 ├── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
@@ -18,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 _REVISION_NOT_SERVED = "REVISION_NOT_SERVED"
 _STATUS_KEY = "grpc-status-details-bin"
+REQUEST_ID_KEY = "x-request-id"
 
 
 class SamplingError(Exception):
@@ -31,6 +34,8 @@ class SamplingError(Exception):
         """The canonical status code."""
         self.next_index = next_index
         """For streams: the index of the first image that did not arrive, to go on from."""
+        self.request_id: str | None = None
+        """What the server's log calls the call: what its caller named it, or else what the server answered."""
 
 
 class InvalidRequestError(SamplingError):
@@ -44,12 +49,20 @@ class ModelNotFoundError(SamplingError):
     """The server has no model of that name and version."""
 
 
+class UnauthenticatedError(SamplingError):
+    """The server wants a token, and knows none such."""
+
+
+class PermissionDeniedError(SamplingError):
+    """The token is not good for that model."""
+
+
 class ServerUnavailableError(SamplingError):
     """The server is not there, still loading, or stopping."""
 
 
 class ServerOverloadedError(SamplingError):
-    """The server takes no more streams."""
+    """The server takes no more streams, or the token's images of this minute are spent."""
 
     retry_after_seconds: float | None
     """When the server suggests to try again."""
@@ -79,15 +92,28 @@ class RevisionChangedError(SamplingError):
 _ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ServerOverloadedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
 }
 
 
-def from_rpc_error(error: grpc.RpcError, *, target: str, next_index: int | None = None) -> SamplingError:
-    """The typed error of a failed call to `target`."""
+def from_rpc_error(
+    error: grpc.RpcError, *, target: str, next_index: int | None = None, request_id: str | None = None
+) -> SamplingError:
+    """The typed error of a failed call to `target`; `request_id` is what its caller named it."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    sampling_error = _typed(error, target, next_index)
+    sampling_error.request_id = request_id or _answered_id(error)
+    # Where nobody named it, its id is told where it helps: the server's log has more than the message.
+    if sampling_error.request_id and (request_id or sampling_error.code == grpc.StatusCode.INTERNAL):
+        sampling_error.args = (f"{sampling_error} (request {sampling_error.request_id})",)
+    return sampling_error
+
+
+def _typed(error: grpc.Call | grpc.aio.AioRpcError, target: str, next_index: int | None) -> SamplingError:
     code = error.code()
     status = _status(error)
     if found := _other_revision(status):
@@ -106,6 +132,13 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, next_index: int | None 
     if isinstance(sampling_error, ServerOverloadedError):
         sampling_error.retry_after_seconds = _retry_after(status)
     return sampling_error
+
+
+def _answered_id(error: grpc.Call | grpc.aio.AioRpcError) -> str | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str):
+            return value
+    return None
 
 
 def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:

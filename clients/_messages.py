@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+import re
 
 import grpc
 import numpy as np
@@ -12,6 +13,8 @@ from bgan.v1 import model_pb2, sampling_pb2
 
 from ._errors import SamplingError
 from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
 
 
 def build_request(
@@ -42,6 +45,15 @@ def build_request(
             f"a number is out of range ({error}); counts, seeds and indices end at 2^63 - 1, labels at 2^31 - 1",
             code=grpc.StatusCode.INVALID_ARGUMENT,
         ) from error
+
+
+def check_request_id(request_id: str | None) -> None:
+    """Raises SamplingError where it is none that servers take."""
+    if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
+        raise SamplingError(
+            f"request_id is {request_id!r}; use up to 128 letters, digits and ._:/@+=-",
+            code=grpc.StatusCode.INVALID_ARGUMENT,
+        )
 
 
 def decode_batch(

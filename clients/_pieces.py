@@ -42,13 +42,19 @@ class Pieces:
     """
 
     def __init__(
-        self, request: sampling_pb2.SampleBinaryImagesRequest, *, server_count: int, revision: str | None
+        self,
+        request: sampling_pb2.SampleBinaryImagesRequest,
+        *,
+        server_count: int,
+        revision: str | None,
+        request_id: str | None = None,
     ) -> None:
         self._request = sampling_pb2.SampleBinaryImagesRequest()
         self._request.CopyFrom(request)
         if not request.HasField("seed"):
             self._request.seed = secrets.randbits(63)
         self._origin = Origin(revision=revision)
+        self._request_id = request_id
         self._server_count = server_count
         self._pieces_at_most = 2 * server_count + 1
         self._share = -(-request.image_count // server_count)
@@ -82,7 +88,7 @@ class Pieces:
         request.first_index = self._cut_index
         request.image_count = min(self._piece_size(), self._end - self._cut_index)
         self._cut_index += request.image_count
-        piece = Piece(Cursor(request, self._origin))
+        piece = Piece(Cursor(request, self._origin, self._request_id))
         self._line.append(piece)
         return piece
 

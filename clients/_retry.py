@@ -18,6 +18,7 @@ _UNARY_ATTEMPTS_AT_MOST = 5  # gRPC makes no more
 _CONNECT_SECONDS_AT_MOST = 5
 # gRPC says so of streams whose connection or proxy gave up; a server's own INTERNAL says neither.
 _BROKEN_STREAM_TEXTS = ("RST_STREAM", "Stream removed")
+_REFUSED_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +55,8 @@ class RetryPolicy:
             ("grpc.max_reconnect_backoff_ms", _milliseconds(self.max_backoff_seconds)),
             # In spite of its name, how long one connection attempt may take.
             ("grpc.min_reconnect_backoff_ms", _milliseconds(_CONNECT_SECONDS_AT_MOST)),
+            # How soon a name may be looked up again. gRPC waits 30 s, in which a rollout can replace every server.
+            ("grpc.dns_min_time_between_resolutions_ms", _milliseconds(self.max_backoff_seconds)),
         ]
 
     def _service_config(self) -> str:
@@ -121,11 +124,12 @@ def is_transient(failure: SamplingError) -> bool:
     """Whether the same call may fare better in a while.
 
     UNAVAILABLE is what gRPC gives for servers that are away, stopped or killed and for connections that
-    break; a proxy's RST_STREAM comes as INTERNAL, UNKNOWN or CANCELLED.
+    break; a proxy's RST_STREAM comes as INTERNAL, UNKNOWN or CANCELLED. A certificate that is not good enough
+    stays so.
     """
     match failure.code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return True
+            return _REFUSED_CERTIFICATE not in str(failure)
         case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
             return any(text in str(failure) for text in _BROKEN_STREAM_TEXTS)
     return isinstance(failure, ServerOverloadedError) and failure.retry_after_seconds is not None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,27 @@ if TYPE_CHECKING:
 
 Server = Annotated[str, typer.Option(help="The server's address.", envvar="BGAN_SERVER")]
 _DEFAULT_SERVER = "localhost:50051"
+Tls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the public authorities that gRPC knows.")]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="Use TLS; the authorities of the server's certificate, a PEM file.",
+        envvar="BGAN_TLS_CA",
+        show_default="the public ones",
+    ),
+]
+TlsCertificate = Annotated[
+    Path | None, typer.Option(help="Use TLS; this client's certificate, a PEM file.", show_default="none")
+]
+TlsKey = Annotated[Path | None, typer.Option(help="The certificate's private key.", show_default="none")]
+TlsServerName = Annotated[
+    str | None,
+    typer.Option(help="The name that the server's certificate is good for.", show_default="that of the address"),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(help="A file that holds the token to call with.", show_default="the variable BGAN_TOKEN"),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +80,15 @@ def sample(
             show_default="--server alone",
         ),
     ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="What the server's log is to call it.", show_default="the server's choice")
+    ] = None,
+    tls: Tls = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_server_name: TlsServerName = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Sample binary images from a server, or from several, into a file.
 
@@ -78,7 +109,9 @@ def sample(
         )
     if not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
-    with SamplingClient(_targets(context, server, servers)) as client:
+    targets = _targets(context, server, servers)
+    security = _security(tls, tls_ca, tls_certificate, tls_key, tls_server_name, token_file)
+    with SamplingClient(targets, **security) as client:
         batches = client.sample_binary_images(
             image_count=count,
             seed=seed,
@@ -87,12 +120,21 @@ def sample(
             version=model_version,
             batch_size=batch_size,
             labels=_labels(client, label or [], model, model_version),
+            request_id=request_id,
         )
         last = write_batches(_with_progress(batches, count), output, image_count=count)
     typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
 
 
-def list_models(server: Server = _DEFAULT_SERVER) -> None:
+def list_models(
+    server: Server = _DEFAULT_SERVER,
+    tls: Tls = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_server_name: TlsServerName = None,
+    token_file: TokenFile = None,
+) -> None:
     """List the models that a server has, and the files that it cannot serve.
 
     Example: bgan models --server localhost:50051
@@ -102,7 +144,8 @@ def list_models(server: Server = _DEFAULT_SERVER) -> None:
 
     from ._client import SamplingClient
 
-    with SamplingClient(server) as client:
+    security = _security(tls, tls_ca, tls_certificate, tls_key, tls_server_name, token_file)
+    with SamplingClient(server, **security) as client:
         models = client.list_models()
         failures = client.list_model_failures()
     table = Table(
@@ -152,6 +195,33 @@ def _labels(client: SamplingClient, named: list[str], model: str, version: int |
                 param_hint="--label",
             )
     return [numbers[label] for label in named]
+
+
+def _security(
+    tls: bool,
+    tls_ca: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_server_name: str | None,
+    token_file: Path | None,
+) -> dict[str, Any]:
+    """What a client is made with. A token is in no argument: the list of processes shows these to everyone."""
+    from ._credentials import check_token, tls_credentials
+
+    try:
+        token = os.environ.get("BGAN_TOKEN") or None
+        if token_file is not None:
+            token = token_file.read_text()
+        credentials = None
+        if tls or tls_ca or tls_certificate or tls_key or tls_server_name:
+            credentials = tls_credentials(ca=tls_ca, certificate=tls_certificate, key=tls_key)
+        return {
+            "credentials": credentials,
+            "server_name": tls_server_name,
+            "token": None if token is None else check_token(token),
+        }
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _targets(context: typer.Context, server: str, servers: str | None) -> list[str]:

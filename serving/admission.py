@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Any, Self
 
+from .access import caller
 from .config import ServerSettings
 from .errors import NotReadyError, OverloadedError, StalledReaderError
 from .metrics import NO_METRICS, Metrics
@@ -130,10 +131,13 @@ class Call:
         """Since when its reader has not taken what is being written."""
         self._admission = admission
         self._context = context
-        self._caller = context.peer().rpartition(":")[0]  # the address without the port
+        self._who = caller()
+        # A token is one caller wherever it calls from; without tokens it is the address without the port.
+        self._caller = self._who.name or context.peer().rpartition(":")[0]
         self._is_stalled = False
 
     async def __aenter__(self) -> Self:
+        self._who.check_images()
         await self._admission.take_place(self._caller)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
@@ -148,8 +152,10 @@ class Call:
     async def write(self, response: Any, *, next_index: int) -> None:
         """Send a response. Raises StalledReaderError when its reader stands still for too long.
 
-        `next_index` is where the stream goes on for a reader that comes back.
+        `next_index` is where the stream goes on for a reader that comes back. Raises what `Caller.take` does if
+        the caller's token is good for no more images.
         """
+        self._who.take(response.image_count, next_index - response.image_count)
         self.writing_since = time.monotonic()
         try:
             await self._context.write(response)
@@ -160,6 +166,10 @@ class Call:
             raise StalledReaderError(next_index) from None
         finally:
             self.writing_since = None
+
+    def take(self, image_count: int) -> None:
+        """Count images that are not sent by `write`. Raises what `Caller.take` does."""
+        self._who.take(image_count)
 
     def end_as_stalled(self) -> None:
         """Let `write` give up."""

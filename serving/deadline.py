@@ -7,11 +7,19 @@ from typing import Any
 
 from .errors import DeadlinePassedError
 
+_SLACK_SECONDS = 0.05  # a caller whose clock began earlier gives up a moment before ours does
+
 
 def deadline_of(context: Any) -> float | None:
     """When a call must be answered, on the monotonic clock; None: no limit."""
     seconds = context.time_remaining()
     return None if seconds is None else time.monotonic() + seconds
+
+
+def is_over(context: Any) -> bool:
+    """Whether a call that was cancelled was so because of its deadline."""
+    seconds = context.time_remaining()
+    return seconds is not None and seconds < _SLACK_SECONDS
 
 
 def check_deadline(deadline: float | None) -> None:

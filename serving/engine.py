@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.29 and later report home by default
-
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from .config import MAX_MODEL_BYTES
 from .errors import ModelFileError
 from .manifest import read_manifest, shape_of, takes_uniforms
+from .model_file import check_model, read_model_file
 from .noise import NOISE_LAYOUT, Float32Array, ImageRange, Int64Array, Noise, NoiseLayout
 
 TILE_ROWS = 64
@@ -31,6 +30,7 @@ _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
 _IMAGES = ("images",)
 _BOTH = ("images", "probabilities")
+onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
 
 
@@ -49,24 +49,31 @@ class ImageBatch:
 class Engine:
     """A model file, checked, probed and ready to run; safe to use from several threads."""
 
-    def __init__(self, path: Path, *, threads: int = 1, name: str | None = None, version: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        name: str | None = None,
+        version: int = 0,
+        max_bytes: int = MAX_MODEL_BYTES,
+    ) -> None:
         """Load a file; one inference takes `threads` threads. Raises ModelFileError if it cannot be served.
 
         name: what the model is called; None: as its manifest says.
         version: its number; 0: none.
+        max_bytes: how large the file may be.
 
         Several inferences at once of one thread each use the cores better than one of several threads,
         which wait for each other in every layer.
         """
+        content = read_model_file(path, max_bytes)
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(f"{path} cannot be read ({error.strerror})") from error
-        self._session = _open_session(path, content, threads)
-        try:
+            check_model(content)
+            self._session = _open_session(content, threads)
             self.manifest = read_manifest(self._session)
         except ModelFileError as error:
-            raise ModelFileError(f"{path} {error}") from error
+            raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
         self.manifest.name = name or self.manifest.name
         self.version = version
         self.image_shape = shape_of(self.manifest)
@@ -84,7 +91,7 @@ class Engine:
             self.seconds_per_image = self._measure() / RUN_ROWS
             """About how long an image takes as one of many; decides where runs are made, never what they give."""
         except Exception as error:  # as in _open_session
-            raise ModelFileError(f"{path} cannot be run ({_reason(error)})") from error
+            raise ModelFileError(f"{path} cannot be run", detail=_reason(error)) from error
 
     def __str__(self) -> str:
         number = f" version {self.version}" if self.version else ""
@@ -210,17 +217,18 @@ def cpu_class() -> str:
     return "-".join([platform.machine(), *[name for name in _CPU_CLASSES if name in flags][:1]])
 
 
-def _open_session(path: Path, content: bytes, threads: int) -> onnxruntime.InferenceSession:
+def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Threads that wait for work in a loop would take the cores from the noise, the packing and the callers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was checked
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
-        raise ModelFileError(f"{path} is no ONNX model that onnxruntime can load ({_reason(error)})") from error
+        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

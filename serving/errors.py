@@ -2,9 +2,11 @@
 
 ServingError              for whoever runs a command: one line, nonzero exit
 ├── ModelFileError        a model file cannot be served
-├── StartError            a setting, a folder or a port keeps the server from starting
+├── StartError            a setting, a file, a folder or a port keeps the server from starting
+├── TokenFileError        a token cannot be made, or a file of tokens not be read or written
 ├── GenerationError       images cannot be generated into a file
 ├── NotServingError       a server that was asked for its health is not well, or does not answer
+├── MetricsError          a server's metrics cannot be read
 └── Interrupted           a signal stopped the generation, after it was saved
 
 CallError                 for callers
@@ -12,7 +14,10 @@ CallError                 for callers
 ├── ModelNotFoundError      no model of that name and version
 ├── RevisionNotServedError  the model has another revision than the one that was asked for
 ├── NotReadyError           models are still loading, or the server is stopping
+├── UnauthenticatedError    no token that is known here
+├── NotAllowedError         the token is good, but not for this model
 ├── OverloadedError         too many calls at once
+│   └── QuotaSpentError     too many images a minute
 ├── DeadlinePassedError     the caller no longer waits
 └── StreamCutError          the stream ended at an image boundary; the server stops
     └── StalledReaderError  the same, because its reader stood still
@@ -32,9 +37,22 @@ class ServingError(Exception):
 class ModelFileError(ServingError):
     """A model file cannot be served; the message says which and why."""
 
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        """`detail` is what a library said of it: for the log, not for callers."""
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.detail})" if self.detail else self.message
+
 
 class StartError(ServingError):
-    """A setting, a folder or a port keeps the server from starting."""
+    """A setting, a file, a folder or a port keeps the server from starting."""
+
+
+class TokenFileError(ServingError):
+    """A token cannot be made, or a file of tokens cannot be read or written."""
 
 
 class GenerationError(ServingError):
@@ -43,6 +61,10 @@ class GenerationError(ServingError):
 
 class NotServingError(ServingError):
     """A server, or its model, is not SERVING or does not answer; the message says which."""
+
+
+class MetricsError(ServingError):
+    """A server's metrics cannot be read; the message says where, why and what to do."""
 
 
 class Interrupted(ServingError):  # noqa: N818 - it is no error of the program
@@ -87,12 +109,33 @@ class NotReadyError(CallError):
     """Models are still loading, or the server is stopping."""
 
 
+class UnauthenticatedError(CallError):
+    """The call has no token that is known here."""
+
+
+class NotAllowedError(CallError):
+    """The call's token is good, but not for this model."""
+
+
 class OverloadedError(CallError):
     """Too many calls at once."""
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaSpentError(OverloadedError):
+    """The token's images of this minute are spent."""
+
+    def __init__(self, images_per_minute: int, *, retry_after_seconds: float, next_index: int | None) -> None:
+        """`next_index`: where a stream goes on; None: the call was no stream, or had sent nothing."""
+        super().__init__(
+            f"this token is good for {images_per_minute} images a minute, and they are spent; "
+            f"go on in {retry_after_seconds:.1f} s",
+            retry_after_seconds=retry_after_seconds,
+        )
+        self.next_index = next_index
 
 
 class DeadlinePassedError(CallError):

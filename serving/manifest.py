@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import onnxruntime
@@ -14,17 +15,18 @@ from .errors import ModelFileError
 MANIFEST_KEY = "bgan.model"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """What a model may be called."""
+_VALUES_AT_MOST = 2**20  # of one image or its latents: hundreds of them are held in memory at once
 
 
 def read_manifest(session: onnxruntime.InferenceSession) -> model_pb2.Model:
     """The checked manifest of a loaded file. Raises ModelFileError, without the file's name, if it is no good."""
-    text = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
-    if text is None:
-        raise ModelFileError(f"has no manifest (metadata {MANIFEST_KEY!r}); write it with `bgan export`")
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
+        if text is None:
+            raise ModelFileError(f"has no manifest (metadata {MANIFEST_KEY!r}); write it with `bgan export`")
         manifest = json_format.Parse(text, model_pb2.Model(), ignore_unknown_fields=True)
-    except json_format.ParseError as error:
-        raise ModelFileError(f"has a manifest that cannot be read ({error})") from error
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise ModelFileError("has a manifest that cannot be read", detail=str(error)) from error
     _check_fields(manifest)
     _check_graph(manifest, session)
     return manifest
@@ -51,6 +53,8 @@ def _check_fields(manifest: model_pb2.Model) -> None:
         raise ModelFileError(f"has a manifest with the name {manifest.name!r}, which is not a valid one")
     if manifest.latent_size < 1 or min(shape_of(manifest)) < 1:
         raise ModelFileError("has a manifest without a latent size or an image shape")
+    if max(manifest.latent_size, math.prod(shape_of(manifest))) > _VALUES_AT_MOST:
+        raise ModelFileError(f"has latents or images of more than {_VALUES_AT_MOST} values")
     if not (manifest.neuron and manifest.binarization):
         raise ModelFileError("has a manifest without a neuron or a binarization")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .config import ServerSettings
+from .errors import StartError
 from .registry import Registry
 
 WORKERS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -19,6 +20,9 @@ class Metrics:
 
     def serving(self, registry: Registry) -> None:
         """These are the models from now on."""
+
+    def ready(self, is_ready: bool) -> None:
+        """Whether this process says that it is healthy."""
 
     def entered(self) -> None:
         """A stream or an inference has its place."""
@@ -76,9 +80,19 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
         return
     from .prometheus import registry_of_folder, show
 
-    with TemporaryDirectory(prefix="bgan-metrics-") as folder:
+    with _temporary_folder() as folder:
         show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
         yield Path(folder)
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="bgan-metrics-")
+    except OSError as error:
+        raise StartError(
+            f"the metrics of several workers need a folder for temporary files ({error.strerror}); "
+            "name one that can be written to with TMPDIR, or use 1 worker"
+        ) from error
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:

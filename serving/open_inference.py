@@ -11,7 +11,9 @@ from typing import Any
 
 from open_inference.grpc import protocol, service
 
+from .access import OPEN, Access, caller
 from .admission import Admission
+from .calls import Calls, current_call
 from .config import ServerSettings
 from .deadline import check_deadline, deadline_of
 from .engine import Engine
@@ -35,10 +37,15 @@ def register(
     executor: Executor,
     registry: Callable[[], Registry | None],
     metrics: Metrics,
+    calls: Calls,
+    access: Access,
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
     servicer = OpenInferenceServicer(settings, admission, executor, registry, metrics)
-    methods = guarded(servicer, _DESCRIPTOR, metrics)
+    methods = guarded(servicer, _DESCRIPTOR, metrics, calls, access)
+    if settings.health == "open":  # they say no more than the health does
+        of_health = guarded(servicer, _DESCRIPTOR, metrics, calls, OPEN)
+        methods.ServerLive, methods.ServerReady = of_health.ServerLive, of_health.ServerReady
     service.add_GRPCInferenceServiceServicer_to_server(methods, server)  # type: ignore[no-untyped-call]
 
 
@@ -111,16 +118,25 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             self._metrics.inferred(engine.manifest.name, time.perf_counter() - started)
             return response
 
-        async with self._admission.call(context):
+        async with self._admission.call(context) as call:
             response = await asyncio.get_running_loop().run_in_executor(self._executor, run)
-            self._metrics.sent(engine.manifest.name, response.outputs[0].shape[0])
+            row_count = response.outputs[0].shape[0]
+            call.take(row_count)
+            self._metrics.sent(engine.manifest.name, row_count)
+            current_call().image_count += row_count
             return response
 
     def _find(self, name: str, version: str) -> Engine:
-        """A model; a version is its number, or a revision."""
+        """The model of a call; a version is its number, or a revision."""
+        engine = self._look_up(name, version)
+        current_call().serves(engine)
+        return engine
+
+    def _look_up(self, name: str, version: str) -> Engine:
         registry = self._registry()
         if registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
+        registry = caller().seen(registry)
         if len(version) <= _DIGITS_AT_MOST and version.isdecimal():
             return registry.find(name, version=int(version))
         try:

@@ -20,12 +20,15 @@ from .errors import (
     DeadlinePassedError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotAllowedError,
     NotReadyError,
     OverloadedError,
+    QuotaSpentError,
     RevisionNotServedError,
     StalledReaderError,
     StartError,
     StreamCutError,
+    UnauthenticatedError,
 )
 from .metrics import Metrics
 from .registry import Registry
@@ -35,14 +38,17 @@ _REASONS: dict[type[Exception], str] = {
     ModelNotFoundError: "model_not_found",
     RevisionNotServedError: "revision_not_served",
     NotReadyError: "not_ready",
+    UnauthenticatedError: "unauthenticated",
+    NotAllowedError: "not_allowed",
     OverloadedError: "overloaded",
+    QuotaSpentError: "quota_spent",
     DeadlinePassedError: "deadline_passed",
     StreamCutError: "stopping",
     StalledReaderError: "stalled_reader",
 }
 _INTERNAL = "internal"
-_INFERENCE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_QUEUE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_INFERENCE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_QUEUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody reads
@@ -86,6 +92,15 @@ class PrometheusMetrics(Metrics):
         self._queued = Gauge(
             "bgan_queued_calls", "Calls that wait for a place now.", registry=registry, multiprocess_mode="livesum"
         )
+        self._workers = Gauge(
+            "bgan_workers", "Processes that run.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._ready_workers = Gauge(
+            "bgan_ready_workers",
+            "Processes whose health is SERVING.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._model_info = Gauge(
             "bgan_model_info",
             "1 for each version that is served, 0 for those that were.",
@@ -104,6 +119,7 @@ class PrometheusMetrics(Metrics):
         self._internal = rejected.labels(_INTERNAL)
         self._of_model: dict[str, _OfModel] = {}
         self._served: set[tuple[str, str, str]] = set()
+        self._workers.set(1)
 
     def serving(self, registry: Registry) -> None:
         """Every series of a model is there from now on, at 0; a version that is gone stays, as a 0."""
@@ -117,6 +133,10 @@ class PrometheusMetrics(Metrics):
                 self._of_model[model] = _OfModel(
                     self._images.labels(model), self._batches.labels(model), self._inference.labels(model)
                 )
+
+    def ready(self, is_ready: bool) -> None:
+        """One process more, or less, that is healthy."""
+        self._ready_workers.set(is_ready)
 
     def entered(self) -> None:
         """One stream more."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from .engine import Engine
-from .errors import ModelNotFoundError, RevisionNotServedError
+from .errors import ModelNotFoundError, NotAllowedError, RevisionNotServedError
 
 
 @dataclass(slots=True)
@@ -28,6 +29,8 @@ class ModelFailure:
     """The model that it would be."""
     reason: str
     """Which file it is, from the folder of models on, and what is wrong with it."""
+    detail: str = ""
+    """What a library said of it: for the log alone."""
 
 
 class Registry:
@@ -40,11 +43,17 @@ class Registry:
         default_model: str | None = None,
         retired: Iterable[Retired] = (),
         failures: Iterable[ModelFailure] = (),
+        patterns: tuple[str, ...] = ("*",),
     ) -> None:
-        """default_model: what an empty name means; None: the first by name."""
+        """default_model: what an empty name means; None: the first by name.
+
+        patterns: the names that it lets itself be asked for, as a shell has them.
+        """
         self.engines = sorted(engines, key=lambda engine: (engine.manifest.name, -engine.version))
         """By name, the highest version first."""
         self.failures = tuple(failures)
+        self._patterns = patterns
+        self._limited: dict[tuple[str, ...], Registry] = {}
         self._retired = tuple(retired)
         self._versions: dict[str, list[Engine]] = {}
         for engine in self.engines:
@@ -58,12 +67,28 @@ class Registry:
     def find(self, name: str, *, version: int = 0, revision: str = "") -> Engine:
         """The model of that name; an empty one means the default, no version the highest, no revision any.
 
-        Raises ModelNotFoundError, and RevisionNotServedError where the model has another revision.
+        Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
+        for every name that no pattern takes in, be there such a model or not.
         """
         engine = self._current.get(name)
         if engine is not None and not version and revision in ("", engine.revision):
             return engine
+        if not _takes_in(self._patterns, name or self.default_model):
+            what = f"the model {name!r}" if name else "the default model; name one of its own"
+            raise NotAllowedError(f"this token is not good for {what}")
         return self._find_exactly(name or self.default_model, version, revision)
+
+    def limited_to(self, patterns: tuple[str, ...]) -> Registry:
+        """The same without the models, and the failures, whose names none of the patterns takes in."""
+        if patterns not in self._limited:
+            self._limited[patterns] = Registry(
+                [engine for engine in self.engines if _takes_in(patterns, engine.manifest.name)],
+                default_model=self.default_model,
+                retired=[each for each in self._retired if _takes_in(patterns, each.engine.manifest.name)],
+                failures=[failure for failure in self.failures if _takes_in(patterns, failure.model)],
+                patterns=patterns,
+            )
+        return self._limited[patterns]
 
     @property
     def default_engine(self) -> Engine | None:
@@ -97,3 +122,7 @@ class Registry:
                 f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
             )
         raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
+
+
+def _takes_in(patterns: Iterable[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

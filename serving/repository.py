@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from .config import MAX_MODEL_BYTES
 from .engine import Engine
 from .errors import ModelFileError, StartError
 from .manifest import NAME
@@ -26,6 +27,7 @@ from .registry import ModelFailure, Registry, Retired
 
 _ADVICE = "write one with `bgan export`, or name another folder with --models"
 _VERSION = re.compile("[1-9][0-9]{0,17}")
+_TEXT_AT_MOST = 500
 _log = logging.getLogger(__name__)
 
 
@@ -83,21 +85,29 @@ class Repository:
     """
 
     def __init__(
-        self, folder: Path, *, default_model: str | None = None, versions: int = 1, keep_seconds: float = 0.0
+        self,
+        folder: Path,
+        *,
+        default_model: str | None = None,
+        versions: int = 1,
+        keep_seconds: float = 0.0,
+        max_bytes: int = MAX_MODEL_BYTES,
     ) -> None:
         """versions: how many numbered versions of a model are loaded, the highest that can be served.
 
         keep_seconds: how long a version that is served no more can still be asked for by its revision.
+        max_bytes: how large a file may be.
         """
         self._folder = folder
         self._default_model = default_model
         self._versions = versions
         self._keep_seconds = keep_seconds
+        self._max_bytes = max_bytes
         self._seen: dict[Path, ModelFile] = {}
         self._files: dict[Path, ModelFile] = {}  # as they were when they were found unchanged
         self._tried: dict[Path, ModelFile] = {}  # as they were when they were loaded, or could not be
         self._engines: dict[Path, Engine] = {}
-        self._failures: dict[Path, str] = {}
+        self._failures: dict[Path, ModelFileError] = {}
         self._retired: list[Retired] = []
         self._registry: Registry | None = None
 
@@ -111,7 +121,7 @@ class Repository:
             raise StartError(f"{self._folder} has no .onnx file; {_ADVICE}")
         registry = self._build()
         if not registry.engines:
-            raise StartError(next(iter(self._failures.values())))
+            raise StartError(_printable(str(next(iter(self._failures.values())))))
         if self._default_model is not None and self._default_model not in registry.names:
             names = ", ".join(registry.names)
             raise StartError(f"the default model {self._default_model!r} is not there; there are {names}")
@@ -155,7 +165,7 @@ class Repository:
         self._registry = Registry(
             active,
             retired=self._retired,
-            failures=[self._failure(path, text) for path, text in {**self._failures, **clashes}.items()],
+            failures=[self._failure(path, error) for path, error in {**self._failures, **clashes}.items()],
             default_model=self._default_model,
         )
         return self._registry
@@ -181,12 +191,13 @@ class Repository:
                 self._engines[path] = self._load(file)
                 self._failures.pop(path, None)
             except ModelFileError as error:
-                self._failures[path] = str(error)
+                # Its frames, and those of its cause, would keep the engine that could not be made.
+                self._failures[path] = ModelFileError(error.message, detail=error.detail)
             self._tried[path] = file
         return self._engines.get(path)
 
     def _load(self, file: ModelFile) -> Engine:
-        engine = Engine(file.path, name=file.model, version=file.version)
+        engine = Engine(file.path, name=file.model, version=file.version, max_bytes=self._max_bytes)
         if look(file.path, file.model, file.version) != file:
             raise ModelFileError(f"{file.path} changed while it was read; it is read again once it stays as it is")
         known = self._engines.get(file.path)
@@ -210,10 +221,17 @@ class Repository:
         served = {str(engine) for engine in active}
         self._retired = [each for each in self._retired if each.until > now and str(each.engine) not in served]
 
-    def _failure(self, path: Path, text: str) -> ModelFailure:
+    def _failure(self, path: Path, error: ModelFileError) -> ModelFailure:
         file, engine = self._files[path], self._engines.get(path)
         model = file.model or (engine.manifest.name if engine else path.stem)
-        return ModelFailure(model, text.replace(f"{self._folder}/", ""))
+        text = error.message.replace(f"{self._folder}/", "")
+        return ModelFailure(_printable(model), _printable(text), error.detail)
+
+
+def _printable(text: str) -> str:
+    """A text that quotes a file's name or its manifest, fit for a log and a message: short, and one line."""
+    short = text if len(text) <= _TEXT_AT_MOST else f"{text[:_TEXT_AT_MOST]}..."
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in short)
 
 
 def _announce(registry: Registry, before: Registry | None) -> None:
@@ -224,19 +242,20 @@ def _announce(registry: Registry, before: Registry | None) -> None:
     for failure in registry.failures:
         if before is None or failure not in before.failures:
             rest = f"; {failure.model} goes on as it was" if failure.model in registry.names else ""
-            _log.error("%s cannot be served: %s%s", failure.model, failure.reason, rest)
+            detail = f" ({failure.detail})" if failure.detail else ""
+            _log.error("%s cannot be served: %s%s%s", failure.model, failure.reason, detail, rest)
 
 
 def _without_clashes(
     chosen: Mapping[Path, Engine], before: Collection[Engine]
-) -> tuple[list[Engine], dict[Path, str]]:
+) -> tuple[list[Engine], dict[Path, ModelFileError]]:
     """Of engines of one name and version the one that was served before, or else the first; and what is wrong."""
     taken: dict[tuple[str, int], Path] = {}
-    clashes: dict[Path, str] = {}
+    clashes: dict[Path, ModelFileError] = {}
     for path, engine in sorted(chosen.items(), key=lambda item: item[1] not in before):
         other = taken.setdefault((engine.manifest.name, engine.version), path)
         if other != path:
-            clashes[path] = (
+            clashes[path] = ModelFileError(
                 f"{path} and {other} both hold a model named {engine.manifest.name!r}; remove the first"
             )
     return [chosen[path] for path in taken.values()], clashes

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from . import open_inference
+from .access import OPEN, Access, access_of
 from .admission import Admission
+from .calls import Calls
 from .config import ServerSettings
+from .followed import LOOK_SECONDS
 from .health_check import model_service
+from .logs import start_log
+from .malformed import TolerantServer
 from .metrics import Metrics, start_metrics
 from .model_folder import described
 from .notify import READY, STOPPING, notify
@@ -30,9 +36,14 @@ from .registry import Registry
 from .repository import Repository
 from .servicer import SamplingServicer
 from .status import guarded
+from .tls import certificates_of
+from .tracing import start_tracing
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
+_HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
+_REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 SERVICES = (_DESCRIPTOR.full_name, open_inference.SERVICE)
+_REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _AFTERMATH_SECONDS = 0.5
@@ -40,6 +51,7 @@ _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _CALLS_BESIDES = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
+_NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
 _LOOKS_FOR_STALLED_READERS = 4  # in the time after which they are ended
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
@@ -76,11 +88,18 @@ class Server:
     """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
-        """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`."""
+        """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`.
+
+        Raises ServingError if the certificates or the tokens are no good.
+        """
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         self._settings = settings
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._metrics = metrics
+        self._tracing = start_tracing(settings)
+        self._calls = Calls(settings, self._tracing)
+        self._access = access_of(settings)
+        self._certificates = certificates_of(settings)
         self._admission = Admission(settings, metrics)
         self._servicer = SamplingServicer(
             settings, self._admission, self._executor, threads=threads, metrics=metrics
@@ -90,33 +109,50 @@ class Server:
             default_model=settings.default_model,
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
+            max_bytes=settings.max_model_bytes,
         )
         # Models are loaded beside the calls, not in their way.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._status: int = _NOT_SERVING
         self._known_models: set[str] = set()
         self._health = health.aio.HealthServicer()
+        self._reflection = reflection.aio.ReflectionServicer(_REFLECTED)
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
+
+    def _services(self) -> Iterator[tuple[Callable[[Any, Any], None], object, Any, Access]]:
+        """What there is beside the Open Inference Protocol: how it is added, what answers, and who is let in."""
+        yield (
+            sampling_pb2_grpc.add_SamplingServiceServicer_to_server,
+            self._servicer,
+            _DESCRIPTOR,
+            self._access,
+        )
+        access = self._access if self._settings.health == "token" else OPEN
+        yield health_pb2_grpc.add_HealthServicer_to_server, self._health, _HEALTH, access
+        if self._settings.reflection:
+            add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+            yield add, self._reflection, _REFLECTION, OPEN
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
-        servicer = guarded(self._servicer, _DESCRIPTOR, self._metrics)
-        sampling_pb2_grpc.add_SamplingServiceServicer_to_server(servicer, listener)
+        services: Any = TolerantServer(listener)  # not by its type what generated code asks for
+        for add, servicer, service, access in self._services():
+            add(guarded(servicer, service, self._metrics, self._calls, access), services)
         open_inference.register(
-            listener,
+            services,
             self._settings,
             self._admission,
             self._executor,
             lambda: self._servicer.registry,
             self._metrics,
+            self._calls,
+            self._access,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
         return listener
 
     async def __aenter__(self) -> Self:
         await self._tell_health()
-        self._watching = asyncio.create_task(self._end_stalled_readers())
+        self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets())
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -124,13 +160,17 @@ class Server:
         self._watching.cancel()
         self._executor.shutdown()
         self._loader.shutdown()
+        self._tracing.stop()
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
         host, port = self._settings.host, self._settings.port
         for listener in self._listeners:
             try:
-                port = listener.add_insecure_port(f"{host}:{port}")
+                if self._certificates is None:
+                    port = listener.add_insecure_port(f"{host}:{port}")
+                else:
+                    port = listener.add_secure_port(f"{host}:{port}", self._certificates.credentials())
             except RuntimeError as error:
                 raise port_taken(host, port) from error
             # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
@@ -139,7 +179,7 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
-        _log.info("models of %s", described(self._settings.models))
+        _log.info("loading %s", described(self._settings.models))
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry
@@ -162,6 +202,7 @@ class Server:
         """Say that calls will be answered."""
         self._status = _SERVING
         await self._tell_health()
+        self._metrics.ready(True)
 
     async def _serve(self, registry: Registry) -> None:
         self._servicer.serve(registry)
@@ -172,12 +213,24 @@ class Server:
             await asyncio.sleep(self._settings.stalled_write_seconds / _LOOKS_FOR_STALLED_READERS)
             self._admission.end_stalled()
 
+    async def _follow_secrets(self) -> None:
+        """Follow the files of certificates and tokens."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._access.look()
+                if self._certificates is not None:
+                    await self._certificates.look()
+            except Exception:
+                _log.exception("certificates and tokens cannot be followed; they stay as they are")
+
     async def _stop(self) -> None:
         """Turn unhealthy, and after the lame-duck time take no more calls and give streams the grace period.
 
         After half of it they are cut.
         """
         await self._health.enter_graceful_shutdown()
+        self._metrics.ready(False)
         if self._status == _SERVING:
             await asyncio.sleep(self._settings.lame_duck_seconds)
         self._admission.close()
@@ -223,6 +276,8 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
+        # Calls in flight are not cut: gRPC gives them all the time they need.
+        ("grpc.max_connection_age_ms", math.ceil(1000 * settings.max_connection_age_seconds) or _NEVER),
         ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
         ("grpc.http2.ping_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
@@ -233,19 +288,12 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def run(main: Coroutine[Any, Any, None], *, name: str = "") -> None:
-    """Run a server's main coroutine, with logs on stderr; `name` tells them apart where several processes log."""
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s {name}%(message)s", level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_no_cancellation)
+def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None = None) -> None:
+    """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log."""
+    start_log(log_format, worker=worker)
     if sys.platform == "win32":
         asyncio.run(main)
     else:
         import uvloop  # a call costs less CPU time with it
 
         uvloop.run(main)
-
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    # grpc.aio logs every call that is still open when the server stops, with a trace, as an error.
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)

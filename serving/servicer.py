@@ -8,7 +8,9 @@ from typing import Any
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
+from .access import caller
 from .admission import Admission, Call
+from .calls import current_call
 from .config import ServerSettings
 from .deadline import deadline_of
 from .engine import Engine
@@ -61,6 +63,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     ) -> None:
         """Write the batches of a request, computed ahead while earlier ones are sent."""
         engine = self._models().find(request.model, version=request.version, revision=request.revision)
+        current_call().serves(engine)
         plan = plan_stream(request, engine, self._settings, deadline=deadline_of(context))
         shared = self._shared[engine]
         async with self._admission.call(context) as call:
@@ -68,7 +71,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 with shared.call():
                     response = plan.encode(plan.first_index, await shared.sample(plan.images))
                     await call.write(response, next_index=plan.first_index + plan.image_count)
-                    self._metrics.sent(response.model, response.image_count)
+                    self._note_sent(response)
             else:
                 await self._write_batches(plan, call)
 
@@ -90,6 +93,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         """One model."""
         registry = self._models()
         engine = registry.find(request.name, version=request.version, revision=request.revision)
+        current_call().serves(engine)
         model = _served(engine, registry)
         return sampling_pb2.GetModelResponse(model=model, limits=self._limits())
 
@@ -101,12 +105,16 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                     raise StreamCutError(next_index)
                 next_index = response.first_index + response.image_count
                 await call.write(response, next_index=next_index)
-                self._metrics.sent(response.model, response.image_count)
+                self._note_sent(response)
+
+    def _note_sent(self, response: sampling_pb2.SampleBinaryImagesResponse) -> None:
+        self._metrics.sent(response.model, response.image_count)
+        current_call().image_count += response.image_count
 
     def _models(self) -> Registry:
         if self.registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        return self.registry
+        return caller().seen(self.registry)
 
     def _limits(self) -> sampling_pb2.Limits:
         return sampling_pb2.Limits(

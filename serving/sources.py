@@ -20,7 +20,9 @@ from .errors import StartError
 
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
 # Variables of other commands.
-_OTHER_VARIABLES = {f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "DATA_DIR", "DEBUG", "SERVER")}
+_OTHER_VARIABLES = {
+    f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "DATA_DIR", "DEBUG", "SERVER", "TLS_CA", "TOKEN")
+}
 _TYPE_NAMES = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
 
 
@@ -97,6 +99,8 @@ def _allowed(name: str) -> str:
     """What values a setting takes, in words."""
     schema: dict[str, Any] = ServerSettings.model_json_schema()["properties"][name]
     schema = {**schema, **schema.get("anyOf", [{}])[0]}
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
     least, most = schema.get("minimum"), schema.get("maximum")
     if "exclusiveMaximum" in schema:
         most = schema["exclusiveMaximum"] - 1

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .config import ServerSettings
@@ -17,7 +18,9 @@ from .errors import StartError
 from .metrics import WORKERS_VARIABLE, forget_worker, workers_folder
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, reserved_port
+from .quota import FOLDER_VARIABLE
 from .server import stop_signal
+from .tracing import check_tracing
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
@@ -31,8 +34,14 @@ async def supervise(settings: ServerSettings) -> None:
     """Serve from `settings.workers` processes until SIGTERM or SIGINT. Raises StartError if they cannot start."""
     if not SHAREABLE:
         raise StartError("workers needs a system that spreads connections over processes: Linux; use 1 here")
+    check_tracing(settings)
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    with reserved_port(settings.host, settings.port) as port, workers_folder(settings) as metrics:
+    with (
+        reserved_port(settings.host, settings.port) as port,
+        workers_folder(settings) as metrics,
+        TemporaryDirectory(prefix="bgan-quotas-") as quotas,
+    ):
+        os.environ[FOLDER_VARIABLE] = quotas  # for the workers: what a token is good for it is so for all together
         pool = _Pool(settings.model_copy(update={"port": port}), metrics)
         try:
             await pool.start(stop)

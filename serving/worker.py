@@ -26,7 +26,12 @@ async def work(settings: ServerSettings) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
-    async with Server(settings, worker_metrics(settings)) as server:
+    try:
+        server = Server(settings, worker_metrics(settings))
+    except ServingError as error:
+        _tell({"error": str(error)})
+        return
+    async with server:
         tasks = [asyncio.create_task(_obey(server, stop))]
         try:
             _tell_models(await server.load())
@@ -64,7 +69,8 @@ async def _obey(server: Server, stop: asyncio.Event) -> None:
 def main() -> None:
     """Entry point: the worker's number, and the settings as JSON."""
     number, settings = sys.argv[1:]
-    run(work(ServerSettings.model_validate_json(settings)), name=f"worker {number} ")
+    checked = ServerSettings.model_validate_json(settings)
+    run(work(checked), log_format=checked.log_format, worker=int(number))
 
 
 if __name__ == "__main__":

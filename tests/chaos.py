@@ -19,15 +19,27 @@ class RestartingServer:
     """A `bgan serve` that can be stopped and started again on its port."""
 
     def __init__(self, models, *options):
-        self._options = options
+        self._models, self._options, self._past = models, options, ""
         self._process = ServerProcess(models, *options)
         self.port, self.target = self._process.port, self._process.target
 
-    def stop(self, number=signal.SIGKILL):
-        return self._process.stop(number)
+    @property
+    def pid(self):
+        return self._process.process.pid
 
-    def start(self, models):
-        self._process = ServerProcess(models, *self._options, port=self.port)
+    def output(self):
+        """What all of its processes have logged."""
+        return self._past + ("" if self._process.log.closed else self._process.output())
+
+    def stop(self, number=signal.SIGKILL):
+        self._process.process.send_signal(number)
+        self._process.process.wait(30)
+        self._past = self.output()
+        return self._process.stop()
+
+    def start(self, models=None):
+        self._models = models or self._models
+        self._process = ServerProcess(self._models, *self._options, port=self.port)
 
 
 @contextmanager

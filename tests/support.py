@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BGAN = Path(sys.executable).with_name("bgan")
-_START_SECONDS = 60
+_START_SECONDS = 150
 
 
 def bgan(*arguments, cwd=None, env=None, **options):
@@ -71,18 +71,25 @@ def make_model(folder, name, **settings):
 
 
 class ServerProcess:
-    """A `bgan serve` of its own, on a free port; of the models that it picks itself where `models` is None."""
+    """A `bgan serve` of its own, on a free port; of the models that it picks itself where `models` is None.
 
-    def __init__(self, models, *options, port=0, env=None, cwd=None):
+    `program`: a command that takes its place.
+    """
+
+    def __init__(self, models, *options, port=0, env=None, cwd=None, program=(BGAN, "serve")):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - as long as the server
         named = () if models is None else ("--models", str(models))
         self.process = subprocess.Popen(
-            [str(BGAN), "serve", *named, "--port", str(port), *map(str, options)],
+            [*map(str, program), *named, "--port", str(port), *map(str, options)],
             stderr=self.log,
             env={**os.environ, **(env or {})},
             cwd=cwd,
         )
-        self.port = self._wait_for_port()
+        try:
+            self.port = self._wait_for_port()
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
         self.target = f"localhost:{self.port}"
 
     def _wait_for_port(self):

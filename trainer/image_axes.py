@@ -34,6 +34,8 @@ class ImageAxes:
         self._lengths = [[self.unfolded[axis] for axis, own in enumerate(letters) if own == x] for x in "NCHW"]
         self.first = self._order[0]
         """The axis that the array is cut along, before rows are unfolded: the first N."""
+        if row_shape is not None and self.first >= len(shape) - 1:
+            raise DataError(f"{path}: --row-shape unfolds the last axis, which cannot be images too; see --axes")
 
     @property
     def count(self) -> int:

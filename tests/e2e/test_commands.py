@@ -15,7 +15,7 @@ from bgan.trainer.config import TrainingConfig
 from bgan.trainer.run import open_run
 from tests.support import BGAN, bgan, free_port, make_model, make_run, server
 
-COMMANDS = ("train", "export", "serve", "sample", "models")
+COMMANDS = ("train", "export", "serve", "sample", "models", "token")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from bgan.trainer.cli import main
+from tests.conftest import ROOT
 from tests.support import bgan, read_metrics
 
 QUICK = ("--preset", "paper", "--network", "mlp", "--batch-size", 16, "--epochs")
@@ -243,3 +245,11 @@ def test_sets_by_name_take_the_same_options(tmp_path, command):
     options = ("--dataset", "digits", "--size", "8x8", "--fit", "max-pool", *QUICK, 1, "--dry-run")
     dry = command("train", *options)
     assert json.loads(dry.stdout)["image_options"]["fit"] == "max-pool"
+
+
+def test_every_option_that_the_docs_name_exists(command):
+    helps = "".join(command(name, "--help").stdout for name in ("data", "train", "evaluate"))
+    text = (ROOT / "docs" / "data.md").read_text()
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
+    assert {"--data", "--axes", "--skip-bad"} <= named
+    assert [option for option in sorted(named) if option not in helps] == []

@@ -155,7 +155,9 @@ def test_the_manifest_says_what_the_file_is(tmp_path):
         image_shape=model_pb2.ImageShape(channels=2, height=6, width=7),
         slope=1.5,  # the seventh iteration is in the second epoch
         dataset="digits",
-        training_run=model_pb2.TrainingRun(name="night-run", step=7, epoch=1, seed=3, objective="wgan-gp"),
+        training_run=model_pb2.TrainingRun(
+            name="night-run", step=7, epoch=1, seed=3, objective="wgan-gp", neuron=model_pb2.NEURON_STOCHASTIC
+        ),
         bgan_version=manifest.bgan_version,
     )
     assert manifest.bgan_version

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import signal
 import time
@@ -24,11 +25,14 @@ REASONS = {
     "internal",
     "invalid_request",
     "model_not_found",
+    "not_allowed",
     "not_ready",
     "overloaded",
+    "quota_spent",
     "revision_not_served",
     "stalled_reader",
     "stopping",
+    "unauthenticated",
 }
 
 
@@ -75,6 +79,7 @@ def test_images_batches_inferences_and_errors_are_counted(models):
         before = _scrape(process)
         assert before["bgan_images_total", "mlp-dbn"] == 0
         assert {labels[0] for name, *labels in before if name == "bgan_rejected_total"} == REASONS
+        assert before["bgan_workers",] == before["bgan_ready_workers",] == 1
         messages = _sample(process, model="mlp-dbn", image_count=1000, batch_size=300)
         _sample(process, model="mlp-dbn", image_count=3)
         _infer(process, 5)
@@ -130,11 +135,21 @@ def test_versions_and_broken_files_are_seen(small_models, other_models, tmp_path
         assert _scrape(process)["bgan_model_info", "sbn", second, "0"] == 1
 
 
+def test_a_lame_duck_is_seen_as_not_ready(small_models):
+    with server(small_models, "--metrics-port", 0, "--lame-duck-seconds", 120) as process:
+        _eventually(process, ("bgan_ready_workers",), 1)
+        process.process.send_signal(signal.SIGTERM)
+        _eventually(process, ("bgan_ready_workers",), 0)
+        assert _scrape(process)["bgan_workers",] == 1
+
+
 def test_one_scrape_sees_all_workers_and_what_dead_ones_have_counted(small_models):
     with server(small_models, "--metrics-port", 0, "--workers", 2) as process:
         for _ in range(12):
             _sample(process, image_count=5)
         assert _scrape(process)["bgan_images_total", "sbn"] == 60
+        _eventually(process, ("bgan_ready_workers",), 2)
+        assert _scrape(process)["bgan_workers",] == 2
         pid = process.process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         with grpc.insecure_channel(process.target) as channel:
@@ -156,6 +171,7 @@ def test_one_scrape_sees_all_workers_and_what_dead_ones_have_counted(small_model
         after = _scrape(process)
         assert after["bgan_images_total", "sbn"] == counted + 7
         assert [value for (name, *_), value in after.items() if name == "bgan_model_info"] == [1]
+        assert after["bgan_workers",] == 2
         assert process.stop() == 0
 
 
@@ -167,4 +183,15 @@ def test_a_metrics_port_that_is_taken_is_one_line(small_models, workers):
         result = bgan("serve", "--models", small_models, *options)
     assert result.returncode == 1
     assert f"bgan: cannot listen on 127.0.0.1:{taken} for metrics" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_workers_without_a_folder_for_temporary_files_are_one_line(small_models):
+    def write_no_file():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    options = ("--port", 0, "--workers", 2, "--metrics-port", 0)
+    result = bgan("serve", "--models", small_models, *options, preexec_fn=write_no_file)
+    assert result.returncode == 1
+    assert "bgan: the metrics of several workers need a folder for temporary files" in result.stderr
     assert "Traceback" not in result.stderr

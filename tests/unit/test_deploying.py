@@ -1,14 +1,12 @@
-"""The image, the systemd unit and the manifests: checkers take them, and they agree with the server."""
+"""The image, the systemd unit and the manifests: checkers take them, and they agree with the server's settings."""
 
+import copy
 import json
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import version
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -16,18 +14,30 @@ import yaml
 
 from bgan.serving.server import SERVICES
 from tests.conftest import ROOT
+from tests.deployment import (
+    CONTAINERFILE,
+    KUBERNETES,
+    RESOURCES,
+    UNIT,
+    container,
+    image,
+    image_variables,
+    manifest,
+    pod,
+    pod_variables,
+    probes,
+    unit,
+)
 from tests.support import BGAN, bgan
 
-FOLDER = ROOT / "serving" / "deploy"
-CONTAINERFILE = FOLDER / "Containerfile"
-UNIT = FOLDER / "bgan.service"
-KUBERNETES = ("1.27", "1.37")  # gRPC probes are stable since the first; the second has the newest schemas
-RESOURCES = ("deployment", "service", "disruption-budget", "autoscaler")
+RELEASES = ("1.27", "1.37")  # gRPC probes are stable since the first; the second has the newest schemas
+MISSPELT = {
+    "deployment": "spec.template.spec.containers.0.readinessProbe.periodSecond",
+    "service": "spec.ports.0.targetport",
+    "disruption-budget": "spec.maxUnavailble",
+    "autoscaler": "spec.metrics.0.pods.metric.names",
+}
 SECONDS_BEYOND_GRACE = 6  # a supervisor's, and one to end
-
-
-def manifest(name):
-    return yaml.safe_load((FOLDER / "kubernetes" / f"{name}.yaml").read_text())
 
 
 def settings(variables):
@@ -37,25 +47,12 @@ def settings(variables):
     return tomllib.loads(result.stdout)
 
 
-def image():
-    """The instructions of the last stage; each comes once there."""
-    lines = CONTAINERFILE.read_text().replace("\\\n", " ").splitlines()
-    instructions = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    last = max(place for place, (name, _) in enumerate(instructions) if name == "FROM")
-    return dict(instructions[last:])
-
-
-def image_variables():
-    return dict(pair.split("=", 1) for pair in shlex.split(image()["ENV"]) if pair.startswith("BGAN_"))
-
-
-def unit(key):
-    """The values of a key of the unit."""
-    return re.findall(rf"^{key}=(.*)$", UNIT.read_text(), re.M)
+def seconds_to_stop(found):
+    return found["lame_duck_seconds"] + found["grace_seconds"] + SECONDS_BEYOND_GRACE
 
 
 def hadolint(path):
-    command = [Path(sys.executable).with_name("hadolint"), "--no-color", path]
+    command = [BGAN.with_name("hadolint"), "--no-color", path]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -102,19 +99,23 @@ def test_systemd_takes_the_unit_and_finds_it_closed(tmp_path):
 
 
 def test_systemd_waits_longer_than_the_server_takes_to_stop():
-    found = settings(dict(pair.split("=", 1) for pair in unit("Environment") if pair.startswith("BGAN_")))
+    variables = dict(pair.split("=", 1) for pair in unit("Environment"))
     (seconds,) = unit("TimeoutStopSec")
-    assert int(seconds) > found["lame_duck_seconds"] + found["grace_seconds"] + SECONDS_BEYOND_GRACE
+    assert int(seconds) > seconds_to_stop(settings(variables))
 
 
-@pytest.mark.parametrize("release", KUBERNETES)
+@pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("name", RESOURCES)
-def test_kubernetes_takes_the_manifests(name, release):
+def test_kubernetes_takes_the_manifests_and_no_misspelt_field(name, release):
     resource = manifest(name)
     kubernetes_validate.validate(resource, release, strict=True)
-    for spoiled in ({"spec": {**resource["spec"], "unheard": 1}}, {"metadata": {"name": 1}}):
-        with pytest.raises(kubernetes_validate.ValidationError):
-            kubernetes_validate.validate({**resource, **spoiled}, release, strict=True)
+    *path, field = MISSPELT[name].split(".")
+    place = spoiled = copy.deepcopy(resource)
+    for key in path:
+        place = place[int(key) if key.isdigit() else key]
+    place[field] = 1
+    with pytest.raises(kubernetes_validate.ValidationError, match=field):
+        kubernetes_validate.validate(spoiled, release, strict=True)
 
 
 def test_the_manifests_are_of_one_whole():
@@ -124,35 +125,63 @@ def test_the_manifests_are_of_one_whole():
     assert budget["spec"]["selector"]["matchLabels"] == labels
     assert service["spec"]["selector"] == labels
     assert service["spec"]["clusterIP"] == "None"
+    assert {port["targetPort"] for port in service["spec"]["ports"]} <= {
+        port["name"] for port in container()["ports"]
+    }
     assert autoscaler["spec"]["scaleTargetRef"] == {
         "apiVersion": deployment["apiVersion"],
         "kind": deployment["kind"],
         "name": deployment["metadata"]["name"],
     }
+    assert sorted(manifest("kustomization")["resources"]) == sorted(f"{name}.yaml" for name in RESOURCES)
+    assert container()["image"] == f"bgan:{version('bgan')}"
 
 
-def test_the_kustomization_has_all_of_them_and_this_version():
-    found = manifest("kustomization")
-    assert sorted(found["resources"]) == sorted(f"{name}.yaml" for name in RESOURCES)
-    (container,) = manifest("deployment")["spec"]["template"]["spec"]["containers"]
-    (image,) = found["images"]
-    assert container["image"] == f"{image['name']}:{image['newTag']}"
-    assert image["newTag"] == version("bgan")
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
+def test_the_kustomization_of_the_documentation_gives_manifests_that_kubernetes_takes(tmp_path):
+    text = (ROOT / "docs" / "deploying.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?kind: Kustomization\n.*?)```", text, re.S)
+    (tmp_path / "base").symlink_to(KUBERNETES)
+    (tmp_path / "own").mkdir()
+    own = example.replace("bgan/serving/deploy/kubernetes", "../base")
+    (tmp_path / "own" / "kustomization.yaml").write_text(own)
+    result = subprocess.run(
+        ["kubectl", "kustomize", tmp_path / "own"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    resources = {resource["kind"]: resource for resource in yaml.safe_load_all(result.stdout)}
+    assert len(resources) == len(RESOURCES)
+    for resource in resources.values():
+        kubernetes_validate.validate(resource, RELEASES[-1], strict=True)
+    (server,) = resources["Deployment"]["spec"]["template"]["spec"]["containers"]
+    models = next(one["value"] for one in server["env"] if one["name"] == "BGAN_MODELS")
+    assert models in [mount["mountPath"] for mount in server["volumeMounts"]]
+    assert len(server["env"]) == len(container()["env"]) + 1  # the rest is as it was
 
 
-def test_the_pods_settings_are_the_servers():
-    pod = manifest("deployment")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert not pod["enableServiceLinks"]
-    variables = {one["name"]: one.get("value", "2") for one in container["env"]}  # "2": what limits.cpu gives
-    found = settings({**image_variables(), **variables})
-    stopping = found["lame_duck_seconds"] + found["grace_seconds"] + SECONDS_BEYOND_GRACE
-    assert pod["terminationGracePeriodSeconds"] > stopping
-    assert str(pod["securityContext"]["runAsUser"]) == image()["USER"].split(":")[0]
-    assert [mount["mountPath"] for mount in container["volumeMounts"]] == [found["models"]]
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports["grpc"] == found["port"] == int(image()["EXPOSE"])
-    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        probe = container[name]["grpc"]
+def test_a_pod_listens_where_it_is_asked_and_has_time_to_stop():
+    found = settings(pod_variables())
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    assert ports == {"grpc": found["port"], "metrics": found["metrics_port"]}
+    assert found["port"] == int(image()["EXPOSE"])
+    annotations = manifest("deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(found["metrics_port"])
+    assert found["host"] == found["metrics_host"] == "0.0.0.0"
+    for probe in probes().values():
         assert probe["port"] == found["port"]
         assert probe.get("service", "") in ("", *SERVICES)
+    assert pod()["terminationGracePeriodSeconds"] > seconds_to_stop(found)
+    assert found["lame_duck_seconds"] > 0
+    assert not pod()["enableServiceLinks"]
+
+
+def test_a_pod_may_do_nothing_that_it_need_not():
+    assert pod()["securityContext"]["runAsNonRoot"]
+    assert str(pod()["securityContext"]["runAsUser"]) == image()["USER"].split(":")[0]
+    assert pod()["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container()["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {*container()["resources"]["requests"], *container()["resources"]["limits"]} == {"cpu", "memory"}

@@ -365,6 +365,7 @@ def test_a_truncated_file_is_one_line(tmp_path, write):
         (BITS.reshape(20, 54), {}, "holds an array of shape 20x54; images are [N, H, W] or [N, C, H, W]"),
         (BITS, {"key": "x"}, "key has no meaning for"),
         (BITS, {"row_shape": "5x5"}, "has rows of 9 values, which are not 5x5"),
+        (BITS[:, 0, 0], {"row_shape": "3x3", "axes": "HNW"}, "which cannot be images too"),
         (BITS, {"axes": "NHW"}, "holds an array of shape 20x1x6x9"),
         (BITS * 3.0, {"binarize": "bernoulli"}, "bernoulli takes values as probabilities"),
         (BITS.astype(int), {"binarize": "threshold"}, "say which are on with --threshold"),

@@ -36,7 +36,7 @@ def test_a_room_imports_no_other_room(room):
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("bgan.serving.server", (*TORCH, "prometheus_client")),
+        ("bgan.serving.server", (*TORCH, "prometheus_client", "opentelemetry")),
         ("bgan.clients", (*TORCH, "onnxruntime")),
         ("bgan.clients._files", (*TORCH, "onnxruntime")),
         ("bgan.trainer.cli", (*TORCH, "onnxruntime", "numpy", "grpc")),
@@ -62,10 +62,13 @@ def test_public_names_of_the_clients():
         "ModelFailure",
         "ModelInfo",
         "ModelNotFoundError",
+        "PermissionDeniedError",
         "RetryPolicy",
         "RevisionChangedError",
         "SamplingClient",
         "SamplingError",
         "ServerOverloadedError",
         "ServerUnavailableError",
+        "UnauthenticatedError",
+        "tls_credentials",
     ]

@@ -32,6 +32,9 @@ class SamplingServiceStub:
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. Images of a model of classes also
     depend on `labels`, which belong to the stream as its seed does.
+
+    A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
+    with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
     """
 
     def __init__(self, channel):
@@ -64,6 +67,9 @@ class SamplingServiceServicer:
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. Images of a model of classes also
     depend on `labels`, which belong to the stream as its seed does.
+
+    A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
+    with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
     """
 
     def SampleBinaryImages(self, request, context):
@@ -71,7 +77,8 @@ class SamplingServiceServicer:
         order, in batches. A stream ends on the revision that it began with. Fails with INVALID_ARGUMENT
         (with google.rpc.BadRequest details), NOT_FOUND (no such model or version), FAILED_PRECONDITION
         (the model has another revision than the one asked for; google.rpc.ErrorInfo details of the reason
-        REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`) or UNAVAILABLE (loading or stopping; when a stream
+        REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`), RESOURCE_EXHAUSTED (too many calls, or the
+        token's images of this minute are spent; google.rpc.RetryInfo details say when to go on) or UNAVAILABLE (loading or stopping; when a stream
         is cut, the trailing metadata `bgan-next-index` says which index comes next).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -126,6 +133,9 @@ class SamplingService:
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. Images of a model of classes also
     depend on `labels`, which belong to the stream as its seed does.
+
+    A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
+    with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
     """
 
     @staticmethod

@@ -1,0 +1,62 @@
+"""The log on stderr: an event a line, for people or as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from .calls import CallRecord
+
+
+def start_log(log_format: str, *, worker: int | None = None) -> None:
+    """Write what is logged from now on; `worker` tells processes apart where several log."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
+    handler.addFilter(_is_no_cancellation)
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+class _Text(logging.Formatter):
+    def __init__(self, worker: int | None) -> None:
+        name = "" if worker is None else f"worker {worker} "
+        super().__init__(f"%(asctime)s %(levelname)s {name}%(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
+        """A call in its own words."""
+        if (call := _call_of(record)) is not None:
+            record.message = call.as_text()
+        return super().formatMessage(record)
+
+
+class _Json(logging.Formatter):
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object, its time in UTC."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        call = _call_of(record)
+        line: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+            "logger": record.name,
+            **self._worker,
+            **({} if call is None else call.as_fields()),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _call_of(record: logging.LogRecord) -> CallRecord | None:
+    return getattr(record, "call", None)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    # grpc.aio logs every call that is still open when the server stops, with a trace, as an error.
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)

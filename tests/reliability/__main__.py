@@ -1,0 +1,254 @@
+"""Servers under load and faults for as long as wanted; a report in Markdown, and exit code 1 if a promise broke.
+
+    python -m tests.reliability --minutes 10 --seed 1 --output report.md
+
+Faults are drawn by the seed, all of them once in each round. What was found to be wrong is printed at once.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.chaos import restarting_server
+from tests.conftest import ROOT
+from tests.support import server
+
+from .control import run_control
+from .faults import FAULTS, Site
+from .fuzzing import Tally
+from .leaks import Bounds, Watch, growths
+from .load import Load
+from .machine import NotHereError
+from .reference import Reference
+from .report import Report
+
+_REFERENCE_IMAGES = 40_000
+_FAULT_SECONDS = 400
+_CLOSING_SECONDS = 600
+_SHIPPED = ROOT / "serving" / "shipped"
+_FIXED = ("mlp-dbn", "mlp-sbn")
+# Small limits, so that requests of the fuzzer which are good by chance cost little.
+_STEADY = (
+    *("--metrics-port", 0, "--max-streams", 700, "--max-streams-per-caller", 700, "--max-image-count", 50_000),
+    *("--max-batch-size", 1000, "--model-poll-seconds", 0.2, "--model-keep-seconds", 1),
+    *("--stalled-write-seconds", 10, "--grace-seconds", 5),
+)
+_FRAGILE = ("--workers", 2, "--grace-seconds", 0.5)
+_WORST_LINES = ("Traceback", "ERROR a call failed", "Unexpected [")
+
+
+def main() -> int:
+    options = _options()
+    report = Report(options.seed)
+    with tempfile.TemporaryDirectory(prefix="bgan-soak-") as folder, ExitStack() as stack:
+        soak = Soak(Path(folder), options, report, stack)
+        soak.run()
+    text = "\n".join(report.lines()) + "\n"
+    if options.output:
+        options.output.write_text(text)
+    print(f"\n{text}")
+    return int(bool(report.breaches))
+
+
+def _options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10, help="how long faults are done")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="draws all")
+    parser.add_argument("--inputs", type=int, default=100_000, help="of the fuzzer, spread over the time")
+    parser.add_argument("--coverage-share", type=float, default=0.1, help="of the time, for atheris, before")
+    parser.add_argument("--scale", type=float, default=1, help="how much of each fault is done, 1 for all of it")
+    parser.add_argument("--output", type=Path, help="a file for the report")
+    return parser.parse_args()
+
+
+class Soak:
+    """One run: servers, load, fuzzer, faults, gates."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace, report: Report, stack: ExitStack) -> None:
+        self._folder, self._options, self._report, self._stack = folder, options, report, stack
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """All of it; what is wrong is in the report."""
+        site = self._make_site()
+        corpus = self._guided_by_coverage(site.folder)
+        started = time.monotonic()
+        fuzzer = self._start_fuzzer(site, corpus)
+        pid = site.steady.process.pid
+        with Watch(pid, every_seconds=1) as watch, ThreadPoolExecutor(1) as pool:
+            tallies = pool.submit(self._read_fuzzer, fuzzer)
+            with Load(site.reference, _FIXED, self._options.seed) as load:
+                self._add_callers(load, site)
+                self._do_faults(site, watch, started + 60 * self._options.minutes)
+            tallies.result()
+        self._report.minutes = (time.monotonic() - started) / 60
+        self._report.streams, self._report.images = load.streams, load.images
+        self._blame("the load", *load.wrong)
+        self._blame("the fuzzer", *self._report.tally.breaches)
+        self._close(site, watch)
+        self._control(site.folder)
+
+    def _make_site(self) -> Site:
+        """Models, what their images must be, and the servers."""
+        self._say("what the images must be")
+        models, fixed, work = (self._folder / name for name in ("models", "fixed", "work"))
+        for folder in (models / "changing", fixed, work):
+            folder.mkdir(parents=True)
+        reference, versions = Reference(work, _REFERENCE_IMAGES), {}
+        for name in _FIXED:
+            for folder in (models, fixed):
+                shutil.copy(_SHIPPED / f"{name}.onnx", folder)
+            versions[reference.add(models / f"{name}.onnx")] = (models / f"{name}.onnx").read_bytes()
+        (models / "changing" / "1.onnx").write_bytes(next(iter(versions.values())))
+        self._say("servers")
+        return Site(
+            steady=self._stack.enter_context(server(models, *_STEADY)),
+            fragile=self._stack.enter_context(restarting_server(fixed, *_FRAGILE)),
+            folder=models,
+            fixed=_FIXED,
+            versions=versions,
+            reference=reference,
+            work=work,
+            rng=random.Random(self._options.seed),
+            scale=self._options.scale,
+        )
+
+    def _add_callers(self, load, site):
+        steady, fragile = site.steady.target, site.fragile.target
+        load.add("small calls to the steady server", [steady], 16)
+        load.add("streams from the steady server", [steady], 3_000, asynchronous=True)
+        load.add("streams from the server that dies", [fragile], 3_000)
+        load.add("streams split over both", [steady, fragile], 3_000)
+
+    def _do_faults(self, site, watch, end):
+        """Rounds of all faults; the first is the warm-up of what is watched."""
+        rounds = 0
+        while time.monotonic() < end or rounds < 1:
+            for fault in site.rng.sample(FAULTS, len(FAULTS)):
+                if time.monotonic() < end or rounds < 1:
+                    self._do(fault, site)
+            if rounds == 0:
+                watch.forget()
+            rounds += 1
+
+    def _do(self, fault, site):
+        started = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            doing = pool.submit(fault, site)
+            try:
+                given = doing.result(_FAULT_SECONDS)
+            except NotHereError as why:
+                given = f"not run: {why}"
+                self._report.not_here[fault.__name__] = str(why)
+            except TimeoutError:
+                given = "hangs"
+                self._blame(fault.__name__, f"hangs for {_FAULT_SECONDS} s")
+                raise
+            except Exception as error:
+                given, line = "BROKEN", traceback.extract_tb(error.__traceback__)[-1].lineno
+                self._blame(fault.__name__, f"{type(error).__name__} in line {line}: {error}")
+            else:
+                self._report.faults.setdefault(fault.__name__, []).append(given)
+        self._say(f"{fault.__name__.replace('_', ' ')}: {given} ({time.monotonic() - started:.1f} s)")
+        if site.steady.process.poll() is not None:
+            raise SystemExit(f"the steady server ended with {site.steady.process.returncode}")
+
+    def _guided_by_coverage(self, models):
+        """The corpus that atheris found, by a server in its own process."""
+        seconds = round(60 * self._options.minutes * self._options.coverage_share)
+        corpus = self._folder / "corpus"
+        corpus.mkdir()
+        if not seconds:
+            return corpus
+        self._say(f"fuzzing guided by coverage, {seconds} s")
+        command = ("--models", models, "--corpus", corpus, "--seconds", seconds, "--seed", self._options.seed)
+        done = _python("coverage_fuzzing", *command).communicate()[0]
+        self._note_coverage(done, corpus)
+        return corpus
+
+    def _note_coverage(self, output, corpus):
+        counted = re.search(r"Done (\d+) runs", output)
+        covered = re.findall(r"cov: (\d+)", output)
+        if counted is None:
+            self._blame("fuzzing guided by coverage", output[-2_000:])
+        else:
+            kept = len(list(corpus.iterdir()))
+            self._report.coverage = (
+                f"{int(counted[1]):,} inputs, {covered[-1]} edges of bgan.serving reached, {kept} inputs kept"
+            )
+            self._say(self._report.coverage)
+
+    def _start_fuzzer(self, site, corpus):
+        seconds = 0.9 * 60 * self._options.minutes
+        options = ("--count", self._options.inputs, "--seed", self._options.seed, "--seconds", seconds)
+        return _python("fuzzing", site.steady.target, *options, "--corpus", corpus)
+
+    def _read_fuzzer(self, process):
+        for line in process.stdout:
+            try:
+                part = json.loads(line)
+            except ValueError:
+                self._blame("the fuzzer", line)
+                continue
+            tally = Tally(part["count"], Counter(part["ends"]), part["breaches"])
+            self._report.tally.add(tally)
+            for breach in tally.breaches[:3]:
+                self._say(f"BROKEN: {breach}")
+        if process.wait():
+            self._blame("the fuzzer", f"ended with {process.returncode}")
+
+    def _close(self, site, watch):
+        """The server still gives the right bits, has leaked nothing, logged no trace, and stops in order."""
+        for model in _FIXED:
+            site.check(site.steady.target, model)
+        try:
+            self._report.growths = growths(watch.samples, Bounds())
+        except ValueError as error:
+            self._blame("the leak gate", str(error))
+        self._blame("leak", *[str(growth) for growth in self._report.growths if growth.is_leak])
+        for name, process in (("steady", site.steady), ("restarted", site.fragile)):
+            output = process.output()
+            lines = [line for line in output.splitlines() if any(worst in line for worst in _WORST_LINES)]
+            self._blame(f"the log of the {name} server", *lines[:5])
+        site.steady.process.terminate()
+        code = site.steady.process.wait(60)
+        if code:
+            self._blame("the end of the steady server", f"it ended with {code}")
+
+    def _control(self, models):
+        self._say("the control of the leak gate")
+        self._report.controls = run_control(models)
+        for name, growth, is_right in self._report.controls:
+            if not is_right:
+                self._blame("the control of the leak gate", f"{name}: {growth}")
+
+    def _blame(self, what, *texts):
+        for text in texts:
+            self._report.breaches.append(f"{what}: {text}")
+            self._say(f"BROKEN: {what}: {text}")
+
+    def _say(self, text):
+        passed = int(time.monotonic() - self._started)
+        print(f"{datetime.now(UTC):%H:%M:%S} {passed // 60:3d}:{passed % 60:02d} {text}", flush=True)
+
+
+def _python(module, *arguments):
+    """A module of this folder as a process whose output is read."""
+    command = [sys.executable, "-m", f"tests.reliability.{module}", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

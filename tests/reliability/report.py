@@ -1,0 +1,103 @@
+"""The report of a soak, in Markdown."""
+
+import os
+import platform
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from .fuzzing import Tally
+from .leaks import Growth
+
+_VERSIONS = ("bgan", "grpcio", "onnxruntime", "protobuf", "numpy", "hypothesis")
+
+
+@dataclass
+class Report:
+    """What a soak saw."""
+
+    seed: int
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Of the machine, before anything began."""
+    minutes: float = 0
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    """What each fault gave, each time."""
+    not_here: dict[str, str] = field(default_factory=dict)
+    """Faults that this machine cannot have, and why."""
+    streams: Counter = field(default_factory=Counter)
+    images: int = 0
+    tally: Tally = field(default_factory=Tally)
+    coverage: str = "not run"
+    """What the coverage-guided fuzzer did."""
+    growths: list[Growth] = field(default_factory=list)
+    controls: list[tuple[str, Growth, bool]] = field(default_factory=list)
+    breaches: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The whole report."""
+        verdict = f"{len(self.breaches)} promises were broken." if self.breaches else "No promise was broken."
+        return [
+            f"{self.began:%Y-%m-%d %H:%M} UTC, {self.minutes:.1f} minutes, seed {self.seed}:",
+            _circumstances(self.load),
+            "",
+            f"**{verdict}**",
+            "",
+            *[f"- {breach}" for breach in self.breaches],
+            *([""] if self.breaches else []),
+            *self._fault_lines(),
+            "",
+            *self._load_lines(),
+            "",
+            *self._fuzz_lines(),
+            "",
+            *self._leak_lines(),
+        ]
+
+    def _fault_lines(self):
+        yield "| Fault | Times | The last one gave |"
+        yield "|---|---|---|"
+        for name, given in self.faults.items():
+            yield f"| {_words(name)} | {len(given)} | {given[-1]} |"
+        for name, why in self.not_here.items():
+            yield f"| {_words(name)} | not run | {why} |"
+
+    def _load_lines(self):
+        streams = ", ".join(f"{count:,} {kind}" for kind, count in self.streams.items())
+        yield f"The load beside them: {streams}; {self.images:,} images, each compared with `bgan generate`."
+
+    def _fuzz_lines(self):
+        codes = ", ".join(f"{code} {count:,}" for code, count in self.tally.codes().most_common())
+        methods = {end.partition(" ")[0] for end in self.tally.ends}
+        yield f"Fuzzed over the wire: {self.tally.count:,} inputs to {len(methods)} methods, {codes}."
+        yield f"Guided by coverage (atheris): {self.coverage}."
+
+    def _leak_lines(self):
+        yield "| Process | Figure | At first | At last | Rise of the line | At most | |"
+        yield "|---|---|---|---|---|---|---|"
+        for growth in self.growths:
+            yield _growth_line("the server of the soak", growth, "a leak" if growth.is_leak else "no leak")
+        for name, growth, is_right in self.controls:
+            said = "a leak" if growth.is_leak else "no leak"
+            yield _growth_line(f"control: {name}", growth, said if is_right else f"**{said}: wrong**")
+
+
+def _growth_line(process, growth, said):
+    figures = " | ".join(f"{value:,.1f}" for value in (growth.first, growth.last, growth.rise, growth.bound))
+    return f"| {process} | {_words(growth.name)} | {figures} | {said} |"
+
+
+def _words(name):
+    return name.replace("_", " ")
+
+
+def _circumstances(load):
+    found = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    versions = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
+    cpu = found[1] if found else platform.machine()
+    return (
+        f"{os.cpu_count()} cores of {cpu}, load {load:.1f} before; Python {platform.python_version()}, {versions}."
+    )
