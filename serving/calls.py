@@ -15,6 +15,7 @@ import grpc
 
 from .config import ServerSettings
 from .engine import Engine
+from .text import printable
 from .tracing import Tracing
 
 REQUEST_ID_KEY = "x-request-id"
@@ -56,7 +57,7 @@ class CallRecord:
         """A line for people."""
         method = self.method.rpartition("/")[2]
         images = f", {self.image_count} images of {self.model}" if self.model else ""
-        text = f": {_printable(self.text)}" if self.text else ""
+        text = f": {printable(self.text)}" if self.text else ""
         who = f"request {self.request_id} from {self.peer}"
         return f"{method} {self.code.name} in {self.seconds:.3f} s{images}, {who}{text}"
 
@@ -115,8 +116,3 @@ class Calls:
 def _request_id(metadata: dict[str, str | bytes]) -> str:
     given = metadata.get(REQUEST_ID_KEY)
     return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _printable(text: str) -> str:
-    """A text that may quote its caller, in one line."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -24,6 +24,7 @@ from .engine import Engine
 from .errors import ModelFileError, StartError
 from .manifest import NAME
 from .registry import ModelFailure, Registry, Retired
+from .text import printable
 
 _ADVICE = "write one with `bgan export`, or name another folder with --models"
 _VERSION = re.compile("[1-9][0-9]{0,17}")
@@ -121,7 +122,7 @@ class Repository:
             raise StartError(f"{self._folder} has no .onnx file; {_ADVICE}")
         registry = self._build()
         if not registry.engines:
-            raise StartError(_printable(str(next(iter(self._failures.values())))))
+            raise StartError(_quotable(str(next(iter(self._failures.values())))))
         if self._default_model is not None and self._default_model not in registry.names:
             names = ", ".join(registry.names)
             raise StartError(f"the default model {self._default_model!r} is not there; there are {names}")
@@ -225,13 +226,12 @@ class Repository:
         file, engine = self._files[path], self._engines.get(path)
         model = file.model or (engine.manifest.name if engine else path.stem)
         text = error.message.replace(f"{self._folder}/", "")
-        return ModelFailure(_printable(model), _printable(text), error.detail)
+        return ModelFailure(_quotable(model), _quotable(text), error.detail)
 
 
-def _printable(text: str) -> str:
+def _quotable(text: str) -> str:
     """A text that quotes a file's name or its manifest, fit for a log and a message: short, and one line."""
-    short = text if len(text) <= _TEXT_AT_MOST else f"{text[:_TEXT_AT_MOST]}..."
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in short)
+    return printable(text if len(text) <= _TEXT_AT_MOST else f"{text[:_TEXT_AT_MOST]}...")
 
 
 def _announce(registry: Registry, before: Registry | None) -> None:

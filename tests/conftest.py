@@ -1,6 +1,7 @@
 """Fixtures that every folder of tests shares."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import pytest
 # Some tests fork (preexec_fn) beside gRPC's threads; its fork support would start some in the child, and abort it
 # (grpc/grpc issue 43055).
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# A shell starts what it runs in the background with SIGINT ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 _SHARED = ROOT.parent / "shared"

@@ -129,6 +129,14 @@ def server(models, *options, **arguments):
         process.stop(signal.SIGKILL)
 
 
+def eventually(condition, *, seconds=60):
+    """Wait until a condition holds; fails where it does not within the time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def free_port():
     """A port that nothing listens on."""
     with socket.socket() as listener:

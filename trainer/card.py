@@ -15,7 +15,6 @@ from bgan.v1 import model_pb2
 from .config import DEFAULT_NETWORK, TrainingConfig, option
 from .errors import RunError
 from .evaluation import Evaluation, Reference
-from .image_options import ImageOptions
 from .jobs import train_options
 from .metrics import METRICS, format_value
 from .presets import preset_values
@@ -180,38 +179,26 @@ def training_command(config: TrainingConfig, name: str) -> str:
         wanted = getattr(config, field.name)
         if field.name not in left_out and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
-    given |= _changed_options(given.pop("image_options", ImageOptions()))
     own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
         "preset": preset,
         "neuron": None if config.neuron == "dbn" else config.neuron,
         "network": None if config.network == own else config.network,
     }
-    images = {**_data_options(config), **_image_options(config)}
+    images = {**_data_options(config), **config.image_options.changed()}
     return shlex.join(["bgan", "train", *train_options(first | given | images), "--name", name])
 
 
 def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
     """The `bgan evaluate` that measures a model file."""
     images = {"dataset": config.dataset} if config.data is None else _data_options(config)
-    options = train_options({**images, **_image_options(config), "count": count})
+    options = train_options({**images, **config.image_options.changed(), "count": count})
     return shlex.join(["bgan", "evaluate", file, *options])
 
 
 def _data_options(config: TrainingConfig) -> dict[str, Any]:
     """The option that names the images of a file or folder, without where that lies."""
     return {} if config.data is None else {"data": Path(config.data).name}
-
-
-def _image_options(config: TrainingConfig) -> dict[str, Any]:
-    """The options of reading images that are not the usual ones."""
-    usual = ImageOptions().to_dict()
-    return {name: value for name, value in config.image_options.to_dict().items() if value != usual[name]}
-
-
-def _changed_options(options: ImageOptions) -> dict[str, Any]:
-    usual = ImageOptions().to_dict()
-    return {name: value for name, value in options.to_dict().items() if value != usual[name]}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:
@@ -244,7 +231,7 @@ def _labels(manifest: model_pb2.Model) -> str:
 
 def _own_data(config: TrainingConfig) -> tuple[str, str]:
     """What is known of a data set that is not one of `DATA`, and of its licence."""
-    how = ", ".join(f"{option(name)} {value}" for name, value in _image_options(config).items())
+    how = ", ".join(f"{option(name)} {value}" for name, value in config.image_options.changed().items())
     kind = "images of a file or folder" if config.data else "a published set"
     return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
 

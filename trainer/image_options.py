@@ -67,6 +67,11 @@ class ImageOptions:
             if getattr(self, option) != getattr(usual, option):
                 raise ConfigError(f"{option.replace('_', '-')} goes with --data, not with the data set {name}")
 
+    def changed(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        usual = ImageOptions().to_dict()
+        return {name: value for name, value in self.to_dict().items() if value != usual[name]}
+
     @property
     def height_and_width(self) -> tuple[int, int] | None:
         """The size to bring images to."""

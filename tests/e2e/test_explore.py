@@ -90,7 +90,7 @@ def test_a_model_looks_as_its_run_does(folder, explored, monkeypatch):
         (
             "one",
             {"dataset": "fonts"},
-            "dataset is 'fonts'; name one of auto, mnist, digits with --dataset, or leave",
+            "dataset is 'fonts'; name one of auto, mnist, digits, ",
         ),
         (
             "one",

@@ -18,16 +18,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_readmes_commands_run(folder):
+def test_the_readmes_commands_run(tmp_path):
     (snippet,) = re.findall(r"```sh\n(bgan generate.*?)```", (ROOT / "README.md").read_text(), re.S)
     for line in snippet.splitlines():
         command = shlex.split(line, comments=True)
         count = command.index("--count") + 1
         command[count] = str(int(command[count]) // 1000)
-        result = bgan(*command[1:], cwd=folder)
+        result = bgan(*command[1:], cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-    assert {path.name for path in folder.iterdir()} == {
-        "models",
+    assert {path.name for path in tmp_path.iterdir()} == {
         "digits.npz",
         "digits.npy",
         "more.bits",

@@ -112,20 +112,17 @@ def test_shell_snippets_of_training_run(tmp_path):
     assert "64 images of modern-digits-doubling-cnn-dbn-relativistic-seed0" in result.stdout
 
 
-def test_shell_snippets_of_generating_run(tmp_path):
-    for command in _commands(4):
-        command[command.index("--count") + 1] = "100"
-        result = bgan(*command[1:], cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-
-
 def test_make_serve_is_what_the_readme_says():
     for options, command in (
         ((), "bgan serve --port 50051"),
         (("MODELS=mine", "PORT=1"), "bgan serve --port 1 --models mine"),
     ):
         result = subprocess.run(
-            ["make", "--dry-run", "serve", *options], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "--dry-run", "serve", *options],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert result.stdout.strip().endswith(command)
 

@@ -22,7 +22,16 @@ CORRUPT = b"\xff\xff\xff"
 
 @pytest.fixture(scope="module")
 def victim(models):
-    options = ("--default-model", "mlp-dbn", "--max-image-count", 5_000, "--max-batch-size", 200)
+    options = (
+        "--default-model",
+        "mlp-dbn",
+        "--max-image-count",
+        5_000,
+        "--max-batch-size",
+        200,
+        "--log-calls",
+        "none",
+    )
     with server(models, *options) as process:
         yield process
 

@@ -220,7 +220,12 @@ def test_one_request_id_names_all_calls_of_a_stream(logging, folder):
     with server(folder, *JSON) as other:
         with SamplingClient([logging.target, other.target]) as client:
             list(client.sample_binary_images(image_count=3000, seed=1, request_id="split"))
-        lines = [line for line in _lines(logging) + _lines(other) if line.get("request_id") == "split"]
+        # A server writes its line after the client has its last image.
+        end = time.monotonic() + 20
+        lines = []
+        while sum(line["images"] for line in lines) < 3000 and time.monotonic() < end:
+            time.sleep(0.05)
+            lines = [line for line in _lines(logging) + _lines(other) if line.get("request_id") == "split"]
     assert len(lines) > 1
     assert sum(line["images"] for line in lines) == 3000
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -22,20 +23,15 @@ from bgan.serving.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.blocking import Blocking
 from tests.chaos import breaking_proxy, digest_of, resumed
-from tests.support import server
+from tests.support import eventually, server
+
+_eventually = partial(eventually, seconds=100)
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 ONCE = RetryPolicy(attempts=1)
 PATIENT = RetryPolicy(attempts=200, initial_backoff_seconds=0.02, max_backoff_seconds=0.1)
 ENDLESS = {"image_count": 10**9, "seed": 1, "include_probabilities": True}
 CLIENTS = pytest.mark.parametrize("make_client", [SamplingClient, Blocking], ids=["blocking", "asyncio"])
-
-
-def _eventually(condition):
-    end = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _refusal(client):

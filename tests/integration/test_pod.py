@@ -61,5 +61,5 @@ def test_metrics_of_workers_where_no_file_can_be_written_are_one_line():
 
     result = bgan("serve", "--port", 0, "--workers", 2, "--metrics-port", 0, preexec_fn=write_nothing)
     assert result.returncode == 1
-    assert "bgan: metrics of several workers need a folder for temporary files" in result.stderr
+    assert "bgan: the metrics of several workers need a folder for temporary files" in result.stderr
     assert "Traceback" not in result.stderr

@@ -25,7 +25,7 @@ from bgan.serving.errors import RevisionNotServedError, StartError
 from bgan.serving.repository import Repository
 from tests.blocking import Blocking
 from tests.chaos import breaking_proxy, byte_counts, digest_of
-from tests.support import bgan, server
+from tests.support import bgan, eventually, server
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -54,13 +54,6 @@ def _write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     os.utime(path, ns=(time.time_ns(), time.time_ns()))  # clocks of files may be coarse
-
-
-def _eventually(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def _served(registry):
@@ -178,9 +171,7 @@ def test_a_model_that_is_gone_is_kept_for_those_who_have_its_revision(tmp_path, 
     registry = repository.poll()
     assert registry.names == ("mlp-dbn",)
     in_use = registry.find("sbn", revision=revisions["a"])
-    _eventually(
-        lambda: (registry := repository.poll()) is not None and registry.kept_engines() == registry.engines
-    )
+    eventually(lambda: (registry := repository.poll()) is not None and registry.kept_engines() == registry.engines)
     del registry
     assert "freed sbn" not in caplog.text
     del in_use  # its last stream ends
@@ -312,7 +303,7 @@ def test_streams_end_on_the_version_they_began_with_and_then_it_is_freed(folder,
             next(left)
             left.close()
         shutil.copyfile(_file(folder.parent, contents["b"]), folder / "m" / "2.onnx")
-        _eventually(lambda: client.get_model().version == 2)
+        eventually(lambda: client.get_model().version == 2)
         (new,) = client.sample_binary_images(image_count=5, seed=1)
         assert (new.revision, client.get_model().revision) == (revisions["b"], revisions["b"])
         with pytest.raises(ModelNotFoundError, match="'m' has no version 1; there is 2"):
@@ -320,7 +311,7 @@ def test_streams_end_on_the_version_they_began_with_and_then_it_is_freed(folder,
         time.sleep(1)  # the old version is kept by its streams alone
         assert f"freed m version 1, revision {revisions['a']}" not in process.output()
         packed = b"".join(batch.packed_images.tobytes() for batch in [first, *batches])
-        _eventually(lambda: f"freed m version 1, revision {revisions['a']}" in process.output())
+        eventually(lambda: f"freed m version 1, revision {revisions['a']}" in process.output())
     assert packed == Engine(folder / "m" / "1.onnx").sample(1, 0, 8_000).packed_images
 
 
@@ -346,7 +337,7 @@ def test_a_stream_that_breaks_goes_on_with_its_revision(make_client, folder, con
                 yield batch
                 if batch.first_index == 1_000:
                     _write(folder / "m" / "1.onnx", contents["b"])
-                    _eventually(lambda: direct.get_model().revision == revisions["b"])
+                    eventually(lambda: direct.get_model().revision == revisions["b"])
 
         with make_client(proxy.target, retry=PATIENT) as client:
             assert digest_of(batches(client)) == whole
@@ -357,7 +348,7 @@ def test_a_stream_that_breaks_goes_on_with_its_revision(make_client, folder, con
 def test_a_revision_that_is_kept_no_more_is_refused(make_client, folder, contents, revisions):
     with server(folder, *FAST, "--model-keep-seconds", 0) as process, make_client(process.target) as client:
         _write(folder / "m" / "1.onnx", contents["b"])
-        _eventually(lambda: client.get_model().revision == revisions["b"])
+        eventually(lambda: client.get_model().revision == revisions["b"])
         with pytest.raises(RevisionChangedError) as caught:
             next(client.sample_binary_images(image_count=9, first_index=7, revision=revisions["a"]))
         error = caught.value
@@ -369,7 +360,7 @@ def test_a_broken_file_shows_and_the_good_one_goes_on(folder, contents, revision
     with server(folder, *FAST) as process, SamplingClient(process.target) as client:
         _write(folder / "m" / "2.onnx", contents["b"][:5_000])
         _write(folder / "n.onnx", b"no model")
-        _eventually(lambda: len(client.list_model_failures()) == 2)
+        eventually(lambda: len(client.list_model_failures()) == 2)
         assert client.get_model().revision == revisions["a"]
         listed = bgan("models", "--server", process.target)
         assert "m cannot be served: m/2.onnx is no ONNX model" in listed.stdout
@@ -383,7 +374,7 @@ def test_a_broken_file_shows_and_the_good_one_goes_on(folder, contents, revision
             for name, status in names.items():
                 assert check(health_pb2.HealthCheckRequest(service=name)).status == status
         _write(folder / "m" / "2.onnx", contents["b"])
-        _eventually(lambda: client.get_model().revision == revisions["b"])
+        eventually(lambda: client.get_model().revision == revisions["b"])
         assert [failure.model for failure in client.list_model_failures()] == ["n"]
         assert [model.version for model in client.list_models()] == [2, 1]
         assert [model.is_default for model in client.list_models()] == [True, False]
@@ -439,9 +430,9 @@ def test_replacing_under_load_costs_no_call_and_mixes_nothing(folder, contents, 
             thread.start()
         for name in [name for name, _ in zip(cycle("ba"), range(6), strict=False)]:
             _write(folder / "m" / "1.onnx", contents[name][:9_000])
-            _eventually(client.list_model_failures)
+            eventually(client.list_model_failures)
             shutil.copyfile(_file(folder.parent, contents[name]), folder / "m" / "1.onnx")
-            _eventually(lambda name=name: client.get_model().revision == revisions[name])
+            eventually(lambda name=name: client.get_model().revision == revisions[name])
         done.set()
         for thread in threads:
             thread.join()

@@ -267,9 +267,9 @@ make_client = {"blocking": SamplingClient, "asyncio": Blocking}[sys.argv[1]]
 policy = RetryPolicy(attempts=50, initial_backoff_seconds=0.001, max_backoff_seconds=0.001)
 with make_client(sys.argv[2], retry=policy, timeout_seconds=None) as client:
     for i, batch in enumerate(client.sample_binary_images(image_count=10**9, seed=1, batch_size=20)):
-        if i in (100, 500):
+        if i in (100, 1500):
             print(resident_kib())
-        if i == 500:
+        if i == 1500:
             break
 """
 
@@ -286,6 +286,7 @@ def test_memory_stays_flat_over_hundreds_of_reconnects(kind, small_models):
             cwd=ROOT,
             check=True,
         )
-        assert proxy.connections >= 500
+        assert proxy.connections >= 1500
     early, late = map(int, result.stdout.split())
-    assert late - early < 3 * 1024
+    # The heap takes some megabytes at once now and then; a leak of 6 kB a connection would be beyond that.
+    assert late - early < 8 * 1024

@@ -1,7 +1,6 @@
 """Tokens: who is let in, to which models, for how many images; real servers, and a file that changes meanwhile."""
 
 import stat
-import time
 
 import grpc
 import numpy as np
@@ -24,7 +23,7 @@ from bgan.serving.access import access_of
 from bgan.serving.config import ServerSettings
 from bgan.serving.tokens import make_token
 from tests.certificates import Authority, write
-from tests.support import bgan, server
+from tests.support import bgan, eventually, server
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -67,13 +66,6 @@ def _infer(process, token, model="mlp-dbn", rows=2):
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     with triton.InferenceServerClient(process.target) as client:
         return client.infer(model, [tensor], headers=headers).as_numpy("images")
-
-
-def _eventually(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _is_let_in(process, token):
@@ -207,16 +199,16 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
     with server(models, "--tokens", path) as process:
         assert "nobody is let in" in process.output()
         first = _make(path, "first")
-        _eventually(lambda: _is_let_in(process, first))
+        eventually(lambda: _is_let_in(process, first))
         only_first = path.read_bytes()
         second = _make(path, "second")
-        _eventually(lambda: _is_let_in(process, second))
+        eventually(lambda: _is_let_in(process, second))
         write(path, path.read_bytes() + b"and nonsense")
-        _eventually(lambda: "is no TOML" in process.output())
+        eventually(lambda: "is no TOML" in process.output())
         assert _is_let_in(process, first)
         assert _is_let_in(process, second)
         path.unlink()
-        _eventually(lambda: "tokens.toml cannot be read" in process.output())
+        eventually(lambda: "tokens.toml cannot be read" in process.output())
         assert _is_let_in(process, second)
         with SamplingClient(process.target, token=second, retry=ONCE) as client:
             stream = client.sample_binary_images(

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from bgan.clients import RetryPolicy, SamplingClient
 from bgan.serving.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
-from tests.support import BGAN, server
+from tests.support import BGAN, eventually, server
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -55,13 +55,6 @@ def _health(target):
         return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30).status
 
 
-def _eventually(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def _sockets(port, state):
     """How many sockets of a port are in a state; gRPC's are IPv6 ones, for IPv4 addresses too."""
     sockets = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()]
@@ -93,10 +86,10 @@ def test_a_dead_worker_is_replaced_and_the_others_serve_on(workers):
     expected = _bits(workers.target, seed=1, image_count=3)
     before = _children(workers.process)
     os.kill(before[0], signal.SIGKILL)
-    _eventually(lambda: _listening(workers) == 1)
+    eventually(lambda: _listening(workers) == 1)
     assert _bits(workers.target, seed=1, image_count=3) == expected
     assert _health(workers.target) == SERVING
-    _eventually(lambda: _listening(workers) == 2)
+    eventually(lambda: _listening(workers) == 2)
     assert before[0] not in _children(workers.process)
     assert {_bits(workers.target, seed=1, image_count=3) for _ in range(12)} == {expected}
     assert {_health(workers.target) for _ in range(12)} == {SERVING}
@@ -141,18 +134,18 @@ def test_streams_and_calls_survive_the_random_deaths_of_workers(workers, models)
     assert received == expected
     assert wrong == []
     assert len(killed) >= deaths
-    _eventually(lambda: workers.output().count("ended with -9") == len(killed) and _listening(workers) == 2)
+    eventually(lambda: workers.output().count("ended with -9") == len(killed) and _listening(workers) == 2)
 
 
 def test_all_workers_follow_the_folder(tmp_path, models):
     (tmp_path / "mlp-dbn.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
     with server(tmp_path, "--workers", 2, "--model-poll-seconds", 0.1) as process:
         (tmp_path / "mlp-sbn.onnx").write_bytes((models / "mlp-sbn.onnx").read_bytes())
-        _eventually(lambda: process.output().count("loaded mlp-sbn") == 2)
+        eventually(lambda: process.output().count("loaded mlp-sbn") == 2)
         expected = Engine(models / "mlp-sbn.onnx").sample(5, 0, 50).packed_images
         assert {_bits(process.target, model="mlp-sbn", seed=5, image_count=50) for _ in range(12)} == {expected}
         os.kill(_children(process.process)[0], signal.SIGKILL)
-        _eventually(lambda: "worker 0 is replaced" in process.output())
+        eventually(lambda: "worker 0 is replaced" in process.output())
         assert {_bits(process.target, model="mlp-sbn", seed=5, image_count=50) for _ in range(12)} == {expected}
 
 
@@ -162,14 +155,14 @@ def test_a_worker_that_cannot_have_the_models_of_the_others_does_not_replace(tmp
         (tmp_path / name).write_bytes((models / name).read_bytes())
     with server(tmp_path, "--workers", 2, "--model-poll-seconds", 0.1) as process:
         (tmp_path / "mlp-sbn.onnx").write_bytes(b"broken")
-        _eventually(lambda: process.output().count("mlp-sbn goes on as it was") == 2)
+        eventually(lambda: process.output().count("mlp-sbn goes on as it was") == 2)
         os.kill(_children(process.process)[0], signal.SIGKILL)
-        _eventually(lambda: "cannot be replaced: it loads other models" in process.output())
+        eventually(lambda: "cannot be replaced: it loads other models" in process.output())
         assert _listening(process) == 1
         assert _health(process.target) == SERVING
         assert len(_bits(process.target, model="mlp-sbn", seed=1, image_count=3)) == 3 * 98
         (tmp_path / "mlp-sbn.onnx").write_bytes((models / "mlp-sbn.onnx").read_bytes())
-        _eventually(lambda: _listening(process) == 2)
+        eventually(lambda: _listening(process) == 2)
 
 
 def test_one_signal_stops_all_at_an_image_boundary(workers):
@@ -206,7 +199,7 @@ def test_one_signal_stops_all_at_an_image_boundary(workers):
 def test_no_worker_outlives_its_supervisor(workers):
     children = _children(workers.process)
     workers.process.kill()
-    _eventually(lambda: not any(_alive(pid) for pid in children))
+    eventually(lambda: not any(_alive(pid) for pid in children))
 
 
 def test_workers_that_cannot_start_are_one_line(tmp_path, workers, models):

@@ -7,6 +7,7 @@ Faults are drawn by the seed, all of them once in each round. What was found to 
 
 import argparse
 import json
+import logging
 import random
 import re
 import shutil
@@ -49,12 +50,25 @@ _FRAGILE = ("--workers", 2, "--grace-seconds", 0.5)
 _WORST_LINES = ("Traceback", "ERROR a call failed", "Unexpected [")
 
 
+class _Retries(logging.Handler):
+    """Counts the tries of clients that go on, which they log as warnings."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.count = 0
+
+    def emit(self, record):
+        self.count += "trying again from image" in record.msg
+
+
 def main() -> int:
     options = _options()
-    report = Report(options.seed)
+    report, retries = Report(options.seed), _Retries()
+    logging.getLogger("bgan.clients").addHandler(retries)
     with tempfile.TemporaryDirectory(prefix="bgan-soak-") as folder, ExitStack() as stack:
         soak = Soak(Path(folder), options, report, stack)
         soak.run()
+    report.retries = retries.count
     text = "\n".join(report.lines()) + "\n"
     if options.output:
         options.output.write_text(text)

@@ -414,32 +414,30 @@ _JUMPS = ("+1h", "-1h", "+10y", "-20y", "+0", "-3s", "+1d", "+3s")
 
 def the_clock_jumps(site: Site) -> str:
     """The wall clock of a server with two workers, and of a client, jumps by seconds to decades under calls."""
-    clock, jumps = Clock(site.work / "clock"), 0
+    clock, output = Clock(site.work / "clock"), site.work / "sampled.npz"
     options = ("--workers", 2, "--metrics-port", 0, "--grace-seconds", 2)
-    with server(site.folder, *options, env=clock.variables) as process, _jumping(clock, site) as jumped:
-        with SamplingClient([process.target] * 2, retry=ONCE, timeout_seconds=30) as client:
+    with server(site.folder, *options, env=clock.variables) as process:
+        with _jumping(clock, site) as jumped, SamplingClient([process.target] * 2, retry=ONCE) as client:
             while len(jumped) < site.some(3 * len(_JUMPS)):
                 site.read(client, 500, include_probabilities=True)
-                site.read(client, 3, timeout_seconds=20)
-        output = site.work / "sampled.npz"
-        command = [BGAN, "sample", "--server", process.target, "--model", site.fixed[0], "-n", 5_000]
-        subprocess.run(
-            [*map(str, command), "--seed", str(SEED), "-o", str(output)],
-            env={**os.environ, **clock.variables},
-            check=True,
-            capture_output=True,
-            timeout=CALL_SECONDS,
-        )
+                site.read(client, 3)
+            command = [BGAN, "sample", "--server", process.target, "--model", site.fixed[0], "-n", 5_000]
+            subprocess.run(
+                [*map(str, command), "--seed", str(SEED), "-o", str(output)],
+                env={**os.environ, **clock.variables},
+                check=True,
+                capture_output=True,
+                timeout=CALL_SECONDS,
+            )
         site.reference.check_file(output)
         clock.jump("+10y")
         scrape(process)
         process.process.terminate()
-        assert process.process.wait(60) == 0
-        jumps = len(jumped)
+        assert process.process.wait(60) == 0, "the server did not stop in order"
         last = process.output().splitlines()[-1]
         assert int(last[:4]) >= time.gmtime().tm_year + 9, f"the clock did not jump: {last}"
         assert "Traceback" not in process.output(), process.output()
-    return f"{jumps} jumps"
+    return f"{len(jumped)} jumps"
 
 
 @contextmanager

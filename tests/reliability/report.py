@@ -30,6 +30,8 @@ class Report:
     """Faults that this machine cannot have, and why."""
     streams: Counter = field(default_factory=Counter)
     images: int = 0
+    retries: int = 0
+    """Tries of clients to go on with a stream that was cut."""
     tally: Tally = field(default_factory=Tally)
     coverage: str = "not run"
     """What the coverage-guided fuzzer did."""
@@ -68,6 +70,7 @@ class Report:
     def _load_lines(self):
         streams = ", ".join(f"{count:,} {kind}" for kind, count in self.streams.items())
         yield f"The load beside them: {streams}; {self.images:,} images, each compared with `bgan generate`."
+        yield f"Clients tried {self.retries:,} times to go on with a stream that a fault had cut."
 
     def _fuzz_lines(self):
         codes = ", ".join(f"{code} {count:,}" for code, count in self.tally.codes().most_common())

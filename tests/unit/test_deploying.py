@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bgan.serving.server import SERVICES
+from bgan.v1 import sampling_pb2
 from tests.conftest import ROOT
 from tests.deployment import (
     CONTAINERFILE,
@@ -29,6 +29,12 @@ from tests.deployment import (
     unit,
 )
 from tests.support import BGAN, bgan
+
+# By name: the Open Inference Protocol's protos and tritonclient's do not bear each other in one process.
+SERVICES = (
+    sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name,
+    "inference.GRPCInferenceService",
+)
 
 RELEASES = ("1.27", "1.37")  # gRPC probes are stable since the first; the second has the newest schemas
 MISSPELT = {
