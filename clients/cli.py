@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Server = Annotated[str, typer.Option(help="The server's address.", envvar="BGAN_SERVER")]
 _DEFAULT_SERVER = "localhost:50051"
+_CLASSES_NAMED = 20  # in a message, of more
 Tls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the public authorities that gRPC knows.")]
 TlsCa = Annotated[
     Path | None,
@@ -187,10 +188,11 @@ def _labels(client: SamplingClient, named: list[str], model: str, version: int |
         raise typer.BadParameter(f"{info.name} makes images of no classes; leave it out", param_hint="--label")
     numbers = {str(number): number for number in range(len(info.classes))}
     numbers |= {name: number for number, name in enumerate(info.classes)}
+    names = ", ".join([*info.classes[:_CLASSES_NAMED], *(["..."] if len(info.classes) > _CLASSES_NAMED else [])])
     for label in named:
         if label not in numbers:
             raise typer.BadParameter(
-                f"{label!r} is no class of {info.name}; there are {', '.join(info.classes)}, or by number 0 to "
+                f"{label!r} is no class of {info.name}; there are {names}, or by number 0 to "
                 f"{len(info.classes) - 1}",
                 param_hint="--label",
             )

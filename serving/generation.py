@@ -25,6 +25,7 @@ from .repository import ModelFile, look, scan
 from .signals import StopSignals
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
+_CLASSES_NAMED = 20  # in a message, of more
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -138,12 +139,14 @@ def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     classes = list(engine.manifest.classes)
     if labels and not classes:
         raise GenerationError(f"--label: {engine.manifest.name} makes images of no classes; leave it out")
-    numbers = {**{str(number): number for number in range(len(classes))}, **{n: i for i, n in enumerate(classes)}}
+    numbers = {str(number): number for number in range(len(classes))}
+    numbers |= {name: number for number, name in enumerate(classes)}
+    names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
     for label in labels:
         if label not in numbers:
             raise GenerationError(
-                f"--label is {label!r}; the classes of {engine.manifest.name} are {', '.join(classes)}, or by "
-                f"number 0 to {len(classes) - 1}"
+                f"--label is {label!r}; the classes of {engine.manifest.name} are {names}, or by number 0 to "
+                f"{len(classes) - 1}"
             )
     return tuple(numbers[label] for label in labels)
 

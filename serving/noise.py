@@ -5,7 +5,7 @@ Image i starts at counter i * K, where one counter is four 64-bit words and K co
 image needs. Its words hold the latents first, 16 bits each, the low bits of a word first, padded to a
 whole word: latent = Q[k], the normal quantile of (k + 1/2) / 65536 in float32. Then, for Bernoulli
 binarization, the uniforms, 32 bits each, the low half first: uniform = (half >> 8) * 2^-24, padded to a
-whole word too. Then, for models of K classes, one word for the label: label = ((word mod 2^32) * K) >> 32. It has
+whole word too. Then, for models of C classes, one word for the label: label = ((word mod 2^32) * C) >> 32. It has
 its place whether the caller names labels or not, so the rest of an image's noise does not depend on that.
 
 No libm call is in it, so every machine and language gets the same floats.
@@ -124,14 +124,13 @@ class NoiseLayout:
         uniforms *= np.float32(2**-24)
 
     def _labels(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        return ((words[:, self._label_word] & np.uint64(_HALF_MASK)) * np.uint64(self.class_count)) >> np.uint64(
-            32
-        )
+        halves = words[:, self._label_word] & np.uint64(_HALF_MASK)
+        return (halves * np.uint64(self.class_count)) >> np.uint64(32)
 
 
-def _named_labels(images: ImageRange) -> Int64Array:
-    first = images.first_index % len(images.labels)
-    return np.resize(np.roll(np.array(images.labels, np.int64), -first), images.count)
+def _named_labels(images: ImageRange) -> list[int]:
+    indices = range(images.first_index, images.first_index + images.count)
+    return [images.labels[index % len(images.labels)] for index in indices]
 
 
 class _Philox(threading.local):

@@ -14,6 +14,7 @@ from .engine import RUN_ROWS, Engine, ImageBatch
 from .errors import InvalidRequestError
 from .noise import INDEX_END, ImageRange
 
+_LABELS_AT_MOST = 65_536  # of one request: they are looked at one by one
 _LABEL_BYTES = 5  # the most that a label takes
 _MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
 
@@ -144,6 +145,8 @@ def _problem_of_labels(labels: Sequence[int], engine: Engine) -> str | None:
     name, count = engine.manifest.name, engine.class_count
     if not count:
         return f"the model {name!r} makes images of no classes; leave labels out"
+    if len(labels) > _LABELS_AT_MOST:
+        return f"has {len(labels)} entries; send at most {_LABELS_AT_MOST}, and longer streams in pieces"
     wrong = next((label for label in labels if not 0 <= label < count), None)
     return None if wrong is None else f"has {wrong}; the classes of {name!r} are 0 to {count - 1}"
 

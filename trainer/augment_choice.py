@@ -28,7 +28,7 @@ class AugmentChoice:
 def parse_augment(text: str) -> AugmentChoice | None:
     """What the text says: "none", or "translate", "translate:PIXELS", "hflip" and "vflip" joined by "+".
 
-    None for "none".     Raises ConfigError for anything else.
+    None for "none". Raises ConfigError for anything else.
     """
     if text == NO_AUGMENTATION:
         return None

@@ -70,7 +70,7 @@ _RULES = {
     model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
 }
 # What each data set is, and its licence.
-DATA = {
+_DATA = {
     "mnist": (
         "MNIST (LeCun, Cortes and Burges): handwritten digits; every nonzero intensity becomes 1.",
         "MNIST is usually said to be under CC BY-SA 3.0, with Yann LeCun and Corinna Cortes as holders of its "
@@ -136,7 +136,7 @@ def card_text(
     manifest, threads = model.file.manifest, model.training["threads"]
     shape = manifest.image_shape
     content = model.path.read_bytes()
-    data, data_licence = DATA.get(reference.dataset) or _own_data(model.config)
+    data, data_licence = _data(model.config)
     return _TEMPLATE.format(
         manifest=manifest,
         shape=f"{shape.channels}, {shape.height}, {shape.width}",
@@ -229,8 +229,10 @@ def _labels(manifest: model_pb2.Model) -> str:
     return f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
 
 
-def _own_data(config: TrainingConfig) -> tuple[str, str]:
-    """What is known of a data set that is not one of `DATA`, and of its licence."""
+def _data(config: TrainingConfig) -> tuple[str, str]:
+    """What is known of the images, and of their licence."""
+    if config.data is None and config.dataset in _DATA and not config.image_options.changed():
+        return _DATA[config.dataset]
     how = ", ".join(f"{option(name)} {value}" for name, value in config.image_options.changed().items())
     kind = "images of a file or folder" if config.data else "a published set"
     return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from .config import TrainingConfig
+from .configured_networks import configured_discriminators, configured_generator
 from .errors import CheckpointError
-from .networks import Discriminators, Generator, ImageShape, build_discriminators, build_generator
+from .networks import Discriminators, Generator, ImageShape
 from .tensors import load_tensors, save_tensors, tensors_under
 
 KEPT = 3
@@ -75,13 +76,7 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
     The averaged one if the run keeps one, or with `averaged` False the one that is trained.
     """
     progress = checkpoint.progress
-    generator = build_generator(
-        config.network,
-        progress.image_shape,
-        config.latent_size,
-        class_count=len(progress.classes),
-        norm=config.generator_norm,
-    )
+    generator = configured_generator(config, progress.image_shape, len(progress.classes))
     name = "average" if averaged and config.average_decay else "generator"
     generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
@@ -89,14 +84,8 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
 
 def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminators:
     """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train."""
-    assert config.discriminator is not None
     progress = checkpoint.progress
-    discriminators = build_discriminators(
-        config.discriminator,
-        progress.image_shape,
-        class_count=len(progress.classes),
-        norm=config.discriminator_norm,
-    )
+    discriminators = configured_discriminators(config, progress.image_shape, len(progress.classes))
     discriminators.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
     return discriminators.requires_grad_(False).eval()
 

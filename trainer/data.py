@@ -59,13 +59,24 @@ class BinaryDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class, its number if it has no other. Raises DataError where there are no labels."""
+        """The name of each class that a generator can be made of, its number if it has no other.
+
+        Raises DataError where there are no labels, one class alone, or more than one for every two images.
+        """
         if self.labels is None:
             raise DataError(
                 f"{self.name} has no labels to condition on; name their array with --labels-key, lay images "
                 "into a folder for each class, or train without --conditional"
             )
-        return self.classes or tuple(str(label) for label in range(int(self.labels.max()) + 1))
+        names = self.classes or tuple(str(label) for label in range(int(self.labels.max()) + 1))
+        if len(names) == 1:
+            raise DataError(f"all images of {self.name} are of one class, {names[0]}; train without --conditional")
+        if 2 * len(names) > len(self):
+            raise DataError(
+                f"{self.name} has {len(names)} classes for {len(self)} images, too few of each to learn from; "
+                "name other labels with --labels-key, or train without --conditional"
+            )
+        return names
 
     def __len__(self) -> int:
         """The number of images."""

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
+from .augmentation import build_augmentation
 from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .console import counting_bar, say
@@ -65,14 +66,16 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
 def planned_sizes(config: TrainingConfig, console: Console) -> str:
     """How large the networks of a training would be, in one line.
 
-    Images are read, a file or folder converted, only where their shape or classes cannot be known without.
+    Images are read, a file or folder converted, only where their shape or classes cannot be known without. Raises
+    ConfigError and DataError where they cannot be trained on so.
     """
-    shape = None if config.conditional else known_image_shape(config.choice)
-    if shape is not None:
-        return sizes_text(config, shape, 0)
-    with counting_bar(console, f"converting {config.data}") as progress:
-        dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
-    return sizes_text(config, dataset.image_shape, len(dataset.class_names) if config.conditional else 0)
+    shape, class_count = known_image_shape(config.choice), 0
+    if shape is None or config.conditional:
+        with counting_bar(console, f"converting {config.data}") as progress:
+            dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
+        shape, class_count = dataset.image_shape, len(dataset.class_names) if config.conditional else 0
+    build_augmentation(config.augment, shape)
+    return sizes_text(config, shape, class_count)
 
 
 def _kept(run: Run) -> str:

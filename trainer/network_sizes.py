@@ -5,19 +5,15 @@ from __future__ import annotations
 import torch
 
 from .config import TrainingConfig
-from .networks import ImageShape, build_discriminators, build_generator, parameter_count
+from .configured_networks import configured_discriminators, configured_generator
+from .networks import ImageShape, parameter_count
 
 
 def network_sizes(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> tuple[int, int]:
     """Trainable parameters of the generator and of the discriminators together; no memory is taken for them."""
-    assert config.discriminator is not None
     with torch.device("meta"):
-        generator = build_generator(
-            config.network, image_shape, config.latent_size, class_count=class_count, norm=config.generator_norm
-        )
-        discriminators = build_discriminators(
-            config.discriminator, image_shape, class_count=class_count, norm=config.discriminator_norm
-        )
+        generator = configured_generator(config, image_shape, class_count)
+        discriminators = configured_discriminators(config, image_shape, class_count)
     return parameter_count(generator), parameter_count(discriminators)
 
 

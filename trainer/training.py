@@ -18,11 +18,12 @@ from torch import Tensor
 from .augmentation import build_augmentation
 from .averaging import averaged_copy, update_average
 from .config import TrainingConfig
+from .configured_networks import configured_discriminators, configured_generator
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
 from .estimators import build_estimator
 from .image_losses import ImageLosses
-from .networks import Discriminator, Generator, build_discriminators, build_generator, set_output_bias
+from .networks import Discriminator, Generator, set_output_bias
 from .neurons import OutputNeurons, annealed_slope
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 from .optimizers import build_optimizer
@@ -61,24 +62,10 @@ class Trainer:
         self.step = 0
 
         torch.manual_seed(derived_seed(config.seed, "weights"))
-        self.generator = build_generator(
-            config.network,
-            self.image_shape,
-            config.latent_size,
-            class_count=len(self.classes),
-            norm=config.generator_norm,
-            initialization=config.initialization,
-        )
+        self.generator = configured_generator(config, self.image_shape, len(self.classes))
         if config.output_bias == "mean":
             set_output_bias(self.generator, dataset.mean_image())
-        assert config.discriminator is not None
-        self.discriminators = build_discriminators(
-            config.discriminator,
-            self.image_shape,
-            class_count=len(self.classes),
-            norm=config.discriminator_norm,
-            initialization=config.initialization,
-        )
+        self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged_copy(self.generator) if config.average_decay else None

@@ -101,10 +101,14 @@ def test_augmentation_is_of_real_and_generated_images_in_both_steps_and_changes_
     assert set(judged["augmented"][2].unique().tolist()) <= {0, 1}
 
 
-def test_classes_need_labels():
+def test_classes_need_labels_that_say_something():
     images = torch.zeros(40, *SHAPE, dtype=torch.uint8)
     with pytest.raises(DataError, match=r"unlabelled has no labels to condition on; .* --labels-key"):
         Trainer(_config(), BinaryDataset("unlabelled", images, None), CPU)
+    with pytest.raises(DataError, match="all images of alike are of one class, face; train without --conditional"):
+        Trainer(_config(), BinaryDataset("alike", images, torch.zeros(40, dtype=torch.int64), ("face",)), CPU)
+    with pytest.raises(DataError, match=r"ids has 40 classes for 40 images, too few of each .* --labels-key"):
+        Trainer(_config(), BinaryDataset("ids", images, torch.arange(40)), CPU)
 
 
 @pytest.fixture(scope="module", params=[("mlp", "dbn"), ("doubling-cnn", "sbn")], ids=str)

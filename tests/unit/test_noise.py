@@ -94,6 +94,17 @@ def test_golden_vectors():
     assert digest == "c1f5d701d2c86f936f706b42cd0f4487ee56f6316365da9f53295b3582ec4c10"
 
 
+def test_golden_labels():
+    labels = NoiseLayout(latent_size=128, uniform_count=784, class_count=10).draw(1, 0, 1000).labels
+    assert labels[:12].tolist() == [7, 0, 6, 0, 0, 4, 3, 5, 9, 7, 5, 7]
+    digest = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+    assert digest == "9a9ef7ed2028b0028e7c56ca5755a78be849504100d650d1516e0f179794b727"
+    deterministic = NoiseLayout(latent_size=128, class_count=3).draw(1, 2**40, 12)
+    assert deterministic.labels.tolist() == [2, 0, 1, 2, 1, 0, 0, 1, 1, 2, 1, 0]
+    digest = hashlib.sha256(deterministic.latents.tobytes()).hexdigest()
+    assert digest == "52150c24d973bee37185146bf706852c244545d1540573239771965a5adfbcd6"
+
+
 def test_quantile_table():
     table = normal_quantiles()
     assert table.shape == (65536,)

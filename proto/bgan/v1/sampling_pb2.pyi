@@ -83,8 +83,8 @@ class SampleBinaryImagesRequest(_message.Message):
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The classes to make images of, each from 0 to the number of Model.classes - 1: image i of the stream
         is of the class labels[i mod the number of labels], so one label gives images of one class. Empty:
-        each image's class is drawn with its noise, all classes alike. It is refused for models without
-        classes. The rest of an image's noise does not depend on its label.
+        each image's class is drawn with its noise, all classes alike. At most 65536; refused for models
+        without classes. The rest of an image's noise does not depend on its label.
         """
 
     def __init__(
