@@ -145,15 +145,17 @@ def test_ising(tmp_path, cache_environment):
     assert _is_picture(tmp_path / "ising.png")
     assert _is_picture(tmp_path / "samples.png")
 
-    lines = walk.printed["python ising.py"].splitlines()
-    assert len(lines) == 7
-    for truth, mean, error in [figures for figures in _titled(lines).values() if figures]:
+    _, *lines = walk.printed["python ising.py"].splitlines()
+    assert len(lines) == 6
+    for truth, mean, error in _titled(lines).values():
         assert abs(mean - truth) < 4 * error
 
-    figures = _titled(walk.printed["python check.py"].splitlines())
+    # What neighbours share is the energy, of the stream's lattices as of the Monte Carlo's.
+    figures = _titled(walk.printed["python check.py ising"].splitlines())
     for temperature in (2.0, 2.269, 3.0):
         energy, error, sampled, _ = figures[f"T = {temperature} energy"]
         neighbours, _, sampled_neighbours, _ = figures[f"T = {temperature} G(1)"]
         assert abs(energy - _exact_energy(temperature)) < 4 * error
         assert energy == pytest.approx(-2 * neighbours, abs=3e-4)
         assert sampled == pytest.approx(-2 * sampled_neighbours, abs=3e-4)
+    assert walk.printed["python check.py ising-threshold"] != walk.printed["python check.py ising"]
