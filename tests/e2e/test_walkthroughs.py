@@ -49,7 +49,6 @@ class Walk:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=200,
             check=False,
         )
         assert result.returncode == 0, f"{line}\n{result.stderr}"
@@ -85,21 +84,21 @@ def _is_picture(path):
 
 
 def test_masks(tmp_path, cache_environment):
-    smaller = {"IMAGES = 400": "IMAGES = 40", "--epochs 100": "--epochs 1", "image_count=1_000": "image_count=50"}
+    smaller = {"IMAGES = 400": "IMAGES = 40", "--epochs 30 ": "--epochs 1 ", "image_count=1_000": "image_count=50"}
     walk = _follow("masks.md", tmp_path, cache_environment, smaller)
     assert _is_picture(tmp_path / "masks.png")
     assert _is_picture(tmp_path / "samples.png")
     figures = _titled(walk.printed["python check.py"].splitlines())
-    for name in ("1-cell", "2-cells", "3-cells"):
+    for cells, name in enumerate(("1-cell", "2-cells", "3-cells"), start=1):
         right, specks, area, _ = figures[f"{name}, data"]
         assert (right, specks) == (1, 0)
-        assert 50 < area < 85
+        assert 55 * cells < area < 85 * cells
         right, specks, *_ = figures[f"{name}, samples"]
         assert 0 <= right <= 1 >= specks >= 0
 
 
 def test_pianoroll(tmp_path, cache_environment):
-    smaller = {"BARS = 4_000": "BARS = 200", "--epochs 10 ": "--epochs 1 ", "image_count=1_000": "image_count=50"}
+    smaller = {"BARS = 4_000": "BARS = 100", "--epochs 2 ": "--epochs 1 ", "image_count=1_000": "image_count=50"}
     walk = _follow("pianoroll.md", tmp_path, cache_environment, smaller)
     assert _is_picture(tmp_path / "rolls.png")
     assert _is_picture(tmp_path / "samples.png")
@@ -108,7 +107,7 @@ def test_pianoroll(tmp_path, cache_environment):
     assert data["notes a bar, chords"] == 6
     assert data["notes a bar, bass"] == 4
     assert data["notes a bar, melody"] == pytest.approx(8 * 0.75 * 0.9, rel=0.15)
-    assert data["notes a bar, drums"] == pytest.approx(12 * 0.9, rel=0.1)
+    assert data["notes a bar, drums"] == pytest.approx(12 * 0.9, rel=0.15)
     assert data["bars without chords"] == data["bars without bass"] == 0
     assert data["bars without drums"] == pytest.approx(0.1, abs=0.07)
     assert data["pitched notes in the scale"] == data["bass in the chord"] == 1
@@ -142,7 +141,7 @@ def test_ising(tmp_path, cache_environment):
         "image_count=4_000": "image_count=50",
     }
     walk = _follow("ising.md", tmp_path, cache_environment, smaller)
-    assert _is_picture(tmp_path / "ising.png")
+    assert _is_picture(tmp_path / "lattices.png")
     assert _is_picture(tmp_path / "samples.png")
 
     _, *lines = walk.printed["python ising.py"].splitlines()
