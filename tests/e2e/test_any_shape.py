@@ -38,7 +38,7 @@ def workshop(tmp_path_factory, cache_environment):
         return result
 
     options = ("--data", "boxes", "--channels", "rgb", "--conditional", "--augment", "translate+hflip")
-    sizes = ("--epochs", 2, "--batch-size", 16, "--latent-size", 16, "--name", "boxes")
+    sizes = ("--neuron", "sbn", "--epochs", 2, "--batch-size", 16, "--latent-size", 16, "--name", "boxes")
     planned = command("train", *options, *sizes, "--dry-run")
     trained = command("train", *options, *sizes)
     (line,) = {line for line in planned.stderr.splitlines() if "parameters" in line}
