@@ -64,6 +64,7 @@ class AsyncSamplingClient(BaseClient):
         batch_size: int | None = None,
         include_probabilities: bool = False,
         revision: str | None = None,
+        labels: Sequence[int] = (),
         request_id: str | None = None,
         timeout_seconds: Timeout = UNSET,
     ) -> AsyncGenerator[ImageBatch, None]:
@@ -79,6 +80,7 @@ class AsyncSamplingClient(BaseClient):
             first_index=first_index,
             batch_size=batch_size,
             include_probabilities=include_probabilities,
+            labels=labels,
         )
         check_request_id(request_id)
         timeout = self._timeout(timeout_seconds, image_count)

@@ -64,6 +64,7 @@ class SamplingClient(BaseClient):
         batch_size: int | None = None,
         include_probabilities: bool = False,
         revision: str | None = None,
+        labels: Sequence[int] = (),
         request_id: str | None = None,
         timeout_seconds: Timeout = UNSET,
     ) -> Generator[ImageBatch, None, None]:
@@ -71,7 +72,8 @@ class SamplingClient(BaseClient):
 
         Image i of a (revision, seed) is always the same, however a range is split into calls and
         batches. The model's highest version makes them unless one is named. Without a seed one is drawn;
-        each batch says it.
+        each batch says it. Of a model of classes image i is of the class labels[i % len(labels)], or without
+        labels of one that is drawn with it; each batch says them.
 
         When a server is away, restarts or breaks the connection, the stream goes on at its next image, as
         the retry policy says, and logs a warning; every image comes exactly once. All images are of one
@@ -93,6 +95,7 @@ class SamplingClient(BaseClient):
             first_index=first_index,
             batch_size=batch_size,
             include_probabilities=include_probabilities,
+            labels=labels,
         )
         check_request_id(request_id)
         timeout = self._timeout(timeout_seconds, image_count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import grpc
 import numpy as np
@@ -25,6 +26,7 @@ def build_request(
     first_index: int,
     batch_size: int | None,
     include_probabilities: bool,
+    labels: Sequence[int] = (),
 ) -> sampling_pb2.SampleBinaryImagesRequest:
     """The request of a stream. Raises SamplingError where a number does not fit its field."""
     try:
@@ -36,10 +38,11 @@ def build_request(
             first_index=first_index,
             batch_size=batch_size or 0,
             include_probabilities=include_probabilities,
+            labels=labels,
         )
     except ValueError as error:
         raise SamplingError(
-            f"a number is out of range ({error}); counts, seeds and indices end at 2^63 - 1",
+            f"a number is out of range ({error}); counts, seeds and indices end at 2^63 - 1, labels at 2^31 - 1",
             code=grpc.StatusCode.INVALID_ARGUMENT,
         ) from error
 
@@ -61,7 +64,8 @@ def decode_batch(
     image_shape = (shape.channels, shape.height, shape.width)
     count, pixels = response.image_count, math.prod(image_shape)
     packed = np.frombuffer(response.packed_images, np.uint8)
-    if response.first_index != expected_index or count < 1 or packed.size != count * -(-pixels // 8):
+    is_whole = packed.size == count * -(-pixels // 8) and len(response.labels) in {0, count}
+    if response.first_index != expected_index or count < 1 or not is_whole:
         raise SamplingError(
             f"{target}: the server sent {count} images from {response.first_index} in {packed.size} bytes "
             f"where image {expected_index} was next; is it another version?",
@@ -79,6 +83,7 @@ def decode_batch(
         image_shape=image_shape,
         packed_images=packed.reshape(count, -1),
         probabilities=probabilities,
+        labels=np.array(response.labels, np.int32) if response.labels else None,
     )
 
 
@@ -102,6 +107,7 @@ def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
         step=manifest.training_run.step,
         epoch=manifest.training_run.epoch,
         metrics=dict(manifest.metrics),
+        classes=tuple(manifest.classes),
     )
 
 

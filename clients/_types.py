@@ -28,6 +28,8 @@ class ImageBatch:
     """uint8 [n, ceil(channels * height * width / 8)]: one bit a pixel, most significant bit first."""
     probabilities: npt.NDArray[np.float32] | None
     """float32 [n, channels, height, width] in [0, 1], or None if they were not asked for."""
+    labels: npt.NDArray[np.int32] | None = None
+    """The class of each image, int32 [n]; None where the model makes images of no classes."""
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint8]:
@@ -42,7 +44,8 @@ class ImageBatch:
     @property
     def nbytes(self) -> int:
         """The bytes that the batch takes in memory, unless `images` was asked for."""
-        return self.packed_images.nbytes + (0 if self.probabilities is None else self.probabilities.nbytes)
+        arrays = (self.packed_images, self.probabilities, self.labels)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def next_index(self) -> int:
@@ -84,6 +87,8 @@ class ModelInfo:
     """Epochs of that run."""
     metrics: dict[str, float]
     """Figures measured at export."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes that it makes images of, by label; none: it takes no labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ._client import SamplingClient
     from ._types import ImageBatch
 
 Server = Annotated[str, typer.Option(help="The server's address.", envvar="BGAN_SERVER")]
 _DEFAULT_SERVER = "localhost:50051"
+_CLASSES_NAMED = 20  # in a message, of more
 Tls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the public authorities that gRPC knows.")]
 TlsCa = Annotated[
     Path | None,
@@ -59,6 +61,13 @@ def sample(
     model: Annotated[str, typer.Option(help="The model's name.", show_default="the server's default")] = "",
     model_version: Annotated[
         int | None, typer.Option(help="The number of the model's version.", show_default="the highest")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class, by name or number, of a model that makes images of classes; several take turns.",
+            show_default="drawn, all alike",
+        ),
     ] = None,
     batch_size: Annotated[
         int,
@@ -111,6 +120,7 @@ def sample(
             model=model,
             version=model_version,
             batch_size=batch_size,
+            labels=_labels(client, label or [], model, model_version),
             request_id=request_id,
         )
         last = write_batches(_with_progress(batches, count), output, image_count=count)
@@ -144,7 +154,10 @@ def list_models(
     )
     table.add_column("")
     table.add_column("model", overflow="fold")
-    for heading in ("version", "neuron", "network", "shape", "data", "epoch", "revision"):
+    headings = ["version", "neuron", "network", "shape", "data", "epoch", "revision"]
+    if any(info.classes for info in models):
+        headings.append("classes")
+    for heading in headings:
         table.add_column(heading, no_wrap=True)
     for info in models:
         table.add_row(
@@ -157,12 +170,33 @@ def list_models(
             info.dataset,
             str(info.epoch),
             info.revision[:8],
+            *([str(len(info.classes) or "")] if "classes" in headings else []),
         )
     console = Console()
     console.print(table)
     for failure in failures:
         text = f"{failure.model} cannot be served: {failure.reason}"
         console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
+
+
+def _labels(client: SamplingClient, named: list[str], model: str, version: int | None) -> list[int]:
+    """The numbers of classes that are named. Raises BadParameter where the model has no such class."""
+    if not named:
+        return []
+    info = client.get_model(model, version=version)
+    if not info.classes:
+        raise typer.BadParameter(f"{info.name} makes images of no classes; leave it out", param_hint="--label")
+    numbers = {str(number): number for number in range(len(info.classes))}
+    numbers |= {name: number for number, name in enumerate(info.classes)}
+    names = ", ".join([*info.classes[:_CLASSES_NAMED], *(["..."] if len(info.classes) > _CLASSES_NAMED else [])])
+    for label in named:
+        if label not in numbers:
+            raise typer.BadParameter(
+                f"{label!r} is no class of {info.name}; there are {names}, or by number 0 to "
+                f"{len(info.classes) - 1}",
+                param_hint="--label",
+            )
+    return [numbers[label] for label in named]
 
 
 def _security(

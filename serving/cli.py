@@ -320,6 +320,13 @@ def generate(
     count: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
     seed: Annotated[int | None, typer.Option(help="The stream's seed.", show_default="drawn")] = None,
     first_index: Annotated[int, typer.Option(help="The index of the first image in the stream.")] = 0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class, by name or number, of a model that makes images of classes; several take turns.",
+            show_default="drawn, all alike",
+        ),
+    ] = None,
     models: Annotated[
         Path | None,
         typer.Option(
@@ -345,7 +352,12 @@ def generate(
     from .model_folder import model_folder
 
     request = GenerationRequest(
-        output=output, count=count, seed=seed, first_index=first_index, overwrite=overwrite
+        output=output,
+        count=count,
+        seed=seed,
+        first_index=first_index,
+        labels=tuple(label or ()),
+        overwrite=overwrite,
     )
     origin = run(open_model(model, models or model_folder()), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")

@@ -19,7 +19,7 @@ from .config import MAX_MODEL_BYTES
 from .errors import ModelFileError
 from .manifest import read_manifest, shape_of, takes_uniforms
 from .model_file import check_model, read_model_file
-from .noise import NOISE_LAYOUT, Float32Array, ImageRange, NoiseLayout
+from .noise import NOISE_LAYOUT, Float32Array, ImageRange, Int64Array, Noise, NoiseLayout
 
 TILE_ROWS = 64
 RUN_ROWS = 128
@@ -42,6 +42,8 @@ class ImageBatch:
     """One bit a pixel, each image padded to a whole byte."""
     probabilities: bytes
     """Little-endian float32, or empty if they were not asked for."""
+    labels: tuple[int, ...] = ()
+    """The class of each image, where the model has any."""
 
 
 class Engine:
@@ -80,6 +82,7 @@ class Engine:
         self.noise = NoiseLayout(
             latent_size=self.manifest.latent_size,
             uniform_count=pixels if takes_uniforms(self.manifest) else 0,
+            class_count=len(self.manifest.classes),
         )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
@@ -100,29 +103,49 @@ class Engine:
         least, most = _PREFERRED_BATCH_SIZES
         return min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
 
-    def sample(self, seed: int, first_index: int, count: int, *, with_probabilities: bool = False) -> ImageBatch:
-        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else."""
+    @property
+    def class_count(self) -> int:
+        """The classes that it makes images of; 0: it takes no labels."""
+        return self.noise.class_count
+
+    def sample(
+        self,
+        seed: int,
+        first_index: int,
+        count: int,
+        *,
+        labels: tuple[int, ...] = (),
+        with_probabilities: bool = False,
+    ) -> ImageBatch:
+        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else.
+
+        But for those of classes: image i is of the class labels[i mod their number], or its class is drawn.
+        """
         outputs = _BOTH if with_probabilities else _IMAGES
-        packed, probabilities = [], []
+        packed, probabilities, classes = [], [], []
         for start, rows, wanted in self._runs(first_index, count):
-            images, *values = self._infer(outputs, *self.noise.draw(seed, start, rows))
+            noise = self.noise.draw(seed, start, rows, labels)
+            images, *values = self._infer(outputs, noise)
             packed.append(_pack(images[wanted]))
             probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
-        return ImageBatch(b"".join(packed), b"".join(probabilities))
+            classes += _listed(noise)[wanted]
+        return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
 
-    def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[bytes]:
-        """The packed images of each range, from one inference.
+    def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
+        """The images of each range, from one inference.
 
         For models whose rows do not depend on the batch: raises ValueError where `tile_rows` is set.
         """
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
-        (images,) = self._infer(_IMAGES, *self.noise.draw_ranges(ranges))
-        packed = _pack(images)
+        noise = self.noise.draw_ranges(ranges)
+        (images,) = self._infer(_IMAGES, noise)
+        packed, classes = _pack(images), _listed(noise)
         answers, end = [], 0
         for images_of in ranges:
-            start, end = end, end + images_of.count * self.packed_bytes
-            answers.append(packed[start:end])
+            start, end = end, end + images_of.count
+            rows = packed[start * self.packed_bytes : end * self.packed_bytes]
+            answers.append(ImageBatch(rows, b"", tuple(classes[start:end])))
         return answers
 
     def _runs(self, first_index: int, count: int) -> Iterator[tuple[int, int, slice]]:
@@ -137,30 +160,31 @@ class Engine:
             yield start, self.tile_rows or wanted.stop, wanted
 
     def infer(
-        self, latents: Float32Array, uniforms: Float32Array | None
+        self, latents: Float32Array, uniforms: Float32Array | None, labels: Int64Array | None = None
     ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
         """The graph's own answer to a batch: images and probabilities, both [n, channels, height, width].
 
-        `latents` is [n, latent_size]; `uniforms` has the answer's size, or is None where the model takes none.
+        `latents` is [n, latent_size]; `uniforms` has the answer's size and `labels` is [n], and each is None where
+        the model takes none.
         """
-        images, probabilities = self._infer(_BOTH, latents, uniforms)
+        images, probabilities = self._infer(_BOTH, Noise(latents, uniforms, labels))
         return images, probabilities
 
-    def _infer(
-        self, outputs: Sequence[str], latents: Float32Array, uniforms: Float32Array | None
-    ) -> list[npt.NDArray[Any]]:
-        feeds = {"latents": latents}
-        if uniforms is not None:
-            feeds["uniforms"] = uniforms.reshape(-1, *self.image_shape)
+    def _infer(self, outputs: Sequence[str], noise: Noise) -> list[npt.NDArray[Any]]:
+        feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
+        if noise.uniforms is not None:
+            feeds["uniforms"] = noise.uniforms.reshape(-1, *self.image_shape)
+        if noise.labels is not None:
+            feeds["labels"] = noise.labels
         return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
 
     def _rows_are_independent(self) -> bool:
         """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
-        latents, uniforms = self.noise.draw(0, 0, _PROBE_ROWS)
-        _, expected = self.infer(latents, uniforms)
+        noise = self.noise.draw(0, 0, _PROBE_ROWS)
+        _, expected = self.infer(*noise)
         for count in _PROBE_COUNTS:
             rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
-            _, found = self.infer(latents[rows], None if uniforms is None else uniforms[rows])
+            _, found = self.infer(*noise.rows(rows))
             if found.tobytes() != expected[rows].tobytes():
                 return False
         return True
@@ -171,6 +195,11 @@ class Engine:
         start = time.perf_counter()
         self.infer(*noise)
         return time.perf_counter() - start
+
+
+def _listed(noise: Noise) -> list[int]:
+    """The labels as numbers; none where the model takes none."""
+    return [] if noise.labels is None else noise.labels.tolist()
 
 
 def _pack(images: npt.NDArray[np.uint8]) -> bytes:

@@ -17,14 +17,15 @@ from rich.console import Console
 
 from .engine import Engine
 from .errors import GenerationError, Interrupted
-from .image_files import FORMATS, Origin, outputs
-from .noise import INDEX_END
+from .image_files import FORMATS, Labels, Origin, outputs
+from .noise import INDEX_END, Int64Array
 from .partial_file import PartialFile
 from .progress import ProgressDisplay, say
 from .repository import ModelFile, look, scan
 from .signals import StopSignals
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
+_CLASSES_NAMED = 20  # in a message, of more
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -40,6 +41,8 @@ class GenerationRequest:
     """The stream's seed, 0 to 2^63 - 1; None to have one drawn."""
     first_index: int = 0
     """The index of the first image in the stream."""
+    labels: tuple[str, ...] = ()
+    """Classes by name or number: image i is of the class labels[i mod their number]; none to have them drawn."""
     overwrite: bool = False
     """Whether to replace what is there."""
 
@@ -98,8 +101,8 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
     `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
     Raises Interrupted after a signal, and GenerationError.
     """
+    wanted = _wanted(engine, request)
     with StopSignals() as signals, PartialFile(request.output) as partial:
-        wanted = _wanted(engine, request)
         origin = partial.start(wanted, any_seed=request.seed is None, overwrite=request.overwrite)
         if partial.rows == 0:
             for path in outputs(request.output):
@@ -113,7 +116,7 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
         try:
             _append_rest(engine, origin, partial, threads or _core_count(), console, check)
             request.refuse_existing(request.output)
-            partial.finish(check)
+            partial.finish(_label_source(engine, origin), check)
         except OSError as error:
             raise _failed(error, origin, partial) from error
     return origin
@@ -127,7 +130,38 @@ def _wanted(engine: Engine, request: GenerationRequest) -> Origin:
         seed=secrets.randbits(63) if request.seed is None else request.seed,
         first_index=request.first_index,
         count=request.count,
+        labels=_numbers(request.labels, engine),
     )
+
+
+def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
+    """The classes that are named. Raises GenerationError where there is no such class."""
+    classes = list(engine.manifest.classes)
+    if labels and not classes:
+        raise GenerationError(f"--label: {engine.manifest.name} makes images of no classes; leave it out")
+    numbers = {str(number): number for number in range(len(classes))}
+    numbers |= {name: number for number, name in enumerate(classes)}
+    names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
+    for label in labels:
+        if label not in numbers:
+            raise GenerationError(
+                f"--label is {label!r}; the classes of {engine.manifest.name} are {names}, or by number 0 to "
+                f"{len(classes) - 1}"
+            )
+    return tuple(numbers[label] for label in labels)
+
+
+def _label_source(engine: Engine, origin: Origin) -> Labels | None:
+    """What says which classes the images are of; None where there are none."""
+    if not engine.class_count:
+        return None
+
+    def labels(first_index: int, count: int) -> Int64Array:
+        drawn = engine.noise.draw(origin.seed, first_index, count, origin.labels).labels
+        assert drawn is not None
+        return drawn
+
+    return labels
 
 
 def _append_rest(
@@ -151,7 +185,7 @@ def computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads
 
     def compute(start: int) -> _Rows:
         count = min(batch_size, origin.count - start)
-        batch = engine.sample(origin.seed, origin.first_index + start, count)
+        batch = engine.sample(origin.seed, origin.first_index + start, count, labels=origin.labels)
         return partial.encode(batch.packed_images), count
 
     batch_size, ahead = engine.preferred_batch_size, _BATCHES_AHEAD * threads

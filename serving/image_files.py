@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from .files import move, whole_file, write_json
 
 _CHUNK_BYTES = 1 << 20
+_LABELS_AT_ONCE = 4096
 _PACKING = (
     "one bit a pixel, 1 = on, row-major (channel, row, column), most significant bit first, "
     "each image padded with zeros to a whole byte"
@@ -40,6 +42,8 @@ class Origin:
     """The index of the first image in the stream."""
     count: int
     """How many images."""
+    labels: tuple[int, ...] = ()
+    """Image i is of the class labels[i mod their number]; none: classes are drawn, where the model has any."""
 
     @property
     def pixels(self) -> int:
@@ -50,6 +54,10 @@ class Origin:
     def packed_bytes(self) -> int:
         """Bytes of one packed image."""
         return -(-self.pixels // 8)
+
+
+Labels = Callable[[int, int], npt.NDArray[np.int64]]
+"""Of a model of classes: first index and count, to the classes of those images of the stream, [count]."""
 
 
 class Format(Protocol):
@@ -63,7 +71,7 @@ class Format(Protocol):
     def rows(self, packed_images: bytes) -> bytes | memoryview:
         """The bytes of some packed images in an unfinished file."""
 
-    def finish(self, partial: Path, output: Path, check: Callable[[], None]) -> None:
+    def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of a whole partial one, in flat memory. `check` is called often and may raise."""
 
 
@@ -79,7 +87,7 @@ class BitsFormat:
         """The packed images as they are."""
         return packed_images
 
-    def finish(self, partial: Path, output: Path, check: Callable[[], None]) -> None:
+    def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Write the sidecar, then give the partial file its name."""
         write_json(sidecar(output), self._description())
         move(partial, output)
@@ -92,6 +100,7 @@ class BitsFormat:
             "seed": origin.seed,
             "first_index": origin.first_index,
             "image_count": origin.count,
+            **({"labels": list(origin.labels)} if origin.labels else {}),
             "image_shape": list(origin.image_shape),
             "bytes_per_image": self.row_bytes,
             "packing": _PACKING,
@@ -113,7 +122,7 @@ class NpyFormat:
         packed = np.frombuffer(packed_images, np.uint8).reshape(-1, self._packed_bytes)
         return np.unpackbits(packed, axis=1, count=self.row_bytes).data.cast("B")
 
-    def finish(self, partial: Path, output: Path, check: Callable[[], None]) -> None:
+    def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Give the partial file its name."""
         move(partial, output)
 
@@ -130,7 +139,7 @@ class NpzFormat:
         """The packed images as they are."""
         return packed_images
 
-    def finish(self, partial: Path, output: Path, check: Callable[[], None]) -> None:
+    def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Copy the rows into an archive, which needs their checksum, and remove the partial file."""
         origin = self._origin
         with whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
@@ -139,10 +148,22 @@ class NpzFormat:
                 while chunk := rows.read(_CHUNK_BYTES):
                     check()
                     member.write(chunk)
+            if labels is not None:
+                self._write_labels(archive, labels, check)
             for name in ("image_shape", "seed", "first_index", "model", "revision"):
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, np.array(getattr(origin, name)), allow_pickle=False)
         partial.unlink()
+
+    def _write_labels(self, archive: zipfile.ZipFile, labels: Labels, check: Callable[[], None]) -> None:
+        """The class of each image, int32 [n]."""
+        origin = self._origin
+        with archive.open("labels.npy", "w", force_zip64=True) as member:
+            member.write(_array_head((origin.count,), "<i4"))
+            for start in range(0, origin.count, _LABELS_AT_ONCE):
+                check()
+                count = min(_LABELS_AT_ONCE, origin.count - start)
+                member.write(labels(origin.first_index + start, count).astype("<i4").tobytes())
 
 
 FORMATS: dict[str, Callable[[Origin], Format]] = {
@@ -164,8 +185,8 @@ def outputs(output: Path) -> list[Path]:
     return [output, sidecar(output)] if FORMATS[output.suffix] is BitsFormat else [output]
 
 
-def _array_head(shape: tuple[int, ...]) -> bytes:
-    """What numpy writes before the values of a uint8 array."""
+def _array_head(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
+    """What numpy writes before the values of an array, of uint8 unless said otherwise."""
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(head, {"descr": descr, "fortran_order": False, "shape": shape})
     return head.getvalue()

@@ -43,6 +43,11 @@ def takes_uniforms(manifest: model_pb2.Model) -> bool:
     return manifest.binarization == model_pb2.BINARIZATION_BERNOULLI
 
 
+def takes_labels(manifest: model_pb2.Model) -> bool:
+    """Whether the graph has the input `labels`."""
+    return bool(manifest.classes)
+
+
 def _check_fields(manifest: model_pb2.Model) -> None:
     if not NAME.fullmatch(manifest.name):
         raise ModelFileError(f"has a manifest with the name {manifest.name!r}, which is not a valid one")
@@ -60,6 +65,8 @@ def _check_graph(manifest: model_pb2.Model, session: onnxruntime.InferenceSessio
     inputs: dict[str, tuple[str, tuple[int, ...]]] = {"latents": ("tensor(float)", (manifest.latent_size,))}
     if takes_uniforms(manifest):
         inputs["uniforms"] = ("tensor(float)", shape)
+    if takes_labels(manifest):
+        inputs["labels"] = ("tensor(int64)", ())
     outputs = {"images": ("tensor(uint8)", shape), "probabilities": ("tensor(float)", shape)}
     for kind, promised, arguments in (
         ("input", inputs, session.get_inputs()),

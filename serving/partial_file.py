@@ -20,9 +20,10 @@ from typing import Self
 
 from .errors import GenerationError
 from .files import write_json
-from .image_files import FORMATS, Format, Origin
+from .image_files import FORMATS, Format, Labels, Origin
 
 _RECORD_SECONDS = 1.0
+_TUPLES = ("image_shape", "labels")  # JSON has lists
 
 
 class PartialFile:
@@ -98,11 +99,11 @@ class PartialFile:
         self._end_recording()
         self._record(self.rows)
 
-    def finish(self, check: Callable[[], None]) -> None:
+    def finish(self, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of it, replacing what is there. `check` is called often and may raise."""
         assert self._format is not None
         self.save()
-        self._format.finish(self.path, self._output, check)
+        self._format.finish(self.path, self._output, labels, check)
         self._finished = True
         self._record_path.unlink()
 
@@ -130,7 +131,7 @@ class PartialFile:
         try:
             record = json.loads(self._record_path.read_bytes())
             rows = record.pop("rows")
-            return Origin(**{**record, "image_shape": tuple(record["image_shape"])}), rows
+            return Origin(**{**record, **{name: tuple(record[name]) for name in _TUPLES if name in record}}), rows
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise GenerationError(
                 f"{self.path} is there, but no record of `bgan generate` says what it holds; "

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
-from .engine import RUN_ROWS, Engine
+from .engine import RUN_ROWS, Engine, ImageBatch
 from .metrics import NO_METRICS, Metrics
 from .noise import ImageRange
 
@@ -19,7 +19,7 @@ DELAY_SECONDS = 0.002
 """The longest that a request waits for others to share its run with."""
 _SECONDS_ON_LOOP = 0.002
 _QUIET_TURNS = 4  # of the event loop: calls that gRPC has taken meanwhile arrive within them
-_Waiting = tuple[ImageRange, asyncio.Future[bytes]]
+_Waiting = tuple[ImageRange, asyncio.Future[ImageBatch]]
 
 
 class SharedRuns:
@@ -54,10 +54,10 @@ class SharedRuns:
         finally:
             self._open_count -= 1
 
-    async def sample(self, images: ImageRange) -> bytes:
-        """The packed images of a small request, within its `call`."""
+    async def sample(self, images: ImageRange) -> ImageBatch:
+        """The images of a small request, within its `call`."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
+        future: asyncio.Future[ImageBatch] = loop.create_future()
         self._waiting.append((images, future))
         self._arrival_count += 1
         if self._timer is None and self._open_count > 1:
@@ -100,21 +100,21 @@ class SharedRuns:
             running = loop.run_in_executor(self._executor, self._sample, ranges)
             running.add_done_callback(lambda done: _answer(taken, done))
             return
-        answers: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        answers: asyncio.Future[list[ImageBatch]] = asyncio.get_running_loop().create_future()
         try:
             answers.set_result(self._sample(ranges))
         except Exception as error:
             answers.set_exception(error)
         _answer(taken, answers)
 
-    def _sample(self, ranges: Sequence[ImageRange]) -> list[bytes]:
+    def _sample(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
         started = time.perf_counter()
         answers = self._engine.sample_ranges(ranges)
         self._metrics.inferred(self._engine.manifest.name, time.perf_counter() - started)
         return answers
 
 
-def _answer(taken: list[_Waiting], answers: asyncio.Future[list[bytes]]) -> None:
+def _answer(taken: list[_Waiting], answers: asyncio.Future[list[ImageBatch]]) -> None:
     error = answers.exception()
     for place, (_, future) in enumerate(taken):
         if future.done():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bgan.v1 import sampling_pb2
 
 from .config import ServerSettings
 from .deadline import check_deadline
-from .engine import RUN_ROWS, Engine
+from .engine import RUN_ROWS, Engine, ImageBatch
 from .errors import InvalidRequestError
 from .noise import INDEX_END, ImageRange
 
+_LABELS_AT_MOST = 65_536  # of one request: they are looked at one by one
+_LABEL_BYTES = 5  # the most that a label takes
 _MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
 
 
@@ -30,13 +32,15 @@ class StreamPlan:
     first_batch_size: int
     """Images of the first response; later ones double up to `batch_size`."""
     with_probabilities: bool
+    labels: tuple[int, ...] = ()
+    """Image i is of the class labels[i mod their number]; none: classes are drawn, where there are any."""
     deadline: float | None = None
     """When its caller no longer waits, on the monotonic clock; None: never."""
 
     @property
     def images(self) -> ImageRange:
         """All images of the stream."""
-        return ImageRange(self.seed, self.first_index, self.image_count)
+        return ImageRange(self.seed, self.first_index, self.image_count, self.labels)
 
     @property
     def batch_bytes(self) -> int:
@@ -60,12 +64,12 @@ class StreamPlan:
     def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
-        batch = self.engine.sample(self.seed, first_index, count, with_probabilities=self.with_probabilities)
-        return self.encode(first_index, batch.packed_images, batch.probabilities)
+        batch = self.engine.sample(
+            self.seed, first_index, count, labels=self.labels, with_probabilities=self.with_probabilities
+        )
+        return self.encode(first_index, batch)
 
-    def encode(
-        self, first_index: int, packed_images: bytes, probabilities: bytes = b""
-    ) -> sampling_pb2.SampleBinaryImagesResponse:
+    def encode(self, first_index: int, batch: ImageBatch) -> sampling_pb2.SampleBinaryImagesResponse:
         """The response that carries a computed batch."""
         engine = self.engine
         return sampling_pb2.SampleBinaryImagesResponse(
@@ -73,11 +77,12 @@ class StreamPlan:
             revision=engine.revision,
             seed=self.seed,
             first_index=first_index,
-            image_count=len(packed_images) // engine.packed_bytes,
+            image_count=len(batch.packed_images) // engine.packed_bytes,
             image_shape=engine.manifest.image_shape,
-            packed_images=packed_images,
-            probabilities=probabilities,
+            packed_images=batch.packed_images,
+            probabilities=batch.probabilities,
             version=engine.version,
+            labels=batch.labels,
         )
 
 
@@ -99,6 +104,8 @@ def plan_stream(
         violations["first_index"] = f"is {request.first_index}; it must be at least 0"
     elif request.first_index + max(request.image_count, 0) > INDEX_END:
         violations["first_index"] = "first_index + image_count exceeds 2^63 - 1; start earlier or ask for fewer"
+    if problem := _problem_of_labels(request.labels, engine):
+        violations["labels"] = problem
     if not 0 <= request.batch_size <= most:
         violations["batch_size"] = f"is {request.batch_size}; use 1 to {most}, or 0 for the server's choice"
     if violations:
@@ -114,6 +121,7 @@ def plan_stream(
         # opened and not read holds little.
         first_batch_size=request.batch_size or min(RUN_ROWS, batch_size),
         with_probabilities=request.include_probabilities,
+        labels=tuple(request.labels),
         deadline=deadline,
     )
 
@@ -131,5 +139,18 @@ def _largest_batch(
     return min(settings.max_batch_size, fitting)
 
 
+def _problem_of_labels(labels: Sequence[int], engine: Engine) -> str | None:
+    if not labels:
+        return None
+    name, count = engine.manifest.name, engine.class_count
+    if not count:
+        return f"the model {name!r} makes images of no classes; leave labels out"
+    if len(labels) > _LABELS_AT_MOST:
+        return f"has {len(labels)} entries; send at most {_LABELS_AT_MOST}, and longer streams in pieces"
+    wrong = next((label for label in labels if not 0 <= label < count), None)
+    return None if wrong is None else f"has {wrong}; the classes of {name!r} are 0 to {count - 1}"
+
+
 def _image_bytes(engine: Engine, with_probabilities: bool) -> int:
-    return engine.packed_bytes + (engine.probability_bytes if with_probabilities else 0)
+    image_bytes = engine.packed_bytes + (engine.probability_bytes if with_probabilities else 0)
+    return image_bytes + (_LABEL_BYTES if engine.class_count else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,15 @@ from open_inference.grpc import protocol
 from .config import ServerSettings
 from .engine import Engine
 from .errors import InvalidRequestError
-from .manifest import takes_uniforms
-from .noise import Float32Array
+from .manifest import takes_labels, takes_uniforms
 
-_ITEM_BYTES = {"FP32": 4, "UINT8": 1}
+_DTYPES: dict[str, npt.DTypeLike] = {"FP32": "<f4", "INT64": "<i8", "UINT8": "u1"}
+_CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}  # the field of an input's values
 _MESSAGE_OVERHEAD_BYTES = 1024  # names, shapes and tags around the tensors, generously
 # They would change what a tensor means, so they cannot be passed over like other parameters.
 _UNKNOWN_PARAMETERS = ("shared_memory_region", "classification")
 
+_Values = npt.NDArray[Any]
 _InputTensor = protocol.ModelInferRequest.InferInputTensor
 _OutputTensor = protocol.ModelInferRequest.InferRequestedOutputTensor
 
@@ -31,13 +33,13 @@ class TensorSpec:
 
     name: str
     datatype: str
-    """FP32 or UINT8."""
+    """FP32, INT64 or UINT8."""
     row_shape: tuple[int, ...]
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return _ITEM_BYTES[self.datatype] * math.prod(self.row_shape)
+        return _item_bytes(self.datatype) * math.prod(self.row_shape)
 
 
 def input_specs(engine: Engine) -> list[TensorSpec]:
@@ -45,6 +47,8 @@ def input_specs(engine: Engine) -> list[TensorSpec]:
     specs = [TensorSpec("latents", "FP32", (engine.manifest.latent_size,))]
     if takes_uniforms(engine.manifest):
         specs.append(TensorSpec("uniforms", "FP32", engine.image_shape))
+    if takes_labels(engine.manifest):
+        specs.append(TensorSpec("labels", "INT64", ()))
     return specs
 
 
@@ -59,8 +63,8 @@ def infer(
 ) -> protocol.ModelInferResponse:
     """Answer a request; takes the time of an inference. Raises InvalidRequestError."""
     inputs, outputs = input_specs(engine), _requested_outputs(request, output_specs(engine))
-    tensors = _read_inputs(request, inputs, _largest_batch(inputs, outputs, settings))
-    images, probabilities = engine.infer(tensors["latents"], tensors.get("uniforms"))
+    tensors = _read_inputs(request, inputs, _largest_batch(inputs, outputs, settings), engine.class_count)
+    images, probabilities = engine.infer(tensors["latents"], tensors.get("uniforms"), tensors.get("labels"))
     contents = {"images": images, "probabilities": probabilities.astype("<f4", copy=False)}
     return protocol.ModelInferResponse(
         model_name=engine.manifest.name,
@@ -99,8 +103,8 @@ def _largest_batch(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], 
 
 
 def _read_inputs(
-    request: protocol.ModelInferRequest, specs: Sequence[TensorSpec], largest_batch: int
-) -> dict[str, Float32Array]:
+    request: protocol.ModelInferRequest, specs: Sequence[TensorSpec], largest_batch: int, class_count: int
+) -> dict[str, _Values]:
     """The arrays of a request, by name, each [batch, *row_shape]."""
     names = [tensor.name for tensor in request.inputs]
     wanted = [spec.name for spec in specs]
@@ -114,7 +118,7 @@ def _read_inputs(
             {"raw_input_contents": f"has {len(raw_contents)} entries for {len(names)} inputs; send one for each"}
         )
     sent = {tensor.name: (tensor, raw) for tensor, raw in zip(request.inputs, raw_contents, strict=True)}
-    arrays = {spec.name: _read_input(*sent[spec.name], spec, largest_batch) for spec in specs}
+    arrays = {spec.name: _read_input(*sent[spec.name], spec, largest_batch, class_count) for spec in specs}
     batches = {name: len(array) for name, array in arrays.items()}
     if len(set(batches.values())) > 1:
         rows = " and ".join(f"{name} has {batch} rows" for name, batch in batches.items())
@@ -122,11 +126,16 @@ def _read_inputs(
     return arrays
 
 
-def _read_input(tensor: _InputTensor, raw: bytes | None, spec: TensorSpec, largest_batch: int) -> Float32Array:
+def _read_input(
+    tensor: _InputTensor, raw: bytes | None, spec: TensorSpec, largest_batch: int, class_count: int
+) -> _Values:
     _check_header(tensor, spec, largest_batch)
-    values = _typed_values(tensor) if raw is None else _raw_values(tensor, raw)
+    values = _typed_values(tensor, spec) if raw is None else _raw_values(tensor, raw, spec)
     if spec.name == "uniforms":
         _refuse(tensor, ~((values >= 0) & (values < 1)), values, "uniforms are at least 0 and below 1")
+    elif spec.name == "labels":
+        wrong = (values < 0) | (values >= class_count)
+        _refuse(tensor, wrong, values, f"the classes of the model are 0 to {class_count - 1}")
     else:
         _refuse(tensor, ~np.isfinite(values), values, "latents are finite")
     return values.reshape(tensor.shape)
@@ -150,27 +159,35 @@ def _check_parameters(tensor: _InputTensor | _OutputTensor) -> None:
             raise _invalid(tensor, f"has the parameter {key}, which this server does not know; send it without")
 
 
-def _raw_values(tensor: _InputTensor, raw: bytes) -> Float32Array:
+def _item_bytes(datatype: str) -> int:
+    return np.dtype(_DTYPES[datatype]).itemsize
+
+
+def _raw_values(tensor: _InputTensor, raw: bytes, spec: TensorSpec) -> _Values:
     if tensor.HasField("contents"):
         raise _invalid(tensor, "has contents beside raw_input_contents; send one of the two")
-    expected = _ITEM_BYTES["FP32"] * math.prod(tensor.shape)
+    expected = _item_bytes(spec.datatype) * math.prod(tensor.shape)
     if len(raw) != expected:
-        raise _invalid(tensor, f"has {len(raw)} bytes; FP32 of the shape {list(tensor.shape)} takes {expected}")
-    return np.frombuffer(raw, "<f4")
+        raise _invalid(
+            tensor, f"has {len(raw)} bytes; {spec.datatype} of the shape {list(tensor.shape)} takes {expected}"
+        )
+    return np.frombuffer(raw, _DTYPES[spec.datatype])
 
 
-def _typed_values(tensor: _InputTensor) -> Float32Array:
+def _typed_values(tensor: _InputTensor, spec: TensorSpec) -> _Values:
+    wanted = _CONTENTS[spec.datatype]
     fields = [field.name for field, _ in tensor.contents.ListFields()]
-    if fields != ["fp32_contents"]:
+    if fields != [wanted]:
         found = " and ".join(fields) or "nothing"
-        raise _invalid(tensor, f"has its values in {found}; send raw_input_contents or fp32_contents")
-    count, expected = len(tensor.contents.fp32_contents), math.prod(tensor.shape)
-    if count != expected:
-        raise _invalid(tensor, f"has {count} values; the shape {list(tensor.shape)} takes {expected}")
-    return np.array(tensor.contents.fp32_contents, np.float32)
+        raise _invalid(tensor, f"has its values in {found}; send raw_input_contents or {wanted}")
+    contents = getattr(tensor.contents, wanted)
+    if len(contents) != math.prod(tensor.shape):
+        expected = math.prod(tensor.shape)
+        raise _invalid(tensor, f"has {len(contents)} values; the shape {list(tensor.shape)} takes {expected}")
+    return np.array(contents, _DTYPES[spec.datatype])
 
 
-def _refuse(tensor: _InputTensor, wrong: npt.NDArray[np.bool_], values: Float32Array, rule: str) -> None:
+def _refuse(tensor: _InputTensor, wrong: npt.NDArray[np.bool_], values: _Values, rule: str) -> None:
     """Refuse a tensor that has a wrong value; every comparison with NaN is false."""
     if wrong.any():
         place = int(wrong.argmax())

@@ -30,8 +30,8 @@ def bgan(*arguments, cwd=None, env=None, **options):
     )
 
 
-def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, **settings):
-    """A run of a few iterations on random images, with one checkpoint."""
+def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",), **settings):
+    """A run of a few iterations on random images, with one checkpoint; of these classes with `conditional`."""
     import torch
 
     from bgan.trainer.checkpoint import Progress, save_checkpoint
@@ -45,7 +45,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, **settings):
     if images is None:
         generator = torch.Generator().manual_seed(5)
         images = (torch.rand(40, *shape, generator=generator) < 0.3).to(torch.uint8)
-    dataset = BinaryDataset("random", images, torch.zeros(len(images), dtype=torch.int64))
+    dataset = BinaryDataset("random", images, torch.arange(len(images)) % len(classes), tuple(classes))
     run = open_run(folder, config)
     trainer = Trainer(config, dataset, torch.device("cpu"))
     for _ in range(steps):
@@ -56,6 +56,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, **settings):
         slope=trainer.weights_slope,
         image_shape=ImageShape(*shape),
         seconds=1.0,
+        classes=trainer.classes,
     )
     save_checkpoint(run.checkpoints, trainer.state_dict(), progress)
     return run

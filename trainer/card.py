@@ -12,10 +12,9 @@ from typing import Any
 
 from bgan.v1 import model_pb2
 
-from .config import DEFAULT_NETWORK, TrainingConfig
+from .config import DEFAULT_NETWORK, TrainingConfig, option
 from .errors import RunError
 from .evaluation import Evaluation, Reference
-from .image_options import ImageOptions
 from .jobs import train_options
 from .metrics import METRICS, format_value
 from .presets import preset_values
@@ -34,7 +33,7 @@ A generator of binary images [{shape}] with {neurons} output neurons
 | file | `{file}`, {size:,} bytes of ONNX |
 | SHA-256 | `{sha256}` |
 | network | `{manifest.network}` |
-| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms} |
+| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms}{labels} |
 | outputs | `images`, uint8 of 0 and 1, and `probabilities`, float32, both [batch, {shape}] |
 | a pixel is on | {rule} |
 
@@ -53,7 +52,7 @@ with bgan {training[versions][bgan]}, torch {training[versions][torch]} and Pyth
 ## Figures
 
 Of {evaluation.count:,} samples:
-`bgan evaluate {file} --dataset {reference.dataset} --count {evaluation.count}`.
+`{evaluate_command}`.
 Metrics of two sets compare {evaluation.compared:,} images of each. The floor is the same metric of real test
 images against real training images.{published_note}
 
@@ -71,7 +70,7 @@ _RULES = {
     model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
 }
 # What each data set is, and its licence.
-DATA = {
+_DATA = {
     "mnist": (
         "MNIST (LeCun, Cortes and Burges): handwritten digits; every nonzero intensity becomes 1.",
         "MNIST is usually said to be under CC BY-SA 3.0, with Yann LeCun and Corinna Cortes as holders of its "
@@ -86,7 +85,8 @@ DATA = {
 _SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
-_NOT_COMPUTED = frozenset({"device", "data_dir", "data_digest"})
+_NOT_COMPUTED = frozenset({"device", "data_dir"})
+_OF_IMAGES = frozenset({"data", "data_digest", "image_options"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def card_text(
     manifest, threads = model.file.manifest, model.training["threads"]
     shape = manifest.image_shape
     content = model.path.read_bytes()
-    data, data_licence = DATA[reference.dataset]
+    data, data_licence = _data(model.config)
     return _TEMPLATE.format(
         manifest=manifest,
         shape=f"{shape.channels}, {shape.height}, {shape.width}",
@@ -159,6 +159,8 @@ def card_text(
         minutes=model.training["seconds"] / 60,
         threads=f"{threads} thread{'' if threads == 1 else 's'}",
         published_note=f" Published code: {_PUBLISHED}." if published else "",
+        labels=_labels(manifest),
+        evaluate_command=_evaluate_command(model.path.name, model.config, evaluation.count),
         figures=_figures(evaluation, published),
         classes=_classes(evaluation, reference),
         licence=licence or "none is stated",
@@ -172,18 +174,31 @@ def training_command(config: TrainingConfig, name: str) -> str:
     values = preset_values(preset, neuron=config.neuron, network=config.network)
     base = {**values, "preset": config.preset, "neuron": config.neuron, "network": config.network}
     given: dict[str, Any] = {}
+    left_out = _NOT_COMPUTED | _OF_IMAGES | (set() if config.data is None else {"dataset"})
     for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
         wanted = getattr(config, field.name)
-        if field.name not in _NOT_COMPUTED and getattr(TrainingConfig(**base | given), field.name) != wanted:
+        if field.name not in left_out and getattr(TrainingConfig(**base | given), field.name) != wanted:
             given[field.name] = wanted
-    given |= given.pop("image_options", ImageOptions()).changed()
     own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
     first = {
         "preset": preset,
         "neuron": None if config.neuron == "dbn" else config.neuron,
         "network": None if config.network == own else config.network,
     }
-    return shlex.join(["bgan", "train", *train_options(first | given), "--name", name])
+    images = {**_data_options(config), **config.image_options.changed()}
+    return shlex.join(["bgan", "train", *train_options(first | given | images), "--name", name])
+
+
+def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
+    """The `bgan evaluate` that measures a model file."""
+    images = {"dataset": config.dataset} if config.data is None else _data_options(config)
+    options = train_options({**images, **config.image_options.changed(), "count": count})
+    return shlex.join(["bgan", "evaluate", file, *options])
+
+
+def _data_options(config: TrainingConfig) -> dict[str, Any]:
+    """The option that names the images of a file or folder, without where that lies."""
+    return {} if config.data is None else {"data": Path(config.data).name}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:
@@ -206,6 +221,21 @@ def _uniforms(manifest: model_pb2.Model) -> str:
     if manifest.binarization != model_pb2.BINARIZATION_BERNOULLI:
         return ""
     return "; `uniforms`, float32 in [0, 1), shaped as the images"
+
+
+def _labels(manifest: model_pb2.Model) -> str:
+    if not manifest.classes:
+        return ""
+    return f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
+
+
+def _data(config: TrainingConfig) -> tuple[str, str]:
+    """What is known of the images, and of their licence."""
+    if config.data is None and config.dataset in _DATA and not config.image_options.changed():
+        return _DATA[config.dataset]
+    how = ", ".join(f"{option(name)} {value}" for name, value in config.image_options.changed().items())
+    kind = "images of a file or folder" if config.data else "a published set"
+    return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
 
 
 def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:

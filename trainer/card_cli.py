@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .data_choice import DataChoice
 from .options import DataDir, RunsDir
 from .signals import held_back
 
@@ -83,23 +83,17 @@ def _card_path(model: TrainedModel) -> Path:
 
 
 def _reference(trained: list[TrainedModel], data_dir: Path | None, say: Callable[[str], None]) -> Reference:
-    from .card import DATA
     from .errors import ConfigError
     from .evaluation import load_reference
 
-    datasets = sorted({model.file.dataset for model in trained})
-    if len(datasets) > 1:
-        raise ConfigError(
-            f"the models belong to {' and '.join(datasets)}; write the cards of one data set at a time"
-        )
-    if datasets[0] not in DATA:
-        raise ConfigError(
-            f"cards are of models of {' or '.join(DATA)}, and these belong to {datasets[0]}; "
-            "measure them with `bgan evaluate`"
-        )
-    choice = DataChoice(dataset=datasets[0], data_dir=str(data_dir) if data_dir else None)
-    say(f"reading {choice.dataset}")
-    return load_reference(choice, report=say)
+    folder = str(data_dir) if data_dir else None
+    choices = [dataclasses.replace(model.config.choice, data_dir=folder) for model in trained]
+    if any(choice != choices[0] for choice in choices):
+        names = sorted({choice.dataset for choice in choices})
+        differ = " and ".join(names) if len(names) > 1 else f"{names[0]}, read in different ways"
+        raise ConfigError(f"the models belong to {differ}; write the cards of one data set at a time")
+    say(f"reading {choices[0].dataset}")
+    return load_reference(choices[0], report=say)
 
 
 def _published(path: Path, count: int, reference: Reference, say: Callable[[str], None]) -> dict[str, float]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from .config import TrainingConfig
+from .configured_networks import configured_discriminators, configured_generator
 from .errors import CheckpointError
-from .networks import Discriminators, Generator, ImageShape, build_discriminators, build_generator
+from .networks import Discriminators, Generator, ImageShape
 from .tensors import load_tensors, save_tensors, tensors_under
 
 KEPT = 3
@@ -30,6 +31,8 @@ class Progress:
     """The shape of one image."""
     seconds: float
     """Time spent in training so far."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes that images are made of, by label; none for a run without --conditional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, sidecar = load_tensors(path)
     try:
         del sidecar["sha256"]
-        progress = Progress(**{**sidecar, "image_shape": ImageShape(*sidecar["image_shape"])})
+        shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": tuple(sidecar.get("classes", ()))}
+        progress = Progress(**{**sidecar, **shaped})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
     return Checkpoint(progress, tensors)
@@ -71,9 +75,8 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
 
     The averaged one if the run keeps one, or with `averaged` False the one that is trained.
     """
-    generator = build_generator(
-        config.network, checkpoint.progress.image_shape, config.latent_size, norm=config.generator_norm
-    )
+    progress = checkpoint.progress
+    generator = configured_generator(config, progress.image_shape, len(progress.classes))
     name = "average" if averaged and config.average_decay else "generator"
     generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
@@ -81,10 +84,8 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
 
 def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminators:
     """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train."""
-    assert config.discriminator is not None
-    discriminators = build_discriminators(
-        config.discriminator, checkpoint.progress.image_shape, norm=config.discriminator_norm
-    )
+    progress = checkpoint.progress
+    discriminators = configured_discriminators(config, progress.image_shape, len(progress.classes))
     discriminators.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
     return discriminators.requires_grad_(False).eval()
 

@@ -237,6 +237,16 @@ def train(
             show_default="0.5 for st-gumbel and concrete, 0.1 for rebar and relax",
         ),
     ] = None,
+    conditional: Annotated[
+        bool, typer.Option(help="Make images of classes, those of the data set's labels, which both networks see.")
+    ] = False,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="For small sets, what real and generated images pass through before they are judged: translate "
+            "(shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip, joined by +; or none."
+        ),
+    ] = "none",
     slope_rate: Annotated[
         float,
         _preset_option("slope_rate", "The neurons' slope is multiplied by this after each epoch."),
@@ -282,6 +292,7 @@ def train(
     with held_back():
         from .console import say
         from .data import choose_dataset
+        from .loop import planned_sizes
         from .loop import train as run_training
         from .run import default_name
 
@@ -290,6 +301,7 @@ def train(
         config = config.resolved(dataset=dataset)
     folder = runs_dir / (name or default_name(config))
     if dry_run:
+        say(console, planned_sizes(config, console))
         typer.echo(json.dumps({"run": str(folder), **config.to_dict()}, indent=2))
         return
     run_training(config, folder, console, _warn)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from .augment_choice import NO_AUGMENTATION, parse_augment
 from .data_choice import DataChoice
 from .errors import ConfigError
 from .estimator_table import ESTIMATORS, refusal
@@ -114,6 +115,11 @@ class TrainingConfig:
     """Weight of the gradient penalty ("wgan-gp"), or gamma of R1 and R2 ("relativistic"); None: 10, or 1."""
     clip_value: float = 0.01
     """Bound on every discriminator weight ("wgan")."""
+    conditional: bool = False
+    """Whether images are made of classes, those of the data set's labels: both networks see them."""
+    augment: str = NO_AUGMENTATION
+    """What images pass through before they are judged: "none", or "translate", "translate:PIXELS", "hflip" and
+    "vflip" joined by "+"."""
     slope_rate: float = 1.1
     """The slope of the binary neurons starts at 1 and is multiplied by this after each epoch."""
     slope_cap: float | None = None
@@ -149,6 +155,7 @@ class TrainingConfig:
         _check_choice("training_split", self.training_split, TRAINING_SPLITS)
         _check_choice("output_bias", self.output_bias, OUTPUT_BIASES)
         _check_choice("learning_rate_decay", self.learning_rate_decay, LEARNING_RATE_DECAYS)
+        parse_augment(self.augment)
         for name in ("latent_size", "epochs", "batch_size", "critic_steps"):
             _check_at_least(name, getattr(self, name), 1)
         if self.batch_size == 1:

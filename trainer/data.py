@@ -32,6 +32,7 @@ from .randomness import random_stream
 DEFAULT_DATA_DIR = "data"
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
+_PUBLISHED_SIZE = (28, 28)  # of all but Omniglot
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,27 @@ class BinaryDataset:
     def image_shape(self) -> ImageShape:
         """The shape of one image."""
         return ImageShape(*self.images.shape[1:])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class that a generator can be made of, its number if it has no other.
+
+        Raises DataError where there are no labels, one class alone, or more than one for every two images.
+        """
+        if self.labels is None:
+            raise DataError(
+                f"{self.name} has no labels to condition on; name their array with --labels-key, lay images "
+                "into a folder for each class, or train without --conditional"
+            )
+        names = self.classes or tuple(str(label) for label in range(int(self.labels.max()) + 1))
+        if len(names) == 1:
+            raise DataError(f"all images of {self.name} are of one class, {names[0]}; train without --conditional")
+        if 2 * len(names) > len(self):
+            raise DataError(
+                f"{self.name} has {len(names)} classes for {len(self)} images, too few of each to learn from; "
+                "name other labels with --labels-key, or train without --conditional"
+            )
+        return names
 
     def __len__(self) -> int:
         """The number of images."""
@@ -102,10 +124,12 @@ class BatchStream:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        labels: Tensor | None = None,
     ) -> None:
         if batch_size > len(images):
             raise DataError(f"batch-size is {batch_size}, but there are only {len(images)} images to train on")
         self._images = images.to(device) if isinstance(images, Tensor) else images
+        self._labels = None if labels is None else labels.to(device)
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
@@ -119,14 +143,21 @@ class BatchStream:
 
     def batch(self, index: int) -> Tensor:
         """Batch `index` as float32 [B, C, H, W] of 0 and 1, on the device."""
+        return self._images[self._rows(index)].to(self._device).float()
+
+    def labels(self, index: int) -> Tensor | None:
+        """The labels of batch `index`, int64 [B] on the device, where there are any."""
+        return None if self._labels is None else self._labels[self._rows(index).to(self._device)]
+
+    def _rows(self, index: int) -> Tensor:
+        """Which images are in batch `index`."""
         current_pass, position = divmod(index, self.batches_per_pass)
         if current_pass != self._pass:
             generator = random_stream(self._seed, "order", current_pass)
             order = torch.randperm(len(self._images), generator=generator)
             self._order = order.to(self._images.device) if isinstance(self._images, Tensor) else order
             self._pass = current_pass
-        rows = self._order[position * self._batch_size : (position + 1) * self._batch_size]
-        return self._images[rows].to(self._device).float()
+        return self._order[position * self._batch_size : (position + 1) * self._batch_size]
 
 
 def data_root(data_dir: str | None) -> Path:
@@ -164,6 +195,13 @@ def open_dataset(
         packed.digest,
         packed.notes,
     )
+
+
+def known_image_shape(choice: DataChoice) -> ImageShape | None:
+    """The shape of the images of a published set, which is known without reading it; None for other images."""
+    if choice.data is not None or choice.dataset == "omniglot":
+        return None
+    return ImageShape(1, *(choice.options.height_and_width or _PUBLISHED_SIZE))
 
 
 def load_dataset(

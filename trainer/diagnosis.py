@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .accuracy import Accuracy, compare, square
-from .checkpoint import Checkpoint, trained_discriminators, trained_generator
+from .checkpoint import trained_discriminators, trained_generator
 from .config import TrainingConfig
 from .data import open_dataset
 from .errors import ConfigError
@@ -123,6 +123,8 @@ def diagnose(
     `neuron` takes the generator's logits as those of other neurons than it was trained with. `data_dir` is
     where the run's data set lies, if not where it was trained on; only losses that compare an image with a
     real one need it. `report` hears what is being done, `warn` of damaged checkpoints.
+    Images are judged as they are, without the augmentation of a run that has any. A generator of classes makes
+    images of those of real ones.
     Raises ConfigError on estimators that are unknown or cannot be used, on runs with real neurons or with
     batch normalization in the discriminator, and where the true gradient is 0; RunError where there is no
     checkpoint, DataError where the data set is needed and cannot be had.
@@ -240,14 +242,20 @@ class _Subject:
         self._config = config
         self._plan = plan
         self._image_shape = checkpoint.progress.image_shape
-        self._losses = _image_losses(config, checkpoint, plan, report)
+        labels = None
+        real: Tensor | None = None
+        if config.conditional or OBJECTIVES[config.objective].compares_pairs:
+            real, labels = _real_images(config, plan, report)
+        self._losses = ImageLosses(
+            trained_discriminators(config, checkpoint), OBJECTIVES[config.objective], real, labels=labels
+        )
         is_as_trained = config.estimator == run.config().estimator
         self._own_estimator = tensors_under(checkpoint.tensors, "estimator.") if is_as_trained else {}
         self._random = random_stream(plan.seed, "diagnosis")
         self._judged = 0
         latents = torch.randn(plan.images, config.latent_size, generator=self._random)
         with torch.no_grad():
-            self._logits = trained_generator(config, checkpoint, averaged=False)(latents)  # [B, C, H, W]
+            self._logits = trained_generator(config, checkpoint, averaged=False)(latents, labels)  # [B, C, H, W]
 
     def reference(self, report: Callable[[str], None]) -> Tensor:
         """The truth, [G, B, N], or for deterministic neurons the reference [1, B, N]; float64."""
@@ -312,18 +320,15 @@ class _Subject:
         return self._losses(images)
 
 
-def _image_losses(
-    config: TrainingConfig, checkpoint: Checkpoint, plan: Plan, report: Callable[[str], None]
-) -> ImageLosses:
-    """The generator's losses by the run's discriminators, whose real images are drawn from the run's data set."""
-    objective = OBJECTIVES[config.objective]
-    discriminators = trained_discriminators(config, checkpoint)
-    if not objective.compares_pairs:
-        return ImageLosses(discriminators, objective, real=None)
+def _real_images(
+    config: TrainingConfig, plan: Plan, report: Callable[[str], None]
+) -> tuple[Tensor, Tensor | None]:
+    """Images that those of the generator are paired with, drawn from the run's data set, and their classes."""
     report(f"reading {config.dataset}")
     dataset = open_dataset(config.choice, split=config.training_split)
     rows = torch.randint(len(dataset), (plan.images,), generator=random_stream(plan.seed, "diagnosis pairs"))
-    return ImageLosses(discriminators, objective, dataset.images[rows].float())
+    labels = dataset.labels[rows] if config.conditional and dataset.labels is not None else None
+    return dataset.images[rows].float(), labels
 
 
 def _check_subject(config: TrainingConfig) -> None:

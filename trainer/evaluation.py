@@ -24,6 +24,10 @@ from .samples import Samples
 from .two_sample import two_sample_accuracy
 
 LEAST_SAMPLES = 64
+LEAST_COMPARED = 64
+"""Real images below which nothing is said of how two sets differ."""
+_OF_TWO_SETS = "Frechet distance, KID, precision, recall, density, coverage, two-sample accuracy and patterns"
+_OF_LABELS = "Frechet distance, KID, inception score, precision, recall, density, coverage and classes"
 _TRAINING_AT_MOST, _TEST_AT_MOST = 60_000, 10_000  # of a file or folder; a published set is taken as a whole
 _VERSION = 1  # of the metrics: another one measures cached floors anew
 
@@ -44,13 +48,15 @@ class Evaluation:
     """Samples and real test images that the metrics of two sets compare, of each."""
     seed: int
     metrics: dict[str, float]
-    """By the keys of `METRICS`; those that need labels or probabilities are left out without them."""
+    """By the keys of `METRICS`, but for those that are left out."""
     floor: dict[str, float]
     """The same of real images: test against training images."""
     class_histogram: list[float] | None
     """Share of each class."""
     preactivation_histogram: list[float] | None
     """256 shares of floor(255 p)."""
+    left_out: list[str]
+    """What was not measured, and why."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
@@ -128,13 +134,17 @@ def evaluate_samples(
 ) -> Evaluation:
     """Measure samples against a data set.
 
-    Metrics of two sets compare as many samples as there are test images, at most. Memorization is
-    measured against all training images. Raises SamplesError for fewer than 64 samples or another shape.
+    Metrics of two sets compare as many samples as there are test images, at most, and are left out where those are
+    few. Memorization is measured against all training images. Raises SamplesError for fewer than 64 samples or
+    another shape.
     """
     _check(samples, reference)
     images = samples.images
     compared = _compared(reference, len(images))
     metrics, shares = _measure(images, reference.test, reference, compared, seed, report)
+    accuracy_of_labels = _label_accuracy(samples, reference)
+    if accuracy_of_labels is not None:
+        metrics["label_accuracy"] = accuracy_of_labels
     histogram = None
     if samples.probabilities is not None:
         histogram = preactivations.preactivation_histogram(samples.probabilities)
@@ -146,10 +156,41 @@ def evaluate_samples(
         compared=compared,
         seed=seed,
         metrics=metrics,
-        floor=measure_floor(reference, len(images), seed=seed, report=report),
+        floor=_floor(samples, reference, seed, report),
         class_histogram=None if shares is None else shares.tolist(),
         preactivation_histogram=None if histogram is None else histogram.tolist(),
+        left_out=_left_out(samples, reference, compared),
     )
+
+
+def _floor(samples: Samples, reference: Reference, seed: int, report: Report) -> dict[str, float]:
+    """The floor of samples; that of labels is how often the classifier is right about real test images."""
+    floor = measure_floor(reference, len(samples.images), seed=seed, report=report)
+    if samples.labels is not None and reference.classifier_accuracy is not None:
+        floor = {**floor, "label_accuracy": reference.classifier_accuracy}
+    return floor
+
+
+def _label_accuracy(samples: Samples, reference: Reference) -> float | None:
+    """The share of the samples that the classifier gives the class that they were asked to be of."""
+    if samples.labels is None or reference.classifier is None:
+        return None
+    return accuracy(reference.classifier, samples.images, samples.labels)
+
+
+def _left_out(samples: Samples, reference: Reference, compared: int) -> list[str]:
+    """What is not measured, and why, a line for each reason."""
+    lines = []
+    if reference.classifier is None:
+        lines.append(f"{_OF_LABELS}: they need labels")
+    if compared < LEAST_COMPARED:
+        lines.append(
+            f"{_OF_TWO_SETS}: they compare sets of {LEAST_COMPARED} images or more, and there are "
+            f"{len(reference.test)} test and {len(reference.training)} training images"
+        )
+    if samples.probabilities is None:
+        lines.append("preactivations: they need the probabilities that images were made from")
+    return lines
 
 
 def measure_floor(
@@ -198,34 +239,41 @@ def _measure(
     shares = None
     if reference.classifier is not None:
         metrics, shares = _feature_metrics(reference.classifier, images, second, seed, report)
-    report("two-sample test")
-    metrics["two_sample_accuracy"] = two_sample_accuracy(first, second, seed=seed)
+    if compared >= LEAST_COMPARED:
+        report("two-sample test")
+        metrics["two_sample_accuracy"] = two_sample_accuracy(first, second, seed=seed)
     report("nearest training images")
     metrics |= _memorization_metrics(images, reference.training)
     report("artifacts")
     metrics |= _artifact_metrics(images)
-    metrics["pattern_divergence"] = artifacts.jensen_shannon_divergence(
-        artifacts.pattern_histogram(first), artifacts.pattern_histogram(second)
-    )
+    if compared >= LEAST_COMPARED:
+        metrics["pattern_divergence"] = artifacts.jensen_shannon_divergence(
+            artifacts.pattern_histogram(first), artifacts.pattern_histogram(second)
+        )
     return metrics, shares
 
 
 def _feature_metrics(
     classifier: Classifier, images: Images, real: Images, seed: int, report: Report
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
-    """The metrics of features, for as many images as there are real ones, and those of classes, for all."""
+    """The metrics of features, for as many images as there are real ones, and those of classes, for all.
+
+    Of fewer real images than LEAST_COMPARED those of classes alone.
+    """
     report("features")
     features, probabilities = classifier.describe(images)
     real_features, _ = classifier.describe(real)
     compared = features[: len(real)]
     shares = classes.class_shares(probabilities)
     metrics = {
-        "frechet_distance": frechet_distance(compared, real_features),
-        "kernel_distance": kernel_distance(compared, real_features, seed=seed),
         "inception_score": classes.inception_score(probabilities),
         "class_entropy": classes.entropy(shares),
         "missing_classes": classes.missing_classes(shares),
     }
+    if len(real) < LEAST_COMPARED:
+        return metrics, shares
+    metrics["frechet_distance"] = frechet_distance(compared, real_features)
+    metrics["kernel_distance"] = kernel_distance(compared, real_features, seed=seed)
     report("precision, recall, density and coverage")
     return metrics | precision_recall_density_coverage(real_features, compared), shares
 

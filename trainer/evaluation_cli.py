@@ -250,7 +250,7 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
             shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
             say(console, f"classes of {evaluation.source}, %: {shares}")
     console.print("floor: the same metric of real test images against real training images")
-    if reference.classifier_accuracy is None:
-        console.print("without labels: metrics that need the classifier are left out")
-    else:
+    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
+        say(console, f"left out: {line}")
+    if reference.classifier_accuracy is not None:
         console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")

@@ -79,7 +79,7 @@ def explore(
     report(f"drawing {DRAWN} images of {generator.name}")
     latents = torch.randn(DRAWN, generator.latent_size, generator=random_stream(plan.seed, "exploration"))
     uniforms = _uniforms(DRAWN, generator, plan.seed, 0)
-    probabilities = generator.probabilities(latents.numpy())
+    probabilities = generator.probabilities(latents.numpy(), _labels(generator, np.arange(DRAWN)))
     images = _binarized(probabilities, uniforms, generator.is_stochastic)
     draws = [
         np.concatenate([uniforms[i : i + 1], _uniforms(AVERAGED - 1, generator, plan.seed, i + 1)])
@@ -121,9 +121,14 @@ def _interpolation(
     rows = []
     for i in range(plan.images):
         path = slerp(latents[i], latents[(i + 1) % plan.images], plan.steps)
-        probabilities = generator.probabilities(path)
+        probabilities = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)))
         rows.append(_binarized(probabilities, uniforms[i], generator.is_stochastic))
     return np.stack(rows)
+
+
+def _labels(generator: ExploredGenerator, latents: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The classes of the latents of these numbers: one after the other, in turns."""
+    return latents % len(generator.classes) if generator.classes else None
 
 
 def _nearest(images: Images, real: RealImages, report: Report) -> Nearest:

@@ -57,7 +57,7 @@ def _neurons(exploration: Exploration) -> Picture:
     block = Block(
         "",
         ["p", "p > 0.5", *(f"draw {i + 1}" for i in range(shown)), "mean"],
-        [(f"latent {i + 1}", row) for i, row in enumerate(cells)],
+        [(_latent(exploration, i), row) for i, row in enumerate(cells)],
     )
     return _picture(
         exploration,
@@ -73,6 +73,12 @@ def _neurons(exploration: Exploration) -> Picture:
     )
 
 
+def _latent(exploration: Exploration, index: int) -> str:
+    """What a latent is called: by its number, and where there are classes by its image's."""
+    classes = exploration.generator.classes
+    return f"latent {index + 1}" + (f": {classes[index % len(classes)]}" if classes else "")
+
+
 def _own_neuron(exploration: Exploration) -> str:
     generator = exploration.generator
     how = "draw 1" if generator.is_stochastic else "the thresholded one"
@@ -85,7 +91,7 @@ def _preactivations(exploration: Exploration) -> Picture:
     probabilities = exploration.probabilities[:count]
     block = Block(
         "",
-        [f"latent {i + 1}" for i in range(count)],
+        [_latent(exploration, i) for i in range(count)],
         [
             ("p", grey(probabilities)),
             ("near 0.5", tinted(1 - np.abs(2 * probabilities - 1))),
@@ -119,6 +125,8 @@ def _interpolation(exploration: Exploration) -> Picture:
     )
     if exploration.generator.is_stochastic:
         caption += " The random numbers of the neurons are held along a row, so that only the latent moves."
+    if exploration.generator.classes:
+        caption += " All images of a row are of the class of its first."
     return _picture(
         exploration,
         "interpolation",

@@ -19,7 +19,7 @@ from .networks import ImageShape
 from .run import Run, find_run, trained_checkpoint
 from .samples import ModelFile
 
-Probabilities = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Probabilities = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.float32]]
 _OUTPUT = "exploration"
 _NEURONS = {
     model_pb2.NEURON_DETERMINISTIC: "dbn",
@@ -56,7 +56,12 @@ class ExploredGenerator:
     output: Path
     """The folder that its exploration goes to if no other is named."""
     probabilities: Probabilities
-    """Latents, float32 [N, Z], to preactivated outputs, float32 [N, C, H, W] in [0, 1]."""
+    """Latents, float32 [N, Z], to preactivated outputs, float32 [N, C, H, W] in [0, 1].
+
+    A generator of classes takes their labels too, int64 [N].
+    """
+    classes: tuple[str, ...] = ()
+    """The names of the classes that it makes images of."""
 
 
 def open_source(source: str | None, runs_dir: Path, warn: Callable[[str], None]) -> ExploredGenerator:
@@ -81,8 +86,9 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
     generator = trained_generator(config, checkpoint)
 
     @torch.no_grad()
-    def probabilities(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        outputs: NDArray[np.float32] = torch.sigmoid(progress.slope * generator(torch.from_numpy(latents))).numpy()
+    def probabilities(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        logits = generator(torch.from_numpy(latents), None if labels is None else torch.from_numpy(labels))
+        outputs: NDArray[np.float32] = torch.sigmoid(progress.slope * logits).numpy()
         return outputs
 
     return ExploredGenerator(
@@ -101,6 +107,7 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
         choice=config.choice,
         output=run.folder / _OUTPUT,
         probabilities=probabilities,
+        classes=progress.classes,
     )
 
 
@@ -111,9 +118,9 @@ def _of_model(path: Path) -> ExploredGenerator:
     if manifest.neuron not in _NEURONS:
         raise SamplesError(f"{path} does not say which neurons it has; export it anew")
 
-    def probabilities(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.float32]:
         try:
-            outputs = model.probabilities(latents)
+            outputs = model.probabilities(latents, labels)
             return outputs.reshape(len(latents), shape.channels, shape.height, shape.width)
         except Exception as error:  # onnxruntime raises classes of its own that it does not export
             reason = str(error).strip().splitlines()[0]
@@ -134,4 +141,5 @@ def _of_model(path: Path) -> ExploredGenerator:
         training_split="train",
         output=Path(_OUTPUT) / path.stem,
         probabilities=probabilities,
+        classes=tuple(manifest.classes),
     )

@@ -1,14 +1,15 @@
 """Export: a run's generator as one self-contained ONNX file that has been checked against torch.
 
-Inputs are `latents` float32 [batch, latent_size] and, for Bernoulli binarization, `uniforms` float32
-[batch, channels, height, width] in [0, 1); outputs are `images` uint8 and `probabilities` float32 of
-that same shape. The batch is the only dynamic dimension.
+Inputs are `latents` float32 [batch, latent_size], for Bernoulli binarization `uniforms` float32 [batch,
+channels, height, width] in [0, 1), and for a generator of classes `labels` int64 [batch]; outputs are `images`
+uint8 and `probabilities` float32 of that same shape. The batch is the only dynamic dimension.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ _NEURONS = {
 }
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CHECKED_ROWS = 1024
+_CHECKED_PIXELS = 2**22  # of all rows together: large images are checked on fewer of them
 _TOLERANCE = 1e-5
 
 
@@ -83,6 +85,20 @@ class ExportedGenerator(nn.Module):
         return images.to(torch.uint8), probabilities
 
 
+class ExportedConditionalGenerator(ExportedGenerator):
+    """The same for a generator of classes, whose labels come in as numbers."""
+
+    def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
+        super().__init__(generator, slope, graph=graph)
+        self.inputs = generator.inputs
+
+    def forward(  # type: ignore[override]
+        self, latents: Tensor, labels: Tensor, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `ExportedGenerator`; labels are int64 [B]."""
+        return super().forward(self.inputs(latents, labels), uniforms)
+
+
 def export_run(
     run: Run,
     models: Path,
@@ -106,9 +122,9 @@ def export_run(
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
 
     generator = trained_generator(config, checkpoint)
-    latents, uniforms = _check_inputs(generator, binarization)
+    latents, uniforms, labels = _check_inputs(generator, binarization)
     model = to_onnx(generator, checkpoint.progress.slope, stochastic=uniforms is not None, graph=graph)
-    result = _check(model, generator, checkpoint.progress.slope, latents, uniforms)
+    result = _check(model, generator, checkpoint.progress.slope, latents, uniforms, labels)
 
     manifest.metrics["on_fraction"] = result.on_fraction
     onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
@@ -116,19 +132,23 @@ def export_run(
     path = models / f"{manifest.name}.onnx"
     write_atomically(run.folder / path.name, content)
     write_atomically(path, content)
-    return ExportResult(path, _CHECKED_ROWS, result.largest_error, result.differing_bits, result.bits)
+    return ExportResult(path, len(latents), result.largest_error, result.differing_bits, result.bits)
 
 
 def to_onnx(generator: Generator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
     """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in."""
     shape = generator.image_shape
     inputs: dict[str, Tensor] = {"latents": torch.zeros(2, generator.latent_size)}
+    kind = ExportedGenerator
+    if generator.class_count:
+        inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+        kind = ExportedConditionalGenerator
     if stochastic:
         inputs["uniforms"] = torch.zeros(2, *shape)
     batch = torch.export.Dim("batch", min=1)
     with _quiet_exporter():
         program = torch.onnx.export(
-            ExportedGenerator(generator, slope, graph=graph).eval(),
+            kind(generator, slope, graph=graph).eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,
@@ -152,7 +172,12 @@ class _Check:
 
 
 def _check(
-    model: onnx.ModelProto, generator: Generator, slope: float, latents: Tensor, uniforms: Tensor | None
+    model: onnx.ModelProto,
+    generator: Generator,
+    slope: float,
+    latents: Tensor,
+    uniforms: Tensor | None,
+    labels: Tensor | None,
 ) -> _Check:
     """Run the file and the unfolded generator on the same rows. Raises ExportError if they disagree.
 
@@ -161,11 +186,12 @@ def _check(
     """
     onnx.checker.check_model(model, full_check=True)
     with torch.no_grad():
-        rounded = torch.sigmoid(slope * generator(latents)).numpy()
-        exact_logits = copy.deepcopy(generator).double()(latents.double())
+        rounded = torch.sigmoid(slope * generator(latents, labels)).numpy()
+        exact_logits = copy.deepcopy(generator).double()(latents.double(), labels)
         expected = torch.sigmoid(slope * exact_logits).numpy()
     allowed = max(_TOLERANCE, 2 * float(np.abs(rounded - expected).max()))
-    feeds = {"latents": latents.numpy()} | ({} if uniforms is None else {"uniforms": uniforms.numpy()})
+    inputs = {"latents": latents, "uniforms": uniforms, "labels": labels}
+    feeds = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
     session = open_session(model.SerializeToString())
     images, probabilities = session.run(["images", "probabilities"], feeds)
 
@@ -184,12 +210,17 @@ def _check(
     return _Check(largest_error, int(differing.sum()), images.size, float(images.mean()))
 
 
-def _check_inputs(generator: Generator, binarization: str) -> tuple[Tensor, Tensor | None]:
+def _check_inputs(generator: Generator, binarization: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Latents, and uniforms and labels where the file takes them."""
     random = random_stream(0, "export check")
-    latents = torch.randn(_CHECKED_ROWS, generator.latent_size, generator=random)
-    if binarization == "threshold":
-        return latents, None
-    return latents, torch.rand(_CHECKED_ROWS, *generator.image_shape, generator=random)
+    rows = max(1, min(_CHECKED_ROWS, _CHECKED_PIXELS // math.prod(generator.image_shape)))
+    latents = torch.randn(rows, generator.latent_size, generator=random)
+    uniforms = labels = None
+    if binarization != "threshold":
+        uniforms = torch.rand(rows, *generator.image_shape, generator=random)
+    if generator.class_count:
+        labels = torch.arange(rows) % generator.class_count
+    return latents, uniforms, labels
 
 
 def _manifest(
@@ -218,6 +249,7 @@ def _manifest(
             neuron=_NEURONS[config.training_neuron or config.neuron],
         ),
         bgan_version=version("bgan"),
+        classes=progress.classes,
     )
 
 

@@ -17,19 +17,22 @@ import torch
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
+from .augmentation import build_augmentation
 from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .console import counting_bar, say
-from .data import open_dataset
+from .data import known_image_shape, open_dataset
 from .errors import DivergenceError, Interrupted, RunError
 from .files import write_json
-from .grid import save_grid
+from .grid import GRID_COLUMNS, save_grid
+from .network_sizes import sizes_text
 from .progress import ProgressDisplay
 from .run import Run, open_run
 from .signals import StopSignals
 from .training import Losses, Trainer, resolve_device
 
 LOG_EVERY_STEPS = 50
+_COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
 
 
 def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
@@ -45,6 +48,7 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     config = dataclasses.replace(config, data_digest=dataset.digest)
     trainer = Trainer(config, dataset, resolve_device(config.device))
     run = open_run(folder, config)
+    say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
     try:
         loop = _Loop(trainer, run)
         loop.resume(console, warn)
@@ -57,6 +61,21 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
             f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
             "Make room and run the same command again"
         ) from error
+
+
+def planned_sizes(config: TrainingConfig, console: Console) -> str:
+    """How large the networks of a training would be, in one line.
+
+    Images are read, a file or folder converted, only where their shape or classes cannot be known without. Raises
+    ConfigError and DataError where they cannot be trained on so.
+    """
+    shape, class_count = known_image_shape(config.choice), 0
+    if shape is None or config.conditional:
+        with counting_bar(console, f"converting {config.data}") as progress:
+            dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
+        shape, class_count = dataset.image_shape, len(dataset.class_names) if config.conditional else 0
+    build_augmentation(config.augment, shape)
+    return sizes_text(config, shape, class_count)
 
 
 def _kept(run: Run) -> str:
@@ -126,7 +145,9 @@ class _Loop:
             events.add_scalar(name, value, step)
 
     def _save_samples(self) -> None:
-        save_grid(self._trainer.sample_grid(), self._run.samples / f"step_{self._trainer.step:08d}.png")
+        trainer = self._trainer
+        columns = len(trainer.classes) if len(trainer.classes) in _COLUMNS_OF_CLASSES else GRID_COLUMNS
+        save_grid(trainer.sample_grid(), self._run.samples / f"step_{trainer.step:08d}.png", columns=columns)
 
     def _save_checkpoint(self) -> None:
         trainer = self._trainer
@@ -136,6 +157,7 @@ class _Loop:
             slope=trainer.weights_slope,
             image_shape=trainer.image_shape,
             seconds=self._seconds(),
+            classes=trainer.classes,
         )
         save_checkpoint(self._run.checkpoints, trainer.state_dict(), progress)
 

@@ -27,6 +27,7 @@ METRICS = {
     "two_sample_accuracy": Metric("two-sample accuracy", "lower", "quality"),
     "class_entropy": Metric("class entropy, bits", "higher", "classes"),
     "missing_classes": Metric("missing classes", "lower", "classes", 0),
+    "label_accuracy": Metric("of the class asked for, share", "higher", "classes"),
     "nearest_distance": Metric("pixels to nearest training image", "floor", "memorization", 1),
     "exact_copies": Metric("exact copies, share", "lower", "memorization", 4),
     "unique_share": Metric("unique images, share", "higher", "memorization", 4),

@@ -1,9 +1,16 @@
-"""Generators and discriminators, built for any image shape.
+"""Generators and discriminators, sized by one rule for any image shape.
 
 "mlp" and "cnn" are those of Dong and Yang 2018, Tables 1 to 4.
 
-Shapes: B batch, Z latent size, C channels, H rows, W columns.
+The rule: at 28x28x1 every network is the published one, or the one that docs/recipe.md found. For other shapes
+- MLPs keep their units, but for the layer at the image, which has at most 2^24 weights: up to 16,384 pixels
+  (1x128x128) it has its 1,024 or 512 units, beyond that fewer;
+- a CNN halves each axis by itself until it is short, so a long thin image is first halved along its length
+  alone; every further halving has twice the channels, up to a bound, so that each level costs about the same.
+
+Shapes: B batch, Z latent size, C channels, H rows, W columns, K classes.
 Generators map latents [B, Z] to logits [B, C, H, W]; discriminators map images [B, C, H, W] to logits [B].
+With K above 0 both take the images' classes too, int64 [B] from 0.
 Several discriminators may judge side by side, each with its own loss (Durugkar et al. 2017).
 """
 
@@ -11,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -26,10 +34,11 @@ _CNN_CHANNELS = (32, 64, 128)  # of the hidden layers, counted from the image
 _CNN_FEATURES_AT_MOST = 8  # the discriminator pools until no axis is longer than this: 28 -> 13 -> 6
 _CNN_BLOCKS_AT_LEAST = 2
 _DOUBLING_BASE_BELOW = 8  # an axis is halved while it has at least this many pixels: 28 -> 14 -> 7
-_DOUBLING_CHANNELS = (16, 32)  # of the hidden layers, counted from the image
+_DOUBLING_CHANNELS = (16, 32, 64, 128)  # of the hidden layers, counted from the image
 _DOUBLING_UNITS = 256
 _STRIDED_CHANNELS = (16, 32, 64)  # of the convolutions, counted from the image
 _STRIDED_FEATURES_AT_MOST = 8  # an axis is halved while it is longer than this: 28 -> 14 -> 7
+_MLP_WEIGHTS_AT_MOST = 2**24  # of the layer at the image
 _FEW_CHANNELS = 4  # up to here a convolution from or to an image is faster as a product of its patches
 _MEAN_WITHIN = 0.01  # of 0 and 1: pixels that are always off or on are not tied to it for ever
 _TRUNCATED_STD = 0.02
@@ -45,18 +54,33 @@ class ImageShape(NamedTuple):
 
 
 class Generator(nn.Module):
-    """Latents to logits."""
+    """Latents, and classes where it has any, to logits."""
 
-    def __init__(self, layers: nn.Sequential, image_shape: ImageShape, latent_size: int) -> None:
+    def __init__(
+        self, layers: nn.Sequential, image_shape: ImageShape, latent_size: int, class_count: int = 0
+    ) -> None:
         super().__init__()
         self.layers = layers
         self.image_shape = image_shape
         self.latent_size = latent_size
+        self.class_count = class_count
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """[B, Z] latents to [B, C, H, W] logits."""
-        logits: Tensor = self.layers(latents)
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[B, Z] latents, and [B] labels where it has classes, to [B, C, H, W] logits."""
+        logits: Tensor = self.layers(self.inputs(latents, labels))
         return logits
+
+    def inputs(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """What the layers see: [B, Z], and with classes [B, Z + K].
+
+        A label is one-hot, scaled by sqrt(Z), so that it has the norm of the latents: the class then weighs as
+        much as all else from the first step on.
+        """
+        if labels is None:
+            assert self.class_count == 0
+            return latents
+        is_class = labels[:, None] == torch.arange(self.class_count, device=labels.device)
+        return torch.cat([latents, math.sqrt(self.latent_size) * is_class.to(latents.dtype)], dim=1)
 
 
 class AffineNorm(nn.Module):
@@ -133,6 +157,32 @@ def _overlapping_patches(layer: nn.Conv2d | nn.ConvTranspose2d, inputs: Tensor, 
     return F.fold(patches, size, layer.kernel_size, stride=layer.stride, padding=layer.padding)
 
 
+class ClassProjection(nn.Linear):
+    """A last layer of weights by class: (w + e_class) . features + b (Miyato and Koyama 2018).
+
+    It is linear in the features of an image, so `Discriminator.input_gradient` keeps its closed form, and it costs
+    K rows of weights, where classes as planes of the image would cost K of its sizes.
+    """
+
+    def __init__(self, features: int, class_count: int) -> None:
+        super().__init__(features, 1)
+        self.class_weight = nn.Parameter(torch.zeros(class_count, features))
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[B, features] and labels [B] to logits [B, 1]."""
+        return self.linearized(features, labels)[0]
+
+    def linearized(self, features: Tensor, labels: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The logits, and the transpose of their Jacobian by the features, as a function of the weights."""
+        assert labels is not None, "a discriminator with classes judges images with their labels"
+        logits = (features * self._weights(labels)).sum(dim=1, keepdim=True) + self.bias
+        return logits, lambda gradient: gradient * self._weights(labels)
+
+    def _weights(self, labels: Tensor) -> Tensor:
+        """The weights of each image, [B, features]."""
+        return self.weight + F.embedding(labels, self.class_weight)
+
+
 class Discriminator(nn.Module):
     """Images to one logit each (the critic of a Wasserstein objective)."""
 
@@ -142,12 +192,17 @@ class Discriminator(nn.Module):
         self.mixes_rows = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) for layer in layers)
         """Whether the logit of an image depends on the others of its batch."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] images to [B] logits."""
-        logits: Tensor = self.layers(images)
-        return logits.squeeze(1)
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] images, and [B] labels where it has classes, to [B] logits."""
+        return self.after(0, images, labels)
 
-    def input_gradient(self, images: Tensor) -> Tensor:
+    def after(self, done: int, activations: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[B] logits of the activations that the first `done` layers gave."""
+        for layer in islice(self.layers, done, None):
+            activations = layer(activations, labels) if isinstance(layer, ClassProjection) else layer(activations)
+        return activations.squeeze(1)
+
+    def input_gradient(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Gradients of the logits by their own images, [B, C * H * W], differentiable by the parameters.
 
         Without batch normalization the layers are piecewise linear: W1' M1 W2' M2 ... w, where M holds
@@ -156,31 +211,36 @@ class Discriminator(nn.Module):
         where autograd would need a second one through the first.
         """
         if self.mixes_rows:
-            return self.autograd_input_gradient(images)
+            return self.autograd_input_gradient(images, labels)
         with torch.no_grad():
-            logits, transposes = self._linearized(images)
+            logits, transposes = self._linearized(images, labels)
         return _product(transposes, torch.ones_like(logits))
 
-    def logits_and_input_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_and_input_gradient(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B] and what `input_gradient` gives, both differentiable, for the price of one forward pass."""
         if self.mixes_rows:
-            return self(images), self.autograd_input_gradient(images)
-        logits, transposes = self._linearized(images)
+            return self(images, labels), self.autograd_input_gradient(images, labels)
+        logits, transposes = self._linearized(images, labels)
         return logits.squeeze(1), _product(transposes, torch.ones_like(logits))
 
-    def _linearized(self, images: Tensor) -> tuple[Tensor, list[Callable[[Tensor], Tensor]]]:
+    def _linearized(
+        self, images: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, list[Callable[[Tensor], Tensor]]]:
         """Logits [B, 1], and the transposes of the layers' Jacobians."""
         activations = images
         transposes: list[Callable[[Tensor], Tensor]] = []
         for layer in self.layers:
-            activations, transpose = _linearized(layer, activations)
+            if isinstance(layer, ClassProjection):
+                activations, transpose = layer.linearized(activations, labels)
+            else:
+                activations, transpose = _linearized(layer, activations)
             transposes.append(transpose)
         return activations, transposes
 
-    def autograd_input_gradient(self, images: Tensor) -> Tensor:
+    def autograd_input_gradient(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """What `input_gradient` gives, by autograd; each gradient is that of the sum of all logits."""
         images = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self(images).sum(), images, create_graph=True)
+        (gradient,) = torch.autograd.grad(self(images, labels).sum(), images, create_graph=True)
         return gradient.flatten(1)
 
 
@@ -230,15 +290,21 @@ def _transposed_convolution(layer: nn.Conv2d, gradient: Tensor, shape: list[int]
 
 
 def build_generator(
-    network: str, image_shape: ImageShape, latent_size: int, *, norm: str = "batch", initialization: str = "he"
+    network: str,
+    image_shape: ImageShape,
+    latent_size: int,
+    *,
+    class_count: int = 0,
+    norm: str = "batch",
+    initialization: str = "he",
 ) -> Generator:
-    """A freshly initialized generator: "mlp", "cnn" or "doubling-cnn".
+    """A freshly initialized generator: "mlp", "cnn" or "doubling-cnn"; of no classes, or of `class_count`.
 
     `norm` "batch" normalizes the hidden layers; "affine" puts an AffineNorm after every layer, the
     last one too, as the published code does.
     """
-    layers = _GENERATORS[network](image_shape, latent_size, norm)
-    return _initialized(Generator(layers, image_shape, latent_size), initialization)
+    layers = _GENERATORS[network](image_shape, latent_size + class_count, norm)
+    return _initialized(Generator(layers, image_shape, latent_size, class_count), initialization)
 
 
 def set_output_bias(generator: Generator, mean: Tensor) -> None:
@@ -253,21 +319,29 @@ def set_output_bias(generator: Generator, mean: Tensor) -> None:
 
 
 def build_discriminator(
-    network: str, image_shape: ImageShape, *, norm: str = "none", initialization: str = "he"
+    network: str, image_shape: ImageShape, *, class_count: int = 0, norm: str = "none", initialization: str = "he"
 ) -> Discriminator:
     """A freshly initialized discriminator: "mlp", "cnn", "wide-mlp" or "strided-cnn".
 
-    `norm` "batch" or "affine" comes after every layer but the last; "none" is none.
+    `norm` "batch" or "affine" comes after every layer but the last; "none" is none. With `class_count` above 0
+    the last layer is a `ClassProjection`.
     """
-    return _initialized(Discriminator(_DISCRIMINATORS[network](image_shape, norm)), initialization)
+    layers = _DISCRIMINATORS[network](image_shape, norm)
+    if class_count:
+        last = layers[-1]
+        assert isinstance(last, nn.Linear)
+        layers[-1] = ClassProjection(last.in_features, class_count)
+    return _initialized(Discriminator(layers), initialization)
 
 
 def build_discriminators(
-    networks: str, image_shape: ImageShape, *, norm: str = "none", initialization: str = "he"
+    networks: str, image_shape: ImageShape, *, class_count: int = 0, norm: str = "none", initialization: str = "he"
 ) -> Discriminators:
     """What `build_discriminator` gives, of each of the names that "+" joins."""
     return Discriminators(
-        build_discriminator(network, image_shape, norm=norm, initialization=initialization)
+        build_discriminator(
+            network, image_shape, class_count=class_count, norm=norm, initialization=initialization
+        )
         for network in networks.split("+")
     )
 
@@ -290,23 +364,30 @@ def _output_norm(norm: str, channels: int) -> list[nn.Module]:
     return [AffineNorm(channels)] if norm == "affine" else []
 
 
+def _units_at_image(units: int, pixels: int) -> int:
+    """The units of the layer at an image of so many pixels."""
+    return max(1, min(units, _MLP_WEIGHTS_AT_MOST // pixels))
+
+
 def _mlp_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     pixels = math.prod(shape)
+    units = _units_at_image(1024, pixels)
     return nn.Sequential(
-        nn.Linear(latent_size, 1024),
-        *_norm(norm, 1024, flat=True),
+        nn.Linear(latent_size, units),
+        *_norm(norm, units, flat=True),
         nn.ReLU(inplace=True),
-        nn.Linear(1024, pixels),
+        nn.Linear(units, pixels),
         *_output_norm(norm, pixels),
         nn.Unflatten(1, shape),
     )
 
 
 def _mlp_discriminator(shape: ImageShape, norm: str, *, units: tuple[int, int] = (512, 256)) -> nn.Sequential:
-    first, second = units
+    pixels = math.prod(shape)
+    first, second = _units_at_image(units[0], pixels), units[1]
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(math.prod(shape), first),
+        nn.Linear(pixels, first),
         *_norm(norm, first, flat=True),
         nn.LeakyReLU(LEAK),
         nn.Linear(first, second),
@@ -334,6 +415,8 @@ def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequent
 
 def _doubling_cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     """A dense layer, transposed convolutions from 1x1 to the base, then one for every doubling: 7, 14, 28.
+
+    The hidden layers have 16, 32, 64, 128, 128, ... channels, counted from the image.
 
     An axis comes from half its length, rounded up, while it has 8 pixels or more: kernel 4, stride 2 and
     padding 1 reach an even length, kernel 3 an odd one. Every output sees as many inputs as its

@@ -66,12 +66,14 @@ def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:
     return (real_gradient.square().sum(dim=1) + fake_gradient.square().sum(dim=1)).mean() / 2
 
 
-def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+def gradient_penalty(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor, labels: Tensor | None = None
+) -> Tensor:
     """E (|grad D(x)| - 1)^2 at x = mix real + (1 - mix) fake, unweighted.
 
-    `real` and `fake` are [B, C, H, W], `mix` is [B, 1, 1, 1] in [0, 1).
+    `real` and `fake` are [B, C, H, W], `mix` is [B, 1, 1, 1] in [0, 1); `labels` [B] are the classes of both.
     """
-    gradient = discriminator.input_gradient(torch.lerp(fake, real, mix))  # [B, C * H * W]
+    gradient = discriminator.input_gradient(torch.lerp(fake, real, mix), labels)  # [B, C * H * W]
     norm = (gradient.square().sum(dim=1) + 1e-8).sqrt()
     return (norm - 1).square().mean()
 

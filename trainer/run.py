@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ def default_name(config: TrainingConfig) -> str:
     if config.estimator != usual["estimator"]:
         estimator = f"-{config.estimator}"
     kind = f"{config.dataset}-{networks}-{config.neuron}-{config.objective}"
-    return f"{preset}{kind}{norm}{estimator}-seed{config.seed}"
+    more = "-conditional" if config.conditional else ""
+    if config.augment != usual["augment"]:
+        more += "-" + re.sub("[:+]", "-", config.augment)
+    return f"{preset}{kind}{norm}{estimator}{more}-seed{config.seed}"
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:

@@ -27,11 +27,14 @@ class Samples:
     """uint8 [N, C, H, W] of 0 and 1."""
     probabilities: NDArray[np.float32] | None = None
     """The preactivated outputs, float32 of the same shape."""
+    labels: NDArray[np.int64] | None = None
+    """The classes that they were asked to be of, int64 [N]."""
 
     def first(self, count: int) -> Samples:
         """The first `count` of them, or all if there are fewer."""
         probabilities = None if self.probabilities is None else self.probabilities[:count]
-        return Samples(self.source, self.images[:count], probabilities)
+        labels = None if self.labels is None else self.labels[:count]
+        return Samples(self.source, self.images[:count], probabilities, labels)
 
 
 def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
@@ -39,8 +42,8 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
 
     They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and
     True, or 0 and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds
-    `images` and may hold `shape` and `probabilities`, or is as `bgan sample` writes it; of one array any name
-    will do.
+    `images` and may hold `shape`, `probabilities` and `labels`, or is as `bgan sample` writes it; of one array
+    any name will do.
     Raises SamplesError on anything else.
     """
     arrays = _read(path)
@@ -54,7 +57,10 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     probabilities = arrays.get("probabilities")
     if probabilities is not None:
         probabilities = _as_probabilities(probabilities, images.shape, path)
-    return Samples(path.name, images, probabilities)
+    labels = arrays.get("labels")
+    if labels is not None:
+        labels = _as_labels(labels, len(images), path)
+    return Samples(path.name, images, probabilities, labels)
 
 
 class ModelFile:
@@ -82,29 +88,50 @@ class ModelFile:
         """The data set that it was trained on."""
         return self.manifest.dataset
 
+    @property
+    def class_count(self) -> int:
+        """The classes that it makes images of; 0: it takes no labels."""
+        return len(self.manifest.classes)
+
     def sample(self, count: int, *, seed: int = 0) -> Samples:
-        """`count` images, drawn with numpy's generator of that seed."""
+        """`count` images, of all classes alike where it has any, drawn with numpy's generator of that seed."""
         random = np.random.default_rng(seed)
-        images, probabilities = [], []
+        images, probabilities, labels = [], [], []
         for rows in chunks(count):
             latents = random.standard_normal((rows, self.manifest.latent_size), np.float32)
-            outputs = self._run(latents, lambda shape: random.random(shape, np.float32))
+            chunk_labels = None
+            if self.class_count:
+                chunk_labels = random.integers(self.class_count, size=rows)
+                labels.append(chunk_labels)
+            outputs = self._run(latents, lambda shape: random.random(shape, np.float32), chunk_labels)
             images.append(outputs[0])
             probabilities.append(outputs[1])
-        return Samples(self.manifest.name, np.concatenate(images), np.concatenate(probabilities))
+        return Samples(
+            self.manifest.name,
+            np.concatenate(images),
+            np.concatenate(probabilities),
+            np.concatenate(labels) if labels else None,
+        )
 
-    def probabilities(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The preactivated outputs, float32 [N, C, H, W], of latents [N, latent size]."""
-        return self._run(latents, lambda shape: np.zeros(shape, np.float32))[1]
+    def probabilities(
+        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """The preactivated outputs, float32 [N, C, H, W], of latents [N, Z] and, with classes, labels [N]."""
+        return self._run(latents, lambda shape: np.zeros(shape, np.float32), labels)[1]
 
     def _run(
-        self, latents: NDArray[np.float32], uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]]
+        self,
+        latents: NDArray[np.float32],
+        uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]],
+        labels: NDArray[np.int64] | None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Images and probabilities; `uniforms` is asked for them where the graph takes them."""
         shape = self.manifest.image_shape
-        feeds = {"latents": latents}
-        if len(self._session.get_inputs()) == 2:
+        feeds: dict[str, NDArray[Any]] = {"latents": latents}
+        if "uniforms" in {each.name for each in self._session.get_inputs()}:
             feeds["uniforms"] = uniforms((len(latents), shape.channels, shape.height, shape.width))
+        if labels is not None:
+            feeds["labels"] = labels
         images, probabilities = self._session.run(["images", "probabilities"], feeds)
         return images, probabilities
 
@@ -176,6 +203,14 @@ def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -
     if not ((array >= 0) & (array <= 1)).all():
         raise SamplesError(f"{path}: probabilities are not all between 0 and 1")
     return array.astype(np.float32).reshape(shape)
+
+
+def _as_labels(array: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise SamplesError(
+            f"{path}: labels are {array.dtype} {_text(array.shape)}; they are a whole number an image"
+        )
+    return array.astype(np.int64)
 
 
 def _text(shape: Sequence[int]) -> str:

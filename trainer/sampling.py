@@ -25,8 +25,8 @@ def sample_run(
 ) -> Samples:
     """`count` images of the run's newest checkpoint, as an exported generator would make them.
 
-    `binarization` is "threshold" or "bernoulli"; None is that of the run's neurons, threshold for the
-    real-valued ones. Raises RunError where there is no checkpoint.
+    Those of a generator of classes are of all classes alike. `binarization` is "threshold" or "bernoulli"; None
+    is that of the run's neurons, threshold for the real-valued ones. Raises RunError where there is no checkpoint.
     """
     config = run.config()
     if binarization not in {None, "threshold", "bernoulli"}:
@@ -35,12 +35,21 @@ def sample_run(
     generator = trained_generator(config, checkpoint)
     bernoulli = binarization == "bernoulli" or (binarization is None and config.neuron == "sbn")
     random = random_stream(seed, "evaluation")
-    images, probabilities = [], []
+    images, probabilities, labels = [], [], []
     for rows in chunks(count):
         latents = torch.randn(rows, config.latent_size, generator=random)
-        chunk = torch.sigmoid(checkpoint.progress.slope * generator(latents))
+        chunk_labels = None
+        if generator.class_count:
+            chunk_labels = torch.randint(generator.class_count, (rows,), generator=random)
+            labels.append(chunk_labels.numpy())
+        chunk = torch.sigmoid(checkpoint.progress.slope * generator(latents, chunk_labels))
         threshold = torch.rand(chunk.shape, generator=random) if bernoulli else 0.5
         probabilities.append(chunk.numpy())
         images.append((chunk > threshold).numpy())
     name = run.name if binarization is None else f"{run.name}, {binarization}"
-    return Samples(name, np.concatenate(images).astype(np.uint8), np.concatenate(probabilities))
+    return Samples(
+        name,
+        np.concatenate(images).astype(np.uint8),
+        np.concatenate(probabilities),
+        np.concatenate(labels) if labels else None,
+    )

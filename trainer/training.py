@@ -1,5 +1,8 @@
 """Training: one iteration, and the loop around it.
 
+With classes a generated image has the class of the real one in its row, so pairs are of one class and classes are
+as frequent among generated images as in the data set.
+
 Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
@@ -12,13 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .augmentation import build_augmentation
 from .averaging import averaged_copy, update_average
 from .config import TrainingConfig
+from .configured_networks import configured_discriminators, configured_generator
 from .data import BatchStream, BinaryDataset
 from .errors import ConfigError, DivergenceError
 from .estimators import build_estimator
 from .image_losses import ImageLosses
-from .networks import Discriminator, Generator, build_discriminators, build_generator, set_output_bias
+from .networks import Discriminator, Generator, set_output_bias
 from .neurons import OutputNeurons, annealed_slope
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 from .optimizers import build_optimizer
@@ -51,25 +56,16 @@ class Trainer:
         self.device = device
         self.objective = OBJECTIVES[config.objective]
         self.image_shape = dataset.image_shape
+        self.classes = dataset.class_names if config.conditional else ()
+        """The names of the classes that images are made of; none without --conditional."""
+        self.augmentation = build_augmentation(config.augment, self.image_shape)
         self.step = 0
 
         torch.manual_seed(derived_seed(config.seed, "weights"))
-        self.generator = build_generator(
-            config.network,
-            self.image_shape,
-            config.latent_size,
-            norm=config.generator_norm,
-            initialization=config.initialization,
-        )
+        self.generator = configured_generator(config, self.image_shape, len(self.classes))
         if config.output_bias == "mean":
             set_output_bias(self.generator, dataset.mean_image())
-        assert config.discriminator is not None
-        self.discriminators = build_discriminators(
-            config.discriminator,
-            self.image_shape,
-            norm=config.discriminator_norm,
-            initialization=config.initialization,
-        )
+        self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged_copy(self.generator) if config.average_decay else None
@@ -87,10 +83,14 @@ class Trainer:
             batch_size=config.batch_size,
             seed=derived_seed(config.seed, "data"),
             device=device,
+            labels=dataset.labels if config.conditional else None,
         )
         grid = random_stream(config.seed, "grid")
         self._grid_latents = torch.randn(GRID_COUNT, config.latent_size, generator=grid).to(device)
         self._grid_uniforms = torch.rand(GRID_COUNT, *self.image_shape, generator=grid).to(device)
+        self._grid_labels = None
+        if self.classes:
+            self._grid_labels = torch.arange(GRID_COUNT, device=device) % len(self.classes)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,17 +128,23 @@ class Trainer:
         loss is beyond what the objective takes for training.
         """
         random = random_stream(self.config.seed, "step", self.step, device=self.device)
+        if self.augmentation is not None:
+            self._augmenting = random_stream(self.config.seed, "augmentation", self.step, device=self.device)
         self.neurons.slope = self.slope_at(self.step)
         if not math.isfinite(self.neurons.slope):
             raise DivergenceError(
                 f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
             )
         self._set_learning_rates()
-        shared_logits = None if self.config.fresh_batches else self._logits(random)
-        for index in self._batch_indices():
-            real = self.batches.batch(index)
-            discriminator_loss, penalty = self._discriminator_step(real, random, shared_logits)
-        generator_loss = self._generator_step(random, shared_logits, real)
+        indices = self._batch_indices()
+        shared_logits = None
+        if not self.config.fresh_batches:
+            shared_logits = self._logits(random, self.batches.labels(indices[0]))
+        for index in indices:
+            real = self._augmented(self.batches.batch(index))
+            labels = self.batches.labels(index)
+            discriminator_loss, penalty = self._discriminator_step(real, labels, random, shared_logits)
+        generator_loss = self._generator_step(random, shared_logits, real, labels)
         if self.average is not None:
             update_average(self.average, self.generator, decay=self.config.average_decay, step=self.step)
         self.step += 1
@@ -146,10 +152,13 @@ class Trainer:
 
     @torch.no_grad()
     def sample_grid(self) -> Tensor:
-        """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them."""
+        """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them.
+
+        With classes each has the one after that of the image before it.
+        """
         generator = self.sampled_generator.eval()
         neurons = OutputNeurons(self.config.neuron, slope=self.weights_slope)
-        images: Tensor = neurons(generator(self._grid_latents), self._grid_uniforms)
+        images: Tensor = neurons(generator(self._grid_latents, self._grid_labels), self._grid_uniforms)
         self.generator.train()
         return images
 
@@ -206,14 +215,21 @@ class Trainer:
         first = critic_steps_before(self.step, steps=steps, bursts=bursts)
         return range(first, first + count)
 
+    def _augmented(self, images: Tensor) -> Tensor:
+        """The images as they are judged."""
+        if self.augmentation is None:
+            return images
+        return self.augmentation.draw(len(images), self._augmenting)(images)
+
     def _discriminator_step(
-        self, real: Tensor, random: torch.Generator, logits: Tensor | None
+        self, real: Tensor, labels: Tensor | None, random: torch.Generator, logits: Tensor | None
     ) -> tuple[float, float]:
         with torch.no_grad():
-            fake = self._fake_images(random, logits)  # [B, C, H, W]
+            fake = self._augmented(self._fake_images(random, logits, labels))  # [B, C, H, W]
         self.discriminators.requires_grad_(True)
         losses, penalties = zip(
-            *[self._discriminator_loss(judge, real, fake, random) for judge in self.discriminators], strict=True
+            *[self._discriminator_loss(judge, real, fake, random, labels) for judge in self.discriminators],
+            strict=True,
         )
         penalty = torch.stack(penalties).sum()
         loss = torch.stack(losses).sum() + penalty
@@ -224,29 +240,37 @@ class Trainer:
         return value, penalty.item()
 
     def _discriminator_loss(
-        self, judge: Discriminator, real: Tensor, fake: Tensor, random: torch.Generator
+        self,
+        judge: Discriminator,
+        real: Tensor,
+        fake: Tensor,
+        random: torch.Generator,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
         weight = self.config.penalty_weight
         assert weight is not None
         if self.objective.compares_pairs:
-            real_logits, fake_logits, *gradients = _judge_with_gradients(judge, real, fake)
+            real_logits, fake_logits, *gradients = _judge_with_gradients(judge, real, fake, labels)
             loss = self.objective.discriminator_loss(real_logits, fake_logits)
             return loss, weight * gradient_square(*gradients)
-        loss = self.objective.discriminator_loss(*_judge(judge, real, fake))
+        loss = self.objective.discriminator_loss(*_judge(judge, real, fake, labels))
         if not self.objective.penalizes_gradient:
             return loss, torch.zeros(())
         mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
-        return loss, weight * gradient_penalty(judge, real, fake, mix)
+        return loss, weight * gradient_penalty(judge, real, fake, mix, labels)
 
-    def _generator_step(self, random: torch.Generator, logits: Tensor | None, real: Tensor) -> float:
+    def _generator_step(
+        self, random: torch.Generator, logits: Tensor | None, real: Tensor, labels: Tensor | None
+    ) -> float:
         """A step on fresh latents, or on `logits`; `real` are the images of the last discriminator step."""
         self.discriminators.requires_grad_(False)
         if logits is None:
-            logits = self._logits(random)
+            logits = self._logits(random, labels)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
-        losses = ImageLosses(self.discriminators, self.objective, real)
+        maps = None if self.augmentation is None else self.augmentation.draw(len(real), self._augmenting)
+        losses = ImageLosses(self.discriminators, self.objective, real, labels=labels, maps=maps)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
@@ -257,18 +281,18 @@ class Trainer:
         _set_learning_rate(self.generator_optimizer, factor * self.config.learning_rate)
         _set_learning_rate(self.discriminator_optimizer, factor * self.config.discriminator_learning_rate)
 
-    def _logits(self, random: torch.Generator) -> Tensor:
-        """The generator's logits [B, C, H, W] of fresh latents."""
+    def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
+        """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
         latents = torch.randn(
             self.config.batch_size, self.config.latent_size, generator=random, device=self.device
         )
-        logits: Tensor = self.generator(latents)
+        logits: Tensor = self.generator(latents, labels)
         return logits
 
-    def _fake_images(self, random: torch.Generator, logits: Tensor | None) -> Tensor:
+    def _fake_images(self, random: torch.Generator, logits: Tensor | None, labels: Tensor | None) -> Tensor:
         """Images of the logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
         if logits is None:
-            logits = self._logits(random)
+            logits = self._logits(random, labels)
         uniforms = None
         if self.neurons.needs_uniforms:
             uniforms = torch.rand(logits.shape, generator=random, device=self.device)
@@ -303,25 +327,30 @@ class Trainer:
         )
 
 
-def _judge(judge: Discriminator, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+def _judge(judge: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
     if judge.mixes_rows:
-        return judge(real), judge(fake)
-    real_logits, fake_logits = judge(torch.cat([real, fake])).chunk(2)
+        return judge(real, labels), judge(fake, labels)
+    real_logits, fake_logits = judge(torch.cat([real, fake]), _twice(labels)).chunk(2)
     return real_logits, fake_logits
 
 
 def _judge_with_gradients(
-    judge: Discriminator, real: Tensor, fake: Tensor
+    judge: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `_judge` gives, and the gradients [B, C * H * W] of the logits by their images, real and fake."""
     both = judge.logits_and_input_gradient
     if judge.mixes_rows:
-        (real_logits, real_gradient), (fake_logits, fake_gradient) = both(real), both(fake)
+        (real_logits, real_gradient), (fake_logits, fake_gradient) = both(real, labels), both(fake, labels)
     else:
-        logits, gradient = both(torch.cat([real, fake]))
+        logits, gradient = both(torch.cat([real, fake]), _twice(labels))
         (real_logits, fake_logits), (real_gradient, fake_gradient) = logits.chunk(2), gradient.chunk(2)
     return real_logits, fake_logits, real_gradient, fake_gradient
+
+
+def _twice(labels: Tensor | None) -> Tensor | None:
+    """The labels of real images and of the fake ones of the same classes."""
+    return None if labels is None else torch.cat([labels, labels])
 
 
 def resolve_device(name: str) -> torch.device:

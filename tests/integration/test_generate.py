@@ -272,9 +272,9 @@ def test_a_full_disk_keeps_what_there_is(models, unbroken, tmp_path, suffix, roo
 class _CountingEngine(Engine):
     calls = 0
 
-    def sample(self, *arguments):
+    def sample(self, *arguments, **options):
         self.calls += 1
-        return super().sample(*arguments)
+        return super().sample(*arguments, **options)
 
 
 def test_a_slow_disk_holds_the_computing_back(models, tmp_path):

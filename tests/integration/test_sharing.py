@@ -63,7 +63,7 @@ async def _sample(shared, images):
     with shared.call():
         answer = await shared.sample(images)
         await asyncio.sleep(0)  # sending it takes a turn of the loop at the least
-        return answer
+        return answer.packed_images
 
 
 async def _sample_all(shared, ranges):

@@ -54,6 +54,8 @@ def test_the_papers_settings_are_the_defaults():
         "training_split": "train",
         "penalty_weight": 10.0,
         "clip_value": 0.01,
+        "conditional": False,
+        "augment": "none",
         "slope_rate": 1.1,
         "slope_cap": None,
         "seed": 0,

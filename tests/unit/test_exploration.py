@@ -26,7 +26,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
     shape = ImageShape(*shape)
     pixels = int(np.prod(shape))
 
-    def follow_latents(latents):
+    def follow_latents(latents, labels):
         return (1 / (1 + np.exp(-latents[:, :pixels]))).reshape(-1, *shape).astype(np.float32)
 
     return ExploredGenerator(
@@ -51,7 +51,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
 
 
 def _constant(p, shape=(1, 6, 5)):
-    return lambda latents: np.full((len(latents), *shape), p, np.float32)
+    return lambda latents, labels: np.full((len(latents), *shape), p, np.float32)
 
 
 def test_slerp_turns_evenly_and_keeps_its_length():
@@ -107,6 +107,16 @@ def test_more_of_one_thing_changes_none_of_the_others():
     np.testing.assert_array_equal(few.interpolation[:2], many.interpolation[:2, ::2])
     other = explore(_generator(neuron="sbn"), Plan(images=3, steps=5, draws=4, seed=1), None)
     assert (few.images != other.images).mean() > 0.2
+
+
+def test_classes_take_turns_and_a_row_is_of_one_class():
+    def follow_labels(latents, labels):
+        return np.broadcast_to(np.float32([0.1, 0.9])[labels, None, None, None], (len(latents), 1, 6, 5))
+
+    exploration = explore(_generator(follow_labels, classes=("off", "on")), PLAN, None)
+    np.testing.assert_array_equal(exploration.images.mean(axis=(1, 2, 3)), np.arange(DRAWN) % 2)
+    for i, row in enumerate(exploration.interpolation):
+        assert (row == i % 2).all()
 
 
 def test_nearest_images_by_brute_force():
@@ -175,7 +185,8 @@ def test_pixels_of_a_sheet_are_whole_squares(height, width, columns):
 def test_differences_have_the_colour_of_their_side():
     shape = (1, 1, 3)
     generator = _generator(
-        lambda latents: np.tile(np.float32([0.9, 0.9, 0.1]), (len(latents), 1)).reshape(-1, *shape), shape=shape
+        lambda latents, labels: np.tile(np.float32([0.9, 0.9, 0.1]), (len(latents), 1)).reshape(-1, *shape),
+        shape=shape,
     )
     training = np.array([0, 1, 1], np.uint8).reshape(1, *shape)
     exploration = explore(generator, PLAN, RealImages(name="one", training=training, test=training))

@@ -64,7 +64,7 @@ def _sizes(network, inputs, kind):
     [
         ("cnn", (1, 28, 28), [(128, 2, 2), (64, 6, 6), (32, 13, 13), (1, 28, 28)]),
         ("doubling-cnn", (1, 28, 28), [(32, 7, 7), (16, 14, 14), (1, 28, 28)]),
-        ("doubling-cnn", (3, 29, 5), [(32, 4, 5), (32, 8, 5), (16, 15, 5), (3, 29, 5)]),
+        ("doubling-cnn", (3, 29, 5), [(64, 4, 5), (32, 8, 5), (16, 15, 5), (3, 29, 5)]),
     ],
 )
 def test_cnn_generators_grow_by_their_rule(network, shape, sizes):

@@ -44,7 +44,7 @@ def noise_by_hand(seed, index, latent_size, uniform_count):
 )
 def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
     layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count)
-    latents, uniforms = layout.draw(seed, index, 1)
+    latents, uniforms, _ = layout.draw(seed, index, 1)
     expected_latents, expected_uniforms = noise_by_hand(seed, index, latent_size, uniform_count)
     assert latents.dtype == np.float32
     np.testing.assert_array_equal(latents[0], expected_latents)
@@ -55,12 +55,54 @@ def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
         assert uniforms is None
 
 
+def label_by_hand(seed, index, latent_size, uniform_count, class_count):
+    """One image's label: the word after its latents and uniforms."""
+    place = -(-latent_size // 4) - (-uniform_count // 2)
+    counters = -(-(place + 1) // 4)
+    word = philox_words(seed, index * counters + place // 4 + 1)[place % 4]
+    return ((word & 0xFFFFFFFF) * class_count) >> 32
+
+
+@pytest.mark.parametrize(("latent_size", "uniform_count"), [(128, 784), (3, 5), (16, 0), (13, 3)])
+@pytest.mark.parametrize("class_count", [1, 10, 964])
+def test_a_label_is_drawn_as_the_layout_says_and_takes_nothing_from_the_rest(
+    latent_size, uniform_count, class_count
+):
+    layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count, class_count=class_count)
+    drawn = layout.draw(7, 40, 50)
+    assert drawn.labels.dtype == np.int64
+    expected = [label_by_hand(7, 40 + i, latent_size, uniform_count, class_count) for i in range(50)]
+    assert drawn.labels.tolist() == expected
+    named = layout.draw(7, 40, 50, labels=(0, 0, class_count - 1))
+    assert named.labels.tolist() == [0 if (40 + i) % 3 < 2 else class_count - 1 for i in range(50)]
+    np.testing.assert_array_equal(named.latents, drawn.latents)
+    if uniform_count:
+        np.testing.assert_array_equal(named.uniforms, drawn.uniforms)
+
+
+def test_classes_are_drawn_alike():
+    labels = NoiseLayout(latent_size=4, class_count=10).draw(5, 0, 20_000).labels
+    counts = np.bincount(labels, minlength=10)
+    assert ((counts - 2000) ** 2 / 2000).sum() < 40  # chi-square of 9 degrees of freedom
+
+
 def test_golden_vectors():
-    latents, uniforms = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
+    latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
     assert latents[0, :4].tobytes().hex() == "c97be63c9740d5bda34ab03ec2a003bf"
     assert uniforms[1, -4:].tobytes().hex() == "df8d5e3f2a438b3e74386f3fc8da8d3e"
     digest = hashlib.sha256(latents.tobytes() + uniforms.tobytes()).hexdigest()
     assert digest == "c1f5d701d2c86f936f706b42cd0f4487ee56f6316365da9f53295b3582ec4c10"
+
+
+def test_golden_labels():
+    labels = NoiseLayout(latent_size=128, uniform_count=784, class_count=10).draw(1, 0, 1000).labels
+    assert labels[:12].tolist() == [7, 0, 6, 0, 0, 4, 3, 5, 9, 7, 5, 7]
+    digest = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+    assert digest == "9a9ef7ed2028b0028e7c56ca5755a78be849504100d650d1516e0f179794b727"
+    deterministic = NoiseLayout(latent_size=128, class_count=3).draw(1, 2**40, 12)
+    assert deterministic.labels.tolist() == [2, 0, 1, 2, 1, 0, 0, 1, 1, 2, 1, 0]
+    digest = hashlib.sha256(deterministic.latents.tobytes()).hexdigest()
+    assert digest == "52150c24d973bee37185146bf706852c244545d1540573239771965a5adfbcd6"
 
 
 def test_quantile_table():
@@ -92,7 +134,7 @@ def test_any_split_gives_the_same_noise(seed, first, sizes, latent_size, uniform
 
 
 def test_noise_has_the_right_distribution():
-    latents, uniforms = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
+    latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
     count = latents.size
     assert abs(latents.mean()) < 4 / np.sqrt(count)
     assert abs(latents.var() - 1) < 4 * np.sqrt(2 / count)

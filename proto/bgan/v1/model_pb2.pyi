@@ -110,6 +110,7 @@ class Model(_message.Message):
     TRAINING_RUN_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     BGAN_VERSION_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that callers ask for: letters, digits, '.', '_' and '-', at most 128 of them."""
     neuron: Global___Neuron.ValueType
@@ -138,6 +139,12 @@ class Model(_message.Message):
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Figures measured at export, by name, such as "on_fraction". May be empty."""
 
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the classes that images can be made of, by label: the graph takes `labels`, int64
+        [batch] from 0. Empty: the model takes no labels.
+        """
+
     def __init__(
         self,
         *,
@@ -152,10 +159,11 @@ class Model(_message.Message):
         training_run: Global___TrainingRun | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         bgan_version: _builtins.str = ...,
+        classes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "classes", b"classes", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,6 +58,7 @@ class SampleBinaryImagesRequest(_message.Message):
     INCLUDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. Empty: the server's default model."""
     image_count: _builtins.int
@@ -78,6 +79,14 @@ class SampleBinaryImagesRequest(_message.Message):
     """The revision that the images must come from, as a response said it. Empty: any. A revision that was
     replaced can still be asked for for a while, so that a stream can go on that was cut.
     """
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The classes to make images of, each from 0 to the number of Model.classes - 1: image i of the stream
+        is of the class labels[i mod the number of labels], so one label gives images of one class. Empty:
+        each image's class is drawn with its noise, all classes alike. At most 65536; refused for models
+        without classes. The rest of an image's noise does not depend on its label.
+        """
+
     def __init__(
         self,
         *,
@@ -89,10 +98,11 @@ class SampleBinaryImagesRequest(_message.Message):
         include_probabilities: _builtins.bool = ...,
         version: _builtins.int = ...,
         revision: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "first_index", b"first_index", "image_count", b"image_count", "include_probabilities", b"include_probabilities", "model", b"model", "revision", b"revision", "seed", b"seed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "batch_size", b"batch_size", "first_index", b"first_index", "image_count", b"image_count", "include_probabilities", b"include_probabilities", "labels", b"labels", "model", b"model", "revision", b"revision", "seed", b"seed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -115,6 +125,7 @@ class SampleBinaryImagesResponse(_message.Message):
     PACKED_IMAGES_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model that made the images."""
     revision: _builtins.str
@@ -142,6 +153,10 @@ class SampleBinaryImagesResponse(_message.Message):
     def image_shape(self) -> _model_pb2.ImageShape:
         """The shape of each image."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The class of each image, asked for or drawn. Empty for models without classes."""
+
     def __init__(
         self,
         *,
@@ -154,10 +169,11 @@ class SampleBinaryImagesResponse(_message.Message):
         packed_images: _builtins.bytes = ...,
         probabilities: _builtins.bytes = ...,
         version: _builtins.int = ...,
+        labels: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "image_count", b"image_count", "image_shape", b"image_shape", "model", b"model", "packed_images", b"packed_images", "probabilities", b"probabilities", "revision", b"revision", "seed", b"seed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "image_count", b"image_count", "image_shape", b"image_shape", "labels", b"labels", "model", b"model", "packed_images", b"packed_images", "probabilities", b"probabilities", "revision", b"revision", "seed", b"seed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

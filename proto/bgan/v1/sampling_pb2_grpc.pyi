@@ -31,7 +31,8 @@ class SamplingServiceStub:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
 
     A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
     with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
@@ -63,7 +64,8 @@ class SamplingServiceAsyncStub(SamplingServiceStub):
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
 
     A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
     with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
@@ -91,7 +93,8 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision.
+    index, and split over any number of servers of the same revision. Images of a model of classes also
+    depend on `labels`, which belong to the stream as its seed does.
 
     A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
     with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
