@@ -68,5 +68,6 @@ def test_peaks_are_no_leak_and_a_slope_is():
     assert not flat.is_leak, str(flat)
     assert rising.is_leak
     assert rising.rise == pytest.approx(30, abs=2)
+    assert rising.limits[0] < 30 < rising.limits[1]
     with pytest.raises(ValueError, match="say nothing"):
         growths(_samples([1, 2]), Bounds())

@@ -43,17 +43,20 @@ class Growth:
     """The median of the last tenth."""
     rise: float
     """Of the line of Theil and Sen, which passes over single peaks, from the first sample to the last."""
+    limits: tuple[float, float]
+    """Of the rise, with 95 % confidence."""
     bound: float
 
     @property
     def is_leak(self) -> bool:
-        """Whether it rose by more than it may."""
-        return self.rise > self.bound
+        """Whether it rose by more than it may, and not by chance."""
+        return self.rise > self.bound and self.limits[0] > 0
 
     def __str__(self) -> str:
+        least, most = self.limits
         return (
-            f"{self.name}: {self.first:.1f} at first, {self.last:.1f} at last, rises by {self.rise:.1f}; "
-            f"at most {self.bound:.1f}"
+            f"{self.name}: {self.first:.1f} at first, {self.last:.1f} at last, rises by {self.rise:.1f} "
+            f"({least:.1f} to {most:.1f}); at most {self.bound:.1f}"
         )
 
 
@@ -81,7 +84,8 @@ def growths(samples: Sequence[Sample], bounds: Bounds) -> list[Growth]:
     found, tenth = [], max(1, len(samples) // 10)
     for name in ("resident_mib", "files", "threads"):
         values = [getattr(sample, name) for sample in samples]
-        rise = theilslopes(values, times).slope * (times[-1] - times[0])
+        line, span = theilslopes(values, times), times[-1] - times[0]
+        limits = float(line.low_slope * span), float(line.high_slope * span)
         ends = [sorted(part)[len(part) // 2] for part in (values[:tenth], values[-tenth:])]
-        found.append(Growth(name, *ends, float(rise), getattr(bounds, name)))
+        found.append(Growth(name, *ends, float(line.slope * span), limits, getattr(bounds, name)))
     return found

@@ -79,7 +79,7 @@ class Report:
         yield f"Guided by coverage (atheris): {self.coverage}."
 
     def _leak_lines(self):
-        yield "| Process | Figure | At first | At last | Rise of the line | At most | |"
+        yield "| Process | Figure | At first | At last | Rise of the line (95 %) | At most | |"
         yield "|---|---|---|---|---|---|---|"
         for growth in self.growths:
             yield _growth_line("the server of the soak", growth, "a leak" if growth.is_leak else "no leak")
@@ -89,7 +89,8 @@ class Report:
 
 
 def _growth_line(process, growth, said):
-    figures = " | ".join(f"{value:,.1f}" for value in (growth.first, growth.last, growth.rise, growth.bound))
+    rise = "{:,.1f} ({:,.1f} to {:,.1f})".format(growth.rise, *growth.limits)
+    figures = f"{growth.first:,.1f} | {growth.last:,.1f} | {rise} | {growth.bound:,.1f}"
     return f"| {process} | {_words(growth.name)} | {figures} | {said} |"
 
 
