@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ._client import SamplingClient
-    from ._types import ImageBatch
+    from ._types import ImageBatch, ModelInfo
 
 Server = Annotated[str, typer.Option(help="The server's address.", envvar="BGAN_SERVER")]
 _DEFAULT_SERVER = "localhost:50051"
@@ -141,7 +143,6 @@ def list_models(
     Example: bgan models --server localhost:50051
     """
     from rich.console import Console
-    from rich.table import Table
 
     from ._client import SamplingClient
 
@@ -149,34 +150,38 @@ def list_models(
     with SamplingClient(server, **security) as client:
         models = client.list_models()
         failures = client.list_model_failures()
+    console = Console()
+    console.print(_table_of(models, server))
+    for failure in failures:
+        text = f"{failure.model} cannot be served: {failure.reason}"
+        console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
+
+
+def _table_of(models: list[ModelInfo], server: str) -> Table:
+    """A row for each model, without the columns that would be empty."""
+    from rich.table import Table
+
     table = Table(
         box=None, padding=(0, 2, 0, 0), title=f"models of {server}; * is the default", title_justify="left"
     )
     table.add_column("")
     table.add_column("model", overflow="fold")
-    headings = ["version", "neuron", "network", "shape", "data", "epoch", "revision"]
-    if any(info.classes for info in models):
-        headings.append("classes")
-    for heading in headings:
+    columns = {
+        "version": ["" if info.version is None else str(info.version) for info in models],
+        "neuron": [info.neuron for info in models],
+        "network": [info.network for info in models],
+        "shape": ["x".join(map(str, info.image_shape)) for info in models],
+        "classes": [str(len(info.classes) or "") for info in models],
+        "data": [info.dataset for info in models],
+        "epoch": [str(info.epoch) for info in models],
+        "revision": [info.revision[:8] for info in models],
+    }
+    columns = {heading: cells for heading, cells in columns.items() if any(cells)}  # no versions, no classes
+    for heading in columns:
         table.add_column(heading, no_wrap=True)
-    for info in models:
-        table.add_row(
-            "*" if info.is_default else "",
-            info.name,
-            "" if info.version is None else str(info.version),
-            info.neuron,
-            info.network,
-            "x".join(map(str, info.image_shape)),
-            info.dataset,
-            str(info.epoch),
-            info.revision[:8],
-            *([str(len(info.classes) or "")] if "classes" in headings else []),
-        )
-    console = Console()
-    console.print(table)
-    for failure in failures:
-        text = f"{failure.model} cannot be served: {failure.reason}"
-        console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
+    for info, *cells in zip(models, *columns.values(), strict=True):
+        table.add_row("*" if info.is_default else "", info.name, *cells)
+    return table
 
 
 def _labels(client: SamplingClient, named: list[str], model: str, version: int | None) -> list[int]:
