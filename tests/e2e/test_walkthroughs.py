@@ -98,7 +98,7 @@ def test_masks(tmp_path, cache_environment):
 
 
 def test_pianoroll(tmp_path, cache_environment):
-    smaller = {"BARS = 4_000": "BARS = 100", "--epochs 2 ": "--epochs 1 ", "image_count=1_000": "image_count=50"}
+    smaller = {"BARS = 4_000": "BARS = 100", "--epochs 10 ": "--epochs 1 ", "image_count=1_000": "image_count=50"}
     walk = _follow("pianoroll.md", tmp_path, cache_environment, smaller)
     assert _is_picture(tmp_path / "rolls.png")
     assert _is_picture(tmp_path / "samples.png")
