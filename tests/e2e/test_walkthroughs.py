@@ -84,7 +84,11 @@ def _is_picture(path):
 
 
 def test_masks(tmp_path, cache_environment):
-    smaller = {"IMAGES = 400": "IMAGES = 40", "--epochs 100 ": "--epochs 1 ", "image_count=1_000": "image_count=50"}
+    smaller = {
+        "IMAGES = 400": "IMAGES = 40",
+        "--epochs 100 ": "--epochs 1 ",
+        "image_count=1_000": "image_count=50",
+    }
     walk = _follow("masks.md", tmp_path, cache_environment, smaller)
     assert _is_picture(tmp_path / "masks.png")
     assert _is_picture(tmp_path / "samples.png")
