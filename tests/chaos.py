@@ -89,29 +89,40 @@ class BreakingProxy:
         listening.set()
         await self._stopped.wait()
         server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
+        await asyncio.sleep(0)  # a connection that was accepted just now is noted
         while self._writers:
+            for writer in list(self._writers):
+                writer.transport.abort()
             await asyncio.sleep(0.01)
 
     async def _forward(self, reader, writer):
         self.connections += 1
+        self._writers.add(writer)
+        try:
+            await self._pass_both_ways(reader, writer)
+        finally:
+            writer.transport.abort()
+            self._writers.remove(writer)
+
+    async def _pass_both_ways(self, reader, writer):
         # To close at once, and drop what is pending, is what makes the kernel send RST.
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         server_reader, server_writer = await asyncio.open_connection(
             "127.0.0.1", self._server_port, local_addr=(self._source, 0)
         )
-        self._writers |= {writer, server_writer}
+        self._writers.add(server_writer)
         requests = asyncio.create_task(_pass(reader, server_writer))
-        if self._error_code is None:
-            self.bytes_passed += await _pass(server_reader, writer, next(self._limits))
-        else:
-            await self._pass_frames(server_reader, writer)
-        writer.transport.abort()
-        server_writer.transport.abort()
-        await requests
-        self._writers -= {writer, server_writer}
+        try:
+            if self._error_code is None:
+                self.bytes_passed += await _pass(server_reader, writer, next(self._limits))
+            else:
+                await self._pass_frames(server_reader, writer)
+        finally:
+            writer.transport.abort()
+            server_writer.transport.abort()
+            await requests
+            self._writers.remove(server_writer)
 
     async def _pass_frames(self, reader, writer):
         frames_left = next(self._limits)

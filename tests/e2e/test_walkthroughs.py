@@ -140,7 +140,7 @@ def _log_partition(beta):
 def test_ising(tmp_path, cache_environment):
     smaller = {
         "LATTICES = 4_000": "LATTICES = 200",
-        "sample(20_000, 4,": "sample(4_000, 4,",
+        "sample(20_000, 4,": "sample(2_000, 4,",
         "--epochs 30": "--epochs 1",
         "image_count=4_000": "image_count=50",
     }

@@ -63,9 +63,9 @@ def test_penalty_is_taken_between_real_and_fake():
     seen = []
 
     class Spy(Discriminator):
-        def input_gradient(self, images):
+        def input_gradient(self, images, labels=None):
             seen.append(images)
-            return super().input_gradient(images)
+            return super().input_gradient(images, labels)
 
     critic = Spy(build_discriminator("mlp", ImageShape(1, 2, 2)).layers)
     real, fake = torch.ones(3, 1, 2, 2), torch.zeros(3, 1, 2, 2)
