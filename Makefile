@@ -33,7 +33,7 @@ RECIPE_cnn-sbn := --preset modern --epochs 60 --neuron sbn
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve test test-long bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -71,7 +71,10 @@ serve: $(SERVE_READY) ## Serve the models in models/, or else those that come wi
 
 # Three at a time fill two cores: the tests wait for their servers a third of the time.
 test: $(READY) ## Run the tests, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile -m "not long"
+
+test-long: $(READY) ## Run the tests that take long: streams over many kills, the reproduction, faults
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile -m long
 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)

@@ -62,6 +62,7 @@ def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
         assert "Frechet distance" in result.stdout
 
 
+@pytest.mark.long
 def test_shell_snippets_of_reproducing_run(tmp_path, cache_environment):
     # One model pair and one epoch of each stand in for all of it.
     less = (

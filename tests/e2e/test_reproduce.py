@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import BGAN, bgan
 
+pytestmark = pytest.mark.long
 # Two jobs have a thread each; one would have a thread a core, which wait for each other on a busy machine.
 ARGUMENTS = (
     *("reproduce", "--dataset", "digits", "--experiment", "I", "--preset", "paper"),

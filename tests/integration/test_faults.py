@@ -35,6 +35,7 @@ def site(small_models, other_models, tmp_path_factory):
         yield Site(steady, fragile, folder, ("dbn",), versions, reference, work, random.Random(6), scale=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_promises_hold_under(site, fault):
     try:

@@ -35,6 +35,7 @@ def make_client(request):
     return request.param
 
 
+@pytest.mark.long
 def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
     count = 24_000
     request = {"image_count": count, "seed": 11, "batch_size": 4, "include_probabilities": True}
@@ -274,6 +275,7 @@ with make_client(sys.argv[2], retry=policy, timeout_seconds=None) as client:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_memory_stays_flat_over_hundreds_of_reconnects(kind, small_models):
     """grpc/grpc#38499 is of a client that leaks when it asks for a stream again after a broken connection."""

@@ -75,6 +75,7 @@ def test_random_splits_with_random_breaks_are_the_whole(
     assert digest == whole(replicas[0], count, seed=8, first_index=first_index)
 
 
+@pytest.mark.long
 @CLIENTS
 def test_a_split_stream_survives_kills(make_client, small_models):
     count, kills, chosen = 100_000, 6, random.Random(4)

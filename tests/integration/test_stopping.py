@@ -66,6 +66,7 @@ def test_a_server_that_cannot_start_does_not_play_lame_duck(tmp_path):
         ServerProcess(tmp_path, "--lame-duck-seconds", 3600)
 
 
+@pytest.mark.long
 def test_a_rolling_restart_under_load_loses_and_repeats_no_image(small_models):
     """Two servers, one after the other stopped by SIGTERM and started again, twice, under streams and calls."""
     options = ("--lame-duck-seconds", 0.3, "--grace-seconds", 0.6)

@@ -95,6 +95,7 @@ def test_a_dead_worker_is_replaced_and_the_others_serve_on(workers):
     assert {_health(workers.target) for _ in range(12)} == {SERVING}
 
 
+@pytest.mark.long
 def test_streams_and_calls_survive_the_random_deaths_of_workers(workers, models):
     """Contract 3 under mixed traffic: every image once, in order, and the bits of an engine alone."""
     count, deaths, done = 60_000, 5, threading.Event()
