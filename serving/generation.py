@@ -18,7 +18,7 @@ from rich.console import Console
 from .engine import Engine
 from .errors import GenerationError, Interrupted
 from .image_files import FORMATS, Labels, Origin, outputs
-from .noise import INDEX_END, Int64Array
+from .noise import INDEX_END, ImageRange, Int64Array
 from .partial_file import PartialFile
 from .progress import ProgressDisplay, say
 from .repository import ModelFile, look, scan
@@ -157,9 +157,7 @@ def _label_source(engine: Engine, origin: Origin) -> Labels | None:
         return None
 
     def labels(first_index: int, count: int) -> Int64Array:
-        drawn = engine.noise.draw(origin.seed, first_index, count, origin.labels).labels
-        assert drawn is not None
-        return drawn
+        return engine.noise.draw_labels(ImageRange(origin.seed, first_index, count, origin.labels))
 
     return labels
 

@@ -100,10 +100,7 @@ class NoiseLayout:
         uniforms = np.empty((rows, self.uniform_count), np.float32) if self.uniform_count else None
         labels = np.empty(rows, np.int64) if self.class_count else None
         row = 0
-        for images in _pieces(ranges, max(1, _WORDS_AT_ONCE // self._words_per_image)):
-            counter = images.first_index * self.counters_per_image
-            words = self._philox.words(images.seed, counter, images.count * self._words_per_image)
-            words = words.reshape(images.count, -1)
+        for images, words in self._words(ranges):
             end = row + images.count
             latents[row:end] = self._latents(words)
             if uniforms is not None:
@@ -112,6 +109,19 @@ class NoiseLayout:
                 labels[row:end] = self._labels(words) if not images.labels else _named_labels(images)
             row = end
         return Noise(latents, uniforms, labels)
+
+    def draw_labels(self, images: ImageRange) -> Int64Array:
+        """The labels [count] that `draw` gives images of a model of classes, without the rest of their noise."""
+        if images.labels:
+            return np.array(_named_labels(images), np.int64)
+        return np.concatenate([self._labels(words) for _, words in self._words([images])]).astype(np.int64)
+
+    def _words(self, ranges: Iterable[ImageRange]) -> Iterator[tuple[ImageRange, npt.NDArray[np.uint64]]]:
+        """The words of all images, [n, words an image], for some of them at a time."""
+        for images in _pieces(ranges, max(1, _WORDS_AT_ONCE // self._words_per_image)):
+            counter = images.first_index * self.counters_per_image
+            words = self._philox.words(images.seed, counter, images.count * self._words_per_image)
+            yield images, words.reshape(images.count, -1)
 
     def _latents(self, words: npt.NDArray[np.uint64]) -> Float32Array:
         return normal_quantiles().take(words[:, : self._latent_words].view("<u2")[:, : self.latent_size])

@@ -21,7 +21,7 @@ from .augmentation import build_augmentation
 from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .config import TrainingConfig
 from .console import counting_bar, say
-from .data import known_image_shape, open_dataset
+from .data import BinaryDataset, known_image_shape, open_dataset
 from .errors import DivergenceError, Interrupted, RunError
 from .files import write_json
 from .grid import GRID_COLUMNS, save_grid
@@ -43,8 +43,7 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
     whole. Settings and data that are no good are found before the folder is made.
     """
-    with counting_bar(console, f"converting {config.data}") as progress:
-        dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
+    dataset = _read(config, console)
     config = dataclasses.replace(config, data_digest=dataset.digest)
     trainer = Trainer(config, dataset, resolve_device(config.device))
     run = open_run(folder, config)
@@ -71,11 +70,16 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
     """
     shape, class_count = known_image_shape(config.choice), 0
     if shape is None or config.conditional:
-        with counting_bar(console, f"converting {config.data}") as progress:
-            dataset = open_dataset(config.choice, split=config.training_split, progress=progress)
+        dataset = _read(config, console)
         shape, class_count = dataset.image_shape, len(dataset.class_names) if config.conditional else 0
     build_augmentation(config.augment, shape)
     return sizes_text(config, shape, class_count)
+
+
+def _read(config: TrainingConfig, console: Console) -> BinaryDataset:
+    """What is trained on; a file or folder is converted where it was not before, with a bar."""
+    with counting_bar(console, f"converting {config.data}") as progress:
+        return open_dataset(config.choice, split=config.training_split, progress=progress)
 
 
 def _kept(run: Run) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .augmentation import build_augmentation
+from .augmentation import Maps, build_augmentation
 from .averaging import averaged_copy, update_average
 from .config import TrainingConfig
 from .configured_networks import configured_discriminators, configured_generator
@@ -215,11 +215,14 @@ class Trainer:
         first = critic_steps_before(self.step, steps=steps, bursts=bursts)
         return range(first, first + count)
 
+    def _maps(self, count: int) -> Maps | None:
+        """What happens to so many images before they are judged."""
+        return None if self.augmentation is None else self.augmentation.draw(count, self._augmenting)
+
     def _augmented(self, images: Tensor) -> Tensor:
         """The images as they are judged."""
-        if self.augmentation is None:
-            return images
-        return self.augmentation.draw(len(images), self._augmenting)(images)
+        maps = self._maps(len(images))
+        return images if maps is None else maps(images)
 
     def _discriminator_step(
         self, real: Tensor, labels: Tensor | None, random: torch.Generator, logits: Tensor | None
@@ -269,7 +272,7 @@ class Trainer:
             logits = self._logits(random, labels)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
-        maps = None if self.augmentation is None else self.augmentation.draw(len(real), self._augmenting)
+        maps = self._maps(len(real))
         losses = ImageLosses(self.discriminators, self.objective, real, labels=labels, maps=maps)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)

@@ -65,20 +65,7 @@ def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
 @pytest.mark.long
 def test_shell_snippets_of_reproducing_run(tmp_path, cache_environment):
     # One model pair and one epoch of each stand in for all of it.
-    less = (
-        "--dataset",
-        "digits",
-        "--experiment",
-        "I",
-        "--preset",
-        "paper",
-        "--epochs",
-        "1",
-        "--count",
-        "64",
-        "--jobs",
-        "2",
-    )
+    less = shlex.split("--dataset digits --experiment I --preset paper --epochs 1 --count 64 --jobs 2")
     for command in _commands(3):
         result = bgan(*command[1:], *less, cwd=tmp_path, env=cache_environment)
         assert result.returncode == 0, result.stderr

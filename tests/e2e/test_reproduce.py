@@ -68,7 +68,7 @@ def test_experiments_that_were_run_before_stay_in_the_report(reproduced, cache_e
 
 def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, cache_environment):
     folder = tmp_path / "out"
-    command = [*ARGUMENTS, "--epochs", "40", "--jobs", "2", "--output", str(folder)]
+    command = [*ARGUMENTS, "--epochs", "40", "--output", str(folder)]
     process = subprocess.Popen(
         [str(BGAN), *command], stderr=subprocess.PIPE, text=True, env={**os.environ, **cache_environment}
     )

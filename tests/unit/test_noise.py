@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from bgan.serving.noise import QUANTILES_SHA256, NoiseLayout, normal_quantiles
+from bgan.serving.noise import QUANTILES_SHA256, ImageRange, NoiseLayout, normal_quantiles
 
 MASK = 2**64 - 1
 LIMIT = 2**63 - 1
@@ -141,3 +141,10 @@ def test_noise_has_the_right_distribution():
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
     assert abs(uniforms.mean() - 0.5) < 4 * np.sqrt(1 / 12 / uniforms.size)
+
+
+def test_labels_alone_are_those_of_the_whole_noise():
+    layout = NoiseLayout(latent_size=10, uniform_count=35, class_count=7)
+    for labels in ((), (4, 0, 1)):
+        whole = layout.draw(5, 90, 2_000, labels).labels
+        np.testing.assert_array_equal(layout.draw_labels(ImageRange(5, 90, 2_000, labels)), whole)
