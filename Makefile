@@ -33,7 +33,7 @@ RECIPE_cnn-sbn := --preset modern --epochs 60 --neuron sbn
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve test test-long snapshots bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -75,6 +75,9 @@ test: $(READY) ## Run the tests, on two cores
 
 test-long: $(READY) ## Run the tests that take long: streams over many kills, the reproduction, faults
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile -m long
+
+snapshots: $(READY) ## Renew the snapshots of help, presets, names and weights; read the difference before you commit
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_snapshots.py --snapshot-update
 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
