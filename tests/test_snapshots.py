@@ -1,4 +1,4 @@
-"""Every --help, each preset's settings, the public names and the weights stay as they are unless a change is meant.
+"""Every --help, each preset's settings, the public names and the weights: they change only on purpose.
 
 `make snapshots` renews them; read the difference before you commit it.
 """
@@ -54,7 +54,8 @@ def _run(monkeypatch, capsys, *arguments):
     try:
         main()
     except SystemExit as ended:
-        assert not ended.code, capsys.readouterr().err
+        if ended.code:
+            pytest.fail(capsys.readouterr().err)
     return capsys.readouterr().out
 
 
