@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import grpc
 
 from ._credentials import check_token
-from ._cursor import Cursor
-from ._errors import REQUEST_ID_KEY, SamplingError, from_rpc_error
-from ._retry import Deadline, RetryPolicy
+from ._retry import RetryPolicy
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
 STREAM_SECONDS_PER_IMAGE = 0.01
+
+
 _RECEIVE_BYTES_AT_MOST = 64 * 1024 * 1024
+
+
 # A server that hangs, or is gone without a word, is noticed after both times; bgan's take a ping every 10 s.
 KEEPALIVE_SECONDS = 30.0
+
+
 KEEPALIVE_TIMEOUT_SECONDS = 20.0
 
 
@@ -29,6 +34,8 @@ class _Unset(enum.Enum):
 
 
 UNSET: Final = _Unset.UNSET
+
+
 Timeout = float | None | _Unset
 
 
@@ -84,33 +91,3 @@ class BaseClient:
         if self._timeout_seconds is None:
             return None
         return self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * image_count
-
-
-def request_metadata(request_id: str | None) -> tuple[tuple[str, str], ...]:
-    """What a call sends beside its request."""
-    return () if request_id is None else ((REQUEST_ID_KEY, request_id),)
-
-
-@contextmanager
-def open_call(stub: Any, target: str, cursor: Cursor, deadline: Deadline) -> Iterator[Any]:
-    """A call for what is left of a stream, cancelled at the end. Raises a SamplingError for a gRPC error."""
-    call = stub.SampleBinaryImages(
-        cursor.rest(), timeout=deadline.seconds_left(), metadata=request_metadata(cursor.request_id)
-    )
-    try:
-        yield call
-    except grpc.RpcError as error:
-        raise from_rpc_error(
-            error, target=target, next_index=cursor.next_index, request_id=cursor.request_id
-        ) from error
-    finally:
-        call.cancel()
-
-
-def closed_error(next_index: int) -> SamplingError:
-    """What a stream ends with when its client is closed."""
-    return SamplingError(
-        f"the client was closed; image {next_index} was next",
-        code=grpc.StatusCode.CANCELLED,
-        next_index=next_index,
-    )

@@ -11,7 +11,8 @@ import grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
-from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout, closed_error, open_call, request_metadata
+from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout
+from ._call import closed_error, open_call, request_metadata
 from ._credentials import with_token
 from ._cursor import Cursor, Origin
 from ._errors import SamplingError, ServerUnavailableError, from_rpc_error

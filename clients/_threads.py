@@ -11,7 +11,7 @@ import grpc
 
 from bgan.v1 import sampling_pb2_grpc
 
-from ._base import closed_error, open_call
+from ._call import closed_error, open_call
 from ._errors import SamplingError
 from ._pieces import Piece, Pieces
 from ._retry import Deadline, Retries, RetryPolicy

@@ -14,7 +14,6 @@ from .config import ServerSettings
 from .errors import StartError, UnauthenticatedError
 from .followed import FollowedFiles
 from .quota import FOLDER_VARIABLE, Quota
-from .registry import Registry
 from .tokens import Token, find_token, read_tokens
 
 _KEY = "authorization"
@@ -55,9 +54,10 @@ class Caller:
         if self._quota is not None:
             self._quota.take(image_count, next_index)
 
-    def seen(self, registry: Registry) -> Registry:
-        """The models that the caller may know of."""
-        return registry if self.token is None else registry.limited_to(tuple(self.token.models))
+    @property
+    def model_patterns(self) -> tuple[str, ...]:
+        """The names of the models that the caller may know of, as a shell has them."""
+        return ("*",) if self.token is None else tuple(self.token.models)
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")

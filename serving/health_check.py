@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.v1 import sampling_pb2
 
+from .addresses import own_host
 from .config import ServerSettings
 from .errors import NotServingError, StartError
-from .port import own_host
 
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
 # A probe asks the server itself, whatever proxy the environment names.

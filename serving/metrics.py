@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from .config import ServerSettings
-from .errors import StartError
 from .registry import Registry
 
 WORKERS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -47,57 +40,3 @@ class Metrics:
 
 
 NO_METRICS = Metrics()
-
-
-def start_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a process that serves alone, shown on its metrics port. Raises StartError if it is taken."""
-    if settings.metrics_port is None:
-        return NO_METRICS
-    from .prometheus import PrometheusMetrics, show
-
-    metrics = PrometheusMetrics()
-    show(metrics.registry, settings.metrics_host, settings.metrics_port)
-    return metrics
-
-
-def worker_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a worker: they go to the folder that WORKERS_VARIABLE names."""
-    if settings.metrics_port is None:
-        return NO_METRICS
-    from .prometheus import PrometheusMetrics
-
-    return PrometheusMetrics()
-
-
-@contextmanager
-def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
-    """A folder for the values of all workers, shown together on the metrics port; None where there is no port.
-
-    Values outlive the workers that left them there, so that no counter ever falls. Raises StartError.
-    """
-    if settings.metrics_port is None:
-        yield None
-        return
-    from .prometheus import registry_of_folder, show
-
-    with _temporary_folder() as folder:
-        show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
-        yield Path(folder)
-
-
-def _temporary_folder() -> TemporaryDirectory[str]:
-    try:
-        return TemporaryDirectory(prefix="bgan-metrics-")
-    except OSError as error:
-        raise StartError(
-            f"the metrics of several workers need a folder for temporary files ({error.strerror}); "
-            "name one that can be written to with TMPDIR, or use 1 worker"
-        ) from error
-
-
-def forget_worker(folder: Path | None, pid: int) -> None:
-    """Take what a worker that ended had running, and the models that it had, out of the sums."""
-    if folder is not None:
-        from .prometheus import drop_gauges
-
-        drop_gauges(folder, pid)

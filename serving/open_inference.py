@@ -13,7 +13,8 @@ from open_inference.grpc import protocol, service
 
 from .access import OPEN, Access, caller
 from .admission import Admission
-from .calls import Calls, current_call
+from .call_record import current_call
+from .calls import Calls
 from .config import ServerSettings
 from .deadline import check_deadline, deadline_of
 from .engine import Engine
@@ -136,7 +137,7 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
         registry = self._registry()
         if registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        registry = caller().seen(registry)
+        registry = registry.visible_to(caller().model_patterns)
         if len(version) <= _DIGITS_AT_MOST and version.isdecimal():
             return registry.find(name, version=int(version))
         try:

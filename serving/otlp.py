@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .calls import CallRecord
+from .call_record import CallRecord
 from .tracing import Tracing
 
 _EXPORT_SECONDS = 5

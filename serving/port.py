@@ -12,8 +12,6 @@ from .errors import StartError
 SHAREABLE = sys.platform == "linux"
 """Whether this system spreads connections over the sockets that share a port (SO_REUSEPORT)."""
 
-_ALL_ADDRESSES = ("0.0.0.0", "::")
-
 
 @contextmanager
 def reserved_port(host: str, port: int) -> Iterator[int]:
@@ -36,11 +34,6 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
         raise port_taken(host, port) from error
     with reserved:
         yield place[1]
-
-
-def own_host(host: str) -> str:
-    """How its own machine reaches a server that listens on `host`."""
-    return "localhost" if host.strip("[]") in _ALL_ADDRESSES else host
 
 
 def port_taken(host: str, port: int) -> StartError:

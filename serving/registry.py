@@ -78,8 +78,10 @@ class Registry:
             raise NotAllowedError(f"this token is not good for {what}")
         return self._find_exactly(name or self.default_model, version, revision)
 
-    def limited_to(self, patterns: tuple[str, ...]) -> Registry:
+    def visible_to(self, patterns: tuple[str, ...]) -> Registry:
         """The same without the models, and the failures, whose names none of the patterns takes in."""
+        if patterns == self._patterns:
+            return self
         if patterns not in self._limited:
             self._limited[patterns] = Registry(
                 [engine for engine in self.engines if _takes_in(patterns, engine.manifest.name)],

@@ -28,16 +28,16 @@ from .followed import LOOK_SECONDS
 from .health_check import model_service
 from .logs import start_log
 from .malformed import TolerantServer
-from .metrics import Metrics, start_metrics
+from .metrics import Metrics
 from .model_folder import described
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, port_taken, reserved_port
 from .registry import Registry
 from .repository import Repository
 from .servicer import SamplingServicer
+from .start import start_metrics, start_tracing
 from .status import guarded
 from .tls import certificates_of
-from .tracing import start_tracing
 
 _DESCRIPTOR = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation

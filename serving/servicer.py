@@ -10,7 +10,7 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from .access import caller
 from .admission import Admission, Call
-from .calls import current_call
+from .call_record import current_call
 from .config import ServerSettings
 from .deadline import deadline_of
 from .engine import Engine
@@ -114,7 +114,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     def _models(self) -> Registry:
         if self.registry is None:
             raise NotReadyError("the models are still loading; try again in a second")
-        return caller().seen(self.registry)
+        return self.registry.visible_to(caller().model_patterns)
 
     def _limits(self) -> sampling_pb2.Limits:
         return sampling_pb2.Limits(

@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from .access import Access
-from .calls import REQUEST_ID_KEY, CallRecord, Calls
+from .call_record import CallRecord
+from .calls import REQUEST_ID_KEY, Calls
 from .deadline import is_over
 from .errors import (
     CallError,

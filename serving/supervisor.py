@@ -15,12 +15,12 @@ from typing import Any
 
 from .config import ServerSettings
 from .errors import StartError
-from .metrics import WORKERS_VARIABLE, forget_worker, workers_folder
+from .metrics import WORKERS_VARIABLE
 from .notify import READY, STOPPING, notify
 from .port import SHAREABLE, reserved_port
 from .quota import FOLDER_VARIABLE
 from .server import stop_signal
-from .tracing import check_tracing
+from .start import check_tracing, forget_worker, workers_folder
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)

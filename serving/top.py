@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .addresses import own_host
 from .config import ServerSettings
 from .errors import MetricsError
-from .port import own_host
 from .samples import Change, Samples, scrape
 
 _FIRST_SECONDS_AT_MOST = 1.0

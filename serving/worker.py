@@ -11,9 +11,9 @@ from typing import Any
 
 from .config import ServerSettings
 from .errors import ServingError
-from .metrics import worker_metrics
 from .registry import Registry
 from .server import Server, run, stop_signal
+from .start import worker_metrics
 
 _log = logging.getLogger(__name__)
 

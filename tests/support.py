@@ -37,7 +37,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     from bgan.trainer.checkpoint import Progress, save_checkpoint
     from bgan.trainer.config import TrainingConfig
     from bgan.trainer.data import BinaryDataset
-    from bgan.trainer.networks import ImageShape
+    from bgan.trainer.image_shape import ImageShape
     from bgan.trainer.run import open_run
     from bgan.trainer.training import Trainer
 

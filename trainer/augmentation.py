@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .augment_choice import AugmentChoice, parse_augment
 from .errors import ConfigError
-from .networks import ImageShape
+from .image_shape import ImageShape
 
 _AUGMENTED_SHARE = 0.8
 _SHIFT_PART = 8  # an eighth of a side, as Zhao et al. have it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shlex
@@ -12,14 +11,13 @@ from typing import Any
 
 from bgan.v1 import model_pb2
 
-from .config import DEFAULT_NETWORK, TrainingConfig, option
+from .command import data_options, train_options, training_command
+from .config import TrainingConfig, option
 from .errors import RunError
 from .evaluation import Evaluation, Reference
-from .jobs import train_options
 from .metrics import METRICS, format_value
-from .presets import preset_values
+from .model_file import ModelFile
 from .run import Run, find_run
-from .samples import ModelFile
 
 _TEMPLATE = """\
 # {manifest.name}
@@ -64,11 +62,16 @@ images against real training images.{published_note}
 - Data: {data_licence}
 """
 
+
 _NEURONS = {"dbn": "deterministic binary", "sbn": "stochastic binary", "real": "real-valued"}
+
+
 _RULES = {
     model_pb2.BINARIZATION_THRESHOLD: "where its probability is above 0.5",
     model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
 }
+
+
 # What each data set is, and its licence.
 _DATA = {
     "mnist": (
@@ -82,11 +85,15 @@ _DATA = {
         "in the file.",
     ),
 }
+
+
 _SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
+
+
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
+
+
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
-_NOT_COMPUTED = frozenset({"device", "data_dir"})
-_OF_IMAGES = frozenset({"data", "data_digest", "image_options"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,37 +175,11 @@ def card_text(
     )
 
 
-def training_command(config: TrainingConfig, name: str) -> str:
-    """The shortest `bgan train` that has these settings, but for where it runs."""
-    preset = config.preset or "paper"  # whose settings are those of none
-    values = preset_values(preset, neuron=config.neuron, network=config.network)
-    base = {**values, "preset": config.preset, "neuron": config.neuron, "network": config.network}
-    given: dict[str, Any] = {}
-    left_out = _NOT_COMPUTED | _OF_IMAGES | (set() if config.data is None else {"dataset"})
-    for field in dataclasses.fields(config):  # in this order what follows from a setting comes after it
-        wanted = getattr(config, field.name)
-        if field.name not in left_out and getattr(TrainingConfig(**base | given), field.name) != wanted:
-            given[field.name] = wanted
-    own = preset_values(preset, neuron=config.neuron).get("network", DEFAULT_NETWORK)
-    first = {
-        "preset": preset,
-        "neuron": None if config.neuron == "dbn" else config.neuron,
-        "network": None if config.network == own else config.network,
-    }
-    images = {**_data_options(config), **config.image_options.changed()}
-    return shlex.join(["bgan", "train", *train_options(first | given | images), "--name", name])
-
-
 def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
     """The `bgan evaluate` that measures a model file."""
-    images = {"dataset": config.dataset} if config.data is None else _data_options(config)
+    images = {"dataset": config.dataset} if config.data is None else data_options(config)
     options = train_options({**images, **config.image_options.changed(), "count": count})
     return shlex.join(["bgan", "evaluate", file, *options])
-
-
-def _data_options(config: TrainingConfig) -> dict[str, Any]:
-    """The option that names the images of a file or folder, without where that lies."""
-    return {} if config.data is None else {"data": Path(config.data).name}
 
 
 def _export_command(manifest: model_pb2.Model) -> str:

@@ -51,6 +51,7 @@ def card(
         from .errors import SamplesError
         from .evaluation import evaluate_samples
         from .files import write_atomically
+        from .sampling import sample_model
 
     missing = [
         path for path in [*models, *([published_samples] if published_samples else [])] if not path.is_file()
@@ -64,7 +65,9 @@ def card(
         if picture is not None:
             _draw(trained, picture)
         for model in trained:
-            evaluation = evaluate_samples(model.file.sample(count), reference, report=_named(model.name, say))
+            evaluation = evaluate_samples(
+                sample_model(model.file, count), reference, report=_named(model.name, say)
+            )
             text = card_text(
                 model,
                 evaluation,
@@ -106,8 +109,9 @@ def _published(path: Path, count: int, reference: Reference, say: Callable[[str]
 
 def _draw(trained: list[TrainedModel], path: Path) -> None:
     from .figures import grid_figure
+    from .sampling import sample_model
 
-    panels = [model.file.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
+    panels = [sample_model(model.file, _PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
     names = [model.name for model in trained]
     grid_figure(path, [panels], row_titles=[""], column_titles=names, preactivated=[False] * len(names))
 

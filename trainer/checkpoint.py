@@ -11,7 +11,8 @@ from torch import Tensor
 from .config import TrainingConfig
 from .configured_networks import configured_discriminators, configured_generator
 from .errors import CheckpointError
-from .networks import Discriminators, Generator, ImageShape
+from .image_shape import ImageShape
+from .networks import Discriminators, Generator
 from .tensors import load_tensors, save_tensors, tensors_under
 
 KEPT = 3

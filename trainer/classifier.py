@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,12 +20,26 @@ from .errors import CheckpointError
 from .tensors import load_tensors, save_tensors
 
 FEATURES = 128
+
+
 _VERSION = 1  # of architecture and training: another one makes the cache train anew
+
+
 _BATCH = 128
+
+
 _STEPS_AT_MOST = 2000
+
+
 _EPOCHS_AT_MOST = 40
+
+
 _DROPOUT = 0.4
+
+
 _LEARNING_RATE = 2e-3
+
+
 _ROWS = 2000
 
 
@@ -132,9 +145,3 @@ def data_digest(*arrays: NDArray[np.generic]) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where what is made once is kept: BGAN_CACHE_DIR, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("BGAN_CACHE_DIR") or Path(base).expanduser() / "bgan")

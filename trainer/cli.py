@@ -294,7 +294,7 @@ def train(
         from .data import choose_dataset
         from .loop import planned_sizes
         from .loop import train as run_training
-        from .run import default_name
+        from .run_name import default_name
 
     if config.data is None:
         dataset = choose_dataset(config.dataset, data_dir=config.data_dir, say=lambda text: say(console, text))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .config import TrainingConfig
-from .networks import Discriminators, Generator, ImageShape, build_discriminators, build_generator
+from .image_shape import ImageShape
+from .networks import Discriminators, Generator, build_discriminators, build_generator
 
 
 def configured_generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator:

@@ -24,7 +24,7 @@ from .binary_images import BinaryImages
 from .data_choice import DataChoice
 from .errors import DataError
 from .image_options import ImageOptions
-from .networks import ImageShape
+from .image_shape import ImageShape
 from .packed_images import PackedImages, Progress, packed_dataset
 from .published_sets import PUBLISHED_SETS, ensure_published, read_published
 from .randomness import random_stream

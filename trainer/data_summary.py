@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .data import BinaryDataset
-from .networks import ImageShape
+from .grid import side_by_side, tiled
+from .image_shape import ImageShape
 
 SAMPLES = 64
 _ROWS = 4096
@@ -125,12 +126,12 @@ def _warnings(
 
 def draw_summary(summary: DataSummary) -> bytes:
     """A PNG: samples, and the mean image beside them, where lighter is more often on. Channels stand in a row."""
-    samples = _in_a_row(255 * summary.samples)
-    mean = _in_a_row(np.round(255 * summary.mean).astype(np.uint8)[np.newaxis])[0]
+    samples = side_by_side(255 * summary.samples)
+    mean = side_by_side(np.round(255 * summary.mean).astype(np.uint8)[np.newaxis])[0]
     height, width = mean.shape
     scale = max(1, _CELL // max(height, width))
     columns = max(1, min(_COLUMNS, _PICTURE_WIDTH // (width * scale + _GAP)))
-    grid = _grid(_enlarged(samples, scale), columns)
+    grid = tiled(_enlarged(samples, scale), columns=columns, gap=_GAP, background=_BACKGROUND)
     enlarged = max(1, min(_MEAN_ENLARGED * scale, len(grid) // height, _PICTURE_WIDTH // 2 // width))
     mean = np.pad(_enlarged(mean, enlarged), _GAP)
     picture = np.full((max(len(grid), len(mean)), grid.shape[1] + mean.shape[1] + _GAP), _BACKGROUND, np.uint8)
@@ -141,25 +142,6 @@ def draw_summary(summary: DataSummary) -> bytes:
     return content.getvalue()
 
 
-def _in_a_row(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[n, C, H, W] as [n, H, C * W]."""
-    count, channels, height, width = images.shape
-    return images.transpose(0, 2, 1, 3).reshape(count, height, channels * width)
-
-
 def _enlarged(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     """Every pixel of [..., H, W] as scale x scale ones."""
     return images.repeat(scale, axis=-2).repeat(scale, axis=-1)
-
-
-def _grid(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """[n, H, W] side by side."""
-    count, height, width = images.shape
-    rows = -(-count // columns)
-    shape = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP)
-    picture = np.full(shape, _BACKGROUND, np.uint8)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
-        picture[top : top + height, left : left + width] = image
-    return picture

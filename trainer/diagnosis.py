@@ -31,6 +31,7 @@ from .errors import ConfigError
 from .estimation import Estimator, draw_bits
 from .estimator_table import BINARY_NEURONS, ESTIMATORS, refusal
 from .estimators import build_estimator
+from .flips import flip_differences
 from .image_losses import ImageLosses
 from .objectives import OBJECTIVES
 from .randomness import derived_seed, random_stream
@@ -263,13 +264,13 @@ class _Subject:
         weights = self.slope * (probabilities * (1 - probabilities)).flatten(1)
         if self._config.training_neuron == "dbn":
             images = (probabilities > 0.5).to(probabilities.dtype)
-            return (weights * self._losses.flip_differences(images)).double()[None]
+            return (weights * flip_differences(self._losses, images)).double()[None]
         count = _in_groups(self._plan.backgrounds)
         groups = torch.zeros(GROUPS, *weights.shape, dtype=torch.float64)
         for index in range(count):
             report(f"the truth: all {weights.shape[1]} flips of {len(weights)} images, {index + 1} of {count}")
             images = draw_bits(probabilities, self._random)
-            groups[index % GROUPS] += weights * self._losses.flip_differences(images)
+            groups[index % GROUPS] += weights * flip_differences(self._losses, images)
         return groups / (count / GROUPS)
 
     def measure(self, names: Sequence[str], report: Callable[[str], None]) -> list[_Draws]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from .config import TrainingConfig
 from .control_variates import MuProp, Rebar, Relax
 from .estimation import Estimator
+from .image_shape import ImageShape
 from .importance_weights import BoundarySeeking, MaliGan
-from .networks import ImageShape
 from .score_function import Disarm, LeaveOneOutReinforce, PerUnitReinforce, Reinforce
 from .straight_through import BinaryConcrete, ThroughNeurons
 

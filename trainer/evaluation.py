@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import artifacts, classes, memorization, preactivations
-from .classifier import Classifier, accuracy, cache_folder, cached_classifier, data_digest
+from .classifier import Classifier, accuracy, cached_classifier, data_digest
 from .console import counted
 from .data import BinaryDataset, open_dataset
 from .data_choice import DataChoice
 from .distances import frechet_distance, kernel_distance
 from .errors import DataError, SamplesError
-from .files import write_json
+from .files import cache_folder, write_json
 from .manifold import precision_recall_density_coverage
 from .samples import Samples
 from .two_sample import two_sample_accuracy

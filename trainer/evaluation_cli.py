@@ -124,8 +124,8 @@ class _Source:
 
     def __init__(self, name: str, runs_dir: Path) -> None:
         from .errors import SamplesError
+        from .model_file import ModelFile
         from .run import find_run
-        from .samples import ModelFile
 
         self._path = Path(name)
         self._run = self._model = None
@@ -145,12 +145,12 @@ class _Source:
 
     def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
         from .samples import load_samples
-        from .sampling import sample_run
+        from .sampling import sample_model, sample_run
 
         if self._run is not None:
             return sample_run(self._run, count, seed=seed, binarization=binarization)
         if self._model is not None:
-            return self._model.sample(count, seed=seed)
+            return sample_model(self._model, count, seed=seed)
         return load_samples(self._path, reference.test.shape[1:]).first(count)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .config import TrainingConfig
 from .errors import ConfigError
 from .presets import preset_values
-from .run import default_name
+from .run_name import default_name
 
 PAPER_EPOCHS = 20
 # Batch normalization in the discriminator, as each preset understands it.

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .grid import side_by_side
+
 Pictures = NDArray[np.uint8]
 """Pictures in colour: [N, H, W, 3]."""
 DENSITY = 2
@@ -47,7 +49,7 @@ def grey(values: NDArray[Any]) -> Pictures:
     if values.shape[1] == 3:
         pictures = values.transpose(0, 2, 3, 1)
     else:
-        pictures = _beside(values)[..., None].repeat(3, axis=3)
+        pictures = side_by_side(values)[..., None].repeat(3, axis=3)
     return _bytes(pictures * np.float32(255))
 
 
@@ -55,7 +57,7 @@ def tinted(values: NDArray[Any], colour: tuple[int, int, int] = ORANGE) -> Pictu
     """As `grey`, but from black to one colour where channels are not colours themselves."""
     if values.shape[1] == 3:
         return grey(values)
-    return _bytes(_beside(values)[..., None] * np.array(colour, np.float32))
+    return _bytes(side_by_side(values)[..., None] * np.array(colour, np.float32))
 
 
 def draw_sheet(title: str, subject: str, blocks: Sequence[Block]) -> bytes:
@@ -118,12 +120,6 @@ def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, lay
             sheet.paste(Image.fromarray(cell).resize(size, Image.Resampling.NEAREST), (left, top))
         top += layout.cell_height + _GAP
     return top - _GAP
-
-
-def _beside(values: NDArray[Any]) -> NDArray[Any]:
-    """[N, C, H, W] as [N, H, C * W]."""
-    count, channels, height, width = values.shape
-    return values.transpose(0, 2, 1, 3).reshape(count, height, channels * width)
 
 
 def _bytes(pictures: NDArray[Any]) -> Pictures:

@@ -15,9 +15,9 @@ from bgan.v1 import model_pb2
 from .checkpoint import trained_generator
 from .data_choice import DataChoice
 from .errors import SamplesError
-from .networks import ImageShape
+from .image_shape import ImageShape
+from .model_file import ModelFile
 from .run import Run, find_run, trained_checkpoint
-from .samples import ModelFile
 
 Probabilities = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.float32]]
 _OUTPUT = "exploration"

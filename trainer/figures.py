@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .files import write_atomically
+from .grid import GRID_COLUMNS, side_by_side, tiled
 
 Panel = NDArray[np.generic] | None
 """Images or probabilities, [N, C, H, W] in [0, 1]; None where the model was not run."""
-COLUMNS = 8
 _DPI = 110
 _COLOURS = 128
 # Off is black and on is white, as in the binary grids; in between, blue lies under the threshold and red over it.
@@ -24,19 +24,6 @@ _PREACTIVATION = LinearSegmentedColormap.from_list(
     "preactivation",
     [(0, "black"), (0.25, "#1f4fd8"), (0.4999, "#9fd3ff"), (0.5001, "#ffd08a"), (0.75, "#d8341f"), (1, "white")],
 )
-
-
-def tiled(images: NDArray[np.generic], columns: int = COLUMNS) -> NDArray[np.float32]:
-    """[N, C, H, W] in [0, 1] as one picture [rows, columns] with NaN between images; channels lie side by side."""
-    count, channels, height, width = images.shape
-    planes = images.transpose(0, 2, 1, 3).reshape(count, height, channels * width)
-    rows = -(-count // columns)
-    picture = np.full((rows * (height + 1) + 1, columns * (channels * width + 1) + 1), np.nan, np.float32)
-    for index, plane in enumerate(planes):
-        top = (index // columns) * (height + 1) + 1
-        left = (index % columns) * (channels * width + 1) + 1
-        picture[top : top + height, left : left + channels * width] = plane
-    return picture
 
 
 def grid_figure(
@@ -69,7 +56,7 @@ def grid_figure(
                 axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
                 continue
             drawn = axis.imshow(
-                tiled(images),
+                _panel(images),
                 cmap=_PREACTIVATION if preactivated[j] else "gray",
                 vmin=0,
                 vmax=1,
@@ -79,6 +66,12 @@ def grid_figure(
     if shown is not None:
         figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
     save_figure(figure, path)
+
+
+def _panel(images: NDArray[np.generic]) -> NDArray[np.float32]:
+    """[N, C, H, W] in [0, 1] as one picture, with NaN between images."""
+    pictures = side_by_side(images).astype(np.float32)
+    return tiled(pictures, columns=GRID_COLUMNS, gap=1, background=np.nan)
 
 
 def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]]) -> None:

@@ -25,3 +25,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write readable JSON atomically. Raises OSError."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def cache_folder() -> Path:
+    """Where what is made once is kept: BGAN_CACHE_DIR, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("BGAN_CACHE_DIR") or Path(base).expanduser() / "bgan")

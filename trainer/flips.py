@@ -11,18 +11,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .image_losses import ImageLosses
 from .networks import Discriminator
 
 _FLIPS_AT_ONCE = 196
 
 
-def flip_differences(
+def flip_differences(losses: ImageLosses, images: Tensor) -> Tensor:
+    """f(b_i = 1) - f(b_i = 0) of every pixel i of images [B, C, H, W] of 0 and 1, the others as they are: [B, N].
+
+    The discriminators must judge every image by itself, and images as they are.
+    """
+    assert losses.maps is None
+    return torch.stack(
+        [
+            discriminator_flip_differences(each.discriminator, each.of_logits, images, each.labels)
+            for each in losses.discriminators
+        ]
+    ).sum(dim=0)
+
+
+def discriminator_flip_differences(
     discriminator: Discriminator,
     loss: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """f(b_i = 1) - f(b_i = 0) of every pixel i of images [B, C, H, W] of 0 and 1, the others as they are: [B, N].
+    """`flip_differences` of one discriminator: [B, N].
 
     `loss` takes the discriminator's logits [..., B], of any number of images in each row's place, to losses.
     `labels` [B] are the images' classes, where the discriminator has any.

@@ -1,23 +1,44 @@
-"""Pictures of images, side by side."""
+"""Pictures of images, side by side. Shapes: N images, C channels, H rows, W columns."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from .torchvision_import import import_torchvision
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 GRID_COLUMNS = 8
+_GAP = 2
+_BACKGROUND = 0.35
 
 
-def save_grid(images: Tensor, path: Path, *, columns: int = GRID_COLUMNS) -> None:
+def side_by_side(images: NDArray[Any]) -> NDArray[Any]:
+    """The channels of [N, C, H, W] in a row: [N, H, C * W]."""
+    count, channels, height, width = images.shape
+    return images.transpose(0, 2, 1, 3).reshape(count, height, channels * width)
+
+
+def tiled(pictures: NDArray[Any], *, columns: int, gap: int, background: float) -> NDArray[Any]:
+    """Pictures [N, H, W] or [N, H, W, 3] in rows of so many columns, `gap` pixels of `background` around each."""
+    count, height, width, *colours = pictures.shape
+    rows = -(-count // columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, *colours)
+    tiles = np.full(shape, background, pictures.dtype)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        tiles[top : top + height, left : left + width] = picture
+    return tiles
+
+
+def save_grid(images: NDArray[Any], path: Path, *, columns: int = GRID_COLUMNS) -> None:
     """Write [N, C, H, W] images in [0, 1] as a PNG of 8 columns, or so many.
 
     Three channels are colours; other numbers of channels lie side by side.
     """
-    count, channels, height, width = images.shape
-    if channels not in (1, 3):
-        images = images.transpose(1, 2).reshape(count, 1, height, channels * width)
-    utils = import_torchvision("torchvision.utils")
-    utils.save_image(images.float(), str(path), nrow=columns, padding=2, pad_value=0.35)
+    is_colour = images.shape[1] == 3
+    pictures = images.transpose(0, 2, 3, 1) if is_colour else side_by_side(images)
+    grid = tiled(pictures.astype(np.float32), columns=min(columns, len(images)), gap=_GAP, background=_BACKGROUND)
+    Image.fromarray(np.rint(grid * 255).astype(np.uint8)).save(path)

@@ -1,4 +1,4 @@
-"""The generator's loss f of each image, and of each image with one of its pixels flipped.
+"""The generator's loss f of each image.
 
 Images may be judged through an augmentation, which is then a part of f: a linear map, drawn once for each image.
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .augmentation import Maps
-from .flips import flip_differences
 from .networks import Discriminator, Discriminators
 from .objectives import Objective
 
@@ -36,32 +35,24 @@ class ImageLosses:
         `labels` [B] are the classes of the rows, where there are any. `maps` are what happens to images, not to
         `real`, before they are judged.
         """
-        self._judges = [_Judge(each, objective, real, labels) for each in discriminators]
-        self._maps = maps
+        self.discriminators = [DiscriminatorLosses(each, objective, real, labels) for each in discriminators]
+        self.maps = maps
 
     def __call__(self, images: Tensor) -> Tensor:
         """Losses [B] of images [B, C, H, W], differentiable by them."""
-        if self._maps is not None:
-            images = self._maps(images)
-        return torch.stack([judge.losses(images) for judge in self._judges]).sum(dim=0)
-
-    def flip_differences(self, images: Tensor) -> Tensor:
-        """f(b_i = 1) - f(b_i = 0) of every pixel i of images of 0 and 1, the others as they are: [B, N].
-
-        The discriminators must judge every image by itself, and images as they are.
-        """
-        assert self._maps is None
-        return torch.stack([judge.flip_differences(images) for judge in self._judges]).sum(dim=0)
+        if self.maps is not None:
+            images = self.maps(images)
+        return torch.stack([each.losses(images) for each in self.discriminators]).sum(dim=0)
 
 
-class _Judge:
-    """One discriminator, and its logits of the real images."""
+class DiscriminatorLosses:
+    """The losses that one discriminator gives, and its logits of the real images."""
 
     def __init__(
         self, discriminator: Discriminator, objective: Objective, real: Tensor | None, labels: Tensor | None
     ) -> None:
-        self._discriminator = discriminator
-        self._labels = labels
+        self.discriminator = discriminator
+        self.labels = labels
         self._generator_loss = objective.generator_loss
         self._real_logits = None
         if objective.compares_pairs:
@@ -70,11 +61,9 @@ class _Judge:
                 self._real_logits = discriminator(real, labels)  # [B]
 
     def losses(self, images: Tensor) -> Tensor:
-        return self._of_logits(self._discriminator(images, self._labels))
+        """Losses [B] of images [B, C, H, W], differentiable by them."""
+        return self.of_logits(self.discriminator(images, self.labels))
 
-    def flip_differences(self, images: Tensor) -> Tensor:
-        return flip_differences(self._discriminator, self._of_logits, images, self._labels)
-
-    def _of_logits(self, logits: Tensor) -> Tensor:
+    def of_logits(self, logits: Tensor) -> Tensor:
         """Losses of logits [..., B], whose last dimension are the rows."""
         return self._generator_loss(logits if self._real_logits is None else logits - self._real_logits)

@@ -12,20 +12,28 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .config import TrainingConfig, option
+from .command import train_options
+from .config import TrainingConfig
 from .console import say
 from .errors import Interrupted
 from .signals import StopSignals
 
 _POLL_SECONDS = 0.2
+
+
 _PLAIN_INTERVAL_SECONDS = 30.0
+
+
 _NO_OPTIONS = ("data_digest", "image_options")
+
+
 _COMMAND = "from bgan.trainer.cli import main; main()"
+
+
 _STEP = re.compile(r"step (\d+)/(\d+)")
 
 
@@ -61,17 +69,6 @@ class Job:
         """The last line of its log: why it failed."""
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
         return lines[-1].removeprefix("bgan: ") if lines else "it said nothing"
-
-
-def train_options(settings: dict[str, Any]) -> list[str]:
-    """Settings of a training as options of `bgan train`; None is left out."""
-    options = []
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            options.append(f"--{'' if value else 'no-'}{option(name)}")
-        elif value is not None:
-            options += [f"--{option(name)}", str(value)]
-    return options
 
 
 class JobRunner:

@@ -151,7 +151,11 @@ class _Loop:
     def _save_samples(self) -> None:
         trainer = self._trainer
         columns = len(trainer.classes) if len(trainer.classes) in _COLUMNS_OF_CLASSES else GRID_COLUMNS
-        save_grid(trainer.sample_grid(), self._run.samples / f"step_{trainer.step:08d}.png", columns=columns)
+        save_grid(
+            trainer.sample_grid().cpu().numpy(),
+            self._run.samples / f"step_{trainer.step:08d}.png",
+            columns=columns,
+        )
 
     def _save_checkpoint(self) -> None:
         trainer = self._trainer

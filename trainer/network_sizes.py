@@ -6,7 +6,8 @@ import torch
 
 from .config import TrainingConfig
 from .configured_networks import configured_discriminators, configured_generator
-from .networks import ImageShape, parameter_count
+from .image_shape import ImageShape
+from .networks import parameter_count
 
 
 def network_sizes(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> tuple[int, int]:

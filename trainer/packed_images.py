@@ -26,9 +26,8 @@ from torch import Tensor
 
 from .array_files import labels_beside
 from .binary_images import BinaryImages, Labels, settled_labels
-from .classifier import cache_folder
 from .errors import DataError
-from .files import write_json
+from .files import cache_folder, write_json
 from .image_options import ImageOptions
 from .image_sources import open_images
 

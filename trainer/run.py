@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from .checkpoint import Checkpoint, checkpoint_files, load_newest_checkpoint
 from .config import TrainingConfig, differences, option
 from .errors import ConfigError, RunError
 from .files import write_json
-from .presets import preset_values
 
 CONFIG_FILE = "config.json"
 
@@ -50,24 +47,6 @@ class Run:
         lines = self.metrics_file.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         self.metrics_file.write_text("".join(kept))
-
-
-def default_name(config: TrainingConfig) -> str:
-    """The name of a run that was given none: the settings that people tell runs apart by."""
-    preset = f"{config.preset}-" if config.preset else ""
-    norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
-    usual = dataclasses.asdict(TrainingConfig(network=config.network))
-    usual |= preset_values(config.preset, neuron=config.neuron, network=config.network)
-    networks, estimator = config.network, ""
-    if config.discriminator != usual["discriminator"]:
-        networks = f"{config.network}-{config.discriminator}".replace("+", "-")
-    if config.estimator != usual["estimator"]:
-        estimator = f"-{config.estimator}"
-    kind = f"{config.dataset}-{networks}-{config.neuron}-{config.objective}"
-    more = "-conditional" if config.conditional else ""
-    if config.augment != usual["augment"]:
-        more += "-" + re.sub("[:+]", "-", config.augment)
-    return f"{preset}{kind}{norm}{estimator}{more}-seed{config.seed}"
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,79 +61,6 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     if labels is not None:
         labels = _as_labels(labels, len(images), path)
     return Samples(path.name, images, probabilities, labels)
-
-
-class ModelFile:
-    """An exported generator. Raises SamplesError where the file is not a model of bgan's."""
-
-    def __init__(self, path: Path) -> None:
-        from google.protobuf import json_format
-
-        from bgan.v1 import model_pb2
-
-        from .model_file import MANIFEST_KEY, open_session
-
-        try:
-            self._session = open_session(path)
-            properties = self._session.get_modelmeta().custom_metadata_map
-            self.manifest = json_format.Parse(
-                properties[MANIFEST_KEY], model_pb2.Model(), ignore_unknown_fields=True
-            )
-        except Exception as error:  # onnxruntime raises classes of its own that it does not export
-            reason = str(error).strip().splitlines()[0]
-            raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
-
-    @property
-    def dataset(self) -> str:
-        """The data set that it was trained on."""
-        return self.manifest.dataset
-
-    @property
-    def class_count(self) -> int:
-        """The classes that it makes images of; 0: it takes no labels."""
-        return len(self.manifest.classes)
-
-    def sample(self, count: int, *, seed: int = 0) -> Samples:
-        """`count` images, of all classes alike where it has any, drawn with numpy's generator of that seed."""
-        random = np.random.default_rng(seed)
-        images, probabilities, labels = [], [], []
-        for rows in chunks(count):
-            latents = random.standard_normal((rows, self.manifest.latent_size), np.float32)
-            chunk_labels = None
-            if self.class_count:
-                chunk_labels = random.integers(self.class_count, size=rows)
-                labels.append(chunk_labels)
-            outputs = self._run(latents, lambda shape: random.random(shape, np.float32), chunk_labels)
-            images.append(outputs[0])
-            probabilities.append(outputs[1])
-        return Samples(
-            self.manifest.name,
-            np.concatenate(images),
-            np.concatenate(probabilities),
-            np.concatenate(labels) if labels else None,
-        )
-
-    def probabilities(
-        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        """The preactivated outputs, float32 [N, C, H, W], of latents [N, Z] and, with classes, labels [N]."""
-        return self._run(latents, lambda shape: np.zeros(shape, np.float32), labels)[1]
-
-    def _run(
-        self,
-        latents: NDArray[np.float32],
-        uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]],
-        labels: NDArray[np.int64] | None,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Images and probabilities; `uniforms` is asked for them where the graph takes them."""
-        shape = self.manifest.image_shape
-        feeds: dict[str, NDArray[Any]] = {"latents": latents}
-        if "uniforms" in {each.name for each in self._session.get_inputs()}:
-            feeds["uniforms"] = uniforms((len(latents), shape.channels, shape.height, shape.width))
-        if labels is not None:
-            feeds["labels"] = labels
-        images, probabilities = self._session.run(["images", "probabilities"], feeds)
-        return images, probabilities
 
 
 def chunks(count: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Drawing samples from a run's newest checkpoint."""
+"""Drawing samples from a run's newest checkpoint, or from a model file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from .checkpoint import trained_generator
 from .errors import ConfigError
+from .model_file import ModelFile
 from .randomness import random_stream
 from .run import Run, trained_checkpoint
 from .samples import Samples, chunks
@@ -50,6 +51,27 @@ def sample_run(
     return Samples(
         name,
         np.concatenate(images).astype(np.uint8),
+        np.concatenate(probabilities),
+        np.concatenate(labels) if labels else None,
+    )
+
+
+def sample_model(model: ModelFile, count: int, *, seed: int = 0) -> Samples:
+    """`count` images, of all classes alike where it has any, drawn with numpy's generator of that seed."""
+    random = np.random.default_rng(seed)
+    images, probabilities, labels = [], [], []
+    for rows in chunks(count):
+        latents = random.standard_normal((rows, model.manifest.latent_size), np.float32)
+        chunk_labels = None
+        if model.class_count:
+            chunk_labels = random.integers(model.class_count, size=rows)
+            labels.append(chunk_labels)
+        outputs = model.run(latents, lambda shape: random.random(shape, np.float32), chunk_labels)
+        images.append(outputs[0])
+        probabilities.append(outputs[1])
+    return Samples(
+        model.manifest.name,
+        np.concatenate(images),
         np.concatenate(probabilities),
         np.concatenate(labels) if labels else None,
     )

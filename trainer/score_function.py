@@ -11,15 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .estimation import (
-    LogitEstimator,
-    LossFunction,
-    SampledEstimator,
-    by_image,
-    draw_bits,
-    draw_uniforms,
-    judged,
-)
+from .estimation import LogitEstimator, LossFunction, SampledEstimator, by_image, draw_bits, draw_uniforms, judged
 
 _DECAY = 0.95
 _LEAST_VARIANCE = 1e-6

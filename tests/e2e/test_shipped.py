@@ -17,7 +17,8 @@ from bgan.serving.engine import Engine
 from bgan.serving.model_folder import SHIPPED
 from bgan.trainer import artifacts
 from bgan.trainer.metrics import format_value
-from bgan.trainer.samples import ModelFile
+from bgan.trainer.model_file import ModelFile
+from bgan.trainer.sampling import sample_model
 from tests.conftest import ROOT
 from tests.support import bgan, make_model, server
 
@@ -157,7 +158,7 @@ def test_a_card_says_all_that_it_should(name, engines):
 
 
 def test_the_figures_of_a_card_are_those_of_its_file(name):
-    images = ModelFile(SHIPPED / f"{name}.onnx").sample(10_000).images
+    images = sample_model(ModelFile(SHIPPED / f"{name}.onnx"), 10_000).images
     for title, key, measured in (
         ("on pixels, share", "on_fraction", images.mean()),
         ("isolated pixels an image", "isolated_pixels", artifacts.isolated_pixels(images).mean()),

@@ -16,7 +16,7 @@ from bgan.trainer.exploration import explore
 from bgan.trainer.exploration_pictures import draw_pictures
 from bgan.trainer.exploration_source import open_source
 from bgan.trainer.export import export_run
-from bgan.trainer.samples import ModelFile
+from bgan.trainer.model_file import ModelFile
 from bgan.trainer.sampling import sample_run
 from bgan.trainer.training import Trainer
 from tests.support import make_run

@@ -15,9 +15,10 @@ from bgan.trainer.data import load_dataset
 from bgan.trainer.diagnosis import Plan, diagnose
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.estimator_table import ESTIMATORS
-from bgan.trainer.flips import flip_differences
+from bgan.trainer.flips import discriminator_flip_differences, flip_differences
 from bgan.trainer.image_losses import ImageLosses
-from bgan.trainer.networks import Discriminators, ImageShape, build_discriminator
+from bgan.trainer.image_shape import ImageShape
+from bgan.trainer.networks import Discriminators, build_discriminator
 from bgan.trainer.objectives import OBJECTIVES
 from bgan.trainer.randomness import random_stream
 from bgan.trainer.run import trained_checkpoint
@@ -229,7 +230,7 @@ def test_losses_and_their_flips_are_those_of_the_images_one_by_one(network, obje
 
     own = torch.stack([loss(image, row) for row, image in enumerate(images)])
     torch.testing.assert_close(losses(images), own)
-    found = losses.flip_differences(images)
+    found = flip_differences(losses, images)
     assert found.shape == (3, 126)
     for row, pixel in itertools.product(range(3), range(0, 126, 5)):
         on, off = images[row].clone(), images[row].clone()
@@ -243,7 +244,7 @@ def test_flips_in_one_product_are_flips_one_by_one(network, norm):
     shape = ImageShape(2, 9, 7)
     critic = build_discriminator(network, shape, norm=norm).requires_grad_(False)
     images = (torch.rand(2, *shape, generator=torch.Generator().manual_seed(1)) < 0.4).float()
-    found = flip_differences(critic, torch.nn.functional.softplus, images)
+    found = discriminator_flip_differences(critic, torch.nn.functional.softplus, images)
     assert found.shape == (2, 126)
     for pixel in (0, 5, 62, 63, 125):
         on, off = images.clone(), images.clone()

@@ -10,8 +10,9 @@ from bgan.trainer.data import BinaryDataset, load_dataset
 from bgan.trainer.errors import DataError, SamplesError
 from bgan.trainer.evaluation import evaluate_samples, make_reference
 from bgan.trainer.metrics import METRICS
-from bgan.trainer.samples import ModelFile, Samples
-from bgan.trainer.sampling import sample_run
+from bgan.trainer.model_file import ModelFile
+from bgan.trainer.samples import Samples
+from bgan.trainer.sampling import sample_model, sample_run
 from bgan.trainer.two_sample import two_sample_accuracy
 from tests.support import bgan, make_model, make_run
 
@@ -156,7 +157,7 @@ def test_samples_of_a_run_are_those_of_its_model(tmp_path, run):
     np.testing.assert_array_equal(hard.images, hard.probabilities > 0.5)
     path = make_model(tmp_path, "m", neuron="sbn")
     file = ModelFile(path)
-    model = file.sample(4000, seed=3)
+    model = sample_model(file, 4000, seed=3)
     assert (model.source, file.dataset) == ("m", "digits")
     assert abs(model.images.mean() - model.probabilities.mean()) < 5 * error
 

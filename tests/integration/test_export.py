@@ -10,7 +10,8 @@ from google.protobuf import json_format
 from bgan.trainer import export
 from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint, trained_generator
 from bgan.trainer.errors import ConfigError, ExportError
-from bgan.trainer.networks import ImageShape, build_generator
+from bgan.trainer.image_shape import ImageShape
+from bgan.trainer.networks import build_generator
 from bgan.v1 import model_pb2
 from tests.support import make_run
 

@@ -13,12 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bgan.clients import (
-    ModelNotFoundError,
-    RetryPolicy,
-    RevisionChangedError,
-    SamplingClient,
-)
+from bgan.clients import ModelNotFoundError, RetryPolicy, RevisionChangedError, SamplingClient
 from bgan.serving.engine import Engine
 from bgan.serving.errors import ModelNotFoundError as NotFound
 from bgan.serving.errors import RevisionNotServedError, StartError

@@ -10,13 +10,7 @@ import tritonclient.grpc as triton
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from bgan.clients import (
-    AsyncSamplingClient,
-    RetryPolicy,
-    SamplingClient,
-    ServerUnavailableError,
-    tls_credentials,
-)
+from bgan.clients import AsyncSamplingClient, RetryPolicy, SamplingClient, ServerUnavailableError, tls_credentials
 from bgan.serving.config import ServerSettings
 from bgan.serving.errors import StartError
 from bgan.serving.tls import certificates_of

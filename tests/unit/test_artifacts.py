@@ -1,13 +1,7 @@
 import numpy as np
 import pytest
 
-from bgan.trainer.artifacts import (
-    components,
-    holes,
-    isolated_pixels,
-    jensen_shannon_divergence,
-    pattern_histogram,
-)
+from bgan.trainer.artifacts import components, holes, isolated_pixels, jensen_shannon_divergence, pattern_histogram
 
 
 def _drawn(*rows):

@@ -5,7 +5,7 @@ from bgan.trainer.augment_choice import parse_augment
 from bgan.trainer.augmentation import Maps, build_augmentation
 from bgan.trainer.config import TrainingConfig
 from bgan.trainer.errors import ConfigError
-from bgan.trainer.networks import ImageShape
+from bgan.trainer.image_shape import ImageShape
 
 SHAPE = ImageShape(3, 7, 12)
 

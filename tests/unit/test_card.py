@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from bgan.trainer.card import training_command
+from bgan.trainer.command import training_command
 from bgan.trainer.config import TrainingConfig
 from bgan.trainer.presets import PRESETS, preset_values
 

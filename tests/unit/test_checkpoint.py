@@ -10,7 +10,7 @@ from bgan.trainer.checkpoint import (
     save_checkpoint,
 )
 from bgan.trainer.errors import CheckpointError
-from bgan.trainer.networks import ImageShape
+from bgan.trainer.image_shape import ImageShape
 
 
 def _save(folder, step):

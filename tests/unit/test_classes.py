@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bgan.trainer.config import DISCRIMINATORS, NETWORKS
-from bgan.trainer.flips import flip_differences
-from bgan.trainer.networks import ImageShape, build_discriminator, build_generator
+from bgan.trainer.flips import discriminator_flip_differences
+from bgan.trainer.image_shape import ImageShape
+from bgan.trainer.networks import build_discriminator, build_generator
 from bgan.trainer.objectives import gradient_penalty
 
 SHAPE = ImageShape(2, 9, 11)
@@ -60,7 +61,7 @@ def test_flips_of_pixels_are_judged_by_class(network):
     critic = _critic(network)
     images = torch.rand(2, *SHAPE, dtype=torch.float64).round()
     labels = torch.tensor([2, 0])
-    found = flip_differences(critic, lambda logits: logits, images, labels)
+    found = discriminator_flip_differences(critic, lambda logits: logits, images, labels)
     for row, pixel in ((0, 0), (1, 100), (1, 197)):
         on, off = images[row : row + 1].clone(), images[row : row + 1].clone()
         on.view(-1)[pixel], off.view(-1)[pixel] = 1, 0

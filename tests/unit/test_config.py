@@ -4,7 +4,7 @@ from bgan.trainer.config import TrainingConfig, differences
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.image_options import ImageOptions
 from bgan.trainer.presets import preset_values
-from bgan.trainer.run import default_name
+from bgan.trainer.run_name import default_name
 
 
 @pytest.mark.parametrize(

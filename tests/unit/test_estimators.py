@@ -11,8 +11,9 @@ from bgan.trainer.control_variates import conditional_logits
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.estimator_table import ESTIMATORS
 from bgan.trainer.estimators import build_estimator
+from bgan.trainer.image_shape import ImageShape
 from bgan.trainer.importance_weights import log_ratio
-from bgan.trainer.networks import ImageShape, build_discriminator, build_generator
+from bgan.trainer.networks import build_discriminator, build_generator
 from bgan.trainer.neurons import REINMAX, SIGMOID_ADJUSTED, stochastic_binary
 
 UNBIASED = [name for name, entry in ESTIMATORS.items() if entry.is_unbiased]

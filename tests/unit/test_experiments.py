@@ -4,7 +4,7 @@ import pytest
 from bgan.trainer.claims import CLAIMS, verdicts
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.experiments import EXPERIMENTS, Model, check_experiments, run_name
-from bgan.trainer.figures import tiled
+from bgan.trainer.grid import side_by_side, tiled
 from bgan.trainer.results import ExperimentPlan, Outcome, Results, binarizations, spread
 
 
@@ -97,11 +97,11 @@ def test_means_and_spreads_over_seeds():
 
 
 def test_tiles():
-    images = np.arange(3).reshape(3, 1, 1, 1) * np.ones((1, 1, 2, 2))
-    picture = tiled(images, columns=2)
+    pictures = np.arange(3.0).reshape(3, 1, 1) * np.ones((2, 2))
+    picture = tiled(pictures, columns=2, gap=1, background=np.nan)
     assert picture.shape == (2 * 3 + 1, 2 * 3 + 1)
     assert (picture[1, 1], picture[1, 4], picture[4, 1]) == (0, 1, 2)
     assert np.isnan(picture[0]).all()
     assert np.isnan(picture[4:6, 4:6]).all()
-    two_channels = tiled(np.stack([np.zeros((2, 2)), np.ones((2, 2))])[None], columns=1)
-    assert two_channels[1].tolist()[1:5] == [0, 0, 1, 1]
+    two_channels = side_by_side(np.stack([np.zeros((2, 2)), np.ones((2, 2))])[None])
+    assert two_channels[0, 0].tolist() == [0, 0, 1, 1]

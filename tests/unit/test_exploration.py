@@ -14,8 +14,8 @@ from bgan.trainer.exploration_page import build_page
 from bgan.trainer.exploration_pictures import draw_pictures
 from bgan.trainer.exploration_sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 from bgan.trainer.exploration_source import ExploredGenerator
+from bgan.trainer.image_shape import ImageShape
 from bgan.trainer.memorization import nearest_distances, nearest_images
-from bgan.trainer.networks import ImageShape
 
 RANDOM = np.random.default_rng
 PLAN = Plan(images=3, steps=5, draws=4)

@@ -3,12 +3,12 @@ import torch
 from torch import nn
 
 from bgan.trainer.config import DISCRIMINATORS, NETWORKS
+from bgan.trainer.image_shape import ImageShape
 from bgan.trainer.networks import (
     AffineNorm,
     Discriminator,
     ImageConvolution,
     ImageDeconvolution,
-    ImageShape,
     PixelDeconvolution,
     build_discriminator,
     build_generator,

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from bgan.trainer.networks import ImageShape, build_discriminator, build_generator
+from bgan.trainer.image_shape import ImageShape
+from bgan.trainer.networks import build_discriminator, build_generator
 from bgan.trainer.neurons import (
     IDENTITY,
     SIGMOID_ADJUSTED,

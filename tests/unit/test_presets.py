@@ -8,7 +8,7 @@ import pytest
 from bgan.trainer.config import NETWORKS, NEURONS, SETTING_NAMES, TrainingConfig
 from bgan.trainer.errors import ConfigError
 from bgan.trainer.presets import PRESETS, preset_values
-from bgan.trainer.run import default_name
+from bgan.trainer.run_name import default_name
 from tests.support import bgan
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from bgan.trainer.config import DISCRIMINATORS, NETWORKS, TrainingConfig
 from bgan.trainer.data import BinaryDataset
 from bgan.trainer.export import _folded
+from bgan.trainer.image_shape import ImageShape
 from bgan.trainer.network_sizes import network_sizes, sizes_text
-from bgan.trainer.networks import ImageShape, build_discriminator, build_generator, parameter_count
+from bgan.trainer.networks import build_discriminator, build_generator, parameter_count
 from bgan.trainer.polyphase import polyphase
 from bgan.trainer.training import Trainer
 

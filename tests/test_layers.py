@@ -1,0 +1,176 @@
+"""The house: which room may import which, which part of a room stands on which, and what a module may load.
+
+LAYERS is the one table of it. A part may import what stands before it, and nothing that stands beside or after it.
+"""
+
+import ast
+import graphlib
+import subprocess
+import sys
+
+import pytest
+
+import bgan.clients
+from tests.conftest import ROOT
+
+LAYERS = {
+    "trainer": (
+        *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
+        *("reports/figures", {"reports/card", "reports/diagnosis", "reports/exploration", "reports/reproduction"}),
+        "cli",
+    ),
+    "serving": (*("errors", "config", {"models", "security"}, "telemetry", "rpc", {"server", "generate"}, "cli"),),
+    "clients": (
+        *({"_types", "_errors", "_credentials"}, {"_messages", "_retry"}),
+        *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),
+    ),
+}
+# Where each of today's files will stand.
+MODULES = {
+    "trainer": {
+        "cli": "card_cli cli data_cli diagnosis_cli evaluation_cli exploration_cli options reproduction_cli",
+        "common": "console errors files grid image_shape randomness signals tensors",
+        "config": "augment_choice command config data_choice estimator_table image_options presets run_name",
+        "data": (
+            "archive_safety array_files array_source binarization binary_images data data_summary "
+            "image_archives image_axes image_files image_sources packed_images published_sets raw_images "
+            "table_files torchvision_import"
+        ),
+        "evaluation": (
+            "artifacts classes classifier distances evaluation exploration_source manifold memorization "
+            "metrics preactivations samples sampling two_sample"
+        ),
+        "export": "export model_file polyphase",
+        "networks": "configured_networks network_sizes networks neurons",
+        "reports/card": "card",
+        "reports/diagnosis": "accuracy diagnosis diagnosis_figure flips",
+        "reports/exploration": (
+            "exploration exploration_data exploration_page exploration_pictures exploration_sheet"
+        ),
+        "reports/figures": "figures",
+        "reports/reproduction": "claims experiments jobs report reproduction results",
+        "training": (
+            "augmentation averaging checkpoint control_variates estimation estimators image_losses "
+            "importance_weights loop objectives optimizers progress run schedule score_function "
+            "straight_through training"
+        ),
+    },
+    "serving": {
+        "config": "addresses config model_folder sources",
+        "generate": "files generation image_files partial_file progress signals",
+        "models": "engine manifest model_file noise onnx_format registry repository",
+        "rpc": "admission deadline lookahead malformed open_inference servicer sharing status streams tensors",
+        "security": "access certificates followed quota tls tokens",
+        "server": "health_check notify port server supervisor worker",
+        "telemetry": "call_record calls logs metrics otlp prometheus samples start top tracing",
+        "cli": "cli",
+        "errors": "errors text",
+    },
+    "clients": {
+        "_stream": "_call _cursor _pieces _tasks _threads",
+        "_async_client": "_aio",
+        "_base": "_base",
+        "_client": "_client",
+        "_credentials": "_credentials",
+        "_errors": "_errors",
+        "_files": "_files",
+        "_messages": "_messages",
+        "_retry": "_retry",
+        "_types": "_types",
+        "cli": "cli",
+    },
+}
+TORCH = ("torch", "torchvision", "onnx", "sklearn")
+
+
+def _part(room, module):
+    """The part of the room that a module, a tuple of names, belongs to."""
+    for part, names in MODULES[room].items():
+        if module[0] in names.split():
+            return part
+    raise AssertionError(f"{room}/{'/'.join(module)}.py stands in no part of LAYERS")
+
+
+def _modules(room):
+    """Every module of a room but its `__init__`, by its path as a tuple of names."""
+    paths = {path.relative_to(ROOT / room).with_suffix("").parts: path for path in (ROOT / room).rglob("*.py")}
+    return {module: path for module, path in paths.items() if module[-1] != "__init__"}
+
+
+def _imports(path):
+    """Everything that a file imports, at its top or inside of a function: (level, dotted name)."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or ""
+            yield from ((node.level, f"{node.module or ''}.{alias.name}".strip(".")) for alias in node.names)
+
+
+def _imported_modules(module, path, modules):
+    """The modules of its own room that a module imports."""
+    for level, name in _imports(path):
+        if level:
+            package = module[: len(module) - level]
+            assert level <= len(module), f"{path} imports from above its room"
+            found = (*package, *name.split("."))
+            if found in modules and found != module:
+                yield found
+
+
+def _rank(room, part):
+    return next(
+        rank for rank, names in enumerate(LAYERS[room]) if part in ({names} if isinstance(names, str) else names)
+    )
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_a_room_imports_no_other_room(room):
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for level, name in _imports(path):
+            if level == 0 and name.split(".")[0] == "bgan":
+                assert name.startswith("bgan.v1"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_a_part_imports_what_stands_before_it(room):
+    modules = _modules(room)
+    wrong = [
+        f"{'.'.join(module)} imports {'.'.join(imported)}"
+        for module, path in modules.items()
+        for imported in _imported_modules(module, path, modules)
+        if (own := _part(room, module)) != (other := _part(room, imported))
+        and _rank(room, own) <= _rank(room, other)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_modules_import_each_other_in_no_circle(room):
+    modules = _modules(room)
+    graph = {module: set(_imported_modules(module, path, modules)) for module, path in modules.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(modules)
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("bgan.serving.server", (*TORCH, "prometheus_client", "opentelemetry")),
+        ("bgan.clients", (*TORCH, "onnxruntime")),
+        ("bgan.clients._files", (*TORCH, "onnxruntime")),
+        ("bgan.trainer.cli", (*TORCH, "onnxruntime", "numpy", "grpc")),
+        ("bgan.serving.cli", (*TORCH, "onnxruntime", "numpy", "grpc", "pydantic")),
+        ("bgan.clients.cli", (*TORCH, "onnxruntime", "numpy", "grpc")),
+    ],
+)
+def test_a_module_loads_only_what_it_may(module, forbidden):
+    code = f"import sys, {module}; print([name for name in {forbidden!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_public_names_of_the_clients():
+    assert all(getattr(bgan.clients, name).__name__ == name for name in bgan.clients.__all__)
+    assert bgan.clients.__all__ == sorted(bgan.clients.__all__)
