@@ -12,18 +12,10 @@ from ._credentials import check_token
 from ._retry import RetryPolicy
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
-
-
 STREAM_SECONDS_PER_IMAGE = 0.01
-
-
 _RECEIVE_BYTES_AT_MOST = 64 * 1024 * 1024
-
-
 # A server that hangs, or is gone without a word, is noticed after both times; bgan's take a ping every 10 s.
 KEEPALIVE_SECONDS = 30.0
-
-
 KEEPALIVE_TIMEOUT_SECONDS = 20.0
 
 

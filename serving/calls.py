@@ -16,14 +16,8 @@ from .config import ServerSettings
 from .tracing import Tracing
 
 REQUEST_ID_KEY = "x-request-id"
-
-
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
-
-
 _NO_FAILURES = (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED)
-
-
 _log = logging.getLogger(__name__)
 
 

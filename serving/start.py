@@ -70,8 +70,6 @@ def forget_worker(folder: Path | None, pid: int) -> None:
 
 
 _PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.grpc")
-
-
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 

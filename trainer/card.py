@@ -64,8 +64,6 @@ images against real training images.{published_note}
 
 
 _NEURONS = {"dbn": "deterministic binary", "sbn": "stochastic binary", "real": "real-valued"}
-
-
 _RULES = {
     model_pb2.BINARIZATION_THRESHOLD: "where its probability is above 0.5",
     model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
@@ -88,11 +86,7 @@ _DATA = {
 
 
 _SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
-
-
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
-
-
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
 
 

@@ -20,26 +20,12 @@ from .errors import CheckpointError
 from .tensors import load_tensors, save_tensors
 
 FEATURES = 128
-
-
 _VERSION = 1  # of architecture and training: another one makes the cache train anew
-
-
 _BATCH = 128
-
-
 _STEPS_AT_MOST = 2000
-
-
 _EPOCHS_AT_MOST = 40
-
-
 _DROPOUT = 0.4
-
-
 _LEARNING_RATE = 2e-3
-
-
 _ROWS = 2000
 
 

@@ -11,8 +11,6 @@ from .config import DEFAULT_NETWORK, TrainingConfig, option
 from .presets import preset_values
 
 _NOT_COMPUTED = frozenset({"device", "data_dir"})
-
-
 _OF_IMAGES = frozenset({"data", "data_digest", "image_options"})
 
 

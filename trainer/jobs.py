@@ -23,17 +23,9 @@ from .errors import Interrupted
 from .signals import StopSignals
 
 _POLL_SECONDS = 0.2
-
-
 _PLAIN_INTERVAL_SECONDS = 30.0
-
-
 _NO_OPTIONS = ("data_digest", "image_options")
-
-
 _COMMAND = "from bgan.trainer.cli import main; main()"
-
-
 _STEP = re.compile(r"step (\d+)/(\d+)")
 
 

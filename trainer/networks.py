@@ -29,50 +29,20 @@ from torch.nn.grad import conv2d_input
 from .image_shape import ImageShape
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
 LEAK = 0.2
-
-
 _CNN_BASE_BELOW = 6  # an axis is halved while it has at least this many pixels: 28 -> 13 -> 6 -> 2
-
-
 _CNN_CHANNELS = (32, 64, 128)  # of the hidden layers, counted from the image
-
-
 _CNN_FEATURES_AT_MOST = 8  # the discriminator pools until no axis is longer than this: 28 -> 13 -> 6
-
-
 _CNN_BLOCKS_AT_LEAST = 2
-
-
 _DOUBLING_BASE_BELOW = 8  # an axis is halved while it has at least this many pixels: 28 -> 14 -> 7
-
-
 _DOUBLING_CHANNELS = (16, 32, 64, 128)  # of the hidden layers, counted from the image
-
-
 _DOUBLING_UNITS = 256
-
-
 _STRIDED_CHANNELS = (16, 32, 64)  # of the convolutions, counted from the image
-
-
 _STRIDED_FEATURES_AT_MOST = 8  # an axis is halved while it is longer than this: 28 -> 14 -> 7
-
-
 _MLP_WEIGHTS_AT_MOST = 2**24  # of the layer at the image
-
-
 _FEW_CHANNELS = 4  # up to here a convolution from or to an image is faster as a product of its patches
-
-
 _MEAN_WITHIN = 0.01  # of 0 and 1: pixels that are always off or on are not tied to it for ever
-
-
 _TRUNCATED_STD = 0.02
-
-
 _BATCH_NORM_MOMENTUM = 0.01  # TF's 0.99, as the published code names it
 
 
