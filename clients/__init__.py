@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._aio import AsyncSamplingClient
+    from ._async_client import AsyncSamplingClient
     from ._client import SamplingClient
     from ._credentials import tls_credentials
     from ._errors import (
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AsyncSamplingClient": "_aio",
+    "AsyncSamplingClient": "_async_client",
     "RetryPolicy": "_retry",
     "SamplingClient": "_client",
     "tls_credentials": "_credentials",

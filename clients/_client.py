@@ -12,14 +12,14 @@ import grpc
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout
-from ._call import closed_error, open_call, request_metadata
 from ._credentials import with_token
-from ._cursor import Cursor, Origin
 from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
 from ._messages import build_request, check_request_id, decode_failure, decode_limits, decode_model
-from ._pieces import Pieces, is_splittable
 from ._retry import Deadline, Retries, RetryPolicy
-from ._threads import Crew, Lifetime, Server
+from ._stream.call import closed_error, open_call, request_metadata
+from ._stream.cursor import Cursor, Origin
+from ._stream.shards import Pieces, is_splittable
+from ._stream.threads import Crew, Lifetime, Server
 from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
 
 

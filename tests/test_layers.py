@@ -66,29 +66,23 @@ MODULES = {
         "cli": "cli",
         "errors": "errors text",
     },
-    "clients": {
-        "_stream": "_call _cursor _pieces _tasks _threads",
-        "_async_client": "_aio",
-        "_base": "_base",
-        "_client": "_client",
-        "_credentials": "_credentials",
-        "_errors": "_errors",
-        "_files": "_files",
-        "_messages": "_messages",
-        "_retry": "_retry",
-        "_types": "_types",
-        "cli": "cli",
-    },
+}
+_PARTS = {
+    room: {name for names in layers for name in ({names} if isinstance(names, str) else names)}
+    for room, layers in LAYERS.items()
 }
 TORCH = ("torch", "torchvision", "onnx", "sklearn")
 
 
 def _part(room, module):
     """The part of the room that a module, a tuple of names, belongs to."""
-    for part, names in MODULES[room].items():
+    for depth in (2, 1):
+        if len(module) > depth and "/".join(module[:depth]) in _PARTS[room]:
+            return "/".join(module[:depth])
+    for part, names in MODULES.get(room, {}).items():
         if module[0] in names.split():
             return part
-    raise AssertionError(f"{room}/{'/'.join(module)}.py stands in no part of LAYERS")
+    return module[0]
 
 
 def _modules(room):

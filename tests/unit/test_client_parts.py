@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from bgan.clients import ImageBatch, RetryPolicy, SamplingClient, SamplingError, _messages
-from bgan.clients._cursor import Cursor, Origin
 from bgan.clients._files import make_grid, write_batches
 from bgan.clients._messages import build_request
-from bgan.clients._pieces import Pieces
+from bgan.clients._stream.cursor import Cursor, Origin
+from bgan.clients._stream.shards import Pieces
 from bgan.v1 import model_pb2, sampling_pb2
 
 

@@ -8,9 +8,9 @@ import grpc
 
 from bgan.v1 import sampling_pb2
 
-from ._errors import RevisionChangedError, SamplingError
-from ._messages import decode_batch
-from ._types import ImageBatch
+from .._errors import RevisionChangedError, SamplingError
+from .._messages import decode_batch
+from .._types import ImageBatch
 
 
 @dataclass(slots=True)

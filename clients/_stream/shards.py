@@ -9,10 +9,10 @@ from collections import deque
 
 from bgan.v1 import sampling_pb2
 
-from ._cursor import Cursor, Origin
-from ._errors import SamplingError
-from ._retry import is_transient
-from ._types import ImageBatch
+from .._errors import SamplingError
+from .._retry import is_transient
+from .._types import ImageBatch
+from .cursor import Cursor, Origin
 
 _IMAGES_AT_FIRST = 512  # until a batch has told how large an image is
 _IMAGES_AT_MOST = 8192

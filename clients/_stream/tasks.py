@@ -11,12 +11,12 @@ import grpc
 
 from bgan.v1 import sampling_pb2_grpc
 
-from ._call import closed_error, open_call
-from ._cursor import Cursor
-from ._errors import SamplingError
-from ._pieces import Piece, Pieces
-from ._retry import Deadline, Retries, RetryPolicy
-from ._types import ImageBatch
+from .._errors import SamplingError
+from .._retry import Deadline, Retries, RetryPolicy
+from .._types import ImageBatch
+from .call import closed_error, open_call
+from .cursor import Cursor
+from .shards import Piece, Pieces
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from ._cursor import Cursor
-from ._errors import REQUEST_ID_KEY, SamplingError, from_rpc_error
-from ._retry import Deadline
+from .._errors import REQUEST_ID_KEY, SamplingError, from_rpc_error
+from .._retry import Deadline
+from .cursor import Cursor
 
 
 def request_metadata(request_id: str | None) -> tuple[tuple[str, str], ...]:
