@@ -158,8 +158,8 @@ def serve(
     Examples: bgan serve;  bgan serve --models models --port 50051
     """
     given = dict(locals())
-    from .config import ServerSettings
-    from .sources import resolve
+    from .config.settings import ServerSettings
+    from .config.sources import resolve
 
     flags = {name: value for name, value in given.items() if name in ServerSettings.model_fields}
     resolved = resolve({name: value for name, value in flags.items() if value is not None}, config)
@@ -167,9 +167,9 @@ def serve(
         typer.echo(resolved.as_toml(), nl=False)
         return
 
-    from .server import run
-    from .server import serve as serve_here
-    from .supervisor import supervise
+    from .server.server import run
+    from .server.server import serve as serve_here
+    from .server.supervisor import supervise
 
     settings = resolved.settings
     main = serve_here(settings) if settings.workers == 1 else supervise(settings)
@@ -218,8 +218,8 @@ def health(
 
     Example: bgan health --server localhost:50051 --model digits
     """
-    from .health_check import TlsCheck, check_health, own_address, own_tls, read_pem
-    from .sources import resolve
+    from .config.sources import resolve
+    from .server.health_check import TlsCheck, check_health, own_address, own_tls, read_pem
 
     given: dict[str, Any] = {
         "ca": read_pem(tls_ca),
@@ -262,7 +262,7 @@ def token(
 
     Example: bgan token alice --tokens tokens.toml --models "digits,letters-*" --images-per-minute 60000
     """
-    from .tokens import make_token
+    from .security.tokens import make_token
 
     patterns = [pattern.strip() for pattern in models.split(",")]
     if not all(patterns):
@@ -297,9 +297,9 @@ def top(
 
     from rich.console import Console
 
-    from .samples import metrics_url
-    from .sources import resolve
-    from .top import own_metrics, watch
+    from .config.sources import resolve
+    from .telemetry.scrape import metrics_url
+    from .telemetry.top import own_metrics, watch
 
     target = address if address is not None else own_metrics(resolve({}, config).settings)
     with suppress(KeyboardInterrupt):
@@ -347,9 +347,9 @@ def generate(
     """
     from rich.console import Console
 
-    from .generation import GenerationRequest, open_model
-    from .generation import generate as run
-    from .model_folder import model_folder
+    from .config.default_models import model_folder
+    from .generate.generate import GenerationRequest, open_model
+    from .generate.generate import generate as run
 
     request = GenerationRequest(
         output=output,

@@ -156,3 +156,8 @@ class StalledReaderError(StreamCutError):
     """The stream ended because its reader took nothing for too long."""
 
     reason = "the images sent were not read for too long"
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be printed escaped, so that it is one line, and no other line is forged."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

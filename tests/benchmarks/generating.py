@@ -6,7 +6,7 @@ from pathlib import Path
 import onnxruntime
 from rich.console import Console
 
-from bgan.serving.generation import GenerationRequest, generate, open_model
+from bgan.serving.generate.generate import GenerationRequest, generate, open_model
 from tests.support import make_model
 
 from .measure import Figure, in_turns

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from bgan.trainer.export import export_run
 from tests.support import make_run
 

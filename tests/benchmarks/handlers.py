@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 _THREADS = 32  # as many as callers

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from bgan.clients import SamplingClient
-from bgan.serving.engine import Engine
-from bgan.serving.model_folder import SHIPPED
+from bgan.serving.config.default_models import SHIPPED
+from bgan.serving.models.engine import Engine
 from bgan.trainer import artifacts
 from bgan.trainer.metrics import format_value
 from bgan.trainer.model_file import ModelFile

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from bgan.clients import RetryPolicy, SamplingClient
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.blocking import Blocking
 from tests.nameserver import name_server

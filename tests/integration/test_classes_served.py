@@ -11,7 +11,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import AsyncSamplingClient, InvalidRequestError, SamplingClient
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.support import bgan, make_model, server
 

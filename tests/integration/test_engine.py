@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bgan.serving.engine import Engine
 from bgan.serving.errors import ModelFileError
+from bgan.serving.models.engine import Engine
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgan.clients import SamplingClient
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from tests.reliability import fuzzing
 from tests.reliability.messages import mutated, structured
 from tests.reliability.wire import UNKNOWN_METHODS, methods_of, send

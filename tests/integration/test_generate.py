@@ -16,11 +16,11 @@ import pytest
 from rich.console import Console
 
 from bgan.clients import SamplingClient
-from bgan.serving.engine import Engine
 from bgan.serving.errors import GenerationError
-from bgan.serving.generation import GenerationRequest, computed_ahead, find_model, generate, open_model
-from bgan.serving.image_files import FORMATS, Origin
-from bgan.serving.partial_file import PartialFile
+from bgan.serving.generate.formats import FORMATS, Origin
+from bgan.serving.generate.generate import GenerationRequest, computed_ahead, find_model, generate, open_model
+from bgan.serving.generate.partial_file import PartialFile
+from bgan.serving.models.engine import Engine
 from tests.support import BGAN, bgan
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")

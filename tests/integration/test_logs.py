@@ -106,7 +106,7 @@ def test_every_line_of_json_is_one_event(logging):
     assert line == {
         "level": "INFO",
         "message": "bgan.v1.SamplingService/SampleBinaryImages OK",
-        "logger": "bgan.serving.calls",
+        "logger": "bgan.serving.telemetry.calls",
         "event": "call",
         "request_id": "three-hundred",
         "method": "bgan.v1.SamplingService/SampleBinaryImages",

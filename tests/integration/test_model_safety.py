@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import RetryPolicy, SamplingClient, SamplingError
-from bgan.serving.engine import Engine
 from bgan.serving.errors import ModelFileError
-from bgan.serving.model_file import OPSETS
+from bgan.serving.models.engine import Engine
+from bgan.serving.models.model_check import OPSETS
 from tests.support import bgan, server
 
 ONCE = RetryPolicy(attempts=1)
@@ -361,7 +361,9 @@ def test_a_server_opens_no_connection_to_anywhere(tmp_path):
             assert _outward([process.process.pid]) == []
 
 
-@pytest.mark.parametrize("module", ["bgan.serving.engine", "bgan.serving.manifest", "bgan.serving.server"])
+@pytest.mark.parametrize(
+    "module", ["bgan.serving.models.engine", "bgan.serving.models.manifest", "bgan.serving.server.server"]
+)
 def test_telemetry_is_off_before_onnxruntime_is_loaded(module):
     code = (
         "import os, sys\n"
@@ -380,7 +382,7 @@ def test_telemetry_is_off_before_onnxruntime_is_loaded(module):
 
 def test_the_format_read_here_is_that_of_onnx():
     """The numbers of the fields, against those of the package onnx."""
-    from bgan.serving import onnx_format
+    from bgan.serving.models import onnx_format
 
     theirs = {"Model": "ModelProto", "Graph": "GraphProto", "Node": "NodeProto", "Tensor": "TensorProto"}
     theirs |= {"Attribute": "AttributeProto", "OperatorSet": "OperatorSetIdProto"}

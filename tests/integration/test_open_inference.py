@@ -1,6 +1,7 @@
 """The Open Inference Protocol of a real server, spoken to by NVIDIA's tritonclient, which knows nothing of bgan.
 
-This process must not load bgan.serving.server: its stubs and tritonclient's both register the package `inference`.
+This process must not load bgan.serving.server.server: its stubs and tritonclient's both register the package
+`inference`.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import SamplingClient
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from tests.support import ServerProcess, free_port, server
 
 SERVICE = "inference.GRPCInferenceService"

@@ -19,7 +19,7 @@ from bgan.clients import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.blocking import Blocking
 from tests.chaos import breaking_proxy, digest_of, resumed

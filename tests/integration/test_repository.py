@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgan.clients import ModelNotFoundError, RetryPolicy, RevisionChangedError, SamplingClient
-from bgan.serving.engine import Engine
 from bgan.serving.errors import ModelNotFoundError as NotFound
 from bgan.serving.errors import RevisionNotServedError, StartError
-from bgan.serving.repository import Repository
+from bgan.serving.models.engine import Engine
+from bgan.serving.models.repository import Repository
 from tests.blocking import Blocking
 from tests.chaos import breaking_proxy, byte_counts, digest_of
 from tests.support import bgan, eventually, server

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bgan.serving.engine import Engine
+from bgan.serving.models.engine import Engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.support import ServerProcess, free_port, server
 

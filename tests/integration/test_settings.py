@@ -7,9 +7,9 @@ import typer
 
 from bgan.clients import SamplingClient
 from bgan.serving.cli import serve
-from bgan.serving.config import ServerSettings
+from bgan.serving.config.settings import ServerSettings
+from bgan.serving.config.sources import resolve
 from bgan.serving.errors import StartError
-from bgan.serving.sources import resolve
 from tests.support import bgan, server
 
 FILE = 'models = "of the file"\nport = 1\nmax_streams = 1\nhost = "a \\"b\\" \\u007f ä"\n'

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bgan.serving.config import ServerSettings
-from bgan.serving.engine import RUN_ROWS, Engine
+from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import DeadlinePassedError
-from bgan.serving.lookahead import Lookahead
-from bgan.serving.noise import ImageRange
-from bgan.serving.sharing import DELAY_SECONDS, SHARED_IMAGES_AT_MOST, SharedRuns
-from bgan.serving.streams import plan_stream
+from bgan.serving.models.engine import RUN_ROWS, Engine
+from bgan.serving.models.noise import ImageRange
+from bgan.serving.rpc.batching import DELAY_SECONDS, SHARED_IMAGES_AT_MOST, SharedRuns
+from bgan.serving.rpc.prefetch import Lookahead
+from bgan.serving.rpc.stream_plan import plan_stream
 from bgan.v1 import sampling_pb2
 
 laws = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bgan.clients import AsyncSamplingClient, RetryPolicy, SamplingClient, ServerUnavailableError, tls_credentials
-from bgan.serving.config import ServerSettings
+from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import StartError
-from bgan.serving.tls import certificates_of
+from bgan.serving.security.tls import certificates_of
 from tests.certificates import Authority, write
 from tests.support import bgan, eventually, free_port, server
 

@@ -19,9 +19,9 @@ from bgan.clients import (
     UnauthenticatedError,
     tls_credentials,
 )
-from bgan.serving.access import access_of
-from bgan.serving.config import ServerSettings
-from bgan.serving.tokens import make_token
+from bgan.serving.config.settings import ServerSettings
+from bgan.serving.security.auth import access_of
+from bgan.serving.security.tokens import make_token
 from tests.certificates import Authority, write
 from tests.support import bgan, eventually, server
 

@@ -19,7 +19,7 @@ import grpc
 import pytest
 
 from bgan.clients import SamplingClient
-from bgan.serving.samples import Change, Sample, Samples
+from bgan.serving.telemetry.scrape import Change, Sample, Samples
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import ROOT
 from tests.support import BGAN, bgan, free_port, server

@@ -18,10 +18,10 @@ import atheris
 import grpc
 
 with atheris.instrument_imports(include=["bgan.serving"]):
-    from bgan.serving.config import ServerSettings
-    from bgan.serving.metrics import NO_METRICS
-    from bgan.serving.port import reserved_port
-    from bgan.serving.server import Server
+    from bgan.serving.config.settings import ServerSettings
+    from bgan.serving.server.port import reserved_port
+    from bgan.serving.server.server import Server
+    from bgan.serving.telemetry.metrics import NO_METRICS
 
 from .fuzzing import CODES
 from .messages import encoded, valid_messages

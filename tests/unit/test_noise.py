@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from bgan.serving.noise import QUANTILES_SHA256, ImageRange, NoiseLayout, normal_quantiles
+from bgan.serving.models.noise import QUANTILES_SHA256, ImageRange, NoiseLayout, normal_quantiles
 
 MASK = 2**64 - 1
 LIMIT = 2**63 - 1

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bgan.serving.errors import TokenFileError
-from bgan.serving.tokens import Token, find_token, make_token, read_tokens
+from bgan.serving.security.tokens import Token, find_token, make_token, read_tokens
 
 HASH = "0" * 64
 

@@ -1,0 +1,1 @@
+"""Settings of a server: where they come from, and what follows from them."""

@@ -1,0 +1,1 @@
+"""Images into a file, without a server."""

@@ -1,0 +1,233 @@
+"""Generates images straight into a file: the bits of the stream, without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+
+from ..errors import GenerationError, Interrupted
+from ..models.engine import Engine
+from ..models.noise import INDEX_END, ImageRange, Int64Array
+from ..models.repository import ModelFile, look, scan
+from .formats import FORMATS, Labels, Origin, outputs
+from .partial_file import PartialFile
+from .progress import ProgressDisplay, say
+from .signals import StopSignals
+
+_BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
+_CLASSES_NAMED = 20  # in a message, of more
+_Rows = tuple[bytes | memoryview, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What to generate, and where to. Raises GenerationError where a value is out of range."""
+
+    output: Path
+    """The file; its suffix chooses the format."""
+    count: int
+    """How many images."""
+    seed: int | None = None
+    """The stream's seed, 0 to 2^63 - 1; None to have one drawn."""
+    first_index: int = 0
+    """The index of the first image in the stream."""
+    labels: tuple[str, ...] = ()
+    """Classes by name or number: image i is of the class labels[i mod their number]; none to have them drawn."""
+    overwrite: bool = False
+    """Whether to replace what is there."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise GenerationError(f"--count is {self.count}; ask for at least 1 image")
+        if self.seed is not None and not 0 <= self.seed <= INDEX_END:
+            raise GenerationError(f"--seed is {self.seed}; use 0 to 2^63 - 1, or none to have one drawn")
+        if self.first_index < 0:
+            raise GenerationError(f"--first-index is {self.first_index}; it must be at least 0")
+        if self.first_index + self.count > INDEX_END:
+            raise GenerationError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
+        if self.output.suffix not in FORMATS:
+            raise GenerationError(f"--output {self.output} must end in one of {', '.join(FORMATS)}")
+        if not self.output.absolute().parent.is_dir():
+            raise GenerationError(f"--output: the folder {self.output.parent} does not exist")
+        if self.output.is_dir():
+            raise GenerationError(f"--output {self.output} is a folder; name a file")
+        self.refuse_existing(self.output)
+
+    def refuse_existing(self, path: Path) -> None:
+        """Raise GenerationError if a file is there and must not be replaced."""
+        if path.exists() and not self.overwrite:
+            raise GenerationError(f"{path} is there already; --overwrite replaces it")
+
+
+def find_model(model: str, folder: Path) -> ModelFile:
+    """The file that `model` names: the highest version in folder/MODEL, folder/MODEL.onnx, or a path.
+
+    Raises GenerationError.
+    """
+    files = list(scan(folder).values()) if folder.is_dir() else []
+    versions = sorted((file for file in files if file.model == model), key=lambda file: file.version)
+    named = look(folder / f"{model}.onnx"), look(Path(model))
+    for found in (*versions[-1:], *named):
+        if found is not None:
+            return found
+    there = ", ".join(sorted({file.model or file.path.stem for file in files})) or "none"
+    raise GenerationError(
+        f"there is no model {model!r} in {folder}: there are {there}; name one, or a file that `bgan export` wrote"
+    )
+
+
+def open_model(model: str, folder: Path) -> Engine:
+    """Load a model, named as for `find_model`, to run in several threads at once.
+
+    Raises GenerationError if there is no such file, and ModelFileError if it is no model.
+    """
+    file = find_model(model, folder)
+    return Engine(file.path, name=file.model, version=file.version)
+
+
+def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:
+    """Write the file, or go on with it where an earlier call was stopped; returns what its images are.
+
+    `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
+    Raises Interrupted after a signal, and GenerationError.
+    """
+    wanted = _wanted(engine, request)
+    with StopSignals() as signals, PartialFile(request.output) as partial:
+        origin = partial.start(wanted, any_seed=request.seed is None, overwrite=request.overwrite)
+        if partial.rows == 0:
+            for path in outputs(request.output):
+                request.refuse_existing(path)
+        _announce(console, request, origin, partial)
+
+        def check() -> None:
+            if signals.received is not None:
+                raise _interrupted(signals.received, origin, partial)
+
+        try:
+            _append_rest(engine, origin, partial, threads or _core_count(), console, check)
+            request.refuse_existing(request.output)
+            partial.finish(_label_source(engine, origin), check)
+        except OSError as error:
+            raise _failed(error, origin, partial) from error
+    return origin
+
+
+def _wanted(engine: Engine, request: GenerationRequest) -> Origin:
+    return Origin(
+        model=engine.manifest.name,
+        revision=engine.revision,
+        image_shape=engine.image_shape,
+        seed=secrets.randbits(63) if request.seed is None else request.seed,
+        first_index=request.first_index,
+        count=request.count,
+        labels=_numbers(request.labels, engine),
+    )
+
+
+def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
+    """The classes that are named. Raises GenerationError where there is no such class."""
+    classes = list(engine.manifest.classes)
+    if labels and not classes:
+        raise GenerationError(f"--label: {engine.manifest.name} makes images of no classes; leave it out")
+    numbers = {str(number): number for number in range(len(classes))}
+    numbers |= {name: number for number, name in enumerate(classes)}
+    names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
+    for label in labels:
+        if label not in numbers:
+            raise GenerationError(
+                f"--label is {label!r}; the classes of {engine.manifest.name} are {names}, or by number 0 to "
+                f"{len(classes) - 1}"
+            )
+    return tuple(numbers[label] for label in labels)
+
+
+def _label_source(engine: Engine, origin: Origin) -> Labels | None:
+    """What says which classes the images are of; None where there are none."""
+    if not engine.class_count:
+        return None
+
+    def labels(first_index: int, count: int) -> Int64Array:
+        return engine.noise.draw_labels(ImageRange(origin.seed, first_index, count, origin.labels))
+
+    return labels
+
+
+def _append_rest(
+    engine: Engine,
+    origin: Origin,
+    partial: PartialFile,
+    threads: int,
+    console: Console,
+    check: Callable[[], None],
+) -> None:
+    """Append the images that are missing, computed ahead while earlier ones are written."""
+    with ProgressDisplay(console, total=origin.count, done=partial.rows) as display:
+        for rows, count in computed_ahead(engine, origin, partial, threads):
+            partial.append(rows, count)
+            display.update(partial.rows)
+            check()
+
+
+def computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads: int) -> Iterator[_Rows]:
+    """The rows of all missing batches in order; each is drawn, inferred and packed by one thread."""
+
+    def compute(start: int) -> _Rows:
+        count = min(batch_size, origin.count - start)
+        batch = engine.sample(origin.seed, origin.first_index + start, count, labels=origin.labels)
+        return partial.encode(batch.packed_images), count
+
+    batch_size, ahead = engine.preferred_batch_size, _BATCHES_AHEAD * threads
+    starts = iter(range(partial.rows, origin.count, batch_size))
+    with ThreadPoolExecutor(threads, thread_name_prefix="inference") as pool:
+        pending: deque[Future[_Rows]] = deque()
+        try:
+            while True:
+                pending.extend(pool.submit(compute, start) for start in islice(starts, ahead - len(pending)))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _announce(console: Console, request: GenerationRequest, origin: Origin, partial: PartialFile) -> None:
+    if partial.rows:
+        say(console, f"going on from image {partial.rows:,} of {request.output}, seed {origin.seed}")
+    elif request.seed is None:
+        say(console, f"seed {origin.seed}, drawn")
+
+
+def _interrupted(received: signal.Signals, origin: Origin, partial: PartialFile) -> Interrupted:
+    partial.save()
+    done = f"image {partial.rows:,} of {origin.count:,}"
+    return Interrupted(
+        f"{received.name}: stopped and saved at {done}; the same command goes on",
+        exit_code=128 + received,
+    )
+
+
+def _failed(error: OSError, origin: Origin, partial: PartialFile) -> GenerationError:
+    with contextlib.suppress(OSError):  # then the record before this one holds
+        partial.save()
+    kept = f"{partial.recorded_rows:,} of {origin.count:,} images are kept"
+    return GenerationError(
+        f"{partial.path}: {error.strerror or error}; {kept}, and the same command goes on once that is put right"
+    )
+
+
+def _core_count() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

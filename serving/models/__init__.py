@@ -1,0 +1,1 @@
+"""Models that are loaded, checked and run; nothing here knows gRPC."""

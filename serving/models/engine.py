@@ -1,0 +1,242 @@
+"""One loaded model: images of any (seed, first index, count), the same bits each time. Knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from ..config.settings import MAX_MODEL_BYTES
+from ..errors import ModelFileError
+from .manifest import read_manifest, shape_of, takes_uniforms
+from .model_check import check_model, read_model_file
+from .noise import NOISE_LAYOUT, Float32Array, ImageRange, Int64Array, Noise, NoiseLayout
+
+TILE_ROWS = 64
+RUN_ROWS = 128
+"""The most rows of one inference: as fast as more, while noise and outputs stay in the CPU's caches."""
+_PREFERRED_BATCH_BYTES = 64 * 1024
+_PREFERRED_BATCH_SIZES = (64, 1024)
+_PROBE_ROWS = 256
+_PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
+_IMAGES = ("images",)
+_BOTH = ("images", "probabilities")
+onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
+_CPU_CLASSES = ("avx512f", "avx2", "avx")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Consecutive images of a stream."""
+
+    packed_images: bytes
+    """One bit a pixel, each image padded to a whole byte."""
+    probabilities: bytes
+    """Little-endian float32, or empty if they were not asked for."""
+    labels: tuple[int, ...] = ()
+    """The class of each image, where the model has any."""
+
+
+class Engine:
+    """A model file, checked, probed and ready to run; safe to use from several threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        name: str | None = None,
+        version: int = 0,
+        max_bytes: int = MAX_MODEL_BYTES,
+    ) -> None:
+        """Load a file; one inference takes `threads` threads. Raises ModelFileError if it cannot be served.
+
+        name: what the model is called; None: as its manifest says.
+        version: its number; 0: none.
+        max_bytes: how large the file may be.
+
+        Several inferences at once of one thread each use the cores better than one of several threads,
+        which wait for each other in every layer.
+        """
+        content = read_model_file(path, max_bytes)
+        try:
+            check_model(content)
+            self._session = _open_session(content, threads)
+            self.manifest = read_manifest(self._session)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
+        self.manifest.name = name or self.manifest.name
+        self.version = version
+        self.image_shape = shape_of(self.manifest)
+        self.revision = _revision(content)
+        pixels = int(np.prod(self.image_shape))
+        self.noise = NoiseLayout(
+            latent_size=self.manifest.latent_size,
+            uniform_count=pixels if takes_uniforms(self.manifest) else 0,
+            class_count=len(self.manifest.classes),
+        )
+        self.packed_bytes = -(-pixels // 8)
+        self.probability_bytes = 4 * pixels
+        try:
+            self.tile_rows = None if self._rows_are_independent() else TILE_ROWS
+            self.seconds_per_image = self._measure() / RUN_ROWS
+            """About how long an image takes as one of many; decides where runs are made, never what they give."""
+        except Exception as error:  # as in _open_session
+            raise ModelFileError(f"{path} cannot be run", detail=_reason(error)) from error
+
+    def __str__(self) -> str:
+        number = f" version {self.version}" if self.version else ""
+        return f"{self.manifest.name}{number}, revision {self.revision}"
+
+    @property
+    def preferred_batch_size(self) -> int:
+        """The images a response carries unless the caller says otherwise."""
+        least, most = _PREFERRED_BATCH_SIZES
+        return min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
+
+    @property
+    def class_count(self) -> int:
+        """The classes that it makes images of; 0: it takes no labels."""
+        return self.noise.class_count
+
+    def sample(
+        self,
+        seed: int,
+        first_index: int,
+        count: int,
+        *,
+        labels: tuple[int, ...] = (),
+        with_probabilities: bool = False,
+    ) -> ImageBatch:
+        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else.
+
+        But for those of classes: image i is of the class labels[i mod their number], or its class is drawn.
+        """
+        outputs = _BOTH if with_probabilities else _IMAGES
+        packed, probabilities, classes = [], [], []
+        for start, rows, wanted in self._runs(first_index, count):
+            noise = self.noise.draw(seed, start, rows, labels)
+            images, *values = self._infer(outputs, noise)
+            packed.append(_pack(images[wanted]))
+            probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
+            classes += _listed(noise)[wanted]
+        return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
+
+    def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
+        """The images of each range, from one inference.
+
+        For models whose rows do not depend on the batch: raises ValueError where `tile_rows` is set.
+        """
+        if self.tile_rows is not None:
+            raise ValueError("the rows of this model depend on each other; sample each range alone")
+        noise = self.noise.draw_ranges(ranges)
+        (images,) = self._infer(_IMAGES, noise)
+        packed, classes = _pack(images), _listed(noise)
+        answers, end = [], 0
+        for images_of in ranges:
+            start, end = end, end + images_of.count
+            rows = packed[start * self.packed_bytes : end * self.packed_bytes]
+            answers.append(ImageBatch(rows, b"", tuple(classes[start:end])))
+        return answers
+
+    def _runs(self, first_index: int, count: int) -> Iterator[tuple[int, int, slice]]:
+        """The inferences that give these images: first index, rows, and which of the rows are wanted.
+
+        Tiles are run whole and begin at multiples of their rows: each image always has the same neighbours.
+        """
+        rows = self.tile_rows or RUN_ROWS
+        end = first_index + count
+        for start in range(first_index - first_index % rows if self.tile_rows else first_index, end, rows):
+            wanted = slice(max(first_index - start, 0), min(end - start, rows))
+            yield start, self.tile_rows or wanted.stop, wanted
+
+    def infer(
+        self, latents: Float32Array, uniforms: Float32Array | None, labels: Int64Array | None = None
+    ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
+        """The graph's own answer to a batch: images and probabilities, both [n, channels, height, width].
+
+        `latents` is [n, latent_size]; `uniforms` has the answer's size and `labels` is [n], and each is None where
+        the model takes none.
+        """
+        images, probabilities = self._infer(_BOTH, Noise(latents, uniforms, labels))
+        return images, probabilities
+
+    def _infer(self, outputs: Sequence[str], noise: Noise) -> list[npt.NDArray[Any]]:
+        feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
+        if noise.uniforms is not None:
+            feeds["uniforms"] = noise.uniforms.reshape(-1, *self.image_shape)
+        if noise.labels is not None:
+            feeds["labels"] = noise.labels
+        return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
+
+    def _rows_are_independent(self) -> bool:
+        """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
+        noise = self.noise.draw(0, 0, _PROBE_ROWS)
+        _, expected = self.infer(*noise)
+        for count in _PROBE_COUNTS:
+            rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
+            _, found = self.infer(*noise.rows(rows))
+            if found.tobytes() != expected[rows].tobytes():
+                return False
+        return True
+
+    def _measure(self) -> float:
+        """Seconds of one inference of RUN_ROWS rows."""
+        noise = self.noise.draw(0, 0, RUN_ROWS)
+        start = time.perf_counter()
+        self.infer(*noise)
+        return time.perf_counter() - start
+
+
+def _listed(noise: Noise) -> list[int]:
+    """The labels as numbers; none where the model takes none."""
+    return [] if noise.labels is None else noise.labels.tolist()
+
+
+def _pack(images: npt.NDArray[np.uint8]) -> bytes:
+    return np.packbits(images.reshape(len(images), -1), axis=1).tobytes()
+
+
+@cache
+def cpu_class() -> str:
+    """The kind of CPU, as far as it decides which kernels onnxruntime picks."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.machine()}-{platform.processor()}"
+    flags = set(text.split())
+    return "-".join([platform.machine(), *[name for name in _CPU_CLASSES if name in flags][:1]])
+
+
+def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait for work in a loop would take the cores from the noise, the packing and the callers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was checked
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _revision(content: bytes) -> str:
+    """A digest of all that decides a stream's bits."""
+    parts = (hashlib.sha256(content).hexdigest(), str(NOISE_LAYOUT), onnxruntime.__version__, cpu_class())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

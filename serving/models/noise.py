@@ -1,0 +1,189 @@
+"""Noise layout 1: the latents, uniforms and label of image i of a seed, as a pure function.
+
+The words are those of numpy's Philox (4x64, 10 rounds; Salmon et al. 2011) with the seed as its key.
+Image i starts at counter i * K, where one counter is four 64-bit words and K counters are what one
+image needs. Its words hold the latents first, 16 bits each, the low bits of a word first, padded to a
+whole word: latent = Q[k], the normal quantile of (k + 1/2) / 65536 in float32. Then, for Bernoulli
+binarization, the uniforms, 32 bits each, the low half first: uniform = (half >> 8) * 2^-24, padded to a
+whole word too. Then, for models of C classes, one word for the label: label = ((word mod 2^32) * C) >> 32. It has
+its place whether the caller names labels or not, so the rest of an image's noise does not depend on that.
+
+No libm call is in it, so every machine and language gets the same floats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import StartError
+
+NOISE_LAYOUT = 1
+INDEX_END = 2**63 - 1
+"""Where the indices of every stream end, and the largest seed."""
+QUANTILES_SHA256 = "1cfbba1e07e34386a57626f82aeb43e6ed54ba70a3ea6b7d964dc66a841074a8"
+_WORDS_PER_COUNTER = 4
+_LATENTS_PER_WORD = 4
+_UNIFORMS_PER_WORD = 2
+_WORD_MASK = 2**64 - 1
+_HALF_MASK = 2**32 - 1
+
+_WORDS_AT_ONCE = (
+    14_000  # 112 kB: a buffer of this size comes from the heap, a larger one from the kernel each time
+)
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRange:
+    """Consecutive images of one seed."""
+
+    seed: int
+    """0 to 2^63 - 1."""
+    first_index: int
+    """The index of the first, 0 to 2^63 - 1."""
+    count: int
+    """How many, at least 1."""
+    labels: tuple[int, ...] = ()
+    """Image i is of the class labels[i mod their number]; none: its class is drawn, where it has one."""
+
+
+class Noise(NamedTuple):
+    """The inputs of some images."""
+
+    latents: Float32Array
+    """[n, latent_size]."""
+    uniforms: Float32Array | None
+    """[n, uniform_count]; None where the model takes none."""
+    labels: Int64Array | None
+    """[n]; None where the model takes none."""
+
+    def rows(self, rows: slice) -> Noise:
+        """The inputs of some of the images."""
+        uniforms = None if self.uniforms is None else self.uniforms[rows]
+        return Noise(self.latents[rows], uniforms, None if self.labels is None else self.labels[rows])
+
+
+class NoiseLayout:
+    """Where one model's latents, uniforms and label lie within the words of an image."""
+
+    def __init__(self, *, latent_size: int, uniform_count: int = 0, class_count: int = 0) -> None:
+        self.latent_size = latent_size
+        self.uniform_count = uniform_count
+        self.class_count = class_count
+        self._latent_words = -(-latent_size // _LATENTS_PER_WORD)
+        self._uniform_words = -(-uniform_count // _UNIFORMS_PER_WORD)
+        self._label_word = self._latent_words + self._uniform_words
+        words = self._label_word + (1 if class_count else 0)
+        self.counters_per_image = -(-words // _WORDS_PER_COUNTER)
+        self._words_per_image = self.counters_per_image * _WORDS_PER_COUNTER
+        self._philox = _Philox()
+
+    def draw(self, seed: int, first_index: int, count: int, labels: tuple[int, ...] = ()) -> Noise:
+        """The noise of `count` images; `seed` and `first_index` lie between 0 and 2^63 - 1."""
+        return self.draw_ranges([ImageRange(seed, first_index, count, labels)])
+
+    def draw_ranges(self, ranges: Sequence[ImageRange]) -> Noise:
+        """As `draw`, for several ranges, one after the other."""
+        rows = sum(images.count for images in ranges)
+        latents = np.empty((rows, self.latent_size), np.float32)
+        uniforms = np.empty((rows, self.uniform_count), np.float32) if self.uniform_count else None
+        labels = np.empty(rows, np.int64) if self.class_count else None
+        row = 0
+        for images, words in self._words(ranges):
+            end = row + images.count
+            latents[row:end] = self._latents(words)
+            if uniforms is not None:
+                self._write_uniforms(words, uniforms[row:end])
+            if labels is not None:
+                labels[row:end] = self._labels(words) if not images.labels else _named_labels(images)
+            row = end
+        return Noise(latents, uniforms, labels)
+
+    def draw_labels(self, images: ImageRange) -> Int64Array:
+        """The labels [count] that `draw` gives images of a model of classes, without the rest of their noise."""
+        if images.labels:
+            return np.array(_named_labels(images), np.int64)
+        return np.concatenate([self._labels(words) for _, words in self._words([images])]).astype(np.int64)
+
+    def _words(self, ranges: Iterable[ImageRange]) -> Iterator[tuple[ImageRange, npt.NDArray[np.uint64]]]:
+        """The words of all images, [n, words an image], for some of them at a time."""
+        for images in _pieces(ranges, max(1, _WORDS_AT_ONCE // self._words_per_image)):
+            counter = images.first_index * self.counters_per_image
+            words = self._philox.words(images.seed, counter, images.count * self._words_per_image)
+            yield images, words.reshape(images.count, -1)
+
+    def _latents(self, words: npt.NDArray[np.uint64]) -> Float32Array:
+        return normal_quantiles().take(words[:, : self._latent_words].view("<u2")[:, : self.latent_size])
+
+    def _write_uniforms(self, words: npt.NDArray[np.uint64], uniforms: Float32Array) -> None:
+        halves = words[:, self._latent_words : self._latent_words + self._uniform_words].view("<u4")
+        # 24 bits fit a float32 exactly, and so does their product with a power of two. As signed
+        # integers they are the same numbers, which CPUs without AVX-512 convert several times faster.
+        uniforms[:] = (halves[:, : self.uniform_count] >> np.uint32(8)).view("<i4")
+        uniforms *= np.float32(2**-24)
+
+    def _labels(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        halves = words[:, self._label_word] & np.uint64(_HALF_MASK)
+        return (halves * np.uint64(self.class_count)) >> np.uint64(32)
+
+
+def _named_labels(images: ImageRange) -> list[int]:
+    indices = range(images.first_index, images.first_index + images.count)
+    return [images.labels[index % len(images.labels)] for index in indices]
+
+
+class _Philox(threading.local):
+    """Words of any (seed, counter), for each thread from a generator of its own.
+
+    Setting a generator's state takes a tenth of making one.
+    """
+
+    def __init__(self) -> None:
+        self._generator = np.random.Philox(key=0)
+        self._key = np.zeros(2, np.uint64)
+        self._counter = np.zeros(4, np.uint64)
+        self._state: Any = {
+            "bit_generator": "Philox",
+            "state": {"counter": self._counter, "key": self._key},
+            "buffer": np.zeros(_WORDS_PER_COUNTER, np.uint64),
+            "buffer_pos": _WORDS_PER_COUNTER,  # nothing is buffered
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+
+    def words(self, seed: int, counter: int, count: int) -> npt.NDArray[np.uint64]:
+        """`count` words from `counter` (below 2^128) on, in little-endian order."""
+        self._key[0] = seed
+        self._counter[0], self._counter[1] = counter & _WORD_MASK, counter >> 64
+        self._generator.state = self._state
+        return self._generator.random_raw(count).astype("<u8", copy=False)
+
+
+def _pieces(ranges: Iterable[ImageRange], most: int) -> Iterator[ImageRange]:
+    """The same images, at most `most` at a time."""
+    for images in ranges:
+        for start in range(0, images.count, most):
+            yield replace(images, first_index=images.first_index + start, count=min(most, images.count - start))
+
+
+@cache
+def normal_quantiles() -> Float32Array:
+    """The table Q, float32 [65536]. Raises StartError if this machine computes it with other bits."""
+    distribution = NormalDist()
+    upper = np.array([distribution.inv_cdf((k + 0.5) / 65536) for k in range(32768, 65536)], dtype="<f4")
+    table = np.concatenate([-upper[::-1], upper])
+    if hashlib.sha256(table.tobytes()).hexdigest() != QUANTILES_SHA256:
+        raise StartError("this machine's arithmetic gives another table of normal quantiles; streams would differ")
+    table.setflags(write=False)
+    return table

@@ -1,0 +1,130 @@
+"""The models that are served, by name, version and revision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ..errors import ModelNotFoundError, NotAllowedError, RevisionNotServedError
+from .engine import Engine
+
+
+@dataclass(slots=True)
+class Retired:
+    """A version that gets no new calls but those that ask for its revision."""
+
+    engine: Engine
+    keep_seconds: float
+    until: float
+    """When it can be let go, on the monotonic clock; each call puts it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailure:
+    """A file that cannot be served."""
+
+    model: str
+    """The model that it would be."""
+    reason: str
+    """Which file it is, from the folder of models on, and what is wrong with it."""
+    detail: str = ""
+    """What a library said of it: for the log alone."""
+
+
+class Registry:
+    """Loaded models and which of them is the default. It does not change; changed models are another registry."""
+
+    def __init__(
+        self,
+        engines: Iterable[Engine],
+        *,
+        default_model: str | None = None,
+        retired: Iterable[Retired] = (),
+        failures: Iterable[ModelFailure] = (),
+        patterns: tuple[str, ...] = ("*",),
+    ) -> None:
+        """default_model: what an empty name means; None: the first by name.
+
+        patterns: the names that it lets itself be asked for, as a shell has them.
+        """
+        self.engines = sorted(engines, key=lambda engine: (engine.manifest.name, -engine.version))
+        """By name, the highest version first."""
+        self.failures = tuple(failures)
+        self._patterns = patterns
+        self._limited: dict[tuple[str, ...], Registry] = {}
+        self._retired = tuple(retired)
+        self._versions: dict[str, list[Engine]] = {}
+        for engine in self.engines:
+            self._versions.setdefault(engine.manifest.name, []).append(engine)
+        self.names = tuple(self._versions)
+        self.default_model = default_model or next(iter(self.names), "")
+        self._current = {name: versions[0] for name, versions in self._versions.items()}
+        if self.default_model in self._current:
+            self._current[""] = self._current[self.default_model]
+
+    def find(self, name: str, *, version: int = 0, revision: str = "") -> Engine:
+        """The model of that name; an empty one means the default, no version the highest, no revision any.
+
+        Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
+        for every name that no pattern takes in, be there such a model or not.
+        """
+        engine = self._current.get(name)
+        if engine is not None and not version and revision in ("", engine.revision):
+            return engine
+        if not _takes_in(self._patterns, name or self.default_model):
+            what = f"the model {name!r}" if name else "the default model; name one of its own"
+            raise NotAllowedError(f"this token is not good for {what}")
+        return self._find_exactly(name or self.default_model, version, revision)
+
+    def visible_to(self, patterns: tuple[str, ...]) -> Registry:
+        """The same without the models, and the failures, whose names none of the patterns takes in."""
+        if patterns == self._patterns:
+            return self
+        if patterns not in self._limited:
+            self._limited[patterns] = Registry(
+                [engine for engine in self.engines if _takes_in(patterns, engine.manifest.name)],
+                default_model=self.default_model,
+                retired=[each for each in self._retired if _takes_in(patterns, each.engine.manifest.name)],
+                failures=[failure for failure in self.failures if _takes_in(patterns, failure.model)],
+                patterns=patterns,
+            )
+        return self._limited[patterns]
+
+    @property
+    def default_engine(self) -> Engine | None:
+        """What calls get that name no model; None if it is not there."""
+        return self._current.get("")
+
+    def versions(self, name: str) -> list[Engine]:
+        """The served versions of a model, the highest first."""
+        return self._versions.get(name, [])
+
+    def kept_engines(self) -> list[Engine]:
+        """Those that can be asked for: the served ones and the retired ones."""
+        return [*self.engines, *(retired.engine for retired in self._retired)]
+
+    def _find_exactly(self, name: str, version: int, revision: str) -> Engine:
+        versions = self.versions(name)
+        fitting = [engine for engine in versions if version in (0, engine.version)]
+        for engine in fitting:
+            if revision in ("", engine.revision):
+                return engine
+        for retired in self._retired:
+            engine = retired.engine
+            if (engine.manifest.name, engine.revision) == (name, revision) and version in (0, engine.version):
+                retired.until = time.monotonic() + retired.keep_seconds
+                return engine
+        if fitting:
+            raise RevisionNotServedError(name, wanted=revision, served=fitting[0].revision)
+        if versions:
+            numbers = ", ".join(str(engine.version) for engine in versions if engine.version)
+            raise ModelNotFoundError(
+                f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
+            )
+        raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
+
+
+def _takes_in(patterns: Iterable[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,1 @@
+"""The services: calls are admitted, answered and ended here."""

@@ -1,0 +1,182 @@
+"""Which calls may run: so many at once, so many of one caller, and so many that wait for a place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, Self
+
+from ..config.settings import ServerSettings
+from ..errors import NotReadyError, OverloadedError, StalledReaderError
+from ..security.auth import caller
+from ..telemetry.metrics import NO_METRICS, Metrics
+
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class Admission:
+    """The places for calls. A call that finds none waits for one in turn, within its deadline, or is refused."""
+
+    def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
+        self.running: set[Call] = set()
+        """The calls that have a place."""
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        """Those that have none yet, in order."""
+        self.metrics = metrics
+        """Told of every call that runs or waits."""
+        self._settings = settings
+        self._place_count = 0
+        self._by_caller: dict[str, int] = {}
+        self._is_closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def call(self, context: Any) -> Call:
+        """A call to enter: it has its place as long as its context. Raises OverloadedError, NotReadyError."""
+        return Call(self, context)
+
+    async def take_place(self, caller: str) -> None:
+        """Take a place for a call, or wait for one. Raises OverloadedError, and NotReadyError after `close`."""
+        self._check(caller)
+        self._by_caller[caller] = self._by_caller.get(caller, 0) + 1
+        if self._place_count < self._settings.max_streams:
+            self._place_count += 1
+            self._idle.clear()
+            return
+        try:
+            await self._wait()
+        except BaseException:
+            self._leave(caller)
+            raise
+
+    def free_place(self, caller: str) -> None:
+        """Give a place back; who has waited longest gets it."""
+        self._leave(caller)
+        self._hand_over()
+
+    def close(self) -> None:
+        """Refuse the calls that wait, and all new ones: the server is stopping."""
+        self._is_closed = True
+        while self.waiting:
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_exception(_stopping())
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no call is running."""
+        await self._idle.wait()
+
+    def end_stalled(self) -> None:
+        """End the calls whose readers have taken nothing for too long."""
+        latest = time.monotonic() - self._settings.stalled_write_seconds
+        for call in self.running:
+            if call.writing_since is not None and call.writing_since < latest:
+                call.end_as_stalled()
+
+    def _check(self, caller: str) -> None:
+        settings = self._settings
+        if self._is_closed:
+            raise _stopping()
+        if self._by_caller.get(caller, 0) >= settings.max_streams_per_caller:
+            raise OverloadedError(
+                f"{settings.max_streams_per_caller} calls of this caller are open, as many as one may have; "
+                "try again later",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        if self._place_count >= settings.max_streams and len(self.waiting) >= settings.max_queued_calls:
+            raise OverloadedError(
+                f"{self._place_count} calls are running and {len(self.waiting)} waiting, as many as this server "
+                "takes; try again later",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+
+    async def _wait(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        self.metrics.queued()
+        started = time.monotonic()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future in self.waiting:
+                self.waiting.remove(future)
+            elif not future.cancelled() and future.exception() is None:
+                self._hand_over()  # a place came at the same moment
+            raise
+        finally:
+            self.metrics.waited(time.monotonic() - started)
+
+    def _hand_over(self) -> None:
+        while self.waiting:
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+        self._place_count -= 1
+        if self._place_count == 0:
+            self._idle.set()
+
+    def _leave(self, caller: str) -> None:
+        self._by_caller[caller] -= 1
+        if not self._by_caller[caller]:
+            del self._by_caller[caller]
+
+
+class Call:
+    """A call with a place, as an async context manager."""
+
+    def __init__(self, admission: Admission, context: Any) -> None:
+        self.writing_since: float | None = None
+        """Since when its reader has not taken what is being written."""
+        self._admission = admission
+        self._context = context
+        self._who = caller()
+        # A token is one caller wherever it calls from; without tokens it is the address without the port.
+        self._caller = self._who.name or context.peer().rpartition(":")[0]
+        self._is_stalled = False
+
+    async def __aenter__(self) -> Self:
+        self._who.check_images()
+        await self._admission.take_place(self._caller)
+        self._task = asyncio.current_task()
+        self._admission.running.add(self)
+        self._admission.metrics.entered()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._admission.metrics.left()
+        self._admission.running.discard(self)
+        self._admission.free_place(self._caller)
+
+    async def write(self, response: Any, *, next_index: int) -> None:
+        """Send a response. Raises StalledReaderError when its reader stands still for too long.
+
+        `next_index` is where the stream goes on for a reader that comes back. Raises what `Caller.take` does if
+        the caller's token is good for no more images.
+        """
+        self._who.take(response.image_count, next_index - response.image_count)
+        self.writing_since = time.monotonic()
+        try:
+            await self._context.write(response)
+        except asyncio.CancelledError:
+            if not self._is_stalled or self._task is None:
+                raise
+            self._task.uncancel()
+            raise StalledReaderError(next_index) from None
+        finally:
+            self.writing_since = None
+
+    def take(self, image_count: int) -> None:
+        """Count images that are not sent by `write`. Raises what `Caller.take` does."""
+        self._who.take(image_count)
+
+    def end_as_stalled(self) -> None:
+        """Let `write` give up."""
+        if self._task is not None and not self._is_stalled:
+            self._is_stalled = True
+            self._task.cancel()
+
+
+def _stopping() -> NotReadyError:
+    return NotReadyError("the server is stopping; try again, on another one if there is one")

@@ -1,0 +1,169 @@
+"""Who calls, and what they may do: in one place for every method of every service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextvars import ContextVar
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from ..config.settings import ServerSettings
+from ..errors import StartError, UnauthenticatedError
+from .quota import FOLDER_VARIABLE, Quota
+from .tokens import Token, find_token, read_tokens
+from .watched_files import FollowedFiles
+
+_KEY = "authorization"
+_SCHEME = "bearer"
+_log = logging.getLogger(__name__)
+
+
+class Caller:
+    """Who calls: the holder of a token, or anyone where no token is asked for."""
+
+    def __init__(self, name: str | None = None, token: Token | None = None, quota: Quota | None = None) -> None:
+        self.name = name
+        """The token's name."""
+        self.token = token
+        self._quota = quota
+        self._is_known = True
+
+    def forget(self) -> None:
+        """The token is in the file no more: streams that still run end with their next message."""
+        self._is_known = False
+
+    def check(self) -> None:
+        """Raises UnauthenticatedError if the token is good no more."""
+        if not self._is_known:
+            raise _unknown()
+        if self.token is not None and self.token.has_expired():
+            raise UnauthenticatedError("the token has expired; ask for another")
+
+    def check_images(self) -> None:
+        """Raises UnauthenticatedError as `check` does, and QuotaSpentError if no images are left."""
+        self.check()
+        if self._quota is not None:
+            self._quota.check()
+
+    def take(self, image_count: int, next_index: int | None = None) -> None:
+        """Count images that are sent now. Raises as `check_images` does, with `next_index` if none were left."""
+        self.check()
+        if self._quota is not None:
+            self._quota.take(image_count, next_index)
+
+    @property
+    def model_patterns(self) -> tuple[str, ...]:
+        """The names of the models that the caller may know of, as a shell has them."""
+        return ("*",) if self.token is None else tuple(self.token.models)
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Who makes the call that this coroutine answers. Raises LookupError outside of a call that was let in."""
+    return _caller.get()
+
+
+class Access:
+    """Lets everyone in."""
+
+    _anyone = Caller()
+
+    def enter(self, context: Any) -> None:
+        """Settle who calls, which `caller` then says. Raises UnauthenticatedError if they are not let in."""
+        _caller.set(self._anyone)
+
+    async def look(self) -> None:
+        """Follow the files that say who is let in."""
+
+
+OPEN = Access()
+
+
+class TokenAccess(Access):
+    """Lets in who has a token of a file."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Read the file. Raises TokenFileError with one line that says what is wrong with it."""
+        assert settings.tokens is not None
+        folder = os.environ.get(FOLDER_VARIABLE)
+        self._quotas = None if folder is None else Path(folder)
+        path = settings.tokens
+        self._followed = FollowedFiles([path], lambda: read_tokens(path), what="tokens")
+        self._tokens: dict[str, Token] = {}
+        self._callers: dict[str, Caller] = {}
+        self._take_over()
+
+    def enter(self, context: Any) -> None:
+        """The holder of the token calls that the metadata carry. Raises UnauthenticatedError."""
+        name = find_token(self._tokens, _bearer(context.invocation_metadata()))
+        if name is None:
+            raise _unknown()
+        found = self._callers[name]
+        found.check()
+        _caller.set(found)
+
+    async def look(self) -> None:
+        """Read the file again if it changed."""
+        if await asyncio.to_thread(self._followed.look):
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Tokens that stay as they were keep what is left of their images."""
+        before, self._tokens = self._callers, self._followed.content
+        self._callers = {
+            name: before[name] if name in before and before[name].token == token else self._caller(name, token)
+            for name, token in self._tokens.items()
+        }
+        for name, gone in before.items():
+            if self._callers.get(name) is not gone:
+                gone.forget()
+        _log.info("tokens: %s", ", ".join(self._tokens) or "none, so nobody is let in")
+
+    def _caller(self, name: str, token: Token) -> Caller:
+        if token.images_per_minute is None:
+            return Caller(name, token)
+        shared = None if self._quotas is None else self._quotas / f"{name}-{token.sha256}"
+        return Caller(name, token, Quota(token.images_per_minute, shared))
+
+
+def access_of(settings: ServerSettings) -> Access:
+    """Who is let in. Raises ServingError where the settings or the file of tokens are no good."""
+    if settings.tokens is None:
+        if settings.health == "token":
+            raise StartError("health is token, but there are no tokens; name their file with --tokens")
+        return OPEN
+    if settings.tls_certificate is None and not _is_loopback(settings.host):
+        _log.warning(
+            "tokens cross the network in plaintext; whoever reads one may use it: set --tls-certificate and "
+            "--tls-key, or listen on 127.0.0.1 behind a proxy that has TLS"
+        )
+    return TokenAccess(settings)
+
+
+def _bearer(metadata: Any) -> str:
+    values = [value for key, value in metadata or () if key == _KEY]
+    if len(values) != 1:
+        raise UnauthenticatedError(
+            "this server wants a token; send it in the metadata as `authorization: Bearer TOKEN`, with bgan by "
+            "--token-file or BGAN_TOKEN"
+        )
+    scheme, _, text = str(values[0]).partition(" ")
+    if scheme.lower() != _SCHEME:
+        raise UnauthenticatedError("the authorization in the metadata is none of `Bearer TOKEN`")
+    return text.strip()
+
+
+def _unknown() -> UnauthenticatedError:
+    return UnauthenticatedError("the token is not known here, or no more; ask for another")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

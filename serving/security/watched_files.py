@@ -1,0 +1,58 @@
+"""What files hold, read again when they change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from ..errors import ServingError
+
+LOOK_SECONDS = 1.0
+"""How often files are looked at."""
+_Content = TypeVar("_Content")
+_State = tuple[tuple[int, int, int, int] | None, ...]
+_log = logging.getLogger(__name__)
+
+
+class FollowedFiles(Generic[_Content]):
+    """The last content that could be used.
+
+    A change counts once two looks in a row find it: files that belong together are seldom replaced at one moment.
+    """
+
+    def __init__(self, paths: Sequence[Path], read: Callable[[], _Content], *, what: str) -> None:
+        """Read for the first time. Raises what `read` raises, a ServingError where a file is no good."""
+        self._paths = paths
+        self._read = read
+        self._what = what
+        self._seen = self._used = _states(paths)
+        self.content = read()
+
+    def look(self) -> bool:
+        """Read again if there is something new; whether it is in force now. What is no good is logged."""
+        before, self._seen = self._seen, _states(self._paths)
+        if not before == self._seen != self._used:
+            return False
+        self._used = self._seen
+        try:
+            self.content = self._read()
+        except ServingError as error:
+            _log.error("%s; the %s that were read before stay in force", error, self._what)
+            return False
+        _log.info("read the %s again: %s", self._what, ", ".join(map(str, self._paths)))
+        return True
+
+
+def _states(paths: Sequence[Path]) -> _State:
+    """Another content shows in one of device, inode, size and time of change; None: no file."""
+    return tuple(map(_state, paths))
+
+
+def _state(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

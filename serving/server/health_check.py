@@ -1,0 +1,123 @@
+"""Asks a server for its health, or that of one model, as `grpc.health.v1` has it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bgan.v1 import sampling_pb2
+
+from ..config.addresses import own_host
+from ..config.settings import ServerSettings
+from ..errors import NotServingError, StartError
+
+_SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
+# A probe asks the server itself, whatever proxy the environment names.
+_OPTIONS = [("grpc.enable_http_proxy", 0)]
+
+
+def model_service(name: str) -> str:
+    """What a model is called where its health is asked for."""
+    return f"{_SERVICE}/{name}"
+
+
+def own_address(settings: ServerSettings) -> str:
+    """Where a server of these settings answers on its own machine."""
+    return f"{own_host(settings.host)}:{settings.port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TlsCheck:
+    """How the server's certificate is checked, and which one is shown to it."""
+
+    ca: bytes | None = None
+    """The authorities that it must come from, or the certificate itself, as PEM; None: the public ones."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """This side's own, for mutual TLS."""
+    server_name: str | None = None
+    """The name that it must be good for; None: that of the address."""
+
+    def channel(self, target: str) -> grpc.Channel:
+        """A channel to a server. Raises StartError if a file cannot be read."""
+        credentials = grpc.ssl_channel_credentials(self.ca, read_pem(self.key), read_pem(self.certificate))
+        named = [] if self.server_name is None else [("grpc.ssl_target_name_override", self.server_name)]
+        return grpc.secure_channel(target, credentials, options=[*_OPTIONS, *named])
+
+
+def own_tls(settings: ServerSettings, *, timeout_seconds: float) -> TlsCheck | None:
+    """How a server of these settings is asked on its own machine: whatever certificate it shows is taken.
+
+    None: in plaintext. Raises NotServingError if it shows none. A probe is to say whether the server serves, and
+    not to end one whose new files are no good.
+    """
+    if settings.tls_certificate is None:
+        return None
+    from ..security.certificates import name_in
+
+    target = own_address(settings)
+    try:
+        shown = _shown_certificate(target, timeout_seconds)
+    except OSError as error:
+        raise NotServingError(f"{target}: shows no certificate: {error.strerror or error}") from error
+    return TlsCheck(ca=shown, server_name=name_in(shown))
+
+
+def _shown_certificate(target: str, timeout_seconds: float) -> bytes:
+    """The certificate that a server shows, as PEM, unchecked. Raises OSError."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])  # gRPC logs connections that want something else
+    host, _, port = target.rpartition(":")
+    address = host.strip("[]"), int(port)
+    with (
+        socket.create_connection(address, timeout=timeout_seconds) as connection,
+        context.wrap_socket(connection) as secure,
+    ):
+        certificate = secure.getpeercert(binary_form=True)
+    assert certificate is not None
+    return ssl.DER_cert_to_PEM_cert(certificate).encode()
+
+
+def check_health(
+    target: str,
+    model: str | None,
+    *,
+    timeout_seconds: float,
+    tls: TlsCheck | None = None,
+    token: str | None = None,
+) -> None:
+    """Return if the server at `target`, or its model, is SERVING. Raises NotServingError, which says why not."""
+    what = "the server" if model is None else f"model {model!r}"
+    request = health_pb2.HealthCheckRequest(service="" if model is None else model_service(model))
+    metadata = None if token is None else (("authorization", f"Bearer {token}"),)
+    with grpc.insecure_channel(target, options=_OPTIONS) if tls is None else tls.channel(target) as channel:
+        try:
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not name its methods
+            answer = stub.Check(request, timeout=timeout_seconds, metadata=metadata)
+        except grpc.RpcError as error:
+            raise NotServingError(f"{target}: {_reason(error, what)}") from error
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        raise NotServingError(f"{target}: {what} is {status}")
+
+
+def read_pem(path: Path | None) -> bytes | None:
+    """What a file holds; None for None. Raises StartError if it cannot be read."""
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise StartError(f"{path} cannot be read ({error.strerror}); name a PEM file") from error
+
+
+def _reason(error: grpc.RpcError, what: str) -> str:
+    assert isinstance(error, grpc.Call)
+    if error.code() == grpc.StatusCode.NOT_FOUND:
+        return f"{what} is not known; bgan models lists what there is"
+    return f"no answer about {what}: {error.code().name}: {error.details()}"

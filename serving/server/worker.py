@@ -1,0 +1,77 @@
+"""One of several processes that serve on one port; started and told what to do by `supervisor`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from typing import Any
+
+from ..config.settings import ServerSettings
+from ..errors import ServingError
+from ..models.registry import Registry
+from ..telemetry.start import worker_metrics
+from .server import Server, run, stop_signal
+
+_log = logging.getLogger(__name__)
+
+
+async def work(settings: ServerSettings) -> None:
+    """Load the models and follow them, and obey standard input until it ends, or until SIGTERM.
+
+    Which models there are is said on standard output, at first and after each change.
+    When the supervisor dies, standard input ends too: no worker is left behind.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
+    stop = stop_signal(signal.SIGTERM)
+    try:
+        server = Server(settings, worker_metrics(settings))
+    except ServingError as error:
+        _tell({"error": str(error)})
+        return
+    async with server:
+        tasks = [asyncio.create_task(_obey(server, stop))]
+        try:
+            _tell_models(await server.load())
+            tasks.append(asyncio.create_task(server.follow(_tell_models)))
+            await stop.wait()
+        except ServingError as error:
+            _tell({"error": str(error)})
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _tell_models(registry: Registry) -> None:
+    _tell({"models": [str(engine) for engine in registry.engines]})
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)  # noqa: T201 - the supervisor reads it
+
+
+async def _obey(server: Server, stop: asyncio.Event) -> None:
+    commands = {b"listen\n": server.listen, b"turn healthy\n": server.turn_healthy}
+    try:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            await commands[line]()
+    except ServingError as error:
+        _log.error("%s", error)
+    finally:
+        stop.set()
+
+
+def main() -> None:
+    """Entry point: the worker's number, and the settings as JSON."""
+    number, settings = sys.argv[1:]
+    checked = ServerSettings.model_validate_json(settings)
+    run(work(checked), log_format=checked.log_format, worker=int(number))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What is known of a call while it is answered, and who is told of it: the log, and traces where they are on."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from ..config.settings import ServerSettings
+from .call_record import CallRecord, set_current_call
+from .tracing import Tracing
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
+_NO_FAILURES = (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED)
+_log = logging.getLogger(__name__)
+
+
+class Calls:
+    """Gives every call its request id, and tells of it when it ends."""
+
+    def __init__(self, settings: ServerSettings, tracing: Tracing) -> None:
+        self._logged = settings.log_calls
+        self._tracing = tracing
+
+    def begin(self, method: str, context: Any) -> CallRecord:
+        """A call arrived; its answer, however it ends, will carry the request id."""
+        metadata = dict(context.invocation_metadata())
+        record = CallRecord(method, _request_id(metadata), unquote(context.peer()), time.perf_counter())
+        record.span = self._tracing.begin(method, metadata)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, record.request_id),))
+        set_current_call(record)
+        return record
+
+    def end(
+        self, record: CallRecord, code: grpc.StatusCode, text: str = "", error: Exception | None = None
+    ) -> None:
+        """It ended; `text` is what its caller is told, `error` what the log alone is to show with its trace."""
+        record.code, record.text, record.seconds = code, text, time.perf_counter() - record.started
+        self._tracing.end(record)
+        if error is not None or self._is_logged(code):
+            level = logging.INFO if code in _NO_FAILURES else logging.WARNING if error is None else logging.ERROR
+            _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})
+
+    def _is_logged(self, code: grpc.StatusCode) -> bool:
+        return self._logged == "all" or (self._logged == "failed" and code not in _NO_FAILURES)
+
+
+def _request_id(metadata: dict[str, str | bytes]) -> str:
+    given = metadata.get(REQUEST_ID_KEY)
+    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
