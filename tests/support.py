@@ -34,12 +34,12 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     """A run of a few iterations on random images, with one checkpoint; of these classes with `conditional`."""
     import torch
 
-    from bgan.trainer.checkpoint import Progress, save_checkpoint
-    from bgan.trainer.config import TrainingConfig
-    from bgan.trainer.data import BinaryDataset
-    from bgan.trainer.image_shape import ImageShape
-    from bgan.trainer.run import open_run
-    from bgan.trainer.training import Trainer
+    from bgan.trainer.common.image_shape import ImageShape
+    from bgan.trainer.config.training import TrainingConfig
+    from bgan.trainer.data.dataset import BinaryDataset
+    from bgan.trainer.training.checkpoint import Progress, save_checkpoint
+    from bgan.trainer.training.run import open_run
+    from bgan.trainer.training.trainer import Trainer
 
     config = TrainingConfig(**{"dataset": "digits", "batch_size": 8, "critic_steps": 1, **settings})
     if images is None:
@@ -64,7 +64,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
 
 def make_model(folder, name, **settings):
     """An exported model file of a small run, `folder/name.onnx`."""
-    from bgan.trainer.export import export_run
+    from bgan.trainer.export.exporter import export_run
 
     with tempfile.TemporaryDirectory() as runs:
         return export_run(make_run(Path(runs) / name, **settings), folder).path

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import bgan.clients
-from bgan.trainer.cli import main
+from bgan.trainer.cli.app import main
 from bgan.v1 import model_pb2, sampling_pb2
 
 COMMANDS = (

@@ -13,14 +13,15 @@ from statistics import fmean, stdev
 
 from rich.console import Console
 
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.data_choice import DataChoice
-from bgan.trainer.evaluation import evaluate_samples, load_reference
-from bgan.trainer.files import write_json
-from bgan.trainer.jobs import Job, JobRunner
-from bgan.trainer.presets import preset_values
-from bgan.trainer.run import Run
-from bgan.trainer.sampling import sample_run
+from bgan.trainer.common.files import write_json
+from bgan.trainer.config.dataset import DataChoice
+from bgan.trainer.config.presets import preset_values
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.evaluation.evaluate import evaluate_samples
+from bgan.trainer.evaluation.generator import sample_run
+from bgan.trainer.evaluation.reference import load_reference
+from bgan.trainer.reports.reproduction.jobs import Job, JobRunner
+from bgan.trainer.training.run import Run
 
 FOLDER = Path("runs/ablation")
 COUNT = 10_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnxruntime
 
 from bgan.serving.models.engine import Engine
-from bgan.trainer.export import export_run
+from bgan.trainer.export.exporter import export_run
 from tests.support import make_run
 
 from .measure import Figure, in_turns

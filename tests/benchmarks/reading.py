@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.data import BatchStream, BinaryDataset
-from bgan.trainer.packed_images import PackedImages
-from bgan.trainer.presets import preset_values
-from bgan.trainer.training import Trainer
+from bgan.trainer.config.presets import preset_values
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.data.batches import BatchStream
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.data.packed import PackedImages
+from bgan.trainer.training.trainer import Trainer
 
 from .measure import Figure, in_turns
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.data import BinaryDataset
-from bgan.trainer.training import Trainer
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.training.trainer import Trainer
 
 from .measure import Figure, in_turns
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bgan.trainer.card import open_trained_model
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.errors import RunError, SamplesError
-from bgan.trainer.export import export_run
-from bgan.trainer.loop import train
-from bgan.trainer.presets import preset_values
-from bgan.trainer.run import Run
+from bgan.trainer.common.errors import RunError, SamplesError
+from bgan.trainer.config.presets import preset_values
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.export.exporter import export_run
+from bgan.trainer.reports.card import open_trained_model
+from bgan.trainer.training.loop import train
+from bgan.trainer.training.run import Run
 from tests.support import bgan, make_model, make_run
 
 COUNT = 64

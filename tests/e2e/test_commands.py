@@ -11,8 +11,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.run import open_run
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.training.run import open_run
 from tests.support import BGAN, bgan, free_port, make_model, make_run, server
 
 COMMANDS = ("train", "export", "serve", "sample", "models", "token")

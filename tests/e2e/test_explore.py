@@ -8,9 +8,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from bgan.trainer.errors import UserError
-from bgan.trainer.exploration_cli import explore
-from bgan.trainer.export import export_run
+from bgan.trainer.cli.explore import explore
+from bgan.trainer.common.errors import UserError
+from bgan.trainer.export.exporter import export_run
 from tests.support import bgan, make_run
 
 PICTURES = ("interpolation", "nearest", "neurons", "preactivations")

@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 
-from bgan.trainer.samples import load_samples
+from bgan.trainer.evaluation.samples import load_samples
 from tests.conftest import ROOT
 from tests.support import bgan, make_model
 

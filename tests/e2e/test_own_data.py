@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bgan.trainer.cli import main
+from bgan.trainer.cli.app import main
 from tests.conftest import ROOT
 from tests.support import bgan, read_metrics
 

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from bgan.trainer.checkpoint import load_checkpoint, save_checkpoint
-from bgan.trainer.config import TrainingConfig
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support import BGAN, bgan, read_metrics
 
 TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--critic-steps", "1")

@@ -15,10 +15,10 @@ from PIL import Image
 from bgan.clients import SamplingClient
 from bgan.serving.config.default_models import SHIPPED
 from bgan.serving.models.engine import Engine
-from bgan.trainer import artifacts
-from bgan.trainer.metrics import format_value
-from bgan.trainer.model_file import ModelFile
-from bgan.trainer.sampling import sample_model
+from bgan.trainer.evaluation.generator import sample_model
+from bgan.trainer.evaluation.metrics import artifacts
+from bgan.trainer.evaluation.metrics.table import format_value
+from bgan.trainer.export.model_file import ModelFile
 from tests.conftest import ROOT
 from tests.support import bgan, make_model, server
 

@@ -5,20 +5,20 @@ import onnxruntime
 import pytest
 import torch
 
-from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, trained_generator
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.data import BinaryDataset
-from bgan.trainer.diagnosis import Plan, diagnose
-from bgan.trainer.errors import DataError
-from bgan.trainer.evaluation import evaluate_samples, make_reference
-from bgan.trainer.exploration import Plan as ExplorationPlan
-from bgan.trainer.exploration import explore
-from bgan.trainer.exploration_pictures import draw_pictures
-from bgan.trainer.exploration_source import open_source
-from bgan.trainer.export import export_run
-from bgan.trainer.model_file import ModelFile
-from bgan.trainer.sampling import sample_run
-from bgan.trainer.training import Trainer
+from bgan.trainer.common.errors import DataError
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.evaluation.evaluate import evaluate_samples
+from bgan.trainer.evaluation.generator import open_source, sample_run
+from bgan.trainer.evaluation.reference import make_reference
+from bgan.trainer.export.exporter import export_run
+from bgan.trainer.export.model_file import ModelFile
+from bgan.trainer.reports.diagnosis.diagnose import Plan, diagnose
+from bgan.trainer.reports.exploration.explore import Plan as ExplorationPlan
+from bgan.trainer.reports.exploration.explore import explore
+from bgan.trainer.reports.exploration.pictures import draw_pictures
+from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, trained_generator
+from bgan.trainer.training.trainer import Trainer
 from tests.support import make_run
 
 CPU = torch.device("cpu")

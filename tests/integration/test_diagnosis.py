@@ -9,19 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from bgan.trainer.accuracy import compare
-from bgan.trainer.checkpoint import save_checkpoint, trained_discriminators, trained_generator
-from bgan.trainer.data import load_dataset
-from bgan.trainer.diagnosis import Plan, diagnose
-from bgan.trainer.errors import ConfigError
-from bgan.trainer.estimator_table import ESTIMATORS
-from bgan.trainer.flips import discriminator_flip_differences, flip_differences
-from bgan.trainer.image_losses import ImageLosses
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import Discriminators, build_discriminator
-from bgan.trainer.objectives import OBJECTIVES
-from bgan.trainer.randomness import random_stream
-from bgan.trainer.run import trained_checkpoint
+from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.common.rng import random_stream
+from bgan.trainer.config.estimators import ESTIMATORS
+from bgan.trainer.data.catalog import load_dataset
+from bgan.trainer.networks.discriminators import Discriminators, build_discriminator
+from bgan.trainer.reports.diagnosis.diagnose import Plan, diagnose
+from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences, flip_differences
+from bgan.trainer.reports.diagnosis.gradient_error import compare
+from bgan.trainer.training.checkpoint import save_checkpoint, trained_discriminators, trained_generator
+from bgan.trainer.training.losses import ImageLosses
+from bgan.trainer.training.objectives import OBJECTIVES
+from bgan.trainer.training.run import trained_checkpoint
 from tests.support import bgan, make_run
 
 SHAPE = (1, 2, 2)

@@ -5,15 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from bgan.trainer.classifier import accuracy, cached_classifier, train_classifier
-from bgan.trainer.data import BinaryDataset, load_dataset
-from bgan.trainer.errors import DataError, SamplesError
-from bgan.trainer.evaluation import evaluate_samples, make_reference
-from bgan.trainer.metrics import METRICS
-from bgan.trainer.model_file import ModelFile
-from bgan.trainer.samples import Samples
-from bgan.trainer.sampling import sample_model, sample_run
-from bgan.trainer.two_sample import two_sample_accuracy
+from bgan.trainer.common.errors import DataError, SamplesError
+from bgan.trainer.data.catalog import load_dataset
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.evaluation.classifier import accuracy, cached_classifier, train_classifier
+from bgan.trainer.evaluation.evaluate import evaluate_samples
+from bgan.trainer.evaluation.generator import sample_model, sample_run
+from bgan.trainer.evaluation.metrics.table import METRICS
+from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
+from bgan.trainer.evaluation.reference import make_reference
+from bgan.trainer.evaluation.samples import Samples
+from bgan.trainer.export.model_file import ModelFile
 from tests.support import bgan, make_model, make_run
 
 PREACTIVATIONS = {name for name, metric in METRICS.items() if metric.group == "preactivations"}

@@ -7,11 +7,12 @@ import pytest
 import torch
 from google.protobuf import json_format
 
-from bgan.trainer import export
-from bgan.trainer.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint, trained_generator
-from bgan.trainer.errors import ConfigError, ExportError
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import build_generator
+from bgan.trainer.common.errors import ConfigError, ExportError
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.export import exporter as export
+from bgan.trainer.export import graph
+from bgan.trainer.networks.generators import build_generator
+from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint, trained_generator
 from bgan.v1 import model_pb2
 from tests.support import make_run
 
@@ -196,8 +197,8 @@ def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_pat
 
 
 def test_a_file_that_does_something_else_is_refused_and_not_left(tmp_path, monkeypatch):
-    folded = export._folded
-    monkeypatch.setattr(export, "_folded", lambda layers, slope: folded(layers, 1.01 * slope))
+    folded = graph._folded
+    monkeypatch.setattr(graph, "_folded", lambda layers, slope: folded(layers, 1.01 * slope))
     run = make_run(tmp_path / "run")
     with pytest.raises(ExportError, match="away from torch's"):
         export.export_run(run, tmp_path / "models")

@@ -195,8 +195,9 @@ def test_without_the_extra_it_says_which(folder, tmp_path, workers):
 def test_nothing_of_it_is_loaded_where_nobody_asks():
     code = """if True:
         import sys
-        from bgan.serving import config, server, supervisor, worker
-        tracing = server.start_tracing(config.ServerSettings(models="."))
+        from bgan.serving.config.settings import ServerSettings
+        from bgan.serving.server import server, supervisor, worker
+        tracing = server.start_tracing(ServerSettings(models="."))
         print(type(tracing).__name__, [name for name in sys.modules if name.startswith("opentelemetry")])
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

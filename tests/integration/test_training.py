@@ -4,11 +4,11 @@ import re
 import pytest
 import torch
 
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.data import BinaryDataset
-from bgan.trainer.errors import ConfigError, DivergenceError
-from bgan.trainer.presets import preset_values
-from bgan.trainer.training import Trainer, resolve_device
+from bgan.trainer.common.errors import ConfigError, DivergenceError
+from bgan.trainer.config.presets import preset_values
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.training.trainer import Trainer, resolve_device
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import sys
 
 import grpc
 
-from bgan.trainer.cli import main
+from bgan.trainer.cli.app import main
 
 KINDS = ("memory", "files")
 _BYTES_A_CALL = 10_000

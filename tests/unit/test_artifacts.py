@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from bgan.trainer.artifacts import components, holes, isolated_pixels, jensen_shannon_divergence, pattern_histogram
+from bgan.trainer.evaluation.metrics.artifacts import (
+    components,
+    holes,
+    isolated_pixels,
+    jensen_shannon_divergence,
+    pattern_histogram,
+)
 
 
 def _drawn(*rows):
@@ -65,6 +71,6 @@ def test_real_digits_have_the_known_artifacts(mnist_test):
 
 @pytest.fixture(scope="module")
 def mnist_test(mnist_dir):
-    from bgan.trainer.data import load_dataset
+    from bgan.trainer.data.catalog import load_dataset
 
     return load_dataset("mnist", data_dir=str(mnist_dir), split="test").images.numpy()

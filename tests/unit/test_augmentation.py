@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from bgan.trainer.augment_choice import parse_augment
-from bgan.trainer.augmentation import Maps, build_augmentation
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.errors import ConfigError
-from bgan.trainer.image_shape import ImageShape
+from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.config.augment import parse_augment
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.training.augmentation import Maps, build_augmentation
 
 SHAPE = ImageShape(3, 7, 12)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bgan.trainer.averaging import averaged_copy, update_average
+from bgan.trainer.training.ema import averaged_copy, update_average
 
 
 def _network():

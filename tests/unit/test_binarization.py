@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bgan.trainer.binarization import binarize, fit_to
-from bgan.trainer.binary_images import read_images
-from bgan.trainer.image_options import ImageOptions
+from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.data.binarize import binarize, fit_to
+from bgan.trainer.data.binary_images import read_images
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (50, 1, 5, 7), np.uint8)

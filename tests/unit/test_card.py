@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
-from bgan.trainer.command import training_command
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.presets import PRESETS, preset_values
+from bgan.trainer.config.command import training_command
+from bgan.trainer.config.presets import PRESETS, preset_values
+from bgan.trainer.config.training import TrainingConfig
 
 
 def _settings(command):

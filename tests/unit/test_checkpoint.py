@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from bgan.trainer.checkpoint import (
+from bgan.trainer.common.errors import CheckpointError
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.training.checkpoint import (
     KEPT,
     Progress,
     checkpoint_files,
@@ -9,8 +11,6 @@ from bgan.trainer.checkpoint import (
     load_newest_checkpoint,
     save_checkpoint,
 )
-from bgan.trainer.errors import CheckpointError
-from bgan.trainer.image_shape import ImageShape
 
 
 def _save(folder, step):

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from bgan.trainer.config import DISCRIMINATORS, NETWORKS
-from bgan.trainer.flips import discriminator_flip_differences
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import build_discriminator, build_generator
-from bgan.trainer.objectives import gradient_penalty
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS
+from bgan.trainer.networks.discriminators import build_discriminator
+from bgan.trainer.networks.generators import build_generator
+from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences
+from bgan.trainer.training.objectives import gradient_penalty
 
 SHAPE = ImageShape(2, 9, 11)
 LABELS = torch.tensor([0, 2, 1, 1, 0])

@@ -1,10 +1,10 @@
 import pytest
 
-from bgan.trainer.config import TrainingConfig, differences
-from bgan.trainer.errors import ConfigError
-from bgan.trainer.image_options import ImageOptions
-from bgan.trainer.presets import preset_values
-from bgan.trainer.run_name import default_name
+from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.config.presets import preset_values
+from bgan.trainer.config.run_name import default_name
+from bgan.trainer.config.training import TrainingConfig, differences
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import struct
 import pytest
 import torch
 
-from bgan.trainer.data import BatchStream, load_dataset, resolve_dataset
-from bgan.trainer.errors import DataError
+from bgan.trainer.common.errors import DataError
+from bgan.trainer.data.batches import BatchStream
+from bgan.trainer.data.catalog import load_dataset, resolve_dataset
 
 
 def test_digits_are_binary_and_split_like_mnist():

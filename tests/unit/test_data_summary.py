@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bgan.trainer.data import BinaryDataset
-from bgan.trainer.data_summary import draw_summary, summarize
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.data.summary import draw_summary, summarize
 
 
 def _dataset(images, labels=None):

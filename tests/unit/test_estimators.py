@@ -6,15 +6,16 @@ import math
 import pytest
 import torch
 
-from bgan.trainer.config import TrainingConfig
-from bgan.trainer.control_variates import conditional_logits
-from bgan.trainer.errors import ConfigError
-from bgan.trainer.estimator_table import ESTIMATORS
-from bgan.trainer.estimators import build_estimator
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.importance_weights import log_ratio
-from bgan.trainer.networks import build_discriminator, build_generator
-from bgan.trainer.neurons import REINMAX, SIGMOID_ADJUSTED, stochastic_binary
+from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.config.estimators import ESTIMATORS
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.networks.discriminators import build_discriminator
+from bgan.trainer.networks.generators import build_generator
+from bgan.trainer.networks.neurons import REINMAX, SIGMOID_ADJUSTED, stochastic_binary
+from bgan.trainer.training.estimators.build import build_estimator
+from bgan.trainer.training.estimators.control_variates import conditional_logits
+from bgan.trainer.training.estimators.importance_weights import log_ratio
 
 UNBIASED = [name for name, entry in ESTIMATORS.items() if entry.is_unbiased]
 SLOPE = 1.7

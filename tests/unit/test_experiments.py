@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from bgan.trainer.claims import CLAIMS, verdicts
-from bgan.trainer.errors import ConfigError
-from bgan.trainer.experiments import EXPERIMENTS, Model, check_experiments, run_name
-from bgan.trainer.grid import side_by_side, tiled
-from bgan.trainer.results import ExperimentPlan, Outcome, Results, binarizations, spread
+from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.common.grids import side_by_side, tiled
+from bgan.trainer.reports.reproduction.claims import CLAIMS, verdicts
+from bgan.trainer.reports.reproduction.experiments import EXPERIMENTS, Model, check_experiments, run_name
+from bgan.trainer.reports.reproduction.results import ExperimentPlan, Outcome, Results, binarizations, spread
 
 
 def _outcome(model, *, seed=0, binarization=None, epochs=5, **metrics):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bgan.trainer.exploration import AVERAGED, DRAWN, Plan, explore, slerp
-from bgan.trainer.exploration_data import RealImages, load_real_images
-from bgan.trainer.exploration_page import build_page
-from bgan.trainer.exploration_pictures import draw_pictures
-from bgan.trainer.exploration_sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
-from bgan.trainer.exploration_source import ExploredGenerator
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.memorization import nearest_distances, nearest_images
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.evaluation.generator import ExploredGenerator
+from bgan.trainer.evaluation.metrics.memorization import nearest_distances, nearest_images
+from bgan.trainer.reports.exploration.explore import AVERAGED, DRAWN, Plan, explore, slerp
+from bgan.trainer.reports.exploration.page import build_page
+from bgan.trainer.reports.exploration.pictures import draw_pictures
+from bgan.trainer.reports.exploration.real_images import RealImages, load_real_images
+from bgan.trainer.reports.exploration.sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 
 RANDOM = np.random.default_rng
 PLAN = Plan(images=3, steps=5, draws=4)

@@ -14,9 +14,9 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from bgan.trainer.binary_images import read_images
-from bgan.trainer.errors import ConfigError, DataError
-from bgan.trainer.image_options import ImageOptions
+from bgan.trainer.common.errors import ConfigError, DataError
+from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.data.binary_images import read_images
 
 BITS = np.random.default_rng(0).random((20, 1, 6, 9)) < 0.3
 LABELS = np.arange(20) % 3
@@ -213,7 +213,7 @@ def _palette():
     ],
 )
 def test_what_becomes_of_a_png(image, channels, pixels):
-    from bgan.trainer.image_files import decode_image
+    from bgan.trainer.data.readers.image_files import decode_image
 
     content = io.BytesIO()
     image.save(content, "PNG")
@@ -221,7 +221,7 @@ def test_what_becomes_of_a_png(image, channels, pixels):
 
 
 def test_a_transparent_colour_of_a_palette_is_off():
-    from bgan.trainer.image_files import decode_image
+    from bgan.trainer.data.readers.image_files import decode_image
 
     content = io.BytesIO()
     _palette().save(content, "PNG", transparency=2)

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from bgan.trainer import classes, distances, memorization, preactivations
-from bgan.trainer.manifold import precision_recall_density_coverage
+from bgan.trainer.evaluation.metrics import classes, memorization, preactivations
+from bgan.trainer.evaluation.metrics import features as distances
+from bgan.trainer.evaluation.metrics.features import precision_recall_density_coverage
 
 RANDOM = np.random.default_rng
 

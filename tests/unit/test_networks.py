@@ -2,20 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from bgan.trainer.config import DISCRIMINATORS, NETWORKS
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import (
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS
+from bgan.trainer.networks.discriminators import Discriminator, build_discriminator
+from bgan.trainer.networks.generators import build_generator, set_output_bias
+from bgan.trainer.networks.layers import (
     AffineNorm,
-    Discriminator,
     ImageConvolution,
     ImageDeconvolution,
     PixelDeconvolution,
-    build_discriminator,
-    build_generator,
     parameter_count,
-    set_output_bias,
 )
-from bgan.trainer.objectives import gradient_penalty
+from bgan.trainer.training.objectives import gradient_penalty
 
 SHAPES = [(1, 28, 28), (1, 8, 8), (3, 32, 20), (4, 48, 84), (1, 64, 64), (2, 5, 5), (1, 1, 30), (1, 128, 128)]
 

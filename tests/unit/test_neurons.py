@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import build_discriminator, build_generator
-from bgan.trainer.neurons import (
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.networks.discriminators import build_discriminator
+from bgan.trainer.networks.generators import build_generator
+from bgan.trainer.networks.neurons import (
     IDENTITY,
     SIGMOID_ADJUSTED,
     OutputNeurons,

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import Discriminator, build_discriminator
-from bgan.trainer.objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.networks.discriminators import Discriminator, build_discriminator
+from bgan.trainer.training.objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
 
 REAL, FAKE = [0.5, -1.0, 2.0], [1.5, 0.0, -0.5]
 

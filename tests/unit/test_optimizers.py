@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bgan.trainer.optimizers import TFAdam, TFRMSprop, build_optimizer
+from bgan.trainer.training.optimizers import TFAdam, TFRMSprop, build_optimizer
 
 
 class _One(torch.nn.Module):

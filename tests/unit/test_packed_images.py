@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from bgan.trainer.data import BatchStream, open_dataset
-from bgan.trainer.data_choice import DataChoice, name_of
-from bgan.trainer.errors import DataError
-from bgan.trainer.image_options import ImageOptions
-from bgan.trainer.packed_images import packed_dataset
+from bgan.trainer.common.errors import DataError
+from bgan.trainer.config.dataset import DataChoice, name_of
+from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.data.batches import BatchStream
+from bgan.trainer.data.catalog import open_dataset
+from bgan.trainer.data.packed import packed_dataset
 
 BITS = np.random.default_rng(0).random((50, 2, 5, 7)) < 0.3
 LABELS = np.arange(50) % 3 + 4
@@ -147,8 +148,8 @@ def test_what_a_killed_process_left_is_removed(path, cache):
 def test_a_disk_that_fills_leaves_nothing_half_made(tmp_path, cache):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3000, 28, 28)) < 0.3)
     code = (
-        "from pathlib import Path; from bgan.trainer.packed_images import packed_dataset;"
-        "from bgan.trainer.image_options import ImageOptions\n"
+        "from pathlib import Path; from bgan.trainer.data.packed import packed_dataset;"
+        "from bgan.trainer.config.images import ImageOptions\n"
         f"try: packed_dataset(Path({str(tmp_path / 'a.npy')!r}), ImageOptions(), cache=Path({str(cache)!r}))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bgan.trainer import polyphase as p
-from bgan.trainer.export import _folded
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.networks import build_generator
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.export import polyphase as p
+from bgan.trainer.export.graph import _folded
+from bgan.trainer.networks.generators import build_generator
 
 AXES = st.builds(
     p.Axis, before=st.integers(1, 7), kernel=st.integers(1, 6), stride=st.integers(1, 3), padding=st.integers(0, 2)

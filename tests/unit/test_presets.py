@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from bgan.trainer.config import NETWORKS, NEURONS, SETTING_NAMES, TrainingConfig
-from bgan.trainer.errors import ConfigError
-from bgan.trainer.presets import PRESETS, preset_values
-from bgan.trainer.run_name import default_name
+from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.config.presets import PRESETS, preset_values
+from bgan.trainer.config.run_name import default_name
+from bgan.trainer.config.training import NETWORKS, NEURONS, SETTING_NAMES, TrainingConfig
 from tests.support import bgan
 
 

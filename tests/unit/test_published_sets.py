@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bgan.trainer.config import DATASETS, TrainingConfig
-from bgan.trainer.data import load_dataset
-from bgan.trainer.errors import ConfigError, DataError
-from bgan.trainer.image_options import ImageOptions
-from bgan.trainer.published_sets import PUBLISHED_SETS
+from bgan.trainer.common.errors import ConfigError, DataError
+from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.config.training import DATASETS, TrainingConfig
+from bgan.trainer.data.catalog import load_dataset
+from bgan.trainer.data.torchvision_datasets import PUBLISHED_SETS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 LABELS = np.arange(12) % 5 + 1

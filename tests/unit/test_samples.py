@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bgan.trainer.errors import SamplesError
-from bgan.trainer.samples import load_samples
+from bgan.trainer.common.errors import SamplesError
+from bgan.trainer.evaluation.samples import load_samples
 
 SHAPE = (1, 5, 6)
 IMAGES = (np.random.default_rng(0).random((9, *SHAPE)) < 0.5).astype(np.uint8)

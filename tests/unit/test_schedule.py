@@ -1,6 +1,6 @@
 import pytest
 
-from bgan.trainer.schedule import critic_steps_before, critic_steps_in, learning_rate_factor
+from bgan.trainer.training.optimizers import critic_steps_before, critic_steps_in, learning_rate_factor
 
 
 def test_bursts_come_in_the_first_25_iterations_and_every_500th():

@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from bgan.trainer.config import DISCRIMINATORS, NETWORKS, TrainingConfig
-from bgan.trainer.data import BinaryDataset
-from bgan.trainer.export import _folded
-from bgan.trainer.image_shape import ImageShape
-from bgan.trainer.network_sizes import network_sizes, sizes_text
-from bgan.trainer.networks import build_discriminator, build_generator, parameter_count
-from bgan.trainer.polyphase import polyphase
-from bgan.trainer.training import Trainer
+from bgan.trainer.common.image_shape import ImageShape
+from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS, TrainingConfig
+from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.export.graph import _folded
+from bgan.trainer.export.polyphase import polyphase
+from bgan.trainer.networks.build import network_sizes, sizes_text
+from bgan.trainer.networks.discriminators import build_discriminator
+from bgan.trainer.networks.generators import build_generator
+from bgan.trainer.networks.layers import parameter_count
+from bgan.trainer.training.trainer import Trainer
 
 SHAPES = [
     (1, 8, 8),

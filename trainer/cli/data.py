@@ -1,0 +1,141 @@
+"""`bgan data`: the command and its table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..common.signals import held_back
+from ..config.dataset import DataChoice
+from .options import (
+    Axes,
+    BernoulliSeed,
+    Binarize,
+    Channels,
+    DataDir,
+    Fit,
+    Invert,
+    Key,
+    LabelsKey,
+    RowShape,
+    Size,
+    SkipBad,
+    Threshold,
+    image_options,
+    own_images,
+)
+
+if TYPE_CHECKING:
+    from ..data.summary import DataSummary
+
+_CLASSES_SHOWN = 12
+
+
+def data(
+    context: typer.Context,
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A file or folder of images: .npy, .npz, idx, .mat, .h5, .parquet, or images in a folder or zip.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="A data set by name, in place of a path.", show_default=False)
+    ] = None,
+    data_dir: DataDir = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the figures as JSON to this file; - prints it.", show_default=False),
+    ] = None,
+    key: Key = None,
+    labels_key: LabelsKey = None,
+    row_shape: RowShape = None,
+    axes: Axes = None,
+    channels: Channels = "grey",
+    binarize: Binarize = None,
+    threshold: Threshold = None,
+    bernoulli_seed: BernoulliSeed = 0,
+    invert: Invert = False,
+    size: Size = None,
+    fit: Fit = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Show what would be trained on, before anyone waits for it: `bgan train --data` takes the same options.
+
+    It fails where nothing can be learned: images that cannot be read, differ in shape or are all the same,
+    or with nearly all pixels on or off.
+
+    Examples: bgan data masks.zip --size 32x32 --fit area --picture masks.png;  bgan data --dataset omniglot
+    """
+    from rich.console import Console
+
+    with held_back():
+        from ..common.console import counting_bar
+        from ..common.files import write_atomically
+        from ..data.catalog import open_dataset
+        from ..data.summary import draw_summary, summarize
+
+    choice = _choice(context, path, dataset, data_dir)
+    with counting_bar(Console(stderr=True), f"converting {choice.data}") as progress:
+        summary = summarize(open_dataset(choice, split="all", progress=progress))
+    if picture is not None:
+        write_atomically(picture, draw_summary(summary))
+    if json_file is not None and str(json_file) != "-":
+        write_atomically(json_file, (_json(summary) + "\n").encode())
+    if json_file is not None and str(json_file) == "-":
+        typer.echo(_json(summary))
+    else:
+        _print(summary)
+
+
+def _choice(context: typer.Context, path: Path | None, dataset: str | None, data_dir: Path | None) -> DataChoice:
+    from ..common.errors import ConfigError
+
+    if path is not None:
+        return own_images(context, path)
+    if dataset is None:
+        raise ConfigError("name a file or folder of images, or a data set with --dataset")
+    return DataChoice(
+        dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=image_options(context)
+    )
+
+
+def _json(summary: DataSummary) -> str:
+    return json.dumps(summary.to_dict(), indent=2)
+
+
+def _print(summary: DataSummary) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..common.console import say
+
+    table = Table(title=summary.name, show_header=False)
+    pixels = summary.mean.size
+    table.add_row("images", f"{summary.count:,}")
+    table.add_row("channels x rows x columns", "x".join(map(str, summary.image_shape)))
+    table.add_row("pixels that are on", f"{summary.on_fraction:.2%}")
+    table.add_row("pixels off in all images", f"{summary.always_off:,} of {pixels:,}")
+    table.add_row("pixels on in all images", f"{summary.always_on:,} of {pixels:,}")
+    table.add_row("copies of other images", f"{summary.duplicates:,}")
+    table.add_row("classes", _listed(summary.classes))
+    console = Console()
+    console.print(table)
+    for warning in summary.warnings:
+        say(console, f"warning: {warning}")
+
+
+def _listed(classes: dict[str, int] | None) -> str:
+    if classes is None:
+        return "no labels"
+    shown = [f"{name} {count:,}" for name, count in list(classes.items())[:_CLASSES_SHOWN]]
+    more = f", ... ({len(classes):,} classes)" if len(classes) > _CLASSES_SHOWN else ""
+    return ", ".join(shown) + more

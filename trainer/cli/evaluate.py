@@ -1,0 +1,257 @@
+"""`bgan evaluate`: the command and its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..common.signals import held_back
+from ..config.dataset import DataChoice
+from .options import (
+    Axes,
+    BernoulliSeed,
+    Binarize,
+    Channels,
+    Data,
+    DataDir,
+    Fit,
+    Invert,
+    Key,
+    LabelsKey,
+    RowShape,
+    RunsDir,
+    Size,
+    SkipBad,
+    Threshold,
+    image_options,
+    own_images,
+)
+
+if TYPE_CHECKING:
+    from ..evaluation.evaluate import Evaluation
+    from ..evaluation.reference import Reference
+    from ..evaluation.samples import Samples
+
+_ARRAYS = (".npy", ".npz")
+
+
+def evaluate(
+    context: typer.Context,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Runs (names or folders), models (.onnx) or samples (.npy, .npz); several stand side by side.",
+            show_default="the newest run",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The data set to measure against, by name.", show_default="the source's own"),
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
+    binarization: Annotated[
+        str | None,
+        typer.Option(help="threshold or bernoulli, for runs.", show_default="bernoulli for sbn, else threshold"),
+    ] = None,
+    labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--labels/--no-labels",
+            help="Measure with a classifier of the data set's labels, trained once and cached.",
+            show_default="if it has labels",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
+    ] = None,
+    key: Key = None,
+    labels_key: LabelsKey = None,
+    row_shape: RowShape = None,
+    axes: Axes = None,
+    channels: Channels = "grey",
+    binarize: Binarize = None,
+    threshold: Threshold = None,
+    bernoulli_seed: BernoulliSeed = 0,
+    invert: Invert = False,
+    size: Size = None,
+    fit: Fit = None,
+    skip_bad: SkipBad = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Measure a generator, or a file of samples, against real images.
+
+    Beside each figure stands the floor: the same metric of real test images against real training images.
+
+    Examples: bgan evaluate;  bgan evaluate samples.npz models/a.onnx --dataset mnist --json figures.json
+    """
+    from rich.console import Console
+
+    with held_back():
+        from ..common.console import progress_line
+        from ..evaluation.evaluate import evaluate_samples
+
+    console = Console(stderr=True)
+    asked = _asked(context, data, dataset, data_dir)
+    evaluations = []
+    with progress_line(console) as report:
+        reference = first = None
+        for name in sources or [""]:
+            source = _Source(name, runs_dir)
+            choice = _resolved(asked or source.choice, data_dir, report)
+            if first is None or reference is None:
+                first, reference = choice, _reference(choice, labels, report)
+            elif choice != first:
+                raise _mixed(first, choice)
+            report(f"samples of {name or choice.dataset}")
+            samples = source.samples(count, seed, binarization, reference)
+            evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
+    if json_file is not None:
+        _write(json_file, evaluations)
+    if json_file is None or str(json_file) != "-":
+        assert reference is not None
+        _print(evaluations, reference)
+
+
+class _Source:
+    """Something to be measured: a run, a model file or a file of samples."""
+
+    def __init__(self, name: str, runs_dir: Path) -> None:
+        from ..common.errors import SamplesError
+        from ..export.model_file import ModelFile
+        from ..training.run import find_run
+
+        self._path = Path(name)
+        self._run = self._model = None
+        if self._path.suffix not in {*_ARRAYS, ".onnx"}:
+            self._run = find_run(name or None, runs_dir)
+        elif not self._path.is_file():
+            raise SamplesError(f"there is no file {name}")
+        elif self._path.suffix == ".onnx":
+            self._model = ModelFile(self._path)
+
+    @property
+    def choice(self) -> DataChoice:
+        """The images that it belongs to; "auto" where it does not say."""
+        if self._run is not None:
+            return self._run.config().choice
+        return DataChoice(dataset="auto" if self._model is None else self._model.dataset)
+
+    def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
+        from ..evaluation.generator import sample_model, sample_run
+        from ..evaluation.samples import load_samples
+
+        if self._run is not None:
+            return sample_run(self._run, count, seed=seed, binarization=binarization)
+        if self._model is not None:
+            return sample_model(self._model, count, seed=seed)
+        return load_samples(self._path, reference.test.shape[1:]).first(count)
+
+
+def _asked(
+    context: typer.Context, data: Path | None, dataset: str | None, data_dir: Path | None
+) -> DataChoice | None:
+    """The images that were asked for; None: those that each source belongs to."""
+    from ..common.errors import ConfigError
+    from ..config.images import ImageOptions
+
+    options = image_options(context)
+    if data is not None:
+        return own_images(context, data)
+    if dataset is not None:
+        return DataChoice(dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=options)
+    if options != ImageOptions():
+        raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
+    return None
+
+
+def _resolved(choice: DataChoice, data_dir: Path | None, report: Callable[[str], None]) -> DataChoice:
+    """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
+    from ..common.errors import ConfigError
+    from ..config.training import DATASETS
+    from ..data.catalog import choose_dataset
+
+    if choice.data is not None:
+        return choice
+    if choice.dataset not in DATASETS:
+        raise ConfigError(
+            f"dataset is {choice.dataset!r}; choose one of {', '.join(DATASETS)}, or name images of your own with "
+            "--data"
+        )
+    folder = str(data_dir) if data_dir else choice.data_dir
+    name = choose_dataset(choice.dataset, data_dir=folder, say=report)
+    return dataclasses.replace(choice, dataset=name, data_dir=folder)
+
+
+def _reference(choice: DataChoice, labelled: bool | None, report: Callable[[str], None]) -> Reference:
+    from ..evaluation.reference import load_reference
+
+    report(f"reading {choice.dataset}")
+    return load_reference(choice, labelled=labelled, report=report)
+
+
+def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: report(f"{samples.source}: {text}")
+
+
+def _mixed(first: DataChoice, second: DataChoice) -> Exception:
+    from ..common.errors import ConfigError
+
+    names = f"{first.data or first.dataset} and {second.data or second.dataset}"
+    if first.options != second.options:
+        names += ", read in different ways"
+    return ConfigError(f"the sources belong to {names}; name one with --dataset or --data")
+
+
+def _write(path: Path, evaluations: list[Evaluation]) -> None:
+    from ..common.files import write_atomically
+
+    content = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
+    if str(path) == "-":
+        typer.echo(content)
+    else:
+        write_atomically(path, (content + "\n").encode())
+
+
+def _print(evaluations: list[Evaluation], reference: Reference) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..common.console import say
+    from ..evaluation.metrics.table import METRICS, format_value
+
+    first = evaluations[0]
+    real = f"{first.compared} real test images of {first.dataset}"
+    table = Table(title=f"{first.count} samples; pairs compare {first.compared} of them with {real}")
+    table.add_column("metric")
+    for evaluation in evaluations:
+        table.add_column(evaluation.source, justify="right", overflow="fold")
+    table.add_column("floor", justify="right")
+    table.add_column("better")
+    group = None
+    for key, metric in METRICS.items():
+        if not any(key in evaluation.metrics for evaluation in evaluations):
+            continue
+        if metric.group != group:
+            table.add_section()
+            group = metric.group
+        values = [format_value(key, evaluation.metrics.get(key)) for evaluation in evaluations]
+        table.add_row(metric.title, *values, format_value(key, first.floor.get(key)), metric.better)
+    console = Console()
+    console.print(table)
+    for evaluation in evaluations:
+        if evaluation.class_histogram is not None:
+            shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
+            say(console, f"classes of {evaluation.source}, %: {shares}")
+    console.print("floor: the same metric of real test images against real training images")
+    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
+        say(console, f"left out: {line}")
+    if reference.classifier_accuracy is not None:
+        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")

@@ -1,0 +1,90 @@
+"""`bgan explore`: the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common.signals import held_back
+from .options import DataDir, RunsDir
+
+PAGE = "exploration.html"
+
+
+def explore(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN|MODEL", help="A run's name or folder, or a model (.onnx).", show_default="the newest run"
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Latents that each picture shows.", min=2, max=16)] = 8,
+    steps: Annotated[int, typer.Option(help="Images from one latent to the next.", min=3, max=25)] = 11,
+    draws: Annotated[int, typer.Option(help="Stochastic draws of each latent.", min=1, max=12)] = 8,
+    nearest: Annotated[
+        bool, typer.Option("--nearest/--no-nearest", help="Search a data set for the nearest training images.")
+    ] = True,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="The data set to search: mnist or digits.", show_default="the source's own"),
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Annotated[
+        int, typer.Option(help="Decides latents and noise: the same seed, the same bytes.", min=0)
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder that the page and its pictures go to.",
+            show_default="exploration in the run's folder, or exploration/MODEL",
+        ),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Draw what a generator has learned: one page to look at, offline, and its pictures as PNG.
+
+    The same latents under deterministic and stochastic neurons, their probabilities and where those are near
+    0.5, a walk from each latent to the next, and the training images nearest to what is generated.
+
+    Examples: bgan explore;  bgan explore models/digits.onnx --seed 3 --output digits
+    """
+    from rich.console import Console
+
+    with held_back():
+        from ..common.console import progress_line, warn
+        from ..common.files import write_atomically
+        from ..evaluation.generator import open_source
+        from ..reports.exploration.explore import Plan
+        from ..reports.exploration.explore import explore as compute
+        from ..reports.exploration.page import build_page
+        from ..reports.exploration.pictures import draw_pictures
+        from ..reports.exploration.real_images import load_real_images
+
+    plan = Plan(images=images, steps=steps, draws=draws, seed=seed)
+    with progress_line(Console(stderr=True)) as report:
+        generator = open_source(source, runs_dir, warn)
+        folder = output or generator.output
+        _check_folder(folder)
+        real = None
+        if nearest:
+            real = load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
+        exploration = compute(generator, plan, real, report)
+        report("drawing the pictures")
+        pictures = draw_pictures(exploration)
+    for picture in pictures:
+        write_atomically(folder / f"{picture.name}.png", picture.png)
+    write_atomically(folder / PAGE, build_page(exploration, pictures).encode())
+    typer.echo(
+        f"{folder / PAGE}\nits pictures beside it: {', '.join(picture.name for picture in pictures)} (.png)"
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made, before anything is computed."""
+    from ..common.errors import ConfigError
+
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")

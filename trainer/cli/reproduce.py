@@ -1,0 +1,103 @@
+"""`bgan reproduce`: the command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DataDir
+
+_QUICK_EPOCHS = 5
+_QUICK_COUNT = 1000
+_EPOCHS = 20
+_COUNT = 10_000
+
+
+def reproduce(
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="I, II, III or IV; may be given several times.", show_default="all")
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(help="published or paper; may be given several times.", show_default="both"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Trainings at a time, which share the cores.",
+            show_default="1, or with --quick one for each core",
+            min=1,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of critic steps."),
+    ] = False,
+    dataset: Annotated[str, typer.Option(help="mnist, digits, or auto: mnist if it can be had.")] = "auto",
+    data_dir: DataDir = None,
+    count: Annotated[
+        int | None, typer.Option(help="Samples to measure of each model.", show_default="10000", min=64)
+    ] = None,
+    published_samples: Annotated[
+        Path | None, typer.Option(help="Samples of the published code (.npz), for the first row of each table.")
+    ] = None,
+    train: Annotated[bool, typer.Option(help="Train what is missing, or report what there is.")] = True,
+    output: Annotated[
+        Path | None, typer.Option(help="Where all of it goes.", show_default="reproduction or reproduction-quick")
+    ] = None,
+) -> None:
+    """Run the paper's experiments, measure them, and write one report: report.md, report.html and figures.
+
+    The same command again goes on where it was stopped. Experiments that the folder was given before stay
+    in its report, so they may be run one by one and at different lengths.
+
+    Examples: bgan reproduce --quick;  bgan reproduce --experiment I --experiment II --seeds 3 --jobs 2
+    """
+    from rich.console import Console
+
+    from ..common.console import say
+    from ..common.errors import ConfigError, SamplesError
+    from ..config.presets import PRESETS
+    from ..data.catalog import choose_dataset
+    from ..reports.reproduction.experiments import check_experiments
+    from ..reports.reproduction.reproduce import Plan, Reproduction
+    from ..reports.reproduction.results import ExperimentPlan
+
+    console = Console(stderr=True)
+    names = check_experiments(experiment or [])
+    presets = tuple(name for name in ("published", "paper") if not preset or name in preset)
+    unknown = [name for name in preset or [] if name not in PRESETS]
+    if unknown:
+        raise ConfigError(f"preset is {unknown[0]!r}; choose one of {', '.join(PRESETS)}")
+    if published_samples is not None and not published_samples.is_file():
+        raise SamplesError(f"there is no file {published_samples}")
+    data_folder = str(data_dir) if data_dir else None
+    resolved = choose_dataset(
+        "digits" if quick and dataset == "auto" else dataset,
+        data_dir=data_folder,
+        say=lambda text: say(console, text),
+    )
+    plan = ExperimentPlan(
+        presets=presets,
+        epochs=epochs or (_QUICK_EPOCHS if quick else _EPOCHS),
+        seeds=seeds,
+        overrides={"critic_bursts": False} if quick else {},
+    )
+    reproduction = Reproduction(
+        output or Path("reproduction-quick" if quick else "reproduction"),
+        Plan(
+            dataset=resolved,
+            count=count or (_QUICK_COUNT if quick else _COUNT),
+            experiments=dict.fromkeys(names, plan),
+        ),
+        data_dir=data_folder,
+        console=console,
+    )
+    if train:
+        reproduction.train(jobs or (os.cpu_count() or 1 if quick else 1))
+    typer.echo(f"{reproduction.report(published_samples)}\nand the same as one page: report.html beside it")

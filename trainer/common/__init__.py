@@ -1,0 +1,1 @@
+"""What every layer uses: errors, files, signals, random numbers, pictures of images."""

@@ -1,0 +1,67 @@
+"""Lines for the user on a rich console."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+_PLAIN_INTERVAL_SECONDS = 10.0
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it stands: neither wrapped nor coloured, and brackets are no markup."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def warn(text: str) -> None:
+    """A warning for the user, on stderr."""
+    typer.secho(f"warning: {text}", fg=typer.colors.YELLOW, err=True)
+
+
+@contextmanager
+def progress_line(console: Console) -> Iterator[Callable[[str], None]]:
+    """Says what is being done: in one live line on a terminal, else line by line."""
+    if not console.is_terminal:
+        yield lambda text: say(console, text)
+        return
+    with console.status("starting") as status:
+        yield status.update
+
+
+@contextmanager
+def counting_bar(console: Console, text: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Shows (done, of how many): as a bar on a terminal, which is not there before the first, else as lines."""
+    if not console.is_terminal:
+        yield counted(lambda line: say(console, line), text)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(text, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("", total=None)
+
+    def show(done: int, total: int | None) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def counted(report: Callable[[str], None], text: str) -> Callable[[int, int | None], None]:
+    """Reports (done, of how many) as a line, now and then."""
+    last = time.monotonic()
+
+    def note(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_INTERVAL_SECONDS:
+            last = time.monotonic()
+            report(f"{text}: {done:,}" + ("" if total is None else f" of {total:,}"))
+
+    return note

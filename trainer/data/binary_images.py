@@ -1,0 +1,202 @@
+"""Images of one's own as bits: read, made binary, brought to one size and checked, some at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.errors import DataError
+from ..config.images import ImageOptions
+from .binarize import Bits, binarize, fit_to
+from .readers.detect import open_images
+from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
+
+_GREY_SHARE = 0.01
+
+Labels = NDArray[np.int64]
+
+
+class BinaryImages:
+    """The images of a file or folder, read once. What it knows of them is whole when `chunks` has ended."""
+
+    def __init__(self, source: ImageSource, options: ImageOptions, name: object) -> None:
+        self._source = source
+        self._options = options
+        self._name = name
+        self._bad = BadImages()
+        self._shapes: Counter[tuple[int, ...]] = Counter()
+        self._firsts: dict[tuple[int, ...], str] = {}
+        self._on: NDArray[np.int64] | None = None
+        self._grey = 0
+        self._has_negative = False
+
+    @property
+    def expected_count(self) -> int | None:
+        """Images that there seem to be; None where only reading tells."""
+        return self._source.count
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the labels, where they have any."""
+        return self._source.classes
+
+    @property
+    def count(self) -> int:
+        """Images given so far."""
+        return sum(self._shapes.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how they were read."""
+        notes = list(self._source.notes)
+        if self._bad.count:
+            notes.append(f"left out: {self._bad.text}")
+        pixels = 0 if self._on is None else self._on.size * self.count
+        if self._method == "nonzero" and self._grey > _GREY_SHARE * pixels:
+            notes.append(
+                f"{self._grey / pixels:.0%} of the values are neither 0 nor 1 nor the greatest of their type, and "
+                "count as on; --binarize threshold or otsu parts them"
+            )
+        return notes
+
+    @property
+    def _method(self) -> str:
+        return self._options.binarize or "nonzero"
+
+    def chunks(self) -> Iterator[tuple[Bits, Labels | None]]:
+        """All images in order as bits [n, C, H, W], and their labels.
+
+        Raises DataError, after the last, where some cannot be read or differ in shape, and where all of them
+        are the same or nearly all pixels are.
+        """
+        for raw in self._source.chunks(self._bad):
+            kept = self._without_bad_values(raw)
+            if not len(kept.pixels):
+                continue
+            try:
+                bits = self._as_bits(kept.pixels)
+            except ValueError as error:
+                self._bad.note(kept.name(), str(error), count=len(kept.pixels))
+                continue
+            if self._is_of_first_shape(bits, kept.name()):
+                yield bits, kept.labels
+        self._check()
+
+    def _as_bits(self, pixels: NDArray[Any]) -> Bits:
+        options = self._options
+        if self._method == "nonzero":
+            self._grey += _grey_values(pixels)
+            self._has_negative |= pixels.dtype.kind in "if" and bool((pixels < 0).any())
+        bits = binarize(
+            pixels,
+            self._method,
+            threshold=options.threshold,
+            seed=options.bernoulli_seed,
+            first_index=self.count,
+        )
+        if options.invert:
+            bits = ~bits
+        size = options.height_and_width
+        if size is not None:
+            assert options.fit is not None
+            bits = fit_to(bits, size, options.fit)
+        return bits
+
+    def _without_bad_values(self, raw: RawImages) -> RawImages:
+        if raw.pixels.dtype.kind != "f":
+            return raw
+        is_whole = np.isfinite(raw.pixels).all(axis=(1, 2, 3))
+        if is_whole.all():
+            return raw
+        for row in np.flatnonzero(~is_whole):
+            self._bad.note(raw.name(int(row)), "it holds NaN or infinite values")
+        labels = None if raw.labels is None else raw.labels[is_whole]
+        return RawImages(raw.pixels[is_whole], labels, raw.first, raw.file)
+
+    def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
+        shape = bits.shape[1:]
+        self._firsts.setdefault(shape, name)
+        self._shapes[shape] += len(bits)
+        if len(self._firsts) > 1 and shape != next(iter(self._firsts)):
+            return False
+        on = bits.sum(axis=0, dtype=np.int64)
+        self._on = on if self._on is None else self._on + on
+        return True
+
+    def _check(self) -> None:
+        if self._bad.count and not self._options.skip_bad:
+            raise DataError(f"{self._name}: {self._bad.text}; leave them out with --skip-bad")
+        if len(self._shapes) > 1:
+            raise DataError(f"{self._name} has images of {self._listed_shapes()}; bring them to one with --size")
+        if self.count < 2:
+            count = "only one image" if self.count else "no images"
+            others = f"; {self._bad.text}" if self._bad.count else ""
+            raise DataError(f"{self._name} has {count} to learn from{others}")
+        self._check_variety()
+
+    def _check_variety(self) -> None:
+        assert self._on is not None
+        fraction = float(self._on.sum() / (self._on.size * self.count))
+        how = f"as {self._method}{', inverted,' if self._options.invert else ''} takes them"
+        if fraction in {0, 1}:
+            problem = f"every pixel is {'on' if fraction else 'off'} {how}"
+        elif np.isin(self._on, (0, self.count)).all():
+            problem = f"all {self.count:,} images are the same {how}"
+        elif fraction < LEAST_ON:
+            problem = f"only {fraction:.3%} of the pixels are on {how}, less than {LEAST_ON:.1%}"
+        elif fraction > 1 - LEAST_ON:
+            problem = f"{fraction:.3%} of the pixels are on {how}, more than {1 - LEAST_ON:.1%}"
+        else:
+            return
+        raise DataError(f"{self._name}: {problem}; {self._advice()}")
+
+    def _advice(self) -> str:
+        if self._has_negative:
+            return "some values are negative: --binarize threshold --threshold 0"
+        return "try --invert, another --binarize or --threshold, or --channels alpha for what is transparent"
+
+    def _listed_shapes(self) -> str:
+        some = [
+            f"{'x'.join(map(str, shape))} ({count:,}, the first {self._firsts[shape]})"
+            for shape, count in self._shapes.most_common(3)
+        ]
+        return f"{len(self._shapes)} shapes: {', '.join(some)}"
+
+
+def _grey_values(pixels: NDArray[Any]) -> int:
+    """How many values are neither 0 nor 1 nor the greatest of an integer type of 8 or 16 bits."""
+    if pixels.dtype.kind == "b":
+        return 0
+    usual = (pixels == 0) | (pixels == 1)
+    if pixels.dtype.kind == "u":
+        usual |= pixels == np.iinfo(pixels.dtype).max
+    return int(pixels.size - np.count_nonzero(usual))
+
+
+def read_images(path: Path, options: ImageOptions | None = None) -> tuple[Bits, Labels | None]:
+    """The images of a file or folder as bool [N, C, H, W], and their labels as int64 [N] from 0, or None.
+
+    Raises DataError where they cannot be read, or are no good to train on, and ConfigError where an
+    option does not fit them.
+    """
+    options = options or ImageOptions()
+    with open_images(path, options) as source:
+        chunks = list(BinaryImages(source, options, path).chunks())
+    labels, _ = settled_labels([labels for _, labels in chunks if labels is not None], source.classes)
+    return np.concatenate([bits for bits, _ in chunks]), labels
+
+
+def settled_labels(
+    parts: Sequence[Labels], classes: tuple[str, ...] | None
+) -> tuple[Labels | None, tuple[str, ...] | None]:
+    """Labels from 0 without gaps, and the name of each, which is its number where it had no other."""
+    if not parts:
+        return None, None
+    values, labels = np.unique(np.concatenate(parts), return_inverse=True)
+    names = tuple(str(value) if classes is None else classes[value] for value in values)
+    return labels.astype(np.int64), names

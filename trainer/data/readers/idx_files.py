@@ -1,0 +1,56 @@
+"""Images in idx files, as MNIST is published."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from ...config.images import ImageOptions
+from .arrays import ArraySource, StreamedArray, refuse_keys
+from .limits import check_ratio
+from .source import check_length, not_readable
+
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
+    """The images of an idx file, which may be gzipped; labels are those of the file of that name beside it."""
+    refuse_keys(options, path)
+    array, labels = _idx(path, files), None
+    beside = labels_beside(path)
+    if beside != path and beside.is_file():
+        found = _idx(beside, files)
+        labels = found.part(0, 0, found.shape[0])
+    return ArraySource(array, options, path, labels=labels)
+
+
+def labels_beside(path: Path) -> Path:
+    """Where the labels of an idx file of images would lie: in a file of that name, with `labels` and `idx1`."""
+    return path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+
+
+def _idx(path: Path, files: ExitStack) -> StreamedArray:
+    plain: IO[bytes] = files.enter_context(path.open("rb"))
+    is_zipped = plain.read(2) == b"\x1f\x8b"
+    plain.seek(0)
+    file = cast(IO[bytes], gzip.GzipFile(fileobj=plain)) if is_zipped else plain
+    try:
+        zeros, code, axes = struct.unpack(">HBB", file.read(4))
+        shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+        if zeros or code not in _IDX_TYPES or not axes:
+            raise ValueError("it is no idx file")
+    except (struct.error, ValueError, EOFError, OSError) as error:
+        raise not_readable(path, error) from error
+    dtype = np.dtype(_IDX_TYPES[code])
+    length = math.prod(shape) * dtype.itemsize
+    if is_zipped:
+        check_ratio(length, path)
+    else:
+        check_length(path, file.tell() + length)
+    return StreamedArray(file, shape, dtype, path)

@@ -1,0 +1,93 @@
+"""Images in parquet files, as Hugging Face publishes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...common.errors import DataError
+from ...config.images import ImageOptions
+from .arrays import LABEL_KEYS
+from .image_files import decode_image
+from .source import BadImages, RawImages, not_readable
+
+_ROWS = 256
+
+
+class ParquetImages:
+    """The encoded images of a column of a parquet file, as Hugging Face's data sets have them."""
+
+    def __init__(self, path: Path, options: ImageOptions, files: ExitStack) -> None:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            self._file = files.enter_context(ParquetFile(path))
+        except (OSError, ArrowException) as error:
+            raise not_readable(path, error) from error
+        self._path = path
+        self._options = options
+        schema = self._file.schema_arrow
+        self._column = self._chosen_column(schema)
+        self._labels = options.labels_key or next((name for name in LABEL_KEYS if name in schema.names), None)
+        if self._labels is not None and self._labels not in schema.names:
+            raise DataError(f"{path} has no column {self._labels!r}; it has {', '.join(schema.names)}")
+        self.classes = None
+        self.notes = ()
+
+    @property
+    def count(self) -> int:
+        """Rows, good and bad."""
+        rows: int = self._file.metadata.num_rows
+        return rows
+
+    def _chosen_column(self, schema: Any) -> str:
+        from pyarrow.types import is_binary, is_large_binary, is_struct
+
+        def holds_bytes(kind: Any) -> bool:
+            if is_struct(kind):
+                return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
+            return bool(is_binary(kind) or is_large_binary(kind))
+
+        columns: list[str] = [field.name for field in schema if holds_bytes(field.type)]
+        if self._options.key is not None and self._options.key not in columns:
+            raise DataError(f"{self._path} has no column {self._options.key!r} of image bytes; {_listed(columns)}")
+        if self._options.key is None and len(columns) != 1:
+            raise DataError(f"{self._path}: {_listed(columns)}; name the column of image bytes with --key")
+        return self._options.key or columns[0]
+
+    def chunks(self, bad: BadImages) -> Iterator[RawImages]:
+        """Every image by itself."""
+        from pyarrow import ArrowException
+
+        columns = [self._column] + ([] if self._labels is None else [self._labels])
+        row = 0
+        try:
+            for batch in self._file.iter_batches(_ROWS, columns=columns):
+                for record in batch.to_pylist():
+                    yield from self._decoded(record, row, bad)
+                    row += 1
+        except (OSError, ArrowException) as error:
+            raise not_readable(self._path, error) from error
+
+    def _decoded(self, record: dict[str, Any], row: int, bad: BadImages) -> Iterator[RawImages]:
+        cell = record[self._column]
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        label = None if self._labels is None else record[self._labels]
+        try:
+            pixels = decode_image(content or b"", self._options.channels)
+            if self._labels is not None and not isinstance(label, int):
+                raise ValueError(f"its label is {label!r}, not an integer")
+        except ValueError as error:
+            bad.note(f"row {row}", str(error))
+            return
+        labels = None if label is None else np.array([label], np.int64)
+        yield RawImages(pixels[np.newaxis], labels, row, f"row {row}")
+
+
+def _listed(columns: list[str]) -> str:
+    return f"columns that hold bytes: {', '.join(columns) or 'none'}"

@@ -1,0 +1,87 @@
+"""Images as a file holds them, before they are made binary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.errors import DataError
+
+LEAST_ON = 0.001  # share of pixels that are on: with less, or with less off, there is nothing to learn
+_NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RawImages:
+    """Some images of one shape, in the order of the file."""
+
+    pixels: NDArray[Any]
+    """[n, C, H, W] of bool, integers or floats."""
+    labels: NDArray[np.int64] | None
+    """[n], as the file has them; None for images without labels."""
+    first: int = 0
+    """The index of the first of them in the source."""
+    file: str | None = None
+    """The file that it is, where it is one by itself."""
+
+    def name(self, row: int = 0) -> str:
+        """What one of them is called, for messages."""
+        return f"image {self.first + row}" if self.file is None else self.file
+
+
+@dataclass(slots=True)
+class BadImages:
+    """The images that cannot be used, and why."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+    """The first few of them, each with its reason."""
+
+    def note(self, name: str, reason: str, *, count: int = 1) -> None:
+        """Count one more, or several with the same reason."""
+        self.count += count
+        if len(self.first) < _NAMED_AT_MOST:
+            self.first.append(f"{name} ({reason})")
+
+    @property
+    def text(self) -> str:
+        """How many and which, on one line."""
+        more = ", ..." if self.count > len(self.first) else ""
+        return f"{self.count:,} of them cannot be used: {', '.join(self.first)}{more}"
+
+
+class ImageSource(Protocol):
+    """A file or folder of images."""
+
+    @property
+    def count(self) -> int | None:
+        """Images in it, good and bad; None where only reading it tells."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of labels 0, 1, ...; None where the labels have no names."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how it is read."""
+
+    def chunks(self, bad: BadImages) -> Iterator[RawImages]:
+        """All images in order, some at a time; those that cannot be read are noted as bad. Raises DataError."""
+
+
+def not_readable(path: object, reason: object) -> DataError:
+    """The error for a file that is broken as a whole."""
+    first_line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+    return DataError(f"{path} cannot be read ({first_line})")
+
+
+def check_length(path: Path, expected: int) -> None:
+    """Find a truncated file before its first image is read."""
+    length = path.stat().st_size
+    if length < expected:
+        raise not_readable(path, f"it is truncated: {length:,} bytes where {expected:,} belong")

@@ -1,0 +1,147 @@
+"""What a set of binary images is like: figures, warnings and a picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..common.grids import side_by_side, tiled
+from ..common.image_shape import ImageShape
+from .dataset import BinaryDataset
+
+SAMPLES = 64
+_ROWS = 4096
+_FEW_IMAGES = 1000
+_MANY_COPIES = 0.01
+_RARE_CLASS = 0.1  # of the images that it would have if all were as frequent
+_GAP, _BACKGROUND = 2, 90
+_COLUMNS, _PICTURE_WIDTH, _CELL = 8, 1200, 64
+_MEAN_ENLARGED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """What was found in a set of images."""
+
+    name: str
+    count: int
+    image_shape: ImageShape
+    on_fraction: float
+    """Share of the pixels that are on."""
+    classes: dict[str, int] | None
+    """Images of each class; None without labels."""
+    duplicates: int
+    """Images that are copies of an earlier one."""
+    always_off: int
+    """Pixels that are off in every image."""
+    always_on: int
+    """Pixels that are on in every image."""
+    digest: str | None
+    """SHA-256 of images and labels; None for a data set by name."""
+    warnings: tuple[str, ...]
+    samples: NDArray[np.uint8]
+    """At most 64 images, evenly spaced: [n, C, H, W] of 0 and 1."""
+    mean: NDArray[np.float64]
+    """The mean image, [C, H, W]."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the pictures, ready for JSON."""
+        names = [name for name in self.__slots__ if name not in {"samples", "mean"}]
+        return {name: getattr(self, name) for name in names}
+
+
+def summarize(dataset: BinaryDataset) -> DataSummary:
+    """Look at all images of a set, some at a time."""
+    on = np.zeros(dataset.image_shape, np.int64)
+    hashes = np.zeros(len(dataset), np.int64)
+    for rows in torch.split(torch.arange(len(dataset)), _ROWS):
+        images = dataset.images[rows].numpy()
+        on += images.sum(axis=0, dtype=np.int64)
+        packed = np.packbits(images.reshape(len(images), -1), axis=1)
+        hashes[rows[0] : rows[-1] + 1] = [hash(row.tobytes()) for row in packed]
+    count = len(dataset)
+    hashes.sort()
+    figures: dict[str, Any] = {
+        "on_fraction": float(on.sum() / (on.size * count)),
+        "classes": _class_counts(dataset),
+        "duplicates": int(np.count_nonzero(hashes[1:] == hashes[:-1])),
+        "always_off": int((on == 0).sum()),
+        "always_on": int((on == count).sum()),
+    }
+    spaced = torch.arange(min(SAMPLES, count)) * count // min(SAMPLES, count)
+    return DataSummary(
+        name=dataset.name,
+        count=count,
+        image_shape=dataset.image_shape,
+        digest=dataset.digest,
+        warnings=(*dataset.notes, *_warnings(count, on.size, **figures)),
+        samples=dataset.images[spaced].numpy(),
+        mean=on / count,
+        **figures,
+    )
+
+
+def _class_counts(dataset: BinaryDataset) -> dict[str, int] | None:
+    if dataset.labels is None:
+        return None
+    counts = np.bincount(dataset.labels.numpy()).tolist()
+    names = dataset.classes or tuple(str(label) for label in range(len(counts)))
+    return dict(zip(names, counts, strict=True))
+
+
+def _warnings(
+    count: int,
+    pixels: int,
+    *,
+    on_fraction: float,
+    classes: dict[str, int] | None,
+    duplicates: int,
+    always_off: int,
+    always_on: int,
+) -> list[str]:
+    found = []
+    if count < _FEW_IMAGES:
+        found.append(f"{count:,} images are few to learn from")
+    if on_fraction > 0.5:
+        found.append("more pixels are on than off; --invert exchanges them if the ink is what is off")
+    if duplicates > _MANY_COPIES * count:
+        found.append(f"{duplicates / count:.1%} of the images are copies of others")
+    if always_off + always_on > pixels / 2:
+        found.append(
+            f"{(always_off + always_on) / pixels:.0%} of the pixels are the same in all images; --size with --fit "
+            "crop would cut a margin off"
+        )
+    rare = [name for name, own in (classes or {}).items() if own < _RARE_CLASS * count / len(classes or {})]
+    if rare:
+        more = f" and {len(rare) - 3} more classes" if len(rare) > 3 else ""
+        found.append(f"rare: {', '.join(rare[:3])}{more}, with less than a tenth of an even share of the images")
+    return found
+
+
+def draw_summary(summary: DataSummary) -> bytes:
+    """A PNG: samples, and the mean image beside them, where lighter is more often on. Channels stand in a row."""
+    samples = side_by_side(255 * summary.samples)
+    mean = side_by_side(np.round(255 * summary.mean).astype(np.uint8)[np.newaxis])[0]
+    height, width = mean.shape
+    scale = max(1, _CELL // max(height, width))
+    columns = max(1, min(_COLUMNS, _PICTURE_WIDTH // (width * scale + _GAP)))
+    grid = tiled(_enlarged(samples, scale), columns=columns, gap=_GAP, background=_BACKGROUND)
+    enlarged = max(1, min(_MEAN_ENLARGED * scale, len(grid) // height, _PICTURE_WIDTH // 2 // width))
+    mean = np.pad(_enlarged(mean, enlarged), _GAP)
+    picture = np.full((max(len(grid), len(mean)), grid.shape[1] + mean.shape[1] + _GAP), _BACKGROUND, np.uint8)
+    picture[: len(grid), : grid.shape[1]] = grid
+    picture[: len(mean), -mean.shape[1] :] = mean
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    return content.getvalue()
+
+
+def _enlarged(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Every pixel of [..., H, W] as scale x scale ones."""
+    return images.repeat(scale, axis=-2).repeat(scale, axis=-1)

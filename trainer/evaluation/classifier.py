@@ -1,0 +1,133 @@
+"""A small classifier of binary images: features to measure with, and class probabilities.
+
+It is trained once on a data set's own training images and kept in a cache, with its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..common.errors import CheckpointError
+from ..common.tensor_files import load_tensors, save_tensors
+
+FEATURES = 128
+_VERSION = 1  # of architecture and training: another one makes the cache train anew
+_BATCH = 128
+_STEPS_AT_MOST = 2000
+_EPOCHS_AT_MOST = 40
+_DROPOUT = 0.4
+_LEARNING_RATE = 2e-3
+_ROWS = 2000
+
+
+class Classifier(nn.Module):
+    """Two strided convolutions and two dense layers: images [B, C, H, W] in {0, 1} to class logits [B, K]."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, height, width = shape
+        pixels = math.ceil(height / 4) * math.ceil(width / 4)
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * pixels, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(FEATURES, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits [B, K]."""
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+    @torch.no_grad()
+    def describe(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(features [N, 128], class probabilities [N, K]) of uint8 [N, C, H, W] images."""
+        features, probabilities = [], []
+        for chunk in torch.split(torch.from_numpy(images), _ROWS):
+            features.append(self.body(chunk.float()))
+            probabilities.append(F.softmax(self.head(features[-1]), dim=1))
+        return torch.cat(features).numpy(), torch.cat(probabilities).numpy()
+
+
+def train_classifier(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    classes: int,
+    steps_at_most: int = _STEPS_AT_MOST,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda text: None,
+) -> Classifier:
+    """Train by Adam with a one-cycle learning rate, for 40 epochs at most.
+
+    The same arguments give the same weights on one machine.
+    """
+    steps = min(steps_at_most, math.ceil(_EPOCHS_AT_MOST * len(images) / _BATCH))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = Classifier(images.shape[1:], classes)
+        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+        x, y = torch.from_numpy(images), torch.from_numpy(labels)
+        for step in range(steps):
+            rows = torch.randint(len(x), (_BATCH,))
+            loss = F.cross_entropy(classifier(x[rows].float()), y[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % 500 == 0:
+                report(f"training the classifier: step {step + 1}/{steps}")
+    return classifier.eval()
+
+
+def accuracy(classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    """Share of the images that the classifier labels as given."""
+    return float((classifier.describe(images)[1].argmax(axis=1) == labels).mean())
+
+
+def cached_classifier(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    cache: Path,
+    report: Callable[[str], None] = lambda text: None,
+) -> tuple[Classifier, str]:
+    """The classifier of these training images, from the cache if it is there and whole, and its digest."""
+    classes = int(labels.max()) + 1
+    path = cache / f"classifier-{data_digest(images, labels)[:16]}-v{_VERSION}.safetensors"
+    if path.exists():
+        try:
+            tensors, sidecar = load_tensors(path)
+            classifier = Classifier(images.shape[1:], classes)
+            classifier.load_state_dict(tensors)
+            return classifier.eval(), sidecar["sha256"]
+        except (CheckpointError, RuntimeError) as error:
+            report(f"{error}; training it anew")
+    else:
+        report("training the classifier that measures features, once for this data set")
+    classifier = train_classifier(images, labels, classes=classes, report=report)
+    return classifier, save_tensors(path, classifier.state_dict(), {"classes": classes, "images": len(images)})
+
+
+def data_digest(*arrays: NDArray[np.generic]) -> str:
+    """SHA-256 of the arrays' shapes and contents, in hex."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""What samples are measured against: a data set with its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.console import counted
+from ..common.errors import DataError
+from ..common.files import cache_folder
+from ..config.dataset import DataChoice
+from ..data.catalog import open_dataset
+from ..data.dataset import BinaryDataset
+from .classifier import Classifier, accuracy, cached_classifier, data_digest
+
+_TRAINING_AT_MOST, _TEST_AT_MOST = 60_000, 10_000  # of a file or folder; a published set is taken as a whole
+
+
+Images = NDArray[np.uint8]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A data set to measure against."""
+
+    dataset: str
+    training: Images
+    test: Images
+    digest: str
+    """Of the images and of what measures them."""
+    classifier: Classifier | None
+    """None: only what needs no labels is measured."""
+    classifier_accuracy: float | None
+    """On the test images."""
+    cache: Path
+
+
+def load_reference(
+    choice: DataChoice,
+    *,
+    labelled: bool | None = None,
+    cache: Path | None = None,
+    report: Report = lambda text: None,
+) -> Reference:
+    """The images that were chosen with their classifier, which is trained on first use. Raises DataError.
+
+    Of a file or folder, 60,000 training and 10,000 test images at most, evenly spaced.
+    """
+    progress = counted(report, f"converting {choice.data}")
+    training, test = (open_dataset(choice, split=split, progress=progress) for split in ("train", "test"))
+    training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
+    return make_reference(training, test, labelled=labelled, cache=cache, report=report)
+
+
+def make_reference(
+    training: BinaryDataset,
+    test: BinaryDataset,
+    *,
+    labelled: bool | None = None,
+    cache: Path | None = None,
+    report: Report = lambda text: None,
+) -> Reference:
+    """A reference of two splits.
+
+    `labelled` False leaves out what needs a classifier, None does so where there are no labels, and True
+    raises DataError there.
+    """
+    cache = cache or cache_folder()
+    images, test_images = training.numpy(), test.numpy()
+    classifier, digest, correct = None, "unlabelled", None
+    if training.labels is None or test.labels is None:
+        if labelled:
+            raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
+    elif labelled is not False:
+        classifier, digest = cached_classifier(images, training.labels.numpy(), cache=cache, report=report)
+        correct = accuracy(classifier, test_images, test.labels.numpy())
+    return Reference(
+        dataset=training.name,
+        training=images,
+        test=test_images,
+        digest=data_digest(images, test_images, np.frombuffer(digest.encode(), np.uint8)),
+        classifier=classifier,
+        classifier_accuracy=correct,
+        cache=cache,
+    )

@@ -1,0 +1,118 @@
+"""Exporting a run's generator as one ONNX file."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+from google.protobuf import json_format
+
+from bgan.v1 import model_pb2
+
+from ..common.errors import ConfigError
+from ..common.files import write_atomically
+from ..config.training import TrainingConfig
+from ..training.checkpoint import Checkpoint, trained_generator
+from ..training.run import Run, trained_checkpoint
+from .check import check_export, check_inputs
+from .graph import to_onnx
+from .model_file import MANIFEST_KEY
+
+BINARIZATIONS = {
+    "threshold": model_pb2.BINARIZATION_THRESHOLD,
+    "bernoulli": model_pb2.BINARIZATION_BERNOULLI,
+}
+GRAPHS = ("fast", "plain")
+_NEURONS = {
+    "dbn": model_pb2.NEURON_DETERMINISTIC,
+    "sbn": model_pb2.NEURON_STOCHASTIC,
+    "real": model_pb2.NEURON_REAL,
+}
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """An exported file and what its check found."""
+
+    path: Path
+    """The file among the models to serve."""
+    rows: int
+    """Images compared."""
+    largest_error: float
+    """The largest difference between onnxruntime's probabilities and torch's in double precision."""
+    differing_bits: int
+    """Pixels that differ; each has a probability within a rounding error of its threshold."""
+    bits: int
+    """Pixels compared."""
+
+
+def export_run(
+    run: Run,
+    models: Path,
+    *,
+    name: str | None = None,
+    binarization: str | None = None,
+    graph: str = "fast",
+    warn: Callable[[str], None] = warnings.warn,
+) -> ExportResult:
+    """Export the newest checkpoint of a run into its folder and into the folder of models to serve.
+
+    `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain".
+    `warn` hears of damaged checkpoints that were passed over. Raises ExportError if the file does not
+    do what the generator does, and leaves no file then.
+    """
+    if graph not in GRAPHS:
+        raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
+    config = run.config()
+    checkpoint = trained_checkpoint(run, warn)
+    binarization = binarization or ("bernoulli" if config.neuron == "sbn" else "threshold")
+    manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
+
+    generator = trained_generator(config, checkpoint)
+    latents, uniforms, labels = check_inputs(generator, binarization)
+    model = to_onnx(generator, checkpoint.progress.slope, stochastic=uniforms is not None, graph=graph)
+    result = check_export(model, generator, checkpoint.progress.slope, latents, uniforms, labels)
+
+    manifest.metrics["on_fraction"] = result.on_fraction
+    onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
+    content = model.SerializeToString()
+    path = models / f"{manifest.name}.onnx"
+    write_atomically(run.folder / path.name, content)
+    write_atomically(path, content)
+    return ExportResult(path, len(latents), result.largest_error, result.differing_bits, result.bits)
+
+
+def _manifest(
+    run: Run, config: TrainingConfig, checkpoint: Checkpoint, name: str, binarization: str
+) -> model_pb2.Model:
+    if binarization not in BINARIZATIONS:
+        raise ConfigError(f"binarization is {binarization!r}; choose one of {', '.join(BINARIZATIONS)}")
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"name is {name!r}; use at most 128 letters, digits, '.', '_' and '-'")
+    progress = checkpoint.progress
+    return model_pb2.Model(
+        name=name,
+        neuron=_NEURONS[config.neuron],
+        binarization=BINARIZATIONS[binarization],
+        network=config.network,
+        latent_size=config.latent_size,
+        image_shape=model_pb2.ImageShape(**progress.image_shape._asdict()),
+        slope=progress.slope,
+        dataset=config.dataset,
+        training_run=model_pb2.TrainingRun(
+            name=run.name,
+            step=progress.step,
+            epoch=progress.epoch,
+            seed=config.seed,
+            objective=config.objective,
+            neuron=_NEURONS[config.training_neuron or config.neuron],
+        ),
+        bgan_version=version("bgan"),
+        classes=progress.classes,
+    )

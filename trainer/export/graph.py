@@ -1,0 +1,140 @@
+"""The graph of a generator: batch norm folded, the slope baked in, neurons as ONNX operators."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from ..networks.generators import Generator
+from ..networks.layers import AffineNorm, ImageDeconvolution
+from .polyphase import polyphase
+
+OPSET = 20
+
+
+class ExportedGenerator(nn.Module):
+    """What the file computes: folded layers, sigmoid, comparison. Noise comes in, none is drawn."""
+
+    def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
+        super().__init__()
+        folded = _folded(generator.layers, slope)
+        self.layers = polyphase(folded) if graph == "fast" else folded
+
+    def forward(self, latents: Tensor, uniforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(images uint8, probabilities float32) of the latents; without uniforms the threshold is 0.5."""
+        probabilities = torch.sigmoid(self.layers(latents))
+        images = probabilities > 0.5 if uniforms is None else uniforms < probabilities
+        return images.to(torch.uint8), probabilities
+
+
+class ExportedConditionalGenerator(ExportedGenerator):
+    """The same for a generator of classes, whose labels come in as numbers."""
+
+    def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
+        super().__init__(generator, slope, graph=graph)
+        self.inputs = generator.inputs
+
+    def forward(  # type: ignore[override]
+        self, latents: Tensor, labels: Tensor, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `ExportedGenerator`; labels are int64 [B]."""
+        return super().forward(self.inputs(latents, labels), uniforms)
+
+
+def to_onnx(generator: Generator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
+    """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in."""
+    shape = generator.image_shape
+    inputs: dict[str, Tensor] = {"latents": torch.zeros(2, generator.latent_size)}
+    kind = ExportedGenerator
+    if generator.class_count:
+        inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+        kind = ExportedConditionalGenerator
+    if stochastic:
+        inputs["uniforms"] = torch.zeros(2, *shape)
+    batch = torch.export.Dim("batch", min=1)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            kind(generator, slope, graph=graph).eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=["images", "probabilities"],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip_traces(model)
+    return model
+
+
+def _folded(layers: nn.Sequential, slope: float) -> nn.Sequential:
+    """Copy the layers in eval mode: batch norm folded into the layer before it, the slope into the last."""
+    folded: list[nn.Module] = []
+    for layer in copy.deepcopy(layers):
+        if isinstance(layer, nn.BatchNorm1d):
+            folded[-1] = fuse_linear_bn_eval(folded[-1], layer)  # type: ignore[type-var]
+        elif isinstance(layer, AffineNorm):
+            folded[-1] = _with_affine(folded[-1], layer)
+        elif isinstance(layer, nn.BatchNorm2d):
+            folded[-1] = fuse_conv_bn_eval(folded[-1], layer, transpose=True)  # type: ignore[type-var]
+        else:
+            folded.append(_plain(layer))
+    last = next(layer for layer in reversed(folded) if isinstance(layer, nn.Linear | nn.ConvTranspose2d))
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.mul_(slope)
+    return nn.Sequential(*folded)
+
+
+def _plain(layer: nn.Module) -> nn.Module:
+    """A transposed convolution by patches as what it is, which ONNX has an operator for."""
+    if not isinstance(layer, ImageDeconvolution):
+        return layer
+    sizes = (layer.kernel_size, layer.stride, layer.padding)
+    plain = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, *sizes)  # type: ignore[arg-type]
+    plain.load_state_dict(layer.state_dict())
+    return plain
+
+
+def _with_affine(layer: nn.Module, norm: AffineNorm) -> nn.Module:
+    """A linear or transposed convolution layer that does what it and the norm after it do."""
+    assert isinstance(layer, nn.Linear | nn.ConvTranspose2d)
+    with torch.no_grad():
+        if isinstance(layer, nn.Linear):
+            layer.weight.mul_(norm.scale(3))  # [out, in]
+        else:
+            layer.weight.mul_(norm.scale(4))  # [in, out, H, W]
+        assert layer.bias is not None
+        layer.bias.mul_(norm.scale(2)).add_(norm.bias)
+    return layer
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's stack traces: they name paths, and a file should depend on its weights alone."""
+    graph = model.graph
+    for part in (model, graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node):
+        del part.metadata_props[:]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's own notes off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

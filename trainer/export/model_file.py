@@ -1,0 +1,77 @@
+"""The ONNX file that a run is exported to: where its manifest lies, and how it is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from bgan.v1 import model_pb2
+
+from ..common.errors import SamplesError
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.29 and later report home by default
+
+import onnxruntime
+
+MANIFEST_KEY = "bgan.model"
+
+
+def open_session(model: bytes | Path) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU."""
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+class ModelFile:
+    """An exported generator. Raises SamplesError where the file is not a model of bgan's."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._session = open_session(path)
+            properties = self._session.get_modelmeta().custom_metadata_map
+            self.manifest = json_format.Parse(
+                properties[MANIFEST_KEY], model_pb2.Model(), ignore_unknown_fields=True
+            )
+        except Exception as error:  # onnxruntime raises classes of its own that it does not export
+            reason = str(error).strip().splitlines()[0]
+            raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
+
+    @property
+    def dataset(self) -> str:
+        """The data set that it was trained on."""
+        return self.manifest.dataset
+
+    @property
+    def class_count(self) -> int:
+        """The classes that it makes images of; 0: it takes no labels."""
+        return len(self.manifest.classes)
+
+    def probabilities(
+        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """The preactivated outputs, float32 [N, C, H, W], of latents [N, Z] and, with classes, labels [N]."""
+        return self.run(latents, lambda shape: np.zeros(shape, np.float32), labels)[1]
+
+    def run(
+        self,
+        latents: NDArray[np.float32],
+        uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]],
+        labels: NDArray[np.int64] | None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Images and probabilities, [N, C, H, W], of latents [N, Z] and labels [N].
+
+        `uniforms` is called with their shape where the graph takes them.
+        """
+        shape = self.manifest.image_shape
+        feeds: dict[str, NDArray[Any]] = {"latents": latents}
+        if "uniforms" in {each.name for each in self._session.get_inputs()}:
+            feeds["uniforms"] = uniforms((len(latents), shape.channels, shape.height, shape.width))
+        if labels is not None:
+            feeds["labels"] = labels
+        images, probabilities = self._session.run(["images", "probabilities"], feeds)
+        return images, probabilities

@@ -1,0 +1,1 @@
+"""What is written of trained generators: cards, diagnoses, explorations, the reproduction."""

@@ -1,0 +1,239 @@
+"""Model cards: what a model file is, how it came about and what was measured of it, as Markdown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bgan.v1 import model_pb2
+
+from ..common.errors import RunError
+from ..config.checks import option
+from ..config.command import data_options, train_options, training_command
+from ..config.training import TrainingConfig
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.metrics.table import METRICS, format_value
+from ..evaluation.reference import Reference
+from ..export.model_file import ModelFile
+from ..training.run import Run, find_run
+
+_TEMPLATE = """\
+# {manifest.name}
+
+A generator of binary images [{shape}] with {neurons} output neurons
+([BinaryGAN](https://arxiv.org/abs/1810.04714)), trained on {reference.dataset}. `bgan serve` streams its images,
+`bgan generate` writes them into files.
+{picture}
+| | |
+| --- | --- |
+| file | `{file}`, {size:,} bytes of ONNX |
+| SHA-256 | `{sha256}` |
+| network | `{manifest.network}` |
+| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms}{labels} |
+| outputs | `images`, uint8 of 0 and 1, and `probabilities`, float32, both [batch, {shape}] |
+| a pixel is on | {rule} |
+
+## Training
+
+{data} It was trained on {trained_on}. SHA-256 of
+the {training_count:,} binary training images, one byte a pixel: `{data_sha256}`.
+
+    {training_command}
+    {export_command}
+
+{training[steps]:,} iterations, to the end of epoch {training[epochs]}, took {minutes:.1f} minutes on
+{training[device]} ({threads}, {training[system]}, {training[machine]}),
+with bgan {training[versions][bgan]}, torch {training[versions][torch]} and Python {training[python]}.
+
+## Figures
+
+Of {evaluation.count:,} samples:
+`{evaluate_command}`.
+Metrics of two sets compare {evaluation.compared:,} images of each. The floor is the same metric of real test
+images against real training images.{published_note}
+
+{figures}
+{classes}
+## Licence
+
+- Weights: {licence}.
+- Data: {data_licence}
+"""
+
+
+_NEURONS = {"dbn": "deterministic binary", "sbn": "stochastic binary", "real": "real-valued"}
+_RULES = {
+    model_pb2.BINARIZATION_THRESHOLD: "where its probability is above 0.5",
+    model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
+}
+
+
+# What each data set is, and its licence.
+_DATA = {
+    "mnist": (
+        "MNIST (LeCun, Cortes and Burges): handwritten digits; every nonzero intensity becomes 1.",
+        "MNIST is usually said to be under CC BY-SA 3.0, with Yann LeCun and Corinna Cortes as holders of its "
+        "copyright, as the documentation of Keras has it. No image of it is in the file.",
+    ),
+    "digits": (
+        "The digits that come with scikit-learn (Alpaydin and Kaynak 1998), 8x8 pixels, enlarged to 28x28.",
+        "scikit-learn has them from the UCI repository, and states no licence of their own. No image of them is "
+        "in the file.",
+    ),
+}
+
+
+_SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
+_PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
+_LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A model file, and the run that it was exported from."""
+
+    path: Path
+    file: ModelFile
+    config: TrainingConfig
+    training: dict[str, Any]
+    """The run's report: what the training took, and on what."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.file.manifest.name
+
+
+def open_trained_model(path: Path, runs_dir: Path) -> TrainedModel:
+    """A model file and its run, found by the name in its manifest.
+
+    Raises SamplesError where the file is no model, and RunError where its run is not there, has not come to its
+    end, or has gone on since.
+    """
+    file = ModelFile(path)
+    exported = file.manifest.training_run
+    run = find_run(exported.name, runs_dir)
+    training = _training(run)
+    if training["steps"] != exported.step:
+        raise RunError(
+            f"{path} was exported at step {exported.step} of {run.folder}, which ended at {training['steps']}; "
+            f"export it again: bgan export {run.name} --models {path.parent}"
+        )
+    return TrainedModel(path=path, file=file, config=run.config(), training=training)
+
+
+def card_text(
+    model: TrainedModel,
+    evaluation: Evaluation,
+    reference: Reference,
+    *,
+    published: dict[str, float] | None = None,
+    licence: str | None = None,
+    picture: str | None = None,
+) -> str:
+    """The card of a model; `published` are the metrics of the published code, `picture` is a link."""
+    manifest, threads = model.file.manifest, model.training["threads"]
+    shape = manifest.image_shape
+    content = model.path.read_bytes()
+    data, data_licence = _data(model.config)
+    return _TEMPLATE.format(
+        manifest=manifest,
+        shape=f"{shape.channels}, {shape.height}, {shape.width}",
+        training=model.training,
+        evaluation=evaluation,
+        reference=reference,
+        neurons=_NEURONS[model.config.neuron],
+        picture=f"\n![Samples of the models]({picture})\n" if picture else "",
+        file=model.path.name,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        uniforms=_uniforms(manifest),
+        rule=_RULES[manifest.binarization],
+        data=data,
+        trained_on=_SPLITS[model.config.training_split],
+        training_count=len(reference.training),
+        data_sha256=hashlib.sha256(reference.training.tobytes()).hexdigest(),
+        training_command=training_command(model.config, manifest.training_run.name),
+        export_command=_export_command(manifest),
+        minutes=model.training["seconds"] / 60,
+        threads=f"{threads} thread{'' if threads == 1 else 's'}",
+        published_note=f" Published code: {_PUBLISHED}." if published else "",
+        labels=_labels(manifest),
+        evaluate_command=_evaluate_command(model.path.name, model.config, evaluation.count),
+        figures=_figures(evaluation, published),
+        classes=_classes(evaluation, reference),
+        licence=licence or "none is stated",
+        data_licence=data_licence,
+    )
+
+
+def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
+    """The `bgan evaluate` that measures a model file."""
+    images = {"dataset": config.dataset} if config.data is None else data_options(config)
+    options = train_options({**images, **config.image_options.changed(), "count": count})
+    return shlex.join(["bgan", "evaluate", file, *options])
+
+
+def _export_command(manifest: model_pb2.Model) -> str:
+    run = manifest.training_run.name
+    return shlex.join(["bgan", "export", run, *(["--name", manifest.name] if manifest.name != run else [])])
+
+
+def _training(run: Run) -> dict[str, Any]:
+    """The report of a run. Raises RunError where it has none yet."""
+    try:
+        training: dict[str, Any] = json.loads(run.report_file.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{run.folder} has not come to its end; go on with the command that made it") from None
+    except ValueError as error:
+        raise RunError(f"{run.report_file} cannot be read ({error})") from error
+    return training
+
+
+def _uniforms(manifest: model_pb2.Model) -> str:
+    if manifest.binarization != model_pb2.BINARIZATION_BERNOULLI:
+        return ""
+    return "; `uniforms`, float32 in [0, 1), shaped as the images"
+
+
+def _labels(manifest: model_pb2.Model) -> str:
+    if not manifest.classes:
+        return ""
+    return f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
+
+
+def _data(config: TrainingConfig) -> tuple[str, str]:
+    """What is known of the images, and of their licence."""
+    if config.data is None and config.dataset in _DATA and not config.image_options.changed():
+        return _DATA[config.dataset]
+    how = ", ".join(f"{option(name)} {value}" for name, value in config.image_options.changed().items())
+    kind = "images of a file or folder" if config.data else "a published set"
+    return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
+
+
+def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:
+    """The table of metrics."""
+    columns = {"this model": evaluation.metrics, "real test images (floor)": evaluation.floor}
+    if published:
+        columns["published code"] = published
+    lines = [["metric", *columns, "better"], ["---", *["---:"] * len(columns), "---"]]
+    for key, metric in METRICS.items():
+        if metric.group != _LEFT_OUT and key in evaluation.metrics:
+            values = [format_value(key, column.get(key)) for column in columns.values()]
+            lines.append([metric.title, *values, metric.better])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _classes(evaluation: Evaluation, reference: Reference) -> str:
+    """The share of each class, where there are classes."""
+    if evaluation.class_histogram is None or reference.classifier_accuracy is None:
+        return ""
+    shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
+    return (
+        f"Share of each class, %: {shares}, by a classifier that is right on "
+        f"{100 * reference.classifier_accuracy:.2f} % of the test images.\n"
+    )

@@ -1,0 +1,1 @@
+"""How good the gradient estimators are on a trained generator and discriminator."""

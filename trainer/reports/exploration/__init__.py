@@ -1,0 +1,1 @@
+"""What a generator has learned, to look at."""

@@ -1,0 +1,154 @@
+"""What people look at in a generator: interpolation, two kinds of neurons, and the nearest training images.
+
+Shapes: N latents shown, S steps of an interpolation, D draws, Z latent size; an image is [C, H, W]. Images are
+uint8 of 0 and 1, probabilities float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...common.rng import random_stream
+from ...evaluation.generator import ExploredGenerator
+from ...evaluation.metrics.memorization import nearest_distances, nearest_images
+from .real_images import RealImages
+
+Images = NDArray[np.uint8]
+Report = Callable[[str], None]
+
+DRAWN = 500
+"""Images that are drawn; the first of them are shown, and all compared with the training images."""
+AVERAGED = 64
+"""Draws of each latent that are averaged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How much to show. What is shown with less stays, but for the walk that leads back to the first latent."""
+
+    images: int = 8
+    """Latents to show, at most DRAWN."""
+    steps: int = 11
+    """Images from one latent to the next, at least 2."""
+    draws: int = 8
+    """Draws of each latent to show, at most AVERAGED."""
+    seed: int = 0
+    """Decides the latents and all noise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nearest:
+    """Generated images and the training images that differ from them in the fewest pixels."""
+
+    dataset: str
+    training_count: int
+    neighbours: Images
+    """The nearest training image of each of the DRAWN images."""
+    distances: NDArray[np.int64]
+    """Pixels in which each differs from that: [DRAWN]."""
+    real_distances: NDArray[np.int64]
+    """The same of real test images; empty where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exploration:
+    """Everything that the pictures show."""
+
+    generator: ExploredGenerator
+    plan: Plan
+    probabilities: NDArray[np.float32]
+    """Of all that are drawn, [DRAWN, C, H, W]; the first N are those shown."""
+    images: Images
+    """What the generator's own neurons make of them, [DRAWN, C, H, W]."""
+    interpolation: Images
+    """Row i leads from latent i to the next, and the last one back to the first: [N, S, C, H, W]."""
+    draws: Images
+    """Of each latent shown, [N, AVERAGED, C, H, W]. The first one is its image if the neurons are stochastic."""
+    nearest: Nearest | None
+
+
+def explore(
+    generator: ExploredGenerator, plan: Plan, real: RealImages | None, report: Report = lambda text: None
+) -> Exploration:
+    """Compute everything that is shown; without real images all but the nearest of them."""
+    report(f"drawing {DRAWN} images of {generator.name}")
+    latents = torch.randn(DRAWN, generator.latent_size, generator=random_stream(plan.seed, "exploration"))
+    uniforms = _uniforms(DRAWN, generator, plan.seed, 0)
+    probabilities = generator.probabilities(latents.numpy(), _labels(generator, np.arange(DRAWN)))
+    images = _binarized(probabilities, uniforms, generator.is_stochastic)
+    draws = [
+        np.concatenate([uniforms[i : i + 1], _uniforms(AVERAGED - 1, generator, plan.seed, i + 1)])
+        < probabilities[i]
+        for i in range(plan.images)
+    ]
+    report(f"interpolating between {plan.images} latents")
+    return Exploration(
+        generator=generator,
+        plan=plan,
+        probabilities=probabilities,
+        images=images,
+        interpolation=_interpolation(generator, latents.numpy(), uniforms, plan),
+        draws=np.stack(draws).astype(np.uint8),
+        nearest=None if real is None else _nearest(images, real, report),
+    )
+
+
+def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """The spherical path between two latents [Z], [steps, Z]: their angle passes evenly (White 2016).
+
+    A straight line between two Gaussian latents would pass where hardly any latent lies, close to the origin.
+    It is taken nevertheless between latents on one line, which have no angle to turn by.
+    """
+    first, last = start.astype(np.float64), end.astype(np.float64)
+    cosine = first @ last / (np.linalg.norm(first) * np.linalg.norm(last))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    t = np.linspace(0, 1, steps)[:, None]
+    if np.sin(angle) < 1e-6:
+        path = (1 - t) * first + t * last
+    else:
+        path = (np.sin((1 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle)
+    return path.astype(np.float32)
+
+
+def _interpolation(
+    generator: ExploredGenerator, latents: NDArray[np.float32], uniforms: NDArray[np.float32], plan: Plan
+) -> Images:
+    rows = []
+    for i in range(plan.images):
+        path = slerp(latents[i], latents[(i + 1) % plan.images], plan.steps)
+        probabilities = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)))
+        rows.append(_binarized(probabilities, uniforms[i], generator.is_stochastic))
+    return np.stack(rows)
+
+
+def _labels(generator: ExploredGenerator, latents: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The classes of the latents of these numbers: one after the other, in turns."""
+    return latents % len(generator.classes) if generator.classes else None
+
+
+def _nearest(images: Images, real: RealImages, report: Report) -> Nearest:
+    report(f"searching {len(real.training)} training images for the nearest")
+    neighbours = real.training[nearest_images(images, real.training)]
+    return Nearest(
+        dataset=real.name,
+        training_count=len(real.training),
+        neighbours=neighbours,
+        distances=(images != neighbours).sum(axis=(1, 2, 3)),
+        real_distances=nearest_distances(real.test, real.training),
+    )
+
+
+def _binarized(probabilities: NDArray[np.float32], uniforms: NDArray[np.float32], is_stochastic: bool) -> Images:
+    images: Images = (probabilities > (uniforms if is_stochastic else 0.5)).astype(np.uint8)
+    return images
+
+
+def _uniforms(count: int, generator: ExploredGenerator, seed: int, index: int) -> NDArray[np.float32]:
+    """Stream 0 is that of the images, i + 1 that of the further draws of latent i."""
+    random = random_stream(seed, "exploration uniforms", index)
+    return torch.rand(count, *generator.image_shape, generator=random).numpy()

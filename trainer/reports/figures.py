@@ -1,0 +1,100 @@
+"""Figures of a reproduction: grids of samples, preactivated outputs in colour, histograms. All PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..common.files import write_atomically
+from ..common.grids import GRID_COLUMNS, side_by_side, tiled
+
+Panel = NDArray[np.generic] | None
+"""Images or probabilities, [N, C, H, W] in [0, 1]; None where the model was not run."""
+_DPI = 110
+_COLOURS = 128
+# Off is black and on is white, as in the binary grids; in between, blue lies under the threshold and red over it.
+_PREACTIVATION = LinearSegmentedColormap.from_list(
+    "preactivation",
+    [(0, "black"), (0.25, "#1f4fd8"), (0.4999, "#9fd3ff"), (0.5001, "#ffd08a"), (0.75, "#d8341f"), (1, "white")],
+)
+
+
+def grid_figure(
+    path: Path,
+    panels: Sequence[Sequence[Panel]],
+    *,
+    row_titles: Sequence[str],
+    column_titles: Sequence[str],
+    preactivated: Sequence[bool],
+) -> None:
+    """Grids of images in rows and columns; `preactivated` says which columns are probabilities, shown in colour.
+
+    A panel that is None says that it was not run.
+    """
+    rows, columns = len(panels), len(column_titles)
+    figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    shown = None
+    for i, row in enumerate(panels):
+        for j, images in enumerate(row):
+            axis = axes[i][j]
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_facecolor("#bbbbbb")
+            if i == 0:
+                axis.set_title(column_titles[j])
+            if j == 0:
+                axis.set_ylabel(row_titles[i])
+            if images is None:
+                axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
+                continue
+            drawn = axis.imshow(
+                _panel(images),
+                cmap=_PREACTIVATION if preactivated[j] else "gray",
+                vmin=0,
+                vmax=1,
+                interpolation="none",
+            )
+            shown = drawn if preactivated[j] else shown
+    if shown is not None:
+        figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
+    save_figure(figure, path)
+
+
+def _panel(images: NDArray[np.generic]) -> NDArray[np.float32]:
+    """[N, C, H, W] in [0, 1] as one picture, with NaN between images."""
+    pictures = side_by_side(images).astype(np.float32)
+    return tiled(pictures, columns=GRID_COLUMNS, gap=1, background=np.nan)
+
+
+def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]]) -> None:
+    """Histograms of floor(255 p) as shares on a logarithmic axis: one panel a title, one line a model."""
+    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, lines) in zip(axes, panels, strict=True):
+        for name, shares in lines.items():
+            axis.step(np.arange(len(shares)) / (len(shares) - 1), shares, where="mid", label=name, linewidth=1)
+        axis.axvline(0.5, color="grey", linewidth=0.6, linestyle=":")
+        axis.set_yscale("log")
+        axis.set_title(title)
+        axis.set_xlabel("preactivated output")
+        axis.set_ylabel("share of pixels")
+        axis.legend()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save as a palette PNG, a third of the size. The same figure gives the same bytes."""
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    packed = BytesIO()
+    picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    picture.save(packed, "png", optimize=True)
+    write_atomically(path, packed.getvalue())

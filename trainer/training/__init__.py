@@ -1,0 +1,1 @@
+"""A training run: its steps, its loop and its folder."""

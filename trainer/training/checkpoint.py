@@ -1,0 +1,108 @@
+"""Checkpoints: the tensors of a run, with a sidecar that names their step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..common.errors import CheckpointError
+from ..common.image_shape import ImageShape
+from ..common.tensor_files import load_tensors, save_tensors, tensors_under
+from ..config.training import TrainingConfig
+from ..networks.build import configured_discriminators, configured_generator
+from ..networks.discriminators import Discriminators
+from ..networks.generators import Generator
+
+KEPT = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a run had come when a checkpoint was written."""
+
+    step: int
+    """Generator iterations done."""
+    epoch: int
+    """Epochs completed."""
+    slope: float
+    """The slope of the binary neurons in the last iteration done, which the weights were made with."""
+    image_shape: ImageShape
+    """The shape of one image."""
+    seconds: float
+    """Time spent in training so far."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes that images are made of, by label; none for a run without --conditional."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+
+def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> Path:
+    """Write a checkpoint and remove all but the newest ones. Raises OSError and leaves the old ones then."""
+    path = folder / f"step_{progress.step:08d}.safetensors"
+    save_tensors(path, tensors, asdict(progress))
+    for old in checkpoint_files(folder)[KEPT:]:
+        old.with_suffix(".json").unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    return sorted(folder.glob("step_*.safetensors"), reverse=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint. Raises CheckpointError unless it is whole."""
+    tensors, sidecar = load_tensors(path)
+    try:
+        del sidecar["sha256"]
+        shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": tuple(sidecar.get("classes", ()))}
+        progress = Progress(**{**sidecar, **shaped})
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
+    return Checkpoint(progress, tensors)
+
+
+def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, averaged: bool = True) -> Generator:
+    """The generator of a run as the checkpoint has it, in eval mode.
+
+    The averaged one if the run keeps one, or with `averaged` False the one that is trained.
+    """
+    progress = checkpoint.progress
+    generator = configured_generator(config, progress.image_shape, len(progress.classes))
+    name = "average" if averaged and config.average_decay else "generator"
+    generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
+    return generator.eval()
+
+
+def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminators:
+    """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train."""
+    progress = checkpoint.progress
+    discriminators = configured_discriminators(config, progress.image_shape, len(progress.classes))
+    discriminators.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
+    return discriminators.requires_grad_(False).eval()
+
+
+def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint of a folder, or None where there is none; `warn` hears of damaged ones.
+
+    Raises CheckpointError where there are checkpoints and all of them are damaged.
+    """
+    paths = checkpoint_files(folder)
+    for path in paths:
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            warn(f"{error}; falling back to the one before it")
+    if paths:
+        raise CheckpointError(f"no checkpoint in {folder} is whole; move the run's folder away to start anew")
+    return None

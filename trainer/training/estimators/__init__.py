@@ -1,0 +1,1 @@
+"""Gradient estimators through binary neurons."""

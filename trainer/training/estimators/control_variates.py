@@ -1,0 +1,107 @@
+"""Score-function estimators with control variates made from the loss between 0 and 1. They are unbiased.
+
+p = sigma(m), b the bits. Shapes are those of `estimation`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import LogitEstimator, LossFunction, by_image, draw_bits, draw_logistic, judged
+
+_LEARNING_RATE = 1e-3
+_HIDDEN = 128
+
+
+class MuProp(LogitEstimator):
+    """(f(b) - f(p) - (b - p) f'(p)) (b - p) + f'(p) p (1 - p) (Gu et al. 2016)."""
+
+    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `LogitEstimator`."""
+        probabilities = torch.sigmoid(logits).requires_grad_()
+        at_mean = losses(probabilities)
+        (slopes,) = torch.autograd.grad(at_mean.sum(), probabilities)
+        probabilities = probabilities.detach()
+        bits = draw_bits(probabilities, random)
+        values = judged(losses, bits)
+        deviations = bits - probabilities
+        residuals = values - at_mean.detach() - (deviations * slopes).flatten(1).sum(dim=1)
+        return by_image(residuals) * deviations + slopes * probabilities * (1 - probabilities), values
+
+
+class Rebar(LogitEstimator):
+    """(f(b) - c(z')) (b - p) + d/dm c(z) - d/dm c(z'), c(z) = eta f(sigma(z / t)) (Tucker et al. 2017).
+
+    z = m + L with logistic L gives b = 1[z > 0]; z' is drawn anew among those that give the same b.
+    eta (from 1) and t are trained to lower the squared norm of the estimate: its expectation is the
+    variance and a constant (Grathwohl et al. 2018).
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self._train_parameters()
+
+    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `LogitEstimator`."""
+        logits = logits.detach().requires_grad_()
+        relaxed = logits + draw_logistic(logits, random)
+        bits = (relaxed > 0).to(logits.dtype).detach()
+        values = judged(losses, bits)
+        conditional = conditional_logits(logits, bits, draw_logistic(logits, random))
+        at_relaxed, at_conditional = self.control(relaxed, losses), self.control(conditional, losses)
+        (correction,) = torch.autograd.grad((at_relaxed - at_conditional).sum(), logits, create_graph=True)
+        deviations = bits - torch.sigmoid(logits.detach())
+        gradients = by_image(values - at_conditional) * deviations + correction
+        self._reduce_variance(gradients)
+        return gradients.detach(), values
+
+    def control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
+        """c(z), [B], of relaxed logits z."""
+        return self.scale * losses(torch.sigmoid(relaxed / self.log_temperature.exp()))
+
+    def _train_parameters(self) -> None:
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
+
+    def _reduce_variance(self, gradients: Tensor) -> None:
+        assert self.optimizer is not None
+        parameters = list(self.parameters())
+        slopes = torch.autograd.grad(gradients.square().sum() / len(gradients), parameters)
+        for parameter, slope in zip(parameters, slopes, strict=True):
+            parameter.grad = slope
+        self.optimizer.step()
+
+
+class Relax(Rebar):
+    """REBAR with c(z) = eta f(sigma(z / t)) + r(z), r a network of one hidden layer (Grathwohl et al. 2018).
+
+    r is 0 at first, so that RELAX begins as REBAR.
+    """
+
+    def __init__(self, temperature: float, pixels: int) -> None:
+        super().__init__(temperature)
+        self.network = nn.Sequential(nn.Linear(pixels, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, 1))
+        for parameter in self.network[-1].parameters():
+            nn.init.zeros_(parameter)
+        self._train_parameters()
+
+    def control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
+        """See `Rebar`."""
+        learned: Tensor = self.network(relaxed.flatten(1)).squeeze(1)
+        return super().control(relaxed, losses) + learned
+
+
+def conditional_logits(logits: Tensor, bits: Tensor, noise: Tensor) -> Tensor:
+    """Draw z' = m + logit(u') with u' uniform among those that give 1[z' > 0] = b (Tucker et al. 2017).
+
+    `noise` is logit(v), v uniform. u' = v p + 1 - p for b = 1 and v (1 - p) for b = 0 simplify to these
+    forms, which are exact for saturated neurons too.
+    """
+    on = F.softplus(noise + F.softplus(logits))
+    off = -F.softplus(-noise + F.softplus(-logits))
+    return torch.where(bits > 0, on, off)

@@ -1,0 +1,103 @@
+"""Score-function estimators: unbiased, from the losses of drawn images alone.
+
+For bits b drawn with p = sigma(m), the gradient of E f(b) by m is E f(b) (b - p) (Williams 1992); what
+is subtracted from f is a baseline, and must not depend on b. Shapes are those of `estimation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .base import LogitEstimator, LossFunction, SampledEstimator, by_image, draw_bits, draw_uniforms, judged
+
+_DECAY = 0.95
+_LEAST_VARIANCE = 1e-6
+
+
+class Reinforce(LogitEstimator):
+    """(f(b) - c) (b - p), c a moving average of the losses of earlier batches (Williams 1992)."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `LogitEstimator`."""
+        probabilities = torch.sigmoid(logits)
+        if self.weight.item() == 0:  # no batch came before: another draw of this one sets the baseline
+            self._draw(probabilities, losses, random)
+        baseline = self.baseline()
+        deviations, values = self._draw(probabilities, losses, random)
+        return (by_image(values) - baseline) * deviations, values
+
+    def baseline(self) -> Tensor:
+        """What is subtracted from the losses; broadcasts to [B, C, H, W]."""
+        return self.total / self.weight
+
+    def remember(self, deviations: Tensor, values: Tensor) -> None:
+        """Take a batch into the baseline: b - p, [B, C, H, W], and losses [B]."""
+        self.total.lerp_(values.mean().to(self.total.dtype), 1 - _DECAY)
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - _DECAY)
+
+    def _draw(self, probabilities: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        bits = draw_bits(probabilities, random)
+        deviations, values = bits - probabilities, judged(losses, bits)
+        self.remember(deviations, values)
+        return deviations, values
+
+
+class PerUnitReinforce(Reinforce):
+    """(f(b) - c_j) (b_j - p_j), c_j = E f (b_j - p_j)^2 / E (b_j - p_j)^2 over earlier batches.
+
+    That is the constant of least variance for each neuron by itself (Bengio et al. 2013). A neuron that
+    never changes has the baseline of all.
+    """
+
+    weighted: Tensor
+    variance: Tensor
+
+    def __init__(self, image_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("weighted", torch.zeros(*image_shape))
+        self.register_buffer("variance", torch.zeros(*image_shape))
+
+    def baseline(self) -> Tensor:
+        """[C, H, W]; see `Reinforce`."""
+        # A variance of 1e-6 in all comes from the mean loss, so that there is always something to divide by.
+        return (self.weighted + _LEAST_VARIANCE * self.total) / (self.variance + _LEAST_VARIANCE * self.weight)
+
+    def remember(self, deviations: Tensor, values: Tensor) -> None:
+        """See `Reinforce`."""
+        super().remember(deviations, values)
+        squares = deviations.square()
+        self.weighted.lerp_((by_image(values) * squares).mean(dim=0).to(self.weighted.dtype), 1 - _DECAY)
+        self.variance.lerp_(squares.mean(dim=0).to(self.variance.dtype), 1 - _DECAY)
+
+
+class LeaveOneOutReinforce(SampledEstimator):
+    """1/K sum_k (f(b_k) - mean of the other losses) (b_k - p), K images of the same logits (Kool et al. 2019)."""
+
+    def factors(self, losses: Tensor) -> Tensor:
+        """See `SampledEstimator`."""
+        # f_k less the mean of the others is K / (K - 1) times f_k less the mean of all.
+        return (losses - losses.mean(dim=0)) / (self.samples - 1)
+
+
+class Disarm(LogitEstimator):
+    """1/2 (f(b) - f(b')) (b - b') sigma(|m|), b = 1[u > 1 - p], b' = 1[u < p] (Dong, Mnih and Tucker 2020)."""
+
+    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `LogitEstimator`."""
+        probabilities, uniforms = torch.sigmoid(logits), draw_uniforms(logits, random)
+        first = (uniforms > 1 - probabilities).to(logits.dtype)
+        second = (uniforms < probabilities).to(logits.dtype)
+        first_losses, second_losses = judged(losses, first), judged(losses, second)
+        gradients = by_image(first_losses - second_losses) / 2 * (first - second) * torch.sigmoid(logits.abs())
+        return gradients, (first_losses + second_losses) / 2

@@ -1,0 +1,197 @@
+"""The training loop: it wires trainer, run folder, display and signals together."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from ..common.console import counting_bar, say
+from ..common.errors import DivergenceError, Interrupted, RunError
+from ..common.files import write_json
+from ..common.grids import GRID_COLUMNS, save_grid
+from ..common.signals import StopSignals
+from ..config.training import TrainingConfig
+from ..data.catalog import known_image_shape, open_dataset
+from ..data.dataset import BinaryDataset
+from ..networks.build import sizes_text
+from .augmentation import build_augmentation
+from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
+from .display import ProgressDisplay
+from .run import Run, open_run
+from .trainer import Losses, Trainer, resolve_device
+
+LOG_EVERY_STEPS = 50
+_COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
+
+
+def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
+    """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
+
+    `warn` hears of damaged checkpoints that were passed over.
+    Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
+    where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
+    whole. Settings and data that are no good are found before the folder is made.
+    """
+    dataset = _read(config, console)
+    config = dataclasses.replace(config, data_digest=dataset.digest)
+    trainer = Trainer(config, dataset, resolve_device(config.device))
+    run = open_run(folder, config)
+    say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
+    try:
+        loop = _Loop(trainer, run)
+        loop.resume(console, warn)
+        with StopSignals() as signals, ProgressDisplay(trainer, console) as display:
+            loop.run_to_end(signals, display)
+    except DivergenceError as error:
+        raise DivergenceError(f"{error}; {_kept(run)}") from error
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
+            "Make room and run the same command again"
+        ) from error
+
+
+def planned_sizes(config: TrainingConfig, console: Console) -> str:
+    """How large the networks of a training would be, in one line.
+
+    Images are read, a file or folder converted, only where their shape or classes cannot be known without. Raises
+    ConfigError and DataError where they cannot be trained on so.
+    """
+    shape, class_count = known_image_shape(config.choice), 0
+    if shape is None or config.conditional:
+        dataset = _read(config, console)
+        shape, class_count = dataset.image_shape, len(dataset.class_names) if config.conditional else 0
+    build_augmentation(config.augment, shape)
+    return sizes_text(config, shape, class_count)
+
+
+def _read(config: TrainingConfig, console: Console) -> BinaryDataset:
+    """What is trained on; a file or folder is converted where it was not before, with a bar."""
+    with counting_bar(console, f"converting {config.data}") as progress:
+        return open_dataset(config.choice, split=config.training_split, progress=progress)
+
+
+def _kept(run: Run) -> str:
+    newest = next(iter(checkpoint_files(run.checkpoints)), None)
+    return f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
+
+
+class _Loop:
+    """One process's part of a run."""
+
+    def __init__(self, trainer: Trainer, run: Run) -> None:
+        self._trainer = trainer
+        self._run = run
+        self._started = time.monotonic()
+        self._seconds_before = 0.0
+        self._first_step = 0
+
+    def resume(self, console: Console, warn: Callable[[str], None]) -> None:
+        checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
+        if checkpoint is not None:
+            self._trainer.load_state_dict(checkpoint.tensors, checkpoint.progress.step)
+            self._seconds_before = checkpoint.progress.seconds
+            say(console, f"going on from step {self._trainer.step} of {self._run.folder}")
+        self._first_step = self._trainer.step
+        self._run.forget_metrics_after(self._first_step)
+
+    def run_to_end(self, signals: StopSignals, display: ProgressDisplay) -> None:
+        trainer = self._trainer
+        if trainer.step >= trainer.total_steps:
+            more = (
+                "; give more --epochs to go on" if trainer.config.learning_rate_decay == "none" else ", its last"
+            )
+            display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}{more}")
+            return
+        with SummaryWriter(str(self._run.events), purge_step=trainer.step + 1) as events:
+            if trainer.step == 0:
+                self._save_samples()
+            while trainer.step < trainer.total_steps:
+                losses = trainer.train_step()
+                display.update(losses)
+                epoch_ends = trainer.step % trainer.steps_per_epoch == 0
+                if epoch_ends or trainer.step % LOG_EVERY_STEPS == 0:
+                    self._log(losses, events)
+                if epoch_ends:
+                    self._save_samples()
+                    self._save_checkpoint()
+                if signals.received is not None:
+                    self._stop(signals.received)
+        self._write_report()
+
+    def _stop(self, received: signal.Signals) -> None:
+        self._save_checkpoint()
+        raise Interrupted(
+            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command goes on",
+            exit_code=128 + received,
+        )
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _log(self, losses: Losses, events: SummaryWriter) -> None:
+        step, slope = self._trainer.step, self._trainer.weights_slope
+        epoch = (step - 1) // self._trainer.steps_per_epoch + 1
+        scalars = {**asdict(losses), "slope": slope}
+        self._run.append_metrics({"step": step, "epoch": epoch, **scalars, "seconds": round(self._seconds(), 3)})
+        for name, value in scalars.items():
+            events.add_scalar(name, value, step)
+
+    def _save_samples(self) -> None:
+        trainer = self._trainer
+        columns = len(trainer.classes) if len(trainer.classes) in _COLUMNS_OF_CLASSES else GRID_COLUMNS
+        save_grid(
+            trainer.sample_grid().cpu().numpy(),
+            self._run.samples / f"step_{trainer.step:08d}.png",
+            columns=columns,
+        )
+
+    def _save_checkpoint(self) -> None:
+        trainer = self._trainer
+        progress = Progress(
+            step=trainer.step,
+            epoch=trainer.epoch,
+            slope=trainer.weights_slope,
+            image_shape=trainer.image_shape,
+            seconds=self._seconds(),
+            classes=trainer.classes,
+        )
+        save_checkpoint(self._run.checkpoints, trainer.state_dict(), progress)
+
+    def _write_report(self) -> None:
+        """What it took, and on what."""
+        elapsed = time.monotonic() - self._started
+        trainer = self._trainer
+        write_json(
+            self._run.report_file,
+            {
+                "steps": trainer.step,
+                "epochs": trainer.epoch,
+                "seconds": round(self._seconds(), 1),
+                "steps_per_second": round((trainer.step - self._first_step) / elapsed, 2),
+                "peak_resident_mib": round(_peak_resident_bytes() / 2**20),
+                "device": str(trainer.device),
+                "threads": torch.get_num_threads(),
+                "machine": platform.machine(),
+                "system": platform.system(),
+                "versions": {name: version(name) for name in ("bgan", "torch", "torchvision", "numpy")},
+                "python": platform.python_version(),
+            },
+        )
+
+
+def _peak_resident_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,69 @@
+"""The generator's loss f of each image.
+
+Images may be judged through an augmentation, which is then a part of f: a linear map, drawn once for each image.
+
+Shapes: B images, C channels, H rows, W columns, N = C * H * W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..networks.discriminators import Discriminator, Discriminators
+from .augmentation import Maps
+from .objectives import Objective
+
+
+class ImageLosses:
+    """f of image i: the objective's loss of D(image i), or of D(image i) - D(real i) where images come in pairs.
+
+    With several discriminators it is the sum over them.
+    """
+
+    def __init__(
+        self,
+        discriminators: Discriminators,
+        objective: Objective,
+        real: Tensor | None,
+        *,
+        labels: Tensor | None = None,
+        maps: Maps | None = None,
+    ) -> None:
+        """`real` are the images [B, C, H, W] that rows are paired with, where the objective compares pairs.
+
+        `labels` [B] are the classes of the rows, where there are any. `maps` are what happens to images, not to
+        `real`, before they are judged.
+        """
+        self.discriminators = [DiscriminatorLosses(each, objective, real, labels) for each in discriminators]
+        self.maps = maps
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Losses [B] of images [B, C, H, W], differentiable by them."""
+        if self.maps is not None:
+            images = self.maps(images)
+        return torch.stack([each.losses(images) for each in self.discriminators]).sum(dim=0)
+
+
+class DiscriminatorLosses:
+    """The losses that one discriminator gives, and its logits of the real images."""
+
+    def __init__(
+        self, discriminator: Discriminator, objective: Objective, real: Tensor | None, labels: Tensor | None
+    ) -> None:
+        self.discriminator = discriminator
+        self.labels = labels
+        self._generator_loss = objective.generator_loss
+        self._real_logits = None
+        if objective.compares_pairs:
+            assert real is not None
+            with torch.no_grad():
+                self._real_logits = discriminator(real, labels)  # [B]
+
+    def losses(self, images: Tensor) -> Tensor:
+        """Losses [B] of images [B, C, H, W], differentiable by them."""
+        return self.of_logits(self.discriminator(images, self.labels))
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Losses of logits [..., B], whose last dimension are the rows."""
+        return self._generator_loss(logits if self._real_logits is None else logits - self._real_logits)

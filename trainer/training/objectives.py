@@ -1,0 +1,112 @@
+"""GAN objectives: what discriminator and generator minimize; none of it steps anything.
+
+Logits are [B]. Discriminator losses are means over the batch, generator losses are per image [B].
+"wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the non-saturating form of
+Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R1 and R2 (Huang et al. 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks.discriminators import Discriminator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """One objective, as its two losses and what it asks of the discriminator."""
+
+    discriminator_loss: Callable[[Tensor, Tensor], Tensor]
+    """Of (real logits, fake logits)."""
+    generator_loss: Callable[[Tensor], Tensor]
+    """Per image [B], of the fake logits, or of their differences to the real ones where pairs are compared."""
+    penalizes_gradient: bool = False
+    """Whether the discriminator's loss includes the gradient penalty."""
+    compares_pairs: bool = False
+    """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
+    clips_weights: bool = False
+    """Whether the discriminator's weights are clipped after each of its steps."""
+    loss_at_most: float = math.inf
+    """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
+
+
+def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E D(fake) - E D(real): the negated estimate of the Wasserstein distance."""
+    return fake_logits.mean() - real_logits.mean()
+
+
+def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
+    """-D(fake) [B]."""
+    return -fake_logits
+
+
+def gan_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log sigma(D(real)) - E log(1 - sigma(D(fake)))."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def gan_generator_loss(fake_logits: Tensor) -> Tensor:
+    """-log sigma(D(fake)) [B], the non-saturating loss."""
+    return F.softplus(-fake_logits)
+
+
+def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log sigma(D(real) - D(fake)). The generator's loss is the "gan" one of D(fake) - D(real)."""
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:
+    """R1 and R2 for gamma 1: E (|grad D(real)|^2 + |grad D(fake)|^2) / 2 of gradients [B, C * H * W]."""
+    return (real_gradient.square().sum(dim=1) + fake_gradient.square().sum(dim=1)).mean() / 2
+
+
+def gradient_penalty(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """E (|grad D(x)| - 1)^2 at x = mix real + (1 - mix) fake, unweighted.
+
+    `real` and `fake` are [B, C, H, W], `mix` is [B, 1, 1, 1] in [0, 1); `labels` [B] are the classes of both.
+    """
+    gradient = discriminator.input_gradient(torch.lerp(fake, real, mix), labels)  # [B, C * H * W]
+    norm = (gradient.square().sum(dim=1) + 1e-8).sqrt()
+    return (norm - 1).square().mean()
+
+
+def clip_weights(discriminators: nn.Module, bound: float) -> None:
+    """Clip the parameters of discriminators to [-bound, bound], in place.
+
+    All but those of batch normalization: its gain, bounded to 0.01, would divide the critic by 100. An
+    AffineNorm's are clipped, as in the published code.
+    """
+    with torch.no_grad():
+        for module in discriminators.modules():
+            if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                for parameter in module.parameters(recurse=False):
+                    parameter.clamp_(-bound, bound)
+
+
+OBJECTIVES = {
+    "wgan-gp": Objective(
+        discriminator_loss=wasserstein_discriminator_loss,
+        generator_loss=wasserstein_generator_loss,
+        penalizes_gradient=True,
+    ),
+    "wgan": Objective(
+        discriminator_loss=wasserstein_discriminator_loss,
+        generator_loss=wasserstein_generator_loss,
+        clips_weights=True,
+    ),
+    "gan": Objective(discriminator_loss=gan_discriminator_loss, generator_loss=gan_generator_loss),
+    "relativistic": Objective(
+        discriminator_loss=relativistic_discriminator_loss,
+        generator_loss=gan_generator_loss,
+        compares_pairs=True,
+        loss_at_most=100,  # nats; one that knows nothing has 0.69
+    ),
+}

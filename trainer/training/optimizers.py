@@ -1,0 +1,111 @@
+"""Optimizers by name, in torch's form and in TensorFlow 1's.
+
+The two differ in where epsilon goes and how RMSProp starts, which matters while gradients are small:
+TF1's RMSProp begins with a mean square of 1, torch's with 0, whose first updates are 3.2 times as large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_TENSORFLOW_EPSILON = 1e-8
+
+
+class TFAdam(torch.optim.Adam):
+    """Adam as TF1 has it: p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps).
+
+    It is the order that Kingma and Ba 2015 name at the end of section 2; there, epsilon is "epsilon hat".
+    torch adds eps to the bias-corrected sqrt(v / (1 - b2^t)); scaling it by 1 / sqrt(1 - b2^t) gives TF1's.
+    """
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of all parameters."""
+        for group in self.param_groups:
+            steps = int(self.state[group["params"][0]].get("step", 0)) + 1
+            group["eps"] = _TENSORFLOW_EPSILON / math.sqrt(1 - group["betas"][1] ** steps)
+        loss: float | None = super().step(closure)
+        return loss
+
+
+class TFRMSprop(torch.optim.Optimizer):
+    """RMSProp as TF1 has it: s = 0.9 s + 0.1 g^2 from s = 1, then p -= lr g / sqrt(s + eps)."""
+
+    def __init__(self, parameters: Any, *, lr: float, decay: float = 0.9) -> None:
+        super().__init__(parameters, {"lr": lr, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of all parameters that have a gradient."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in parameters]
+            squares = [self._square(parameter) for parameter in parameters]
+            torch._foreach_mul_(squares, group["decay"])
+            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["decay"])
+            roots = torch._foreach_add(squares, _TENSORFLOW_EPSILON)
+            torch._foreach_sqrt_(roots)
+            torch._foreach_addcdiv_(parameters, gradients, roots, value=-group["lr"])
+
+    def _square(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["square_avg"] = torch.ones_like(parameter)
+        square: Tensor = state["square_avg"]
+        return square
+
+
+def build_optimizer(
+    name: str, form: str, module: nn.Module, *, learning_rate: float, betas: tuple[float, float] = (0.5, 0.9)
+) -> torch.optim.Optimizer:
+    """The optimizer "adam" (with these betas) or "rmsprop" of a module, in the form "torch" or "tensorflow"."""
+    parameters = module.parameters()
+    if name == "rmsprop":
+        if form == "tensorflow":
+            return TFRMSprop(parameters, lr=learning_rate)
+        return torch.optim.RMSprop(parameters, lr=learning_rate)
+    adam = TFAdam if form == "tensorflow" else torch.optim.Adam
+    return adam(parameters, lr=learning_rate, betas=betas, fused=True)
+
+
+_BURST_STEPS = 100
+_BURST_FIRST = 25
+_BURST_EVERY = 500
+
+
+def critic_steps_in(iteration: int, *, steps: int, bursts: bool) -> int:
+    """Discriminator steps of `iteration` (from 0).
+
+    With `bursts`, as the published code (and the reference code of WGAN, which it follows): 100 in
+    the first 25 iterations and in every one whose number 500 divides; else `steps`.
+    """
+    return _BURST_STEPS if bursts and _is_burst(iteration) else steps
+
+
+def critic_steps_before(iteration: int, *, steps: int, bursts: bool) -> int:
+    """Discriminator steps of all iterations before `iteration`."""
+    count = 0
+    if bursts:
+        count = min(iteration, _BURST_FIRST)
+        count += max(0, (iteration - 1) // _BURST_EVERY)  # the multiples of 500 in [25, iteration)
+    return iteration * steps + count * (_BURST_STEPS - steps)
+
+
+def learning_rate_factor(step: int, *, total: int, decay: str) -> float:
+    """What the learning rate is multiplied by in iteration `step` (from 0) of `total`.
+
+    "linear" and "cosine" (Loshchilov and Hutter 2017) fall from 1 to 0, which iteration `total` would have.
+    """
+    if decay == "linear":
+        return 1 - step / total
+    if decay == "cosine":
+        return (1 + math.cos(math.pi * step / total)) / 2
+    return 1.0
+
+
+def _is_burst(iteration: int) -> bool:
+    return iteration < _BURST_FIRST or iteration % _BURST_EVERY == 0
