@@ -37,11 +37,11 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     from bgan.trainer.common.image_shape import ImageShape
     from bgan.trainer.config.training import TrainingConfig
     from bgan.trainer.data.dataset import BinaryDataset
-    from bgan.trainer.training.checkpoint import Progress, save_checkpoint
+    from bgan.trainer.training.checkpoint import CheckpointMeta, save_checkpoint
     from bgan.trainer.training.run import open_run
     from bgan.trainer.training.trainer import Trainer
 
-    config = TrainingConfig(**{"dataset": "digits", "batch_size": 8, "critic_steps": 1, **settings})
+    config = TrainingConfig(**{"dataset": "digits", "batch_size": 8, "discriminator_steps": 1, **settings})
     if images is None:
         generator = torch.Generator().manual_seed(5)
         images = (torch.rand(40, *shape, generator=generator) < 0.3).to(torch.uint8)
@@ -50,10 +50,10 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     trainer = Trainer(config, dataset, torch.device("cpu"))
     for _ in range(steps):
         trainer.train_step()
-    progress = Progress(
+    progress = CheckpointMeta(
         step=trainer.step,
         epoch=trainer.epoch,
-        slope=trainer.weights_slope,
+        slope=trainer.current_slope,
         image_shape=ImageShape(*shape),
         seconds=1.0,
         classes=trainer.classes,

@@ -31,10 +31,18 @@ CONFIGURATIONS = {
     "paper mlp dbn": ("--preset", "paper", "--epochs", "2"),
     "paper cnn sbn": ("--preset", "paper", "--network", "cnn", "--neuron", "sbn"),
     "paper real": ("--preset", "paper", "--neuron", "real"),
-    "published gan": ("--preset", "published", "--objective", "gan", "--critic-steps", "2", "--no-critic-bursts"),
-    "published wgan": ("--preset", "published", "--objective", "wgan", "--no-critic-bursts"),
-    "published cnn": ("--preset", "published", "--network", "cnn", "--no-critic-bursts"),
-    "wgan": ("--objective", "wgan", "--average-decay", "0.9"),
+    "published gan": (
+        "--preset",
+        "published",
+        "--objective",
+        "gan",
+        "--discriminator-steps",
+        "2",
+        "--no-discriminator-bursts",
+    ),
+    "published wgan": ("--preset", "published", "--objective", "wgan", "--no-discriminator-bursts"),
+    "published cnn": ("--preset", "published", "--network", "cnn", "--no-discriminator-bursts"),
+    "wgan": ("--objective", "wgan", "--ema-decay", "0.9"),
     "gan, batch norm": ("--objective", "gan", "--discriminator-norm", "batch", "--learning-rate-decay", "linear"),
     **{
         f"gan, sbn, {estimator}": ("--objective", "gan", "--neuron", "sbn", "--estimator", estimator)

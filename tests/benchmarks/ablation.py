@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from rich.console import Console
 
 from bgan.trainer.common.files import write_json
-from bgan.trainer.config.dataset import DataChoice
+from bgan.trainer.config.dataset import DatasetSpec
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.evaluate import evaluate_samples
@@ -42,14 +42,14 @@ MODELS = {
 CHANGES = {
     "cnn-dbn": {
         "the recipe": {},
-        "without averaging": {"average_decay": 0.0},
+        "without averaging": {"ema_decay": 0.0},
         "constant learning rate": {"learning_rate_decay": "none"},
         "output bias 0": {"output_bias": "zero"},
         "He weights": {"initialization": "he"},
         "one critic: mlp": {"discriminator": "mlp"},
         "one critic: strided-cnn": {"discriminator": "strided-cnn"},
         "gan, no pairs and no penalty": {"objective": "gan"},
-        "wgan-gp, 1 critic step": {"objective": "wgan-gp", "critic_steps": 1, "penalty_weight": 10.0},
+        "wgan-gp, 1 critic step": {"objective": "wgan-gp", "discriminator_steps": 1, "penalty_weight": 10.0},
         "trained as dbn": _AS_DBN,
         "straight-through for reinmax": {"estimator": "sigmoid-adjusted"},
         "batch 128, half the steps": {"batch_size": 128},
@@ -91,7 +91,7 @@ def main() -> None:
     console = Console(stderr=True)
     waiting = [job for job in jobs.values() if not Run(job.folder).report_file.exists()]
     failed = JobRunner(options.jobs, console).run(waiting)
-    reference = load_reference(DataChoice(dataset="mnist"))
+    reference = load_reference(DatasetSpec(dataset="mnist"))
     measured = {key: _measured(job, reference) for key, job in jobs.items() if job.name not in failed}
     print(_circumstances(options))
     for model in options.models:

@@ -19,8 +19,8 @@ from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support import BGAN, bgan, read_metrics
 
-TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--critic-steps", "1")
-SETTINGS = {"preset": "paper", "dataset": "digits", "critic_steps": 1}
+TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--discriminator-steps", "1")
+SETTINGS = {"preset": "paper", "dataset": "digits", "discriminator_steps": 1}
 STEPS_PER_EPOCH = 24
 
 
@@ -178,11 +178,11 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
 def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epoch):
     checkpoint = load_checkpoint(one_epoch / "checkpoints" / "step_00000024.safetensors")
     checkpoint.tensors["discriminator.0.layers.5.bias"].fill_(math.inf)
-    path = save_checkpoint(one_epoch / "checkpoints", checkpoint.tensors, checkpoint.progress)
+    path = save_checkpoint(one_epoch / "checkpoints", checkpoint.tensors, checkpoint.meta)
     line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3))
     assert "loss is nan at step 24, epoch 2" in line
     assert line.endswith("; the newest checkpoint is step_00000024.safetensors")
-    assert load_checkpoint(path).progress == checkpoint.progress
+    assert load_checkpoint(path).progress == checkpoint.meta
     assert not (one_epoch / "checkpoints" / "step_00000048.safetensors").exists()
 
 

@@ -12,10 +12,9 @@ from bgan.trainer.evaluation.evaluate import evaluate_samples
 from bgan.trainer.evaluation.generator import open_source, sample_run
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.export.exporter import export_run
-from bgan.trainer.export.model_file import ModelFile
-from bgan.trainer.reports.diagnosis.diagnose import Plan, diagnose
-from bgan.trainer.reports.exploration.explore import Plan as ExplorationPlan
-from bgan.trainer.reports.exploration.explore import explore
+from bgan.trainer.export.model_file import OnnxModel
+from bgan.trainer.reports.diagnosis.diagnose import DiagnosisOptions, diagnose
+from bgan.trainer.reports.exploration.explore import ExplorationOptions, explore
 from bgan.trainer.reports.exploration.pictures import draw_pictures
 from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, trained_generator
 from bgan.trainer.training.trainer import Trainer
@@ -132,17 +131,17 @@ def run(request, tmp_path_factory):
 @pytest.mark.parametrize("graph", ["fast", "plain"])
 def test_the_file_takes_labels_and_does_what_the_generator_does(run, tmp_path, graph):
     result = export_run(run, tmp_path, graph=graph)
-    file = ModelFile(result.path)
+    file = OnnxModel(result.path)
     assert list(file.manifest.classes) == list(CLASSES)
     checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
-    assert checkpoint.progress.classes == CLASSES
+    assert checkpoint.meta.classes == CLASSES
     generator = trained_generator(run.config(), checkpoint)
     session = onnxruntime.InferenceSession(result.path)
     types = {each.name: (each.type, each.shape[1:]) for each in session.get_inputs()}
     assert types["labels"] == ("tensor(int64)", [])
     latents, labels = torch.randn(70, 8), torch.arange(70) % 3
     with torch.no_grad():
-        expected = torch.sigmoid(checkpoint.progress.slope * generator(latents, labels)).numpy()
+        expected = torch.sigmoid(checkpoint.meta.slope * generator(latents, labels)).numpy()
     np.testing.assert_allclose(file.probabilities(latents.numpy(), labels.numpy()), expected, atol=1e-5)
     swapped = file.probabilities(latents.numpy(), labels.flip(0).numpy())
     assert np.abs(swapped - expected).max() > 1e-3
@@ -179,7 +178,7 @@ def test_few_real_images_leave_out_what_compares_two_sets_and_say_so(run, tmp_pa
 
 def test_explored_images_are_of_classes_in_turns(run):
     generator = open_source(str(run.folder), run.folder.parent, print)
-    exploration = explore(generator, ExplorationPlan(images=4, steps=3, draws=2), None, lambda text: None)
+    exploration = explore(generator, ExplorationOptions(images=4, steps=3, draws=2), None, lambda text: None)
     latents = np.random.default_rng(1).standard_normal((3, 8), np.float32)
     assert generator.probabilities(latents, np.arange(3)).shape == (3, *SHAPE)
     pictures = draw_pictures(exploration)
@@ -209,6 +208,6 @@ def test_estimators_are_diagnosed_at_images_of_classes(tmp_path, monkeypatch):
         dataset="halves",
         data=str(folder),
     )
-    diagnosis = diagnose(run, Plan(images=2, draws=20, backgrounds=10), estimators=["reinmax"])
+    diagnosis = diagnose(run, DiagnosisOptions(images=2, draws=20, backgrounds=10), estimators=["reinmax"])
     assert [each.estimator for each in diagnosis.estimators] == ["sigmoid-adjusted", "reinmax"]
     assert diagnosis.gradient_norm > 0

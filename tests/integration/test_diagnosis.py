@@ -15,7 +15,7 @@ from bgan.trainer.common.rng import random_stream
 from bgan.trainer.config.estimators import ESTIMATORS
 from bgan.trainer.data.catalog import load_dataset
 from bgan.trainer.networks.discriminators import Discriminators, build_discriminator
-from bgan.trainer.reports.diagnosis.diagnose import Plan, diagnose
+from bgan.trainer.reports.diagnosis.diagnose import DiagnosisOptions, diagnose
 from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences, flip_differences
 from bgan.trainer.reports.diagnosis.gradient_error import compare
 from bgan.trainer.training.checkpoint import save_checkpoint, trained_discriminators, trained_generator
@@ -25,7 +25,7 @@ from bgan.trainer.training.run import trained_checkpoint
 from tests.support import bgan, make_run
 
 SHAPE = (1, 2, 2)
-PLAN = Plan(images=3, draws=1000, backgrounds=400)
+PLAN = DiagnosisOptions(images=3, draws=1000, backgrounds=400)
 NAMES = ("sigmoid-adjusted", "identity", "reinmax", "reinforce-loo", "disarm", "rebar")
 FREE = [28 * row + column for row in (12, 15) for column in (10, 13, 16)]  # pixels of the digits
 
@@ -67,7 +67,7 @@ def _tie_pixels(run):
     checkpoint.tensors["generator.layers.3.weight"][tied] = 0
     digit = load_dataset("digits").images[3].flatten().float()
     checkpoint.tensors["generator.layers.3.bias"][tied] = 60 * digit[tied] - 30
-    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.progress)
+    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.meta)
 
 
 @dataclasses.dataclass
@@ -91,9 +91,7 @@ class _Exact:
         def judge(rows):
             pixels = (logits[:1] > 0).double().repeat(len(rows), 1)
             pixels[:, free] = rows
-            return torch.stack(
-                [critic(pixels.reshape(-1, *checkpoint.progress.image_shape)) for critic in critics]
-            )
+            return torch.stack([critic(pixels.reshape(-1, *checkpoint.meta.image_shape)) for critic in critics])
 
         real_logits = torch.zeros(len(critics), images, dtype=torch.float64)
         if config.objective == "relativistic":
@@ -102,7 +100,7 @@ class _Exact:
             rows = torch.randint(len(real), (images,), generator=random)
             real_logits = torch.stack([critic(real[rows].double()) for critic in critics])
         generator_loss = OBJECTIVES[config.objective].generator_loss
-        return cls(logits[:, free], checkpoint.progress.slope, judge, real_logits, generator_loss)
+        return cls(logits[:, free], checkpoint.meta.slope, judge, real_logits, generator_loss)
 
     def losses(self, rows):
         """[S, F] to the losses [B, S] that they would have in each image's place."""
@@ -145,7 +143,7 @@ def test_the_diagnosis_agrees_with_enumeration(sbn_run):
 def test_the_diagnosis_of_pairs_agrees_with_enumeration(tmp_path, discriminator):
     run = _paired_run(tmp_path / "run", "sbn", discriminator)
     _tie_pixels(run)
-    plan = Plan(images=2, draws=100, backgrounds=40)
+    plan = DiagnosisOptions(images=2, draws=100, backgrounds=40)
     diagnosis = diagnose(run, plan, estimators=["reinmax", "reinforce-loo"])
     assert diagnosis.reference.endswith("every image is paired with a real one of digits")
     _assert_agreement(diagnosis, _Exact.of(run, plan.images, FREE))
@@ -178,7 +176,7 @@ def _assert_agreement(diagnosis, exact):
 
 def test_deterministic_neurons_are_compared_with_their_flips(tmp_path):
     run = make_run(tmp_path / "dbn", shape=SHAPE, neuron="dbn", steps=20, learning_rate=5e-3)
-    diagnosis = diagnose(run, Plan(images=4, draws=20))
+    diagnosis = diagnose(run, DiagnosisOptions(images=4, draws=20))
     _assert_agreement_with_flips(diagnosis, _Exact.of(run, 4))
     assert "there is no true gradient" in diagnosis.reference
     assert diagnosis.refused.keys() == ESTIMATORS.keys() - {"sigmoid-adjusted", "identity"}
@@ -187,7 +185,7 @@ def test_deterministic_neurons_are_compared_with_their_flips(tmp_path):
 @pytest.mark.parametrize("discriminator", ["mlp", "mlp+strided-cnn"])
 def test_flips_of_deterministic_neurons_are_judged_in_pairs(tmp_path, discriminator):
     run = _paired_run(tmp_path / "run", "dbn", discriminator)
-    _assert_agreement_with_flips(diagnose(run, Plan(images=2, draws=20)), _Exact.of(run, 2))
+    _assert_agreement_with_flips(diagnose(run, DiagnosisOptions(images=2, draws=20)), _Exact.of(run, 2))
 
 
 def _assert_agreement_with_flips(diagnosis, exact):
@@ -274,10 +272,14 @@ def test_noise_is_not_taken_for_bias(bias):
 
 def test_the_estimator_of_the_run_is_diagnosed_as_it_was_trained(tmp_path):
     run = make_run(tmp_path / "relax", shape=SHAPE, neuron="sbn", estimator="relax", steps=5)
-    names = [item.estimator for item in diagnose(run, Plan(images=2, draws=20, backgrounds=20)).estimators]
+    names = [
+        item.estimator for item in diagnose(run, DiagnosisOptions(images=2, draws=20, backgrounds=20)).estimators
+    ]
     assert "relax" in names
     assert "maligan" not in names
-    names = [item.estimator for item in diagnose(run, Plan(images=2, draws=20), neuron="dbn").estimators]
+    names = [
+        item.estimator for item in diagnose(run, DiagnosisOptions(images=2, draws=20), neuron="dbn").estimators
+    ]
     assert names == ["sigmoid-adjusted", "identity"]
 
 
@@ -295,7 +297,7 @@ def test_the_estimator_of_the_run_is_diagnosed_as_it_was_trained(tmp_path):
 def test_what_cannot_be_diagnosed_is_refused(settings, options, says, tmp_path):
     run = make_run(tmp_path / "run", shape=SHAPE, steps=1, **settings)
     with pytest.raises(ConfigError) as caught:
-        diagnose(run, Plan(images=2, draws=20, backgrounds=20), **options)
+        diagnose(run, DiagnosisOptions(images=2, draws=20, backgrounds=20), **options)
     assert says in str(caught.value)
 
 
@@ -304,9 +306,9 @@ def test_a_gradient_of_zero_is_no_measure(tmp_path):
     checkpoint = trained_checkpoint(run, print)
     for name in ("discriminator.0.layers.5.weight", "discriminator.0.layers.5.bias"):
         checkpoint.tensors[name].zero_()
-    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.progress)
+    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.meta)
     with pytest.raises(ConfigError, match="not told from 0; give more --backgrounds"):
-        diagnose(run, Plan(images=2, draws=20, backgrounds=20))
+        diagnose(run, DiagnosisOptions(images=2, draws=20, backgrounds=20))
 
 
 def test_pairs_without_their_data_are_one_line(tmp_path):

@@ -15,7 +15,7 @@ from bgan.trainer.evaluation.metrics.table import METRICS
 from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.evaluation.samples import Samples
-from bgan.trainer.export.model_file import ModelFile
+from bgan.trainer.export.model_file import OnnxModel
 from tests.support import bgan, make_model, make_run
 
 PREACTIVATIONS = {name for name, metric in METRICS.items() if metric.group == "preactivations"}
@@ -158,7 +158,7 @@ def test_samples_of_a_run_are_those_of_its_model(tmp_path, run):
     hard = sample_run(run, 70, seed=3, binarization="threshold")
     np.testing.assert_array_equal(hard.images, hard.probabilities > 0.5)
     path = make_model(tmp_path, "m", neuron="sbn")
-    file = ModelFile(path)
+    file = OnnxModel(path)
     model = sample_model(file, 4000, seed=3)
     assert (model.source, file.dataset) == ("m", "digits")
     assert abs(model.images.mean() - model.probabilities.mean()) < 5 * error

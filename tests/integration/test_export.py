@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from bgan.trainer.common.errors import ConfigError, ExportError
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.export import exporter as export
-from bgan.trainer.export import graph
+from bgan.trainer.export import graph as onnx_graph
 from bgan.trainer.networks.generators import build_generator
 from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint, trained_generator
 from bgan.v1 import model_pb2
@@ -25,9 +25,9 @@ from tests.support import make_run
         {"neuron": "real"},
         {"neuron": "sbn", "network": "cnn", "shape": (3, 10, 17)},
         {"neuron": "dbn", "network": "cnn"},
-        {"neuron": "dbn", "network": "doubling-cnn", "average_decay": 0.5},
+        {"neuron": "dbn", "network": "doubling-cnn", "ema_decay": 0.5},
         {"neuron": "sbn", "network": "doubling-cnn", "shape": (3, 29, 10), "objective": "relativistic"},
-        {"neuron": "dbn", "average_decay": 0.5},
+        {"neuron": "dbn", "ema_decay": 0.5},
         {"neuron": "dbn", "generator_norm": "affine"},
         {"neuron": "sbn", "generator_norm": "affine", "network": "cnn", "shape": (2, 9, 14)},
     ],
@@ -38,10 +38,10 @@ def test_the_file_does_what_the_generator_does(tmp_path, settings):
     assert (run.folder / "run.onnx").read_bytes() == result.path.read_bytes()
 
     checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
-    slope = checkpoint.progress.slope
+    slope = checkpoint.meta.slope
     config = run.config()
     generator = trained_generator(config, checkpoint)
-    kept = "average" if config.average_decay else "generator"
+    kept = "average" if config.ema_decay else "generator"
     for name, tensor in generator.state_dict().items():
         assert torch.equal(tensor, checkpoint.tensors[f"{kept}.{name}"])
     latents = torch.randn(1500, config.latent_size, generator=torch.Generator().manual_seed(9))
@@ -181,7 +181,7 @@ def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_pat
     for name, tensor in checkpoint.tensors.items():
         if name.startswith("generator.") and tensor.dim() == 4:
             tensor.mul_(30)
-    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.progress)
+    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.meta)
     result = export.export_run(run, tmp_path / "models")
 
     generator = trained_generator(run.config(), load_checkpoint(checkpoint_files(run.checkpoints)[0]))
@@ -197,8 +197,8 @@ def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_pat
 
 
 def test_a_file_that_does_something_else_is_refused_and_not_left(tmp_path, monkeypatch):
-    folded = graph._folded
-    monkeypatch.setattr(graph, "_folded", lambda layers, slope: folded(layers, 1.01 * slope))
+    folded = onnx_graph._folded
+    monkeypatch.setattr(onnx_graph, "_folded", lambda layers, slope: folded(layers, 1.01 * slope))
     run = make_run(tmp_path / "run")
     with pytest.raises(ExportError, match="away from torch's"):
         export.export_run(run, tmp_path / "models")

@@ -39,15 +39,21 @@ def _config(**settings):
         {"neuron": "sbn", "estimator": "rebar", "network": "cnn"},
         {"neuron": "sbn", "estimator": "relax", "objective": "gan", "fresh_batches": False},
         {"neuron": "sbn", "estimator": "bgan", "estimator_samples": 4, "objective": "gan"},
-        {**preset_values("published"), "epochs": 3, "critic_bursts": False, "neuron": "sbn", "network": "cnn"},
+        {
+            **preset_values("published"),
+            "epochs": 3,
+            "discriminator_bursts": False,
+            "neuron": "sbn",
+            "network": "cnn",
+        },
         {**preset_values("published"), "epochs": 3, "objective": "wgan", "discriminator_norm": "affine"},
         {
             "objective": "relativistic",
-            "average_decay": 0.9,
+            "ema_decay": 0.9,
             "output_bias": "mean",
             "learning_rate_decay": "cosine",
         },
-        {"objective": "relativistic", "network": "doubling-cnn", "average_decay": 0.99, "neuron": "sbn"},
+        {"objective": "relativistic", "network": "doubling-cnn", "ema_decay": 0.99, "neuron": "sbn"},
         {"objective": "relativistic", "discriminator_norm": "batch", "fresh_batches": False},
         {"objective": "relativistic", "discriminator": "mlp+strided-cnn", "network": "doubling-cnn"},
     ],
@@ -112,7 +118,7 @@ def test_the_generator_is_judged_against_the_real_images_of_its_iteration():
 
 @pytest.mark.parametrize("objective", ["relativistic", "wgan-gp"])
 def test_several_discriminators_are_trained_side_by_side_and_their_losses_add_up(objective):
-    config = _config(objective=objective, discriminator="mlp+strided-cnn", critic_steps=1)
+    config = _config(objective=objective, discriminator="mlp+strided-cnn", discriminator_steps=1)
     trainer = Trainer(config, _dataset(), CPU)
     before = [[parameter.clone() for parameter in judge.parameters()] for judge in trainer.discriminators]
     fakes = []
@@ -156,7 +162,7 @@ def test_each_discriminator_takes_the_steps_that_it_would_take_alone():
 
 
 def test_the_averaged_generator_is_the_one_sampled_and_kept():
-    trainer = Trainer(_config(average_decay=0.5, learning_rate=0.1), _dataset(), CPU)
+    trainer = Trainer(_config(ema_decay=0.5, learning_rate=0.1), _dataset(), CPU)
     expected = {name: tensor.clone() for name, tensor in trainer.generator.named_parameters()}
     for step in range(4):
         trainer.train_step()
@@ -190,7 +196,7 @@ def test_another_seed_gives_another_run():
 
 
 def test_every_discriminator_step_sees_fresh_images(monkeypatch):
-    trainer = Trainer(_config(critic_steps=3), _dataset(), CPU)
+    trainer = Trainer(_config(discriminator_steps=3), _dataset(), CPU)
     asked = _asked(trainer, monkeypatch)
     for _ in range(3):
         trainer.train_step()
@@ -198,7 +204,7 @@ def test_every_discriminator_step_sees_fresh_images(monkeypatch):
 
 
 def test_fresh_images_stay_fresh_around_bursts(monkeypatch):
-    trainer = Trainer(_config(critic_bursts=True, critic_steps=2), _dataset(), CPU)
+    trainer = Trainer(_config(discriminator_bursts=True, discriminator_steps=2), _dataset(), CPU)
     asked = _asked(trainer, monkeypatch)
     for step in (0, 24, 25, 26):
         trainer.step = step
@@ -208,7 +214,7 @@ def test_fresh_images_stay_fresh_around_bursts(monkeypatch):
 
 @pytest.mark.parametrize("neuron", ["dbn", "sbn"])
 def test_one_batch_of_images_and_latents_serves_all_steps_of_an_iteration(neuron, monkeypatch):
-    trainer = Trainer(_config(fresh_batches=False, critic_steps=3, neuron=neuron), _dataset(), CPU)
+    trainer = Trainer(_config(fresh_batches=False, discriminator_steps=3, neuron=neuron), _dataset(), CPU)
     asked = _asked(trainer, monkeypatch)
     latents, judged = [], []
     trainer.generator.register_forward_pre_hook(lambda module, inputs: latents.append(inputs[0]))
@@ -226,7 +232,7 @@ def test_one_batch_of_images_and_latents_serves_all_steps_of_an_iteration(neuron
 
 
 def test_batch_norm_in_the_discriminator_sees_real_and_fake_images_apart():
-    trainer = Trainer(_config(discriminator_norm="batch", critic_steps=1, objective="gan"), _dataset(), CPU)
+    trainer = Trainer(_config(discriminator_norm="batch", discriminator_steps=1, objective="gan"), _dataset(), CPU)
     sizes = []
     trainer.discriminators[0].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     trainer.train_step()
@@ -246,12 +252,12 @@ def test_the_slope_follows_the_epochs_and_stays_at_one_for_the_real_valued_model
     slopes = []
     for _ in range(15):
         trainer.train_step()
-        slopes.append(trainer.weights_slope)
+        slopes.append(trainer.current_slope)
     assert slopes == [1.0] * 5 + [1.5] * 5 + [2.0] * 5
     real = Trainer(_config(neuron="real", slope_rate=1.5), _dataset(), CPU)
     for _ in range(6):
         real.train_step()
-    assert real.weights_slope == 1.0
+    assert real.current_slope == 1.0
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change():

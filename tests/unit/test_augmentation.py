@@ -5,7 +5,7 @@ from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.config.augment import parse_augment
 from bgan.trainer.config.training import TrainingConfig
-from bgan.trainer.training.augmentation import Maps, build_augmentation
+from bgan.trainer.training.augmentation import ImageTransform, build_augmentation
 
 SHAPE = ImageShape(3, 7, 12)
 
@@ -30,8 +30,8 @@ def _shifted(image, rows, columns):
 
 
 def test_shifts_fill_with_zeros_and_stay_within_their_bound():
-    images, maps = _images(), _draw("translate:2")
-    moved = maps(images)
+    images, transform = _images(), _draw("translate:2")
+    moved = transform(images)
     assert set(moved.unique().tolist()) == {0, 1}
     candidates = {
         (r, c): torch.stack([_shifted(image, r, c) for image in images[:40]])
@@ -42,7 +42,7 @@ def test_shifts_fill_with_zeros_and_stay_within_their_bound():
         next(shift for shift, all_of in candidates.items() if torch.equal(all_of[i], moved[i])) for i in range(40)
     ]
     assert len(set(found)) > 10
-    untouched = (maps.rows == torch.arange(7)).all(1) & (maps.columns == torch.arange(12)).all(1)
+    untouched = (transform.rows == torch.arange(7)).all(1) & (transform.columns == torch.arange(12)).all(1)
     assert 0.15 < untouched.float().mean() < 0.35  # a fifth of them, and one in 25 of the others
 
 
@@ -65,17 +65,17 @@ def test_flips_are_of_about_two_images_in_five(text, axis):
 
 def test_a_map_is_linear_and_its_gradient_is_its_transpose():
     images = _images(50).double().requires_grad_()
-    maps = _draw("translate:3+hflip+vflip", 50)
+    transform = _draw("translate:3+hflip+vflip", 50)
     cotangent = torch.randn(50, *SHAPE, dtype=torch.float64)
-    moved = maps(images)
+    moved = transform(images)
     (gradient,) = torch.autograd.grad(moved, images, cotangent)
     torch.testing.assert_close((gradient * images).sum(), (cotangent * moved).sum())
-    torch.testing.assert_close(maps(2 * images), 2 * moved)
+    torch.testing.assert_close(transform(2 * images), 2 * moved)
 
 
 def test_a_draw_follows_from_its_seed():
     first, again, other = _draw("translate+hflip"), _draw("translate+hflip"), _draw("translate+hflip", seed=3)
-    assert isinstance(first, Maps)
+    assert isinstance(first, ImageTransform)
     assert torch.equal(first.rows, again.rows)
     assert torch.equal(first.columns, again.columns)
     assert not torch.equal(first.columns, other.columns)

@@ -47,7 +47,13 @@ def _value(word):
         {},
         {"network": "cnn", "discriminator": "mlp", "neuron": "sbn", "estimator": "reinmax", "epochs": 3},
         {"network": "doubling-cnn", "objective": "wgan", "optimizer": "adam", "penalty_weight": 10.0},
-        {"objective": "gan", "critic_steps": 1, "critic_bursts": True, "fresh_batches": False, "seed": 7},
+        {
+            "objective": "gan",
+            "discriminator_steps": 1,
+            "discriminator_bursts": True,
+            "fresh_batches": False,
+            "seed": 7,
+        },
         {"learning_rate": 3e-5, "discriminator_learning_rate": 1e-4, "slope_cap": 4.5, "dataset": "digits"},
     ],
 )

@@ -4,8 +4,8 @@ import torch
 from bgan.trainer.common.errors import CheckpointError
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.training.checkpoint import (
-    KEPT,
-    Progress,
+    MAX_CHECKPOINTS,
+    CheckpointMeta,
     checkpoint_files,
     load_checkpoint,
     load_newest_checkpoint,
@@ -14,15 +14,13 @@ from bgan.trainer.training.checkpoint import (
 
 
 def _save(folder, step):
-    progress = Progress(step=step, epoch=1, slope=1.1, image_shape=ImageShape(1, 2, 3), seconds=0.5)
-    return save_checkpoint(
-        folder, {"weight": torch.full((3,), float(step)), "count": torch.tensor(step)}, progress
-    )
+    meta = CheckpointMeta(step=step, epoch=1, slope=1.1, image_shape=ImageShape(1, 2, 3), seconds=0.5)
+    return save_checkpoint(folder, {"weight": torch.full((3,), float(step)), "count": torch.tensor(step)}, meta)
 
 
 def test_what_is_saved_is_loaded(tmp_path):
     checkpoint = load_checkpoint(_save(tmp_path, 7))
-    assert checkpoint.progress == Progress(
+    assert checkpoint.meta == CheckpointMeta(
         step=7, epoch=1, slope=1.1, image_shape=ImageShape(1, 2, 3), seconds=0.5
     )
     assert torch.equal(checkpoint.tensors["weight"], torch.full((3,), 7.0))
@@ -30,10 +28,10 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 def test_only_the_newest_are_kept(tmp_path):
-    for step in range(KEPT + 3):
+    for step in range(MAX_CHECKPOINTS + 3):
         _save(tmp_path, step)
-    assert [load_checkpoint(path).progress.step for path in checkpoint_files(tmp_path)] == [5, 4, 3]
-    assert len(list(tmp_path.iterdir())) == 2 * KEPT
+    assert [load_checkpoint(path).meta.step for path in checkpoint_files(tmp_path)] == [5, 4, 3]
+    assert len(list(tmp_path.iterdir())) == 2 * MAX_CHECKPOINTS
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no sidecar", "bad sidecar"])
@@ -51,7 +49,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     else:
         newest.with_suffix(".json").write_text('{"step": 2')
     warnings = []
-    assert load_newest_checkpoint(tmp_path, warnings.append).progress.step == 1
+    assert load_newest_checkpoint(tmp_path, warnings.append).meta.step == 1
     assert len(warnings) == 1
     assert newest.name in warnings[0]
 
@@ -73,5 +71,5 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(tmp_path, monkey
     with pytest.raises(OSError, match="No space left"):
         _save(tmp_path, 2)
     monkeypatch.undo()
-    assert load_newest_checkpoint(tmp_path, pytest.fail).progress.step == 1
+    assert load_newest_checkpoint(tmp_path, pytest.fail).meta.step == 1
     assert len(list(tmp_path.iterdir())) == 2

@@ -8,12 +8,12 @@ from bgan.trainer.config.training import TrainingConfig, differences
 
 
 @pytest.mark.parametrize(
-    ("objective", "critic_steps", "optimizer"),
+    ("objective", "discriminator_steps", "optimizer"),
     [("wgan-gp", 5, "adam"), ("wgan", 5, "rmsprop"), ("gan", 1, "adam"), ("relativistic", 1, "adam")],
 )
-def test_what_follows_from_the_objective(objective, critic_steps, optimizer):
+def test_what_follows_from_the_objective(objective, discriminator_steps, optimizer):
     config = TrainingConfig(objective=objective)
-    assert (config.critic_steps, config.optimizer) == (critic_steps, optimizer)
+    assert (config.discriminator_steps, config.optimizer) == (discriminator_steps, optimizer)
 
 
 def test_the_papers_settings_are_the_defaults():
@@ -47,9 +47,9 @@ def test_the_papers_settings_are_the_defaults():
         "discriminator_norm": "none",
         "initialization": "he",
         "output_bias": "zero",
-        "average_decay": 0.0,
-        "critic_steps": 5,
-        "critic_bursts": False,
+        "ema_decay": 0.0,
+        "discriminator_steps": 5,
+        "discriminator_bursts": False,
         "fresh_batches": True,
         "training_split": "train",
         "penalty_weight": 10.0,
@@ -90,10 +90,10 @@ def test_the_papers_settings_are_the_defaults():
         ("discriminator_learning_rate", 0, "discriminator-learning-rate is 0; it must be above 0"),
         ("learning_rate_decay", "step", "learning-rate-decay is 'step'; choose one of none, linear, cosine"),
         ("output_bias", "one", "output-bias is 'one'; choose one of zero, mean"),
-        ("average_decay", 1, "average-decay is 1; it must be at least 0 and below 1"),
+        ("ema_decay", 1, "ema-decay is 1; it must be at least 0 and below 1"),
         ("adam_beta1", -0.5, "adam-beta1 is -0.5"),
         ("adam_beta2", float("nan"), "adam-beta2 is nan"),
-        ("critic_steps", 0, "critic-steps is 0"),
+        ("discriminator_steps", 0, "discriminator-steps is 0"),
         ("latent_size", -3, "latent-size is -3"),
         ("seed", -1, "seed is -1"),
         ("seed", 2**63, "seed is 9223372036854775808"),
@@ -132,7 +132,7 @@ def test_settings_of_an_older_version_are_read():
         "adam_beta1",
         "adam_beta2",
         "output_bias",
-        "average_decay",
+        "ema_decay",
     }
     for config in (TrainingConfig(), TrainingConfig(network="cnn", objective="wgan", learning_rate=3e-4)):
         older = {name: value for name, value in config.to_dict().items() if name not in added}

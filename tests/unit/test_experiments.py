@@ -4,7 +4,7 @@ import pytest
 from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.common.grids import side_by_side, tiled
 from bgan.trainer.reports.reproduction.claims import CLAIMS, verdicts
-from bgan.trainer.reports.reproduction.experiments import EXPERIMENTS, Model, check_experiments, run_name
+from bgan.trainer.reports.reproduction.experiments import EXPERIMENTS, ExperimentModel, check_experiments, run_name
 from bgan.trainer.reports.reproduction.results import ExperimentPlan, Outcome, Results, binarizations, spread
 
 
@@ -31,14 +31,14 @@ def _results(experiment, *outcomes):
 def test_the_experiments_hold_what_the_paper_shows():
     assert [len(experiment.models) for experiment in EXPERIMENTS.values()] == [2, 3, 12, 4]
     assert len({model for experiment in EXPERIMENTS.values() for model in experiment.models}) == 15
-    assert binarizations(Model(neuron="real")) == ("threshold", "bernoulli")
+    assert binarizations(ExperimentModel(neuron="real")) == ("threshold", "bernoulli")
 
 
 def test_settings_of_a_model_by_preset():
-    model = Model(neuron="sbn", objective="wgan", normalized=True)
+    model = ExperimentModel(neuron="sbn", objective="wgan", normalized=True)
     options = {"epochs": 5, "seed": 2, "dataset": "digits", "data_dir": None}
     published = model.config(preset="published", **options)
-    assert (published.discriminator_norm, published.optimizer, published.critic_bursts) == (
+    assert (published.discriminator_norm, published.optimizer, published.discriminator_bursts) == (
         "affine",
         "rmsprop",
         True,
@@ -58,9 +58,9 @@ def test_names_of_experiments():
     ("dbn", "sbn", "verdict"), [(10.0, 12.4, "holds"), (12.6, 10.0, "does not hold"), (10.0, None, "not run")]
 )
 def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
-    outcomes = [_outcome(Model(neuron="dbn"), frechet_distance=dbn)]
+    outcomes = [_outcome(ExperimentModel(neuron="dbn"), frechet_distance=dbn)]
     if sbn is not None:
-        outcomes.append(_outcome(Model(neuron="sbn"), frechet_distance=sbn))
+        outcomes.append(_outcome(ExperimentModel(neuron="sbn"), frechet_distance=sbn))
     found = verdicts(_results("I", *outcomes))[0]
     assert found.claim.text == "DBNs and SBNs give samples of similar quality"
     assert found.verdict == verdict
@@ -68,7 +68,7 @@ def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
 
 def test_a_claim_of_which_one_part_holds_is_mixed():
     outcomes = [
-        _outcome(Model(neuron=neuron, objective=objective), coverage=coverage, frechet_distance=1.0)
+        _outcome(ExperimentModel(neuron=neuron, objective=objective), coverage=coverage, frechet_distance=1.0)
         for neuron, objective, coverage in (
             ("dbn", "gan", 0.1), ("sbn", "gan", 0.5), ("dbn", "wgan-gp", 0.6), ("sbn", "wgan-gp", 0.6),
             ("dbn", "wgan", 0.6), ("sbn", "wgan", 0.6),
@@ -87,7 +87,7 @@ def test_every_claim_belongs_to_an_experiment_and_states_its_rule():
 
 
 def test_means_and_spreads_over_seeds():
-    model = Model(neuron="dbn")
+    model = ExperimentModel(neuron="dbn")
     outcomes = [_outcome(model, seed=seed, frechet_distance=value) for seed, value in enumerate((10, 11, 12))]
     results = _results("I", *outcomes, _outcome(model, epochs=20, frechet_distance=99.0))
     assert results.mean("I", "paper", model, "frechet_distance") == 11

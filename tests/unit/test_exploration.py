@@ -11,14 +11,14 @@ from PIL import Image
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.evaluation.generator import ExploredGenerator
 from bgan.trainer.evaluation.metrics.memorization import nearest_distances, nearest_images
-from bgan.trainer.reports.exploration.explore import AVERAGED, DRAWN, Plan, explore, slerp
+from bgan.trainer.reports.exploration.explore import AVERAGED, DRAWN, ExplorationOptions, explore, slerp
 from bgan.trainer.reports.exploration.page import build_page
 from bgan.trainer.reports.exploration.pictures import draw_pictures
 from bgan.trainer.reports.exploration.real_images import RealImages, load_real_images
 from bgan.trainer.reports.exploration.sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 
 RANDOM = np.random.default_rng
-PLAN = Plan(images=3, steps=5, draws=4)
+PLAN = ExplorationOptions(images=3, steps=5, draws=4)
 
 
 def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
@@ -101,11 +101,13 @@ def test_draws_are_drawn_with_the_probabilities_and_the_first_is_the_image():
 
 
 def test_more_of_one_thing_changes_none_of_the_others():
-    few, many = (explore(_generator(neuron="sbn"), plan, None) for plan in (PLAN, Plan(images=6, steps=9)))
+    few, many = (
+        explore(_generator(neuron="sbn"), plan, None) for plan in (PLAN, ExplorationOptions(images=6, steps=9))
+    )
     np.testing.assert_array_equal(few.images, many.images)
     np.testing.assert_array_equal(few.draws, many.draws[:3])
     np.testing.assert_array_equal(few.interpolation[:2], many.interpolation[:2, ::2])
-    other = explore(_generator(neuron="sbn"), Plan(images=3, steps=5, draws=4, seed=1), None)
+    other = explore(_generator(neuron="sbn"), ExplorationOptions(images=3, steps=5, draws=4, seed=1), None)
     assert (few.images != other.images).mean() > 0.2
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bgan.trainer.common.errors import DataError
-from bgan.trainer.config.dataset import DataChoice, name_of
+from bgan.trainer.config.dataset import DatasetSpec, name_of
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.data.batches import BatchStream
 from bgan.trainer.data.catalog import open_dataset
@@ -51,7 +51,7 @@ def test_splits_are_every_seventh_image_and_the_rest(path, cache):
 
 def test_labels_and_classes_belong_to_the_images(path, cache, monkeypatch):
     monkeypatch.setenv("BGAN_CACHE_DIR", str(cache))
-    choice = DataChoice(dataset="a", data=str(path))
+    choice = DatasetSpec(dataset="a", data=str(path))
     train, test = (open_dataset(choice, split=split) for split in ("train", "test"))
     assert test.classes == ("4", "5", "6")
     assert test.labels.tolist() == (LABELS[6::7] - 4).tolist()
@@ -179,7 +179,7 @@ def test_a_set_too_small_for_a_test_split_says_so(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("BGAN_CACHE_DIR", str(cache))
     np.save(tmp_path / "a.npy", BITS[:5])
     with pytest.raises(DataError, match="has 5 images, of which none is held out for tests"):
-        open_dataset(DataChoice(dataset="a", data=str(tmp_path / "a.npy")), split="test")
+        open_dataset(DatasetSpec(dataset="a", data=str(tmp_path / "a.npy")), split="test")
 
 
 def test_names_of_sets_are_names_of_models(tmp_path):

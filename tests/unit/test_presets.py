@@ -30,7 +30,7 @@ def test_the_paper_is_the_default_of_the_settings():
 def test_published_settings():
     config = TrainingConfig(**preset_values("published"), objective="gan")
     assert (config.slope_rate, config.generator_norm, config.discriminator_norm) == (1.0, "affine", "none")
-    assert (config.critic_steps, config.critic_bursts, config.fresh_batches) == (5, True, False)
+    assert (config.discriminator_steps, config.discriminator_bursts, config.fresh_batches) == (5, True, False)
     assert (config.training_split, config.initialization) == ("all", "truncated-normal")
     assert (config.optimizer, config.optimizer_form) == ("adam", "tensorflow")
     assert TrainingConfig(**preset_values("published"), objective="wgan").optimizer == "rmsprop"

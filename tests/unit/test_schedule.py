@@ -1,26 +1,30 @@
 import pytest
 
-from bgan.trainer.training.optimizers import critic_steps_before, critic_steps_in, learning_rate_factor
+from bgan.trainer.training.optimizers import (
+    discriminator_steps_before,
+    discriminator_steps_in,
+    learning_rate_factor,
+)
 
 
 def test_bursts_come_in_the_first_25_iterations_and_every_500th():
-    bursts = [i for i in range(1600) if critic_steps_in(i, steps=5, bursts=True) == 100]
+    bursts = [i for i in range(1600) if discriminator_steps_in(i, steps=5, bursts=True) == 100]
     assert bursts == [*range(25), 500, 1000, 1500]
-    assert {critic_steps_in(i, steps=5, bursts=True) for i in range(1600)} == {5, 100}
-    assert {critic_steps_in(i, steps=3, bursts=False) for i in range(1600)} == {3}
+    assert {discriminator_steps_in(i, steps=5, bursts=True) for i in range(1600)} == {5, 100}
+    assert {discriminator_steps_in(i, steps=3, bursts=False) for i in range(1600)} == {3}
 
 
 def test_the_published_run_has_its_critic_steps():
     # 20 epochs of 1,093 iterations, 68 of them with 100 critic steps: 68 * 100 + 21,792 * 5.
-    assert critic_steps_before(21_860, steps=5, bursts=True) == 115_760
+    assert discriminator_steps_before(21_860, steps=5, bursts=True) == 115_760
 
 
 @pytest.mark.parametrize("bursts", [True, False])
 def test_steps_before_an_iteration_are_the_sum_of_those_in_the_earlier_ones(bursts):
     total = 0
     for iteration in range(1100):
-        assert critic_steps_before(iteration, steps=4, bursts=bursts) == total
-        total += critic_steps_in(iteration, steps=4, bursts=bursts)
+        assert discriminator_steps_before(iteration, steps=4, bursts=bursts) == total
+        total += discriminator_steps_in(iteration, steps=4, bursts=bursts)
 
 
 @pytest.mark.parametrize(

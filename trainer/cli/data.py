@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.signals import held_back
-from ..config.dataset import DataChoice
+from ..config.dataset import DatasetSpec
 from .options import (
     Axes,
     BernoulliSeed,
@@ -96,14 +96,14 @@ def data(
         _print(summary)
 
 
-def _choice(context: typer.Context, path: Path | None, dataset: str | None, data_dir: Path | None) -> DataChoice:
+def _choice(context: typer.Context, path: Path | None, dataset: str | None, data_dir: Path | None) -> DatasetSpec:
     from ..common.errors import ConfigError
 
     if path is not None:
         return own_images(context, path)
     if dataset is None:
         raise ConfigError("name a file or folder of images, or a data set with --dataset")
-    return DataChoice(
+    return DatasetSpec(
         dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=image_options(context)
     )
 

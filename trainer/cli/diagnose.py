@@ -13,7 +13,7 @@ from .options import DataDir, RunsDir
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
-    from ..reports.diagnosis.gradient_error import Accuracy
+    from ..reports.diagnosis.gradient_error import GradientError
 
 PICTURE = "gradients.png"
 
@@ -57,12 +57,12 @@ def diagnose_gradients(
 
     with held_back():
         from ..common.console import progress_line, warn
-        from ..reports.diagnosis.diagnose import Plan, diagnose
+        from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
         from ..reports.diagnosis.figure import diagnosis_figure
         from ..training.run import find_run
 
     found = find_run(run, runs_dir)
-    plan = Plan(images=images, draws=draws, backgrounds=backgrounds, seed=seed)
+    plan = DiagnosisOptions(images=images, draws=draws, backgrounds=backgrounds, seed=seed)
     with progress_line(Console(stderr=True)) as report:
         diagnosis = diagnose(
             found,
@@ -144,7 +144,7 @@ def _print(diagnosis: Diagnosis) -> None:
         say(console, f"left out: {', '.join(names)}: {reason}")
 
 
-def bias_text(accuracy: Accuracy) -> str:
+def bias_text(accuracy: GradientError) -> str:
     """The bias with its standard error, or the bound where none is seen."""
     if not accuracy.is_biased:
         return f"< {accuracy.bias:.2g}"

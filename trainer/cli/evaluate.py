@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.signals import held_back
-from ..config.dataset import DataChoice
+from ..config.dataset import DatasetSpec
 from .options import (
     Axes,
     BernoulliSeed,
@@ -105,7 +105,7 @@ def evaluate(
         reference = first = None
         for name in sources or [""]:
             source = _Source(name, runs_dir)
-            choice = _resolved(asked or source.choice, data_dir, report)
+            choice = _resolved(asked or source.dataset_spec, data_dir, report)
             if first is None or reference is None:
                 first, reference = choice, _reference(choice, labels, report)
             elif choice != first:
@@ -125,7 +125,7 @@ class _Source:
 
     def __init__(self, name: str, runs_dir: Path) -> None:
         from ..common.errors import SamplesError
-        from ..export.model_file import ModelFile
+        from ..export.model_file import OnnxModel
         from ..training.run import find_run
 
         self._path = Path(name)
@@ -135,14 +135,14 @@ class _Source:
         elif not self._path.is_file():
             raise SamplesError(f"there is no file {name}")
         elif self._path.suffix == ".onnx":
-            self._model = ModelFile(self._path)
+            self._model = OnnxModel(self._path)
 
     @property
-    def choice(self) -> DataChoice:
+    def dataset_spec(self) -> DatasetSpec:
         """The images that it belongs to; "auto" where it does not say."""
         if self._run is not None:
-            return self._run.config().choice
-        return DataChoice(dataset="auto" if self._model is None else self._model.dataset)
+            return self._run.config().dataset_spec
+        return DatasetSpec(dataset="auto" if self._model is None else self._model.dataset)
 
     def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
         from ..evaluation.generator import sample_model, sample_run
@@ -157,7 +157,7 @@ class _Source:
 
 def _asked(
     context: typer.Context, data: Path | None, dataset: str | None, data_dir: Path | None
-) -> DataChoice | None:
+) -> DatasetSpec | None:
     """The images that were asked for; None: those that each source belongs to."""
     from ..common.errors import ConfigError
     from ..config.images import ImageOptions
@@ -166,13 +166,13 @@ def _asked(
     if data is not None:
         return own_images(context, data)
     if dataset is not None:
-        return DataChoice(dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=options)
+        return DatasetSpec(dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=options)
     if options != ImageOptions():
         raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
     return None
 
 
-def _resolved(choice: DataChoice, data_dir: Path | None, report: Callable[[str], None]) -> DataChoice:
+def _resolved(choice: DatasetSpec, data_dir: Path | None, report: Callable[[str], None]) -> DatasetSpec:
     """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
     from ..common.errors import ConfigError
     from ..config.training import DATASETS
@@ -190,7 +190,7 @@ def _resolved(choice: DataChoice, data_dir: Path | None, report: Callable[[str],
     return dataclasses.replace(choice, dataset=name, data_dir=folder)
 
 
-def _reference(choice: DataChoice, labelled: bool | None, report: Callable[[str], None]) -> Reference:
+def _reference(choice: DatasetSpec, labelled: bool | None, report: Callable[[str], None]) -> Reference:
     from ..evaluation.reference import load_reference
 
     report(f"reading {choice.dataset}")
@@ -201,7 +201,7 @@ def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], N
     return lambda text: report(f"{samples.source}: {text}")
 
 
-def _mixed(first: DataChoice, second: DataChoice) -> Exception:
+def _mixed(first: DatasetSpec, second: DatasetSpec) -> Exception:
     from ..common.errors import ConfigError
 
     names = f"{first.data or first.dataset} and {second.data or second.dataset}"

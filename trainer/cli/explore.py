@@ -56,13 +56,13 @@ def explore(
         from ..common.console import progress_line, warn
         from ..common.files import write_atomically
         from ..evaluation.generator import open_source
-        from ..reports.exploration.explore import Plan
+        from ..reports.exploration.explore import ExplorationOptions
         from ..reports.exploration.explore import explore as compute
         from ..reports.exploration.page import build_page
         from ..reports.exploration.pictures import draw_pictures
         from ..reports.exploration.real_images import load_real_images
 
-    plan = Plan(images=images, steps=steps, draws=draws, seed=seed)
+    plan = ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:
         generator = open_source(source, runs_dir, warn)
         folder = output or generator.output

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import ConfigError
-from ..config.dataset import DataChoice, name_of
+from ..config.dataset import DatasetSpec, name_of
 from ..config.images import OPTION_NAMES, ImageOptions
 
 _PANEL = "How images are read"
@@ -86,13 +86,13 @@ def image_options(context: typer.Context) -> ImageOptions:
     return ImageOptions(**{name: value for name, value in context.params.items() if name in OPTION_NAMES})
 
 
-def own_images(context: typer.Context, data: Path, data_dir: Path | None = None) -> DataChoice:
+def own_images(context: typer.Context, data: Path, data_dir: Path | None = None) -> DatasetSpec:
     """The choice of a file or folder. Raises ConfigError where a data set was named too."""
     given = context.get_parameter_source("dataset")
     if given is not None and given.name == "COMMANDLINE":
         raise ConfigError("dataset names a published set, and data a file or folder of your own: give one of them")
     path = data.absolute()
-    return DataChoice(
+    return DatasetSpec(
         dataset=name_of(path),
         data=str(path),
         data_dir=str(data_dir) if data_dir else None,

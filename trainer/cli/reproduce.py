@@ -65,7 +65,7 @@ def reproduce(
     from ..config.presets import PRESETS
     from ..data.catalog import choose_dataset
     from ..reports.reproduction.experiments import check_experiments
-    from ..reports.reproduction.reproduce import Plan, Reproduction
+    from ..reports.reproduction.reproduce import Reproduction, ReproductionPlan
     from ..reports.reproduction.results import ExperimentPlan
 
     console = Console(stderr=True)
@@ -86,11 +86,11 @@ def reproduce(
         presets=presets,
         epochs=epochs or (_QUICK_EPOCHS if quick else _EPOCHS),
         seeds=seeds,
-        overrides={"critic_bursts": False} if quick else {},
+        overrides={"discriminator_bursts": False} if quick else {},
     )
     reproduction = Reproduction(
         output or Path("reproduction-quick" if quick else "reproduction"),
-        Plan(
+        ReproductionPlan(
             dataset=resolved,
             count=count or (_QUICK_COUNT if quick else _COUNT),
             experiments=dict.fromkeys(names, plan),

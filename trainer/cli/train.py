@@ -110,13 +110,13 @@ def train(
     optimizer_form: Annotated[
         str, typer.Option(help="torch, or tensorflow: as TF1 places epsilon and starts RMSProp.")
     ] = "torch",
-    critic_steps: Annotated[
+    discriminator_steps: Annotated[
         int | None,
         typer.Option(
             help="Discriminator steps per generator step.", show_default="5 for wgan-gp and wgan, else 1"
         ),
     ] = None,
-    critic_bursts: Annotated[
+    discriminator_bursts: Annotated[
         bool, typer.Option(help="100 discriminator steps in the first 25 iterations and in every 500th.")
     ] = False,
     fresh_batches: Annotated[
@@ -138,10 +138,10 @@ def train(
             "output_bias", "The generator's initial output bias: zero, or mean, the logit of the mean image."
         ),
     ] = "zero",
-    average_decay: Annotated[
+    ema_decay: Annotated[
         float,
         _preset_option(
-            "average_decay",
+            "ema_decay",
             "Decay of the averaged generator, which is then sampled and exported; 0: none is kept.",
         ),
     ] = 0.0,

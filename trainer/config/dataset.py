@@ -10,7 +10,7 @@ from .images import ImageOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataChoice:
+class DatasetSpec:
     """What a set of binary images is made from."""
 
     dataset: str

@@ -80,7 +80,9 @@ PRESETS = {
             ),
             "generator_norm": Setting(value="batch", reason="real batch normalization, in hidden layers only"),
             "fresh_batches": Setting(value=True, reason="new images and latents for every step"),
-            "critic_bursts": Setting(value=False, reason="5 critic steps an iteration (1 for gan), no bursts"),
+            "discriminator_bursts": Setting(
+                value=False, reason="5 critic steps an iteration (1 for gan), no bursts"
+            ),
             "training_split": Setting(value="train", reason="the test images are held out, to measure with"),
             "initialization": Setting(value="he", reason="logits of the order of 1 from the start"),
             "optimizer_form": Setting(value="torch", reason="RMSProp and Adam in their usual form"),
@@ -96,8 +98,8 @@ PRESETS = {
             "generator_norm": Setting(
                 value="affine", reason="D2, D3: batch norm is gamma x / sqrt(1.001) + beta, after the output too"
             ),
-            "critic_steps": Setting(value=5, reason="D5: for every objective, gan too"),
-            "critic_bursts": Setting(
+            "discriminator_steps": Setting(value=5, reason="D5: for every objective, gan too"),
+            "discriminator_bursts": Setting(
                 value=True, reason="D5: 100 critic steps in the first 25 iterations and in every 500th"
             ),
             "fresh_batches": Setting(
@@ -134,9 +136,7 @@ PRESETS = {
             ),
             "adam_beta1": Setting(value=0.0, reason="no momentum, as usual with R1 and R2"),
             "adam_beta2": Setting(value=0.99, reason="a longer memory of squared gradients"),
-            "average_decay": Setting(
-                value=0.9999, reason="the averaged generator is smoother than any of its steps"
-            ),
+            "ema_decay": Setting(value=0.9999, reason="the averaged generator is smoother than any of its steps"),
             "initialization": Setting(
                 value="truncated-normal", reason="small weights: no noise that training has to remove first"
             ),

@@ -9,7 +9,7 @@ from typing import Any
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
 from .checks import check_at_least, check_choice, check_fraction, check_positive, option
-from .dataset import DataChoice
+from .dataset import DatasetSpec
 from .estimators import ESTIMATORS, refusal
 from .images import ImageOptions
 
@@ -33,7 +33,7 @@ LEARNING_RATE_DECAYS = ("none", "linear", "cosine")
 
 
 _DISCRIMINATOR = {"mlp": "mlp", "cnn": "cnn", "doubling-cnn": "mlp"}
-_CRITIC_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1, "relativistic": 1}
+_DISCRIMINATOR_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1, "relativistic": 1}
 _OPTIMIZER = {"wgan-gp": "adam", "wgan": "rmsprop", "gan": "adam", "relativistic": "adam"}
 _PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1.0}
 
@@ -41,6 +41,13 @@ _PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1
 # Settings that say how long or where to train, not what is computed: a run may go on under other ones.
 # With learning-rate decay the number of epochs decides every step, see `differences`.
 RESUMABLE_SETTINGS = frozenset({"epochs", "device", "data_dir", "data"})
+
+RENAMED_SETTINGS = {
+    "average_decay": "ema_decay",
+    "critic_steps": "discriminator_steps",
+    "critic_bursts": "discriminator_bursts",
+}
+"""Settings of runs that an older version wrote, and what they are called today."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,11 +110,11 @@ class TrainingConfig:
     """Initial weights: "he" or "truncated-normal" (0.02)."""
     output_bias: str = "zero"
     """The generator's initial output bias: "zero", or "mean", the logit of the mean image."""
-    average_decay: float = 0.0
+    ema_decay: float = 0.0
     """Decay, in [0, 1), of the averaged generator, which is then the one that is sampled; 0: none is kept."""
-    critic_steps: int | None = None
+    discriminator_steps: int | None = None
     """Discriminator steps per generator step; None: 5 for "wgan-gp" and "wgan", else 1."""
-    critic_bursts: bool = False
+    discriminator_bursts: bool = False
     """100 discriminator steps in each of the first 25 iterations and in every 500th."""
     fresh_batches: bool = True
     """Fresh images and latents for every step; False: one batch of each serves a whole iteration."""
@@ -143,7 +150,7 @@ class TrainingConfig:
             check_choice("dataset", self.dataset, DATASETS)
         self._fill("discriminator", _DISCRIMINATOR[self.network])
         self._fill("optimizer", _OPTIMIZER[self.objective])
-        self._fill("critic_steps", _CRITIC_STEPS[self.objective])
+        self._fill("discriminator_steps", _DISCRIMINATOR_STEPS[self.objective])
         self._fill("penalty_weight", _PENALTY_WEIGHT[self.objective])
         self._fill("discriminator_learning_rate", self.learning_rate)
         assert self.discriminator is not None
@@ -158,13 +165,13 @@ class TrainingConfig:
         check_choice("output_bias", self.output_bias, OUTPUT_BIASES)
         check_choice("learning_rate_decay", self.learning_rate_decay, LEARNING_RATE_DECAYS)
         parse_augment(self.augment)
-        for name in ("latent_size", "epochs", "batch_size", "critic_steps"):
+        for name in ("latent_size", "epochs", "batch_size", "discriminator_steps"):
             check_at_least(name, getattr(self, name), 1)
         if self.batch_size == 1:
             raise ConfigError("batch-size must be at least 2: batch normalization needs more than one image")
         for name in ("learning_rate", "discriminator_learning_rate", "slope_rate", "clip_value"):
             check_positive(name, getattr(self, name))
-        for name in ("adam_beta1", "adam_beta2", "average_decay"):
+        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
             check_fraction(name, getattr(self, name))
         if self.slope_cap is not None:
             check_at_least("slope_cap", self.slope_cap, 1)
@@ -203,9 +210,9 @@ class TrainingConfig:
             object.__setattr__(self, name, value)
 
     @property
-    def choice(self) -> DataChoice:
+    def dataset_spec(self) -> DatasetSpec:
         """Which images to train on."""
-        return DataChoice(
+        return DatasetSpec(
             dataset=self.dataset,
             data=self.data,
             data_dir=self.data_dir,
@@ -223,7 +230,8 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> TrainingConfig:
-        """The settings that `to_dict` gave. Raises ConfigError on a name this version does not know."""
+        """The settings that `to_dict` gave, today or under older names. Raises ConfigError on an unknown name."""
+        settings = {RENAMED_SETTINGS.get(name, name): value for name, value in settings.items()}
         unknown = sorted(settings.keys() - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"unknown settings {', '.join(unknown)}; were they written by another version?")

@@ -37,7 +37,7 @@ class BatchStream:
         self._order = torch.empty(0, dtype=torch.int64)
 
     @property
-    def batches_per_pass(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Whole batches in one pass over the images."""
         return len(self._images) // self._batch_size
 
@@ -51,7 +51,7 @@ class BatchStream:
 
     def _rows(self, index: int) -> Tensor:
         """Which images are in batch `index`."""
-        current_pass, position = divmod(index, self.batches_per_pass)
+        current_pass, position = divmod(index, self.batches_per_epoch)
         if current_pass != self._pass:
             generator = random_stream(self._seed, "order", current_pass)
             order = torch.randperm(len(self._images), generator=generator)

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ..common.errors import DataError
 from ..common.image_shape import ImageShape
-from ..config.dataset import DataChoice
+from ..config.dataset import DatasetSpec
 from ..config.images import ImageOptions
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
-from .packed import Progress, packed_dataset
+from .packed import ProgressCallback, packed_dataset
 from .readers.arrays import ArraySource, WholeArray
 from .torchvision_datasets import PUBLISHED_SETS, ensure_published, read_published
 
@@ -40,7 +40,7 @@ def data_root(data_dir: str | None) -> Path:
 
 
 def open_dataset(
-    choice: DataChoice, *, split: str = "train", progress: Progress = lambda done, total: None
+    choice: DatasetSpec, *, split: str = "train", progress: ProgressCallback = lambda done, total: None
 ) -> BinaryDataset:
     """The split "train", "test" or "all" of what was chosen.
 
@@ -71,7 +71,7 @@ def open_dataset(
     )
 
 
-def known_image_shape(choice: DataChoice) -> ImageShape | None:
+def known_image_shape(choice: DatasetSpec) -> ImageShape | None:
     """The shape of the images of a published set, which is known without reading it; None for other images."""
     if choice.data is not None or choice.dataset == "omniglot":
         return None

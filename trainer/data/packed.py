@@ -37,7 +37,7 @@ _VERSION = 1  # of the conversion: another one makes the cache convert anew
 _READ_BYTES = 2**20
 _ROWS = 4096
 
-Progress = Callable[[int, int | None], None]
+ProgressCallback = Callable[[int, int | None], None]
 
 
 class PackedImages:
@@ -109,7 +109,7 @@ def packed_dataset(
     options: ImageOptions,
     *,
     cache: Path | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> PackedSet:
     """The images of a file or folder, converted on first use; `progress` hears how many are, and of how many.
 
@@ -156,7 +156,7 @@ def _no_room(error: OSError, folder: Path) -> DataError:
     )
 
 
-def _convert(images: BinaryImages, folder: Path, progress: Progress, about: dict[str, Any]) -> None:
+def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, about: dict[str, Any]) -> None:
     """Write the images into a new folder. Raises OSError where there is no room."""
     folder.mkdir(parents=True)
     digest, shape = hashlib.sha256(), None

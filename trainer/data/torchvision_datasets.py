@@ -28,7 +28,7 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedSet:
+class TorchvisionDataset:
     """One of them."""
 
     title: str
@@ -61,22 +61,24 @@ def _idx_files(pattern: str, parts: tuple[str, str], labels: str = "labels-idx1-
 _PLAIN = _idx_files("{}", ("train", "t10k"))
 
 
-def _emnist(part: str) -> PublishedSet:
+def _emnist(part: str) -> TorchvisionDataset:
     files = _idx_files(f"emnist-{part}-{{}}", ("train", "test"))
     title = f"EMNIST {part}"
-    return PublishedSet(title=title, kind="EMNIST", files=files, options={"split": part}, is_turned=True)
+    return TorchvisionDataset(title=title, kind="EMNIST", files=files, options={"split": part}, is_turned=True)
 
 
 PUBLISHED_SETS = {
-    "mnist": PublishedSet(title="MNIST", kind="MNIST", files=_PLAIN, counts={"train": 60_000, "test": 10_000}),
-    "fashion-mnist": PublishedSet(
+    "mnist": TorchvisionDataset(
+        title="MNIST", kind="MNIST", files=_PLAIN, counts={"train": 60_000, "test": 10_000}
+    ),
+    "fashion-mnist": TorchvisionDataset(
         title="Fashion-MNIST", kind="FashionMNIST", files=_PLAIN, binarize="threshold", threshold=127
     ),
-    "kmnist": PublishedSet(title="KMNIST", kind="KMNIST", files=_PLAIN),
-    "qmnist": PublishedSet(
+    "kmnist": TorchvisionDataset(title="KMNIST", kind="KMNIST", files=_PLAIN),
+    "qmnist": TorchvisionDataset(
         title="QMNIST", kind="QMNIST", files=_idx_files("qmnist-{}", ("train", "test"), "labels-idx2-int")
     ),
-    "omniglot": PublishedSet(title="Omniglot", kind="Omniglot", files=tuple(_OMNIGLOT_FOLDERS.values())),
+    "omniglot": TorchvisionDataset(title="Omniglot", kind="Omniglot", files=tuple(_OMNIGLOT_FOLDERS.values())),
     **{
         f"emnist-{part}": _emnist(part)
         for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
@@ -103,7 +105,7 @@ def read_published(name: str, root: Path, split: str) -> tuple[Pixels, Labels]:
         ) from error
 
 
-def _read_idx(published: PublishedSet, root: Path, split: str) -> tuple[Pixels, Labels]:
+def _read_idx(published: TorchvisionDataset, root: Path, split: str) -> tuple[Pixels, Labels]:
     dataset_class = getattr(import_torchvision("torchvision.datasets"), published.kind)
     source = dataset_class(str(root), train=split == "train", download=False, **published.options)
     count, expected = len(source.data), (published.counts or {}).get(split, len(source.data))
@@ -145,7 +147,7 @@ def ensure_published(name: str, root: Path) -> None:
         ) from error
 
 
-def _arguments(published: PublishedSet) -> list[dict[str, Any]]:
+def _arguments(published: TorchvisionDataset) -> list[dict[str, Any]]:
     """The arguments that make torchvision download all of it."""
     if published.kind == "Omniglot":
         return [{"background": True}, {"background": False}]

@@ -15,8 +15,8 @@ from bgan.v1 import model_pb2
 from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
 from ..common.rng import random_stream
-from ..config.dataset import DataChoice
-from ..export.model_file import ModelFile
+from ..config.dataset import DatasetSpec
+from ..export.model_file import OnnxModel
 from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples, chunks
@@ -53,7 +53,7 @@ class ExploredGenerator:
     """Where that lay, if it is known."""
     training_split: str
     """The part that it was trained on: "train" or "all"."""
-    choice: DataChoice | None = None
+    dataset_spec: DatasetSpec | None = None
     """Which images those are, as the run says; None: all that is known is `dataset`."""
     output: Path
     """The folder that its exploration goes to if no other is named."""
@@ -84,7 +84,7 @@ def open_source(source: str | None, runs_dir: Path, warn: Callable[[str], None])
 def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
     config = run.config()
     checkpoint = trained_checkpoint(run, warn)
-    progress = checkpoint.progress
+    progress = checkpoint.meta
     generator = trained_generator(config, checkpoint)
 
     @torch.no_grad()
@@ -106,7 +106,7 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
         dataset=config.dataset,
         data_dir=config.data_dir,
         training_split=config.training_split,
-        choice=config.choice,
+        dataset_spec=config.dataset_spec,
         output=run.folder / _OUTPUT,
         probabilities=probabilities,
         classes=progress.classes,
@@ -114,7 +114,7 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
 
 
 def _of_model(path: Path) -> ExploredGenerator:
-    model = ModelFile(path)
+    model = OnnxModel(path)
     manifest = model.manifest
     shape = manifest.image_shape
     if manifest.neuron not in _NEURONS:
@@ -175,7 +175,7 @@ def sample_run(
         if generator.class_count:
             chunk_labels = torch.randint(generator.class_count, (rows,), generator=random)
             labels.append(chunk_labels.numpy())
-        chunk = torch.sigmoid(checkpoint.progress.slope * generator(latents, chunk_labels))
+        chunk = torch.sigmoid(checkpoint.meta.slope * generator(latents, chunk_labels))
         threshold = torch.rand(chunk.shape, generator=random) if bernoulli else 0.5
         probabilities.append(chunk.numpy())
         images.append((chunk > threshold).numpy())
@@ -188,7 +188,7 @@ def sample_run(
     )
 
 
-def sample_model(model: ModelFile, count: int, *, seed: int = 0) -> Samples:
+def sample_model(model: OnnxModel, count: int, *, seed: int = 0) -> Samples:
     """`count` images, of all classes alike where it has any, drawn with numpy's generator of that seed."""
     random = np.random.default_rng(seed)
     images, probabilities, labels = [], [], []

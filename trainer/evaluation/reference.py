@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..common.console import counted
 from ..common.errors import DataError
 from ..common.files import cache_folder
-from ..config.dataset import DataChoice
+from ..config.dataset import DatasetSpec
 from ..data.catalog import open_dataset
 from ..data.dataset import BinaryDataset
 from .classifier import Classifier, accuracy, cached_classifier, data_digest
@@ -41,7 +41,7 @@ class Reference:
 
 
 def load_reference(
-    choice: DataChoice,
+    choice: DatasetSpec,
     *,
     labelled: bool | None = None,
     cache: Path | None = None,

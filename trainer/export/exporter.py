@@ -76,8 +76,8 @@ def export_run(
 
     generator = trained_generator(config, checkpoint)
     latents, uniforms, labels = check_inputs(generator, binarization)
-    model = to_onnx(generator, checkpoint.progress.slope, stochastic=uniforms is not None, graph=graph)
-    result = check_export(model, generator, checkpoint.progress.slope, latents, uniforms, labels)
+    model = to_onnx(generator, checkpoint.meta.slope, stochastic=uniforms is not None, graph=graph)
+    result = check_export(model, generator, checkpoint.meta.slope, latents, uniforms, labels)
 
     manifest.metrics["on_fraction"] = result.on_fraction
     onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
@@ -95,7 +95,7 @@ def _manifest(
         raise ConfigError(f"binarization is {binarization!r}; choose one of {', '.join(BINARIZATIONS)}")
     if not _NAME.fullmatch(name):
         raise ConfigError(f"name is {name!r}; use at most 128 letters, digits, '.', '_' and '-'")
-    progress = checkpoint.progress
+    progress = checkpoint.meta
     return model_pb2.Model(
         name=name,
         neuron=_NEURONS[config.neuron],

@@ -27,7 +27,7 @@ def open_session(model: bytes | Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
-class ModelFile:
+class OnnxModel:
     """An exported generator. Raises SamplesError where the file is not a model of bgan's."""
 
     def __init__(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from ..config.training import TrainingConfig
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics.table import METRICS, format_value
 from ..evaluation.reference import Reference
-from ..export.model_file import ModelFile
+from ..export.model_file import OnnxModel
 from ..training.run import Run, find_run
 
 _TEMPLATE = """\
@@ -97,7 +97,7 @@ class TrainedModel:
     """A model file, and the run that it was exported from."""
 
     path: Path
-    file: ModelFile
+    file: OnnxModel
     config: TrainingConfig
     training: dict[str, Any]
     """The run's report: what the training took, and on what."""
@@ -114,7 +114,7 @@ def open_trained_model(path: Path, runs_dir: Path) -> TrainedModel:
     Raises SamplesError where the file is no model, and RunError where its run is not there, has not come to its
     end, or has gone on since.
     """
-    file = ModelFile(path)
+    file = OnnxModel(path)
     exported = file.manifest.training_run
     run = find_run(exported.name, runs_dir)
     training = _training(run)

@@ -41,12 +41,12 @@ class Augmentation:
     size: tuple[int, int]
     """(rows, columns) of an image."""
 
-    def draw(self, count: int, random: torch.Generator) -> Maps:
+    def draw(self, count: int, random: torch.Generator) -> ImageTransform:
         """A map for each of `count` images."""
         rows = self._indices(count, self.size[0], self.rows, self.vflip, random)
         columns = self._indices(count, self.size[1], self.columns, self.hflip, random)
         stays = torch.rand(count, 1, generator=random, device=random.device) >= _AUGMENTED_SHARE
-        return Maps(*(torch.where(stays, _unmoved(each), each) for each in (rows, columns)))
+        return ImageTransform(*(torch.where(stays, _unmoved(each), each) for each in (rows, columns)))
 
     @staticmethod
     def _indices(count: int, length: int, shift: int, may_flip: bool, random: torch.Generator) -> Tensor:
@@ -59,7 +59,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, slots=True)
-class Maps:
+class ImageTransform:
     """A map for each image of a batch: the row and the column that each of its pixels is taken from."""
 
     rows: Tensor

@@ -16,11 +16,11 @@ from ..networks.build import configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminators
 from ..networks.generators import Generator
 
-KEPT = 3
+MAX_CHECKPOINTS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class CheckpointMeta:
     """How far a run had come when a checkpoint was written."""
 
     step: int
@@ -41,15 +41,15 @@ class Progress:
 class Checkpoint:
     """A checkpoint that was read and found whole."""
 
-    progress: Progress
+    meta: CheckpointMeta
     tensors: dict[str, Tensor]
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> Path:
+def save_checkpoint(folder: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> Path:
     """Write a checkpoint and remove all but the newest ones. Raises OSError and leaves the old ones then."""
-    path = folder / f"step_{progress.step:08d}.safetensors"
-    save_tensors(path, tensors, asdict(progress))
-    for old in checkpoint_files(folder)[KEPT:]:
+    path = folder / f"step_{meta.step:08d}.safetensors"
+    save_tensors(path, tensors, asdict(meta))
+    for old in checkpoint_files(folder)[MAX_CHECKPOINTS:]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
     return path
@@ -66,10 +66,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         del sidecar["sha256"]
         shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": tuple(sidecar.get("classes", ()))}
-        progress = Progress(**{**sidecar, **shaped})
+        meta = CheckpointMeta(**{**sidecar, **shaped})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
-    return Checkpoint(progress, tensors)
+    return Checkpoint(meta, tensors)
 
 
 def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, averaged: bool = True) -> Generator:
@@ -77,17 +77,17 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
 
     The averaged one if the run keeps one, or with `averaged` False the one that is trained.
     """
-    progress = checkpoint.progress
-    generator = configured_generator(config, progress.image_shape, len(progress.classes))
-    name = "average" if averaged and config.average_decay else "generator"
+    meta = checkpoint.meta
+    generator = configured_generator(config, meta.image_shape, len(meta.classes))
+    name = "average" if averaged and config.ema_decay else "generator"
     generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
 
 
 def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminators:
     """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train."""
-    progress = checkpoint.progress
-    discriminators = configured_discriminators(config, progress.image_shape, len(progress.classes))
+    meta = checkpoint.meta
+    discriminators = configured_discriminators(config, meta.image_shape, len(meta.classes))
     discriminators.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
     return discriminators.requires_grad_(False).eval()
 

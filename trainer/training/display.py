@@ -76,7 +76,7 @@ class ProgressDisplay:
         left = timedelta(seconds=round((self._trainer.total_steps - self._trainer.step) / rate)) if rate else "?"
         return (
             f"{rate:.1f} steps/s  D {losses.discriminator:+.3f}  G {losses.generator:+.3f}  "
-            f"slope {self._trainer.weights_slope:.3g}  left {left}"
+            f"slope {self._trainer.current_slope:.3g}  left {left}"
         )
 
     def _rate(self) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def averaged_copy(network: Network) -> Network:
+def ema_copy(network: Network) -> Network:
     """A copy of the network in eval mode, for the average to begin from."""
     average = copy.deepcopy(network).eval()
     average.requires_grad_(False)
@@ -23,7 +23,7 @@ def averaged_copy(network: Network) -> Network:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
+def update_ema(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
     """Move each weight and batch-norm statistic a to d a + (1 - d) w, after iteration `step` (from 0).
 
     d is `decay`, but at most (1 + step) / (5 + step): a short run is averaged over its last fifth or so.

@@ -27,7 +27,7 @@ from ..data.catalog import known_image_shape, open_dataset
 from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
 from .augmentation import build_augmentation
-from .checkpoint import Progress, checkpoint_files, load_newest_checkpoint, save_checkpoint
+from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .display import ProgressDisplay
 from .run import Run, open_run
 from .trainer import Losses, Trainer, resolve_device
@@ -69,7 +69,7 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
     Images are read, a file or folder converted, only where their shape or classes cannot be known without. Raises
     ConfigError and DataError where they cannot be trained on so.
     """
-    shape, class_count = known_image_shape(config.choice), 0
+    shape, class_count = known_image_shape(config.dataset_spec), 0
     if shape is None or config.conditional:
         dataset = _read(config, console)
         shape, class_count = dataset.image_shape, len(dataset.class_names) if config.conditional else 0
@@ -80,7 +80,7 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
 def _read(config: TrainingConfig, console: Console) -> BinaryDataset:
     """What is trained on; a file or folder is converted where it was not before, with a bar."""
     with counting_bar(console, f"converting {config.data}") as progress:
-        return open_dataset(config.choice, split=config.training_split, progress=progress)
+        return open_dataset(config.dataset_spec, split=config.training_split, progress=progress)
 
 
 def _kept(run: Run) -> str:
@@ -101,8 +101,8 @@ class _Loop:
     def resume(self, console: Console, warn: Callable[[str], None]) -> None:
         checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
         if checkpoint is not None:
-            self._trainer.load_state_dict(checkpoint.tensors, checkpoint.progress.step)
-            self._seconds_before = checkpoint.progress.seconds
+            self._trainer.load_state_dict(checkpoint.tensors, checkpoint.meta.step)
+            self._seconds_before = checkpoint.meta.seconds
             say(console, f"going on from step {self._trainer.step} of {self._run.folder}")
         self._first_step = self._trainer.step
         self._run.forget_metrics_after(self._first_step)
@@ -142,7 +142,7 @@ class _Loop:
         return self._seconds_before + time.monotonic() - self._started
 
     def _log(self, losses: Losses, events: SummaryWriter) -> None:
-        step, slope = self._trainer.step, self._trainer.weights_slope
+        step, slope = self._trainer.step, self._trainer.current_slope
         epoch = (step - 1) // self._trainer.steps_per_epoch + 1
         scalars = {**asdict(losses), "slope": slope}
         self._run.append_metrics({"step": step, "epoch": epoch, **scalars, "seconds": round(self._seconds(), 3)})
@@ -160,10 +160,10 @@ class _Loop:
 
     def _save_checkpoint(self) -> None:
         trainer = self._trainer
-        progress = Progress(
+        progress = CheckpointMeta(
             step=trainer.step,
             epoch=trainer.epoch,
-            slope=trainer.weights_slope,
+            slope=trainer.current_slope,
             image_shape=trainer.image_shape,
             seconds=self._seconds(),
             classes=trainer.classes,

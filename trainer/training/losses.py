@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..networks.discriminators import Discriminator, Discriminators
-from .augmentation import Maps
+from .augmentation import ImageTransform
 from .objectives import Objective
 
 
@@ -28,20 +28,20 @@ class ImageLosses:
         real: Tensor | None,
         *,
         labels: Tensor | None = None,
-        maps: Maps | None = None,
+        transform: ImageTransform | None = None,
     ) -> None:
         """`real` are the images [B, C, H, W] that rows are paired with, where the objective compares pairs.
 
-        `labels` [B] are the classes of the rows, where there are any. `maps` are what happens to images, not to
-        `real`, before they are judged.
+        `labels` [B] are the classes of the rows, where there are any. Images, not `real`, pass through `transform`
+        before they are judged.
         """
         self.discriminators = [DiscriminatorLosses(each, objective, real, labels) for each in discriminators]
-        self.maps = maps
+        self.transform = transform
 
     def __call__(self, images: Tensor) -> Tensor:
         """Losses [B] of images [B, C, H, W], differentiable by them."""
-        if self.maps is not None:
-            images = self.maps(images)
+        if self.transform is not None:
+            images = self.transform(images)
         return torch.stack([each.losses(images) for each in self.discriminators]).sum(dim=0)
 
 

@@ -77,7 +77,7 @@ _BURST_FIRST = 25
 _BURST_EVERY = 500
 
 
-def critic_steps_in(iteration: int, *, steps: int, bursts: bool) -> int:
+def discriminator_steps_in(iteration: int, *, steps: int, bursts: bool) -> int:
     """Discriminator steps of `iteration` (from 0).
 
     With `bursts`, as the published code (and the reference code of WGAN, which it follows): 100 in
@@ -86,7 +86,7 @@ def critic_steps_in(iteration: int, *, steps: int, bursts: bool) -> int:
     return _BURST_STEPS if bursts and _is_burst(iteration) else steps
 
 
-def critic_steps_before(iteration: int, *, steps: int, bursts: bool) -> int:
+def discriminator_steps_before(iteration: int, *, steps: int, bursts: bool) -> int:
     """Discriminator steps of all iterations before `iteration`."""
     count = 0
     if bursts:

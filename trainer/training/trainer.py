@@ -25,12 +25,12 @@ from ..networks.build import configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminator
 from ..networks.generators import Generator, set_output_bias
 from ..networks.neurons import OutputNeurons, annealed_slope
-from .augmentation import Maps, build_augmentation
-from .ema import averaged_copy, update_average
+from .augmentation import ImageTransform, build_augmentation
+from .ema import ema_copy, update_ema
 from .estimators.build import build_estimator
 from .losses import ImageLosses
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
-from .optimizers import build_optimizer, critic_steps_before, critic_steps_in, learning_rate_factor
+from .optimizers import build_optimizer, discriminator_steps_before, discriminator_steps_in, learning_rate_factor
 
 GRID_COUNT = 64
 
@@ -69,7 +69,7 @@ class Trainer:
         self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = averaged_copy(self.generator) if config.average_decay else None
+        self.ema = ema_copy(self.generator) if config.ema_decay else None
         assert config.training_neuron is not None
         self.neurons = OutputNeurons(config.training_neuron)
         self.estimator = build_estimator(config, self.image_shape).to(device)
@@ -96,7 +96,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Generator iterations in an epoch: floor(images / batch size), as in the published code."""
-        return self.batches.batches_per_pass
+        return self.batches.batches_per_epoch
 
     @property
     def total_steps(self) -> int:
@@ -116,7 +116,7 @@ class Trainer:
         return annealed_slope(epoch, rate=self.config.slope_rate, cap=self.config.slope_cap)
 
     @property
-    def weights_slope(self) -> float:
+    def current_slope(self) -> float:
         """The slope of the last iteration done: the one that the weights as they are belong to."""
         return self.slope_at(max(self.step - 1, 0))
 
@@ -146,8 +146,8 @@ class Trainer:
             labels = self.batches.labels(index)
             discriminator_loss, penalty = self._discriminator_step(real, labels, random, shared_logits)
         generator_loss = self._generator_step(random, shared_logits, real, labels)
-        if self.average is not None:
-            update_average(self.average, self.generator, decay=self.config.average_decay, step=self.step)
+        if self.ema is not None:
+            update_ema(self.ema, self.generator, decay=self.config.ema_decay, step=self.step)
         self.step += 1
         return Losses(discriminator_loss, generator_loss, penalty)
 
@@ -158,7 +158,7 @@ class Trainer:
         With classes each has the one after that of the image before it.
         """
         generator = self.sampled_generator.eval()
-        neurons = OutputNeurons(self.config.neuron, slope=self.weights_slope)
+        neurons = OutputNeurons(self.config.neuron, slope=self.current_slope)
         images: Tensor = neurons(generator(self._grid_latents, self._grid_labels), self._grid_uniforms)
         self.generator.train()
         return images
@@ -166,7 +166,7 @@ class Trainer:
     @property
     def sampled_generator(self) -> Generator:
         """The averaged generator if one is kept, else the one that is trained."""
-        return self.generator if self.average is None else self.average
+        return self.generator if self.ema is None else self.ema
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state but the step, as named tensors."""
@@ -177,8 +177,8 @@ class Trainer:
                 continue
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}_optimizer.{index}.{key}": value for key, value in state.items()}
-        if self.average is not None:
-            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
+        if self.ema is not None:
+            tensors |= {f"average.{key}": value for key, value in self.ema.state_dict().items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -194,8 +194,8 @@ class Trainer:
             if state:
                 _like_parameters(state, module)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        if self.average is not None:
-            self.average.load_state_dict(tensors_under(tensors, "average."))
+        if self.ema is not None:
+            self.ema.load_state_dict(tensors_under(tensors, "average."))
         self.step = step
 
     def _stateful(self) -> list[tuple[str, torch.nn.Module, torch.optim.Optimizer | None]]:
@@ -208,22 +208,22 @@ class Trainer:
 
     def _batch_indices(self) -> Sequence[int]:
         """Which batch of images each discriminator step of this iteration sees."""
-        steps, bursts = self.config.critic_steps, self.config.critic_bursts
+        steps, bursts = self.config.discriminator_steps, self.config.discriminator_bursts
         assert steps is not None
-        count = critic_steps_in(self.step, steps=steps, bursts=bursts)
+        count = discriminator_steps_in(self.step, steps=steps, bursts=bursts)
         if not self.config.fresh_batches:
             return [self.step] * count
-        first = critic_steps_before(self.step, steps=steps, bursts=bursts)
+        first = discriminator_steps_before(self.step, steps=steps, bursts=bursts)
         return range(first, first + count)
 
-    def _maps(self, count: int) -> Maps | None:
+    def _transform(self, count: int) -> ImageTransform | None:
         """What happens to so many images before they are judged."""
         return None if self.augmentation is None else self.augmentation.draw(count, self._augmenting)
 
     def _augmented(self, images: Tensor) -> Tensor:
         """The images as they are judged."""
-        maps = self._maps(len(images))
-        return images if maps is None else maps(images)
+        transform = self._transform(len(images))
+        return images if transform is None else transform(images)
 
     def _discriminator_step(
         self, real: Tensor, labels: Tensor | None, random: torch.Generator, logits: Tensor | None
@@ -232,7 +232,10 @@ class Trainer:
             fake = self._augmented(self._fake_images(random, logits, labels))  # [B, C, H, W]
         self.discriminators.requires_grad_(True)
         losses, penalties = zip(
-            *[self._discriminator_loss(judge, real, fake, random, labels) for judge in self.discriminators],
+            *[
+                self._discriminator_loss(discriminator, real, fake, random, labels)
+                for discriminator in self.discriminators
+            ],
             strict=True,
         )
         penalty = torch.stack(penalties).sum()
@@ -245,7 +248,7 @@ class Trainer:
 
     def _discriminator_loss(
         self,
-        judge: Discriminator,
+        discriminator: Discriminator,
         real: Tensor,
         fake: Tensor,
         random: torch.Generator,
@@ -255,14 +258,14 @@ class Trainer:
         weight = self.config.penalty_weight
         assert weight is not None
         if self.objective.compares_pairs:
-            real_logits, fake_logits, *gradients = _judge_with_gradients(judge, real, fake, labels)
+            real_logits, fake_logits, *gradients = _logits_and_gradients(discriminator, real, fake, labels)
             loss = self.objective.discriminator_loss(real_logits, fake_logits)
             return loss, weight * gradient_square(*gradients)
-        loss = self.objective.discriminator_loss(*_judge(judge, real, fake, labels))
+        loss = self.objective.discriminator_loss(*_real_and_fake_logits(discriminator, real, fake, labels))
         if not self.objective.penalizes_gradient:
             return loss, torch.zeros(())
         mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
-        return loss, weight * gradient_penalty(judge, real, fake, mix, labels)
+        return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
     def _generator_step(
         self, random: torch.Generator, logits: Tensor | None, real: Tensor, labels: Tensor | None
@@ -273,8 +276,8 @@ class Trainer:
             logits = self._logits(random, labels)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
-        maps = self._maps(len(real))
-        losses = ImageLosses(self.discriminators, self.objective, real, labels=labels, maps=maps)
+        transform = self._transform(len(real))
+        losses = ImageLosses(self.discriminators, self.objective, real, labels=labels, transform=transform)
         estimate = self.estimator(logits, self.neurons.slope, losses, random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
@@ -331,20 +334,22 @@ class Trainer:
         )
 
 
-def _judge(judge: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+def _real_and_fake_logits(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
-    if judge.mixes_rows:
-        return judge(real, labels), judge(fake, labels)
-    real_logits, fake_logits = judge(torch.cat([real, fake]), _twice(labels)).chunk(2)
+    if discriminator.mixes_rows:
+        return discriminator(real, labels), discriminator(fake, labels)
+    real_logits, fake_logits = discriminator(torch.cat([real, fake]), _twice(labels)).chunk(2)
     return real_logits, fake_logits
 
 
-def _judge_with_gradients(
-    judge: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
+def _logits_and_gradients(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `_judge` gives, and the gradients [B, C * H * W] of the logits by their images, real and fake."""
-    both = judge.logits_and_input_gradient
-    if judge.mixes_rows:
+    """What `_real_and_fake_logits` gives, and the gradients [B, C * H * W] of both by their images."""
+    both = discriminator.logits_and_input_gradient
+    if discriminator.mixes_rows:
         (real_logits, real_gradient), (fake_logits, fake_gradient) = both(real, labels), both(fake, labels)
     else:
         logits, gradient = both(torch.cat([real, fake]), _twice(labels))

@@ -36,7 +36,7 @@ from ...training.losses import ImageLosses
 from ...training.objectives import OBJECTIVES
 from ...training.run import Run, trained_checkpoint
 from .flips import flip_differences
-from .gradient_error import Accuracy, compare, square
+from .gradient_error import GradientError, compare, square
 
 GROUPS = 10
 _WARM_UP_DRAWS = 30
@@ -45,7 +45,7 @@ BASELINE = "sigmoid-adjusted"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class DiagnosisOptions:
     """How much to draw. More images say more about the run, more draws and backgrounds say it more exactly."""
 
     images: int = 8
@@ -63,13 +63,13 @@ class EstimatorDiagnosis:
     """What was measured of one estimator."""
 
     estimator: str
-    accuracy: Accuracy
+    accuracy: GradientError
     evaluations: float
     """Images that the discriminator judged, for one estimate at one image."""
     milliseconds: float
     """Median CPU time of one estimate, an image: what else runs on the machine does not count."""
     batch_error: float
-    """`Accuracy.batch_error` at the run's batch size."""
+    """`GradientError.batch_error` at the run's batch size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ class Diagnosis:
     neuron: str
     slope: float
     batch_size: int
-    plan: Plan
+    plan: DiagnosisOptions
     reference: str
     """What the estimates are compared with, in words."""
     gradient_norm: float
@@ -111,7 +111,7 @@ class Diagnosis:
 
 def diagnose(
     run: Run,
-    plan: Plan,
+    plan: DiagnosisOptions,
     *,
     estimators: Sequence[str] = (),
     neuron: str | None = None,
@@ -232,17 +232,17 @@ class _Subject:
         self,
         run: Run,
         config: TrainingConfig,
-        plan: Plan,
+        plan: DiagnosisOptions,
         report: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
         _check_subject(config)
         checkpoint = trained_checkpoint(run, warn)
-        self.step = checkpoint.progress.step
-        self.slope = checkpoint.progress.slope
+        self.step = checkpoint.meta.step
+        self.slope = checkpoint.meta.slope
         self._config = config
         self._plan = plan
-        self._image_shape = checkpoint.progress.image_shape
+        self._image_shape = checkpoint.meta.image_shape
         labels = None
         real: Tensor | None = None
         if config.conditional or OBJECTIVES[config.objective].compares_pairs:
@@ -322,11 +322,11 @@ class _Subject:
 
 
 def _real_images(
-    config: TrainingConfig, plan: Plan, report: Callable[[str], None]
+    config: TrainingConfig, plan: DiagnosisOptions, report: Callable[[str], None]
 ) -> tuple[Tensor, Tensor | None]:
     """Images that those of the generator are paired with, drawn from the run's data set, and their classes."""
     report(f"reading {config.dataset}")
-    dataset = open_dataset(config.choice, split=config.training_split)
+    dataset = open_dataset(config.dataset_spec, split=config.training_split)
     rows = torch.randint(len(dataset), (plan.images,), generator=random_stream(plan.seed, "diagnosis pairs"))
     labels = dataset.labels[rows] if config.conditional and dataset.labels is not None else None
     return dataset.images[rows].float(), labels

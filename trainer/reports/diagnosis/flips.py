@@ -22,7 +22,7 @@ def flip_differences(losses: ImageLosses, images: Tensor) -> Tensor:
 
     The discriminators must judge every image by itself, and images as they are.
     """
-    assert losses.maps is None
+    assert losses.transform is None
     return torch.stack(
         [
             discriminator_flip_differences(each.discriminator, each.of_logits, images, each.labels)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Accuracy:
+class GradientError:
     """An estimator's distance from the reference, relative to the reference's norm, over all images together."""
 
     squared_bias: float
@@ -50,7 +50,7 @@ class Accuracy:
         return math.sqrt((self.squared_bias if self.is_biased else 0.0) + self.noise**2 / batch_size)
 
 
-def compare(draws: Tensor, variance: float, truth: Tensor) -> Accuracy:
+def compare(draws: Tensor, variance: float, truth: Tensor) -> GradientError:
     """The accuracy of group means of estimates [G, B, N] by those of the truth, or [1, B, N] where that is exact.
 
     Squared norms come from products of different groups, whose noise is independent, so that noise adds nothing to
@@ -65,7 +65,7 @@ def compare(draws: Tensor, variance: float, truth: Tensor) -> Accuracy:
         some, some_truth = draws[kept], truth[kept] if len(truth) > 1 else truth
         biases.append(square(some - some_truth) / square(some_truth))
         cosines.append(_cosine(some, some_truth))
-    return Accuracy(
+    return GradientError(
         squared_bias=squared_bias,
         squared_bias_error=_jackknife_error(biases),
         noise=math.sqrt(variance / square(truth)),

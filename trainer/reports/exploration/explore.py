@@ -28,7 +28,7 @@ AVERAGED = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class ExplorationOptions:
     """How much to show. What is shown with less stays, but for the walk that leads back to the first latent."""
 
     images: int = 8
@@ -60,7 +60,7 @@ class Exploration:
     """Everything that the pictures show."""
 
     generator: ExploredGenerator
-    plan: Plan
+    plan: ExplorationOptions
     probabilities: NDArray[np.float32]
     """Of all that are drawn, [DRAWN, C, H, W]; the first N are those shown."""
     images: Images
@@ -73,7 +73,10 @@ class Exploration:
 
 
 def explore(
-    generator: ExploredGenerator, plan: Plan, real: RealImages | None, report: Report = lambda text: None
+    generator: ExploredGenerator,
+    plan: ExplorationOptions,
+    real: RealImages | None,
+    report: Report = lambda text: None,
 ) -> Exploration:
     """Compute everything that is shown; without real images all but the nearest of them."""
     report(f"drawing {DRAWN} images of {generator.name}")
@@ -116,7 +119,10 @@ def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> N
 
 
 def _interpolation(
-    generator: ExploredGenerator, latents: NDArray[np.float32], uniforms: NDArray[np.float32], plan: Plan
+    generator: ExploredGenerator,
+    latents: NDArray[np.float32],
+    uniforms: NDArray[np.float32],
+    plan: ExplorationOptions,
 ) -> Images:
     rows = []
     for i in range(plan.images):

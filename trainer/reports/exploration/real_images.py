@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError, UserError
-from ...config.dataset import DataChoice
+from ...config.dataset import DatasetSpec
 from ...config.images import ImageOptions
 from ...config.training import DATASETS
 from ...data.catalog import choose_dataset, open_dataset
@@ -46,9 +46,9 @@ def load_real_images(
 
 def _choice(
     generator: ExploredGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
-) -> DataChoice:
+) -> DatasetSpec:
     """The images that are asked for, or the generator's own. Raises ConfigError where there are none."""
-    own = generator.choice
+    own = generator.dataset_spec
     if own is not None and own.data is not None and dataset is None:
         return own
     name, folder = dataset or generator.dataset, data_dir or generator.data_dir
@@ -56,10 +56,10 @@ def _choice(
         raise ConfigError(f"dataset is {name!r}; name one of {', '.join(DATASETS)} with --dataset")
     name = choose_dataset(name, data_dir=folder, say=report)
     options = own.options if own is not None and dataset is None else ImageOptions()
-    return DataChoice(dataset=name, data_dir=folder, options=options)
+    return DatasetSpec(dataset=name, data_dir=folder, options=options)
 
 
-def _load(generator: ExploredGenerator, choice: DataChoice, report: Callable[[str], None]) -> RealImages:
+def _load(generator: ExploredGenerator, choice: DatasetSpec, report: Callable[[str], None]) -> RealImages:
     name = choice.dataset
     report(f"reading {name}")
     training = open_dataset(choice, split=generator.training_split).in_memory(TRAINING_IMAGES)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...evaluation.metrics.table import format_value
-from .experiments import Model
+from .experiments import ExperimentModel
 from .results import Results, binarizations
 
 HOLDS = "holds"
@@ -17,7 +17,7 @@ NOT_RUN = "not run"
 
 _SIMILAR = 1.25
 _NOTCH = 0.95
-_DBN, _SBN, _REAL = Model(neuron="dbn"), Model(neuron="sbn"), Model(neuron="real")
+_DBN, _SBN, _REAL = ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn"), ExperimentModel(neuron="real")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,8 @@ class Comparison:
     """What the evidence says before the figures."""
     key: str
     """A key of `METRICS`."""
-    first: tuple[str, Model]
-    second: tuple[str, Model]
+    first: tuple[str, ExperimentModel]
+    second: tuple[str, ExperimentModel]
     """A name for the evidence, and the model; of the real-valued one, the thresholded outputs."""
     holds: Callable[[float, float], bool]
 
@@ -108,8 +108,8 @@ def _objective_against_gp(
         Comparison(
             title=f"{neuron.upper()}, {title}:",
             key=key,
-            first=(objective.upper(), Model(neuron=neuron, objective=objective)),
-            second=("WGAN-GP", Model(neuron=neuron)),
+            first=(objective.upper(), ExperimentModel(neuron=neuron, objective=objective)),
+            second=("WGAN-GP", ExperimentModel(neuron=neuron)),
             holds=holds,
         )
         for neuron in ("dbn", "sbn")
@@ -120,8 +120,8 @@ _NORM = tuple(
     Comparison(
         title=f"{neuron.upper()} {objective.upper()}",
         key="frechet_distance",
-        first=("without", Model(neuron=neuron, objective=objective)),
-        second=("with", Model(neuron=neuron, objective=objective, normalized=True)),
+        first=("without", ExperimentModel(neuron=neuron, objective=objective)),
+        second=("with", ExperimentModel(neuron=neuron, objective=objective, normalized=True)),
         holds=operator.lt,
     )
     for objective in ("gan", "wgan", "wgan-gp")
@@ -131,8 +131,8 @@ _ARTIFACTS = tuple(
     Comparison(
         title=f"{neuron.upper()}, {title}:",
         key=key,
-        first=("CNN", Model(neuron=neuron, network="cnn")),
-        second=("MLP", Model(neuron=neuron)),
+        first=("CNN", ExperimentModel(neuron=neuron, network="cnn")),
+        second=("MLP", ExperimentModel(neuron=neuron)),
         holds=operator.lt,
     )
     for neuron in ("dbn", "sbn")

@@ -15,7 +15,7 @@ _DISCRIMINATOR_NORM = {"paper": "batch", "published": "affine"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class ExperimentModel:
     """One model of an experiment."""
 
     neuron: str
@@ -57,7 +57,7 @@ class Experiment:
     title: str
     question: str
     """What it asks, in a sentence."""
-    models: tuple[Model, ...]
+    models: tuple[ExperimentModel, ...]
 
 
 OBJECTIVE_ROWS = tuple((objective, bn) for objective in ("gan", "wgan", "wgan-gp") for bn in (False, True))
@@ -67,18 +67,18 @@ EXPERIMENTS = {
     "I": Experiment(
         title="Experiment I: deterministic against stochastic binary neurons",
         question="How do DBNs and SBNs differ in quality, and in what they output before binarization?",
-        models=(Model(neuron="dbn"), Model(neuron="sbn")),
+        models=(ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn")),
     ),
     "II": Experiment(
         title="Experiment II: the real-valued model, binarized after training",
         question="What is lost when sigmoid outputs are binarized only at test time?",
-        models=(Model(neuron="real"), Model(neuron="dbn"), Model(neuron="sbn")),
+        models=(ExperimentModel(neuron="real"), ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn")),
     ),
     "III": Experiment(
         title="Experiment III: GAN, WGAN and WGAN-GP, with and without batch normalization in D",
         question="Which objectives train BinaryGAN?",
         models=tuple(
-            Model(neuron=neuron, objective=objective, normalized=bn)
+            ExperimentModel(neuron=neuron, objective=objective, normalized=bn)
             for objective, bn in OBJECTIVE_ROWS
             for neuron in ("dbn", "sbn")
         ),
@@ -87,7 +87,9 @@ EXPERIMENTS = {
         title="Experiment IV: multilayer perceptrons against convolutional networks",
         question="Does a CNN with fewer parameters make fewer artifacts?",
         models=tuple(
-            Model(neuron=neuron, network=network) for network in ("mlp", "cnn") for neuron in ("dbn", "sbn")
+            ExperimentModel(neuron=neuron, network=network)
+            for network in ("mlp", "cnn")
+            for neuron in ("dbn", "sbn")
         ),
     ),
 }

@@ -19,7 +19,7 @@ from ...evaluation.metrics.table import METRICS, format_value
 from ...training.run import Run
 from ..figures import Panel, grid_figure, histogram_figure
 from .claims import CLAIMS, verdicts
-from .experiments import EXPERIMENTS, OBJECTIVE_ROWS, PAPER_EPOCHS, Model
+from .experiments import EXPERIMENTS, OBJECTIVE_ROWS, PAPER_EPOCHS, ExperimentModel
 from .results import Outcome, Results, binarizations, spread
 
 _SHOWN = 64
@@ -183,7 +183,7 @@ class _Writer:
         ]
 
     def _experiment_ii(self) -> list[str]:
-        real = Model(neuron="real")
+        real = ExperimentModel(neuron="real")
         path = self._figure("experiment-2-samples.png")
         presets = self._results.plans["II"].presets
         panels = []
@@ -216,7 +216,10 @@ class _Writer:
                 self._panels(
                     "III",
                     preset,
-                    [Model(neuron=neuron, objective=objective, normalized=bn) for neuron in ("dbn", "sbn")],
+                    [
+                        ExperimentModel(neuron=neuron, objective=objective, normalized=bn)
+                        for neuron in ("dbn", "sbn")
+                    ],
                 )
                 for objective, bn in OBJECTIVE_ROWS
             ]
@@ -248,7 +251,11 @@ class _Writer:
         ]
 
     def _quality(
-        self, experiment: str, models: Sequence[Model], keys: Sequence[str], first: Sequence[list[str]] = ()
+        self,
+        experiment: str,
+        models: Sequence[ExperimentModel],
+        keys: Sequence[str],
+        first: Sequence[list[str]] = (),
     ) -> str:
         """A table of models by metrics, under the `first` rows and the published samples, over the floor."""
         results = self._results
@@ -268,7 +275,7 @@ class _Writer:
             rows.append(["floor: real images", *(format_value(key, results.floor.get(key)) for key in keys)])
         return _table(["", *(METRICS[key].title for key in keys)], rows)
 
-    def _preactivations(self, experiment: str, models: Sequence[Model]) -> str:
+    def _preactivations(self, experiment: str, models: Sequence[ExperimentModel]) -> str:
         """The table of preactivations, under what the paper's figure shows."""
         rows = [
             [f"the paper's Figure 4, {name}", format_value("first_bin", first), format_value("last_bin", last)]
@@ -278,7 +285,7 @@ class _Writer:
         ]
         return self._quality(experiment, models, _PREACTIVATIONS, rows)
 
-    def _histogram(self, experiment: str, name: str, models: Sequence[tuple[Model, str | None]]) -> Path:
+    def _histogram(self, experiment: str, name: str, models: Sequence[tuple[ExperimentModel, str | None]]) -> Path:
         panels = []
         for preset in self._results.plans[experiment].presets:
             lines = {}
@@ -290,12 +297,12 @@ class _Writer:
         histogram_figure(path, panels)
         return path
 
-    def _panels(self, experiment: str, preset: str, models: Sequence[Model]) -> list[Panel]:
+    def _panels(self, experiment: str, preset: str, models: Sequence[ExperimentModel]) -> list[Panel]:
         """Images and probabilities of each model in turn."""
         return [panel for model in models for panel in self._samples(experiment, preset, model)]
 
     def _samples(
-        self, experiment: str, preset: str, model: Model, binarization: str | None = None
+        self, experiment: str, preset: str, model: ExperimentModel, binarization: str | None = None
     ) -> tuple[Panel, Panel]:
         """The first images and probabilities of a model's first seed, or None twice."""
         outcomes = self._results.of(experiment, preset, model, binarization)
@@ -339,7 +346,7 @@ class _Writer:
         return _table(["run", "epochs", "iterations", "time in training"], rows)
 
 
-def _short_title(model: Model) -> str:
+def _short_title(model: ExperimentModel) -> str:
     return model.title.split(", ")[1]
 
 

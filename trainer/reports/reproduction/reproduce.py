@@ -14,7 +14,7 @@ from rich.console import Console
 from ...common.console import say
 from ...common.errors import RunError
 from ...common.files import write_json
-from ...config.dataset import DataChoice
+from ...config.dataset import DatasetSpec
 from ...config.training import TrainingConfig
 from ...evaluation.classifier import data_digest
 from ...evaluation.evaluate import Evaluation, evaluate_samples, measure_floor
@@ -22,7 +22,7 @@ from ...evaluation.generator import sample_run
 from ...evaluation.reference import Reference, load_reference
 from ...evaluation.samples import load_samples
 from ...training.run import Run
-from .experiments import Model, run_name
+from .experiments import ExperimentModel, run_name
 from .jobs import Job, JobRunner
 from .report import write_report
 from .results import ExperimentPlan, Outcome, Results, binarizations, models_of
@@ -31,7 +31,7 @@ PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ReproductionPlan:
     """What a reproduction consists of."""
 
     dataset: str
@@ -43,7 +43,7 @@ class Plan:
 class Reproduction:
     """One reproduction, in a folder of its own: runs/, logs/, evaluations/, figures/ and the report."""
 
-    def __init__(self, folder: Path, plan: Plan, *, data_dir: str | None, console: Console) -> None:
+    def __init__(self, folder: Path, plan: ReproductionPlan, *, data_dir: str | None, console: Console) -> None:
         self._folder = folder
         self._data_dir = data_dir
         self._console = console
@@ -62,7 +62,7 @@ class Reproduction:
     def report(self, published_samples: Path | None) -> Path:
         """Measure what is not measured yet, and write the report; its Markdown file is returned."""
         reference = load_reference(
-            DataChoice(dataset=self._plan.dataset, data_dir=self._data_dir), report=self._say
+            DatasetSpec(dataset=self._plan.dataset, data_dir=self._data_dir), report=self._say
         )
         published = None
         if published_samples is not None:
@@ -104,7 +104,12 @@ class Reproduction:
         return list(outcomes.values())
 
     def _outcome(
-        self, run: Run, config: TrainingConfig, model: Model, binarization: str | None, reference: Reference
+        self,
+        run: Run,
+        config: TrainingConfig,
+        model: ExperimentModel,
+        binarization: str | None,
+        reference: Reference,
     ) -> Outcome:
         training = json.loads(run.report_file.read_text())
         suffix = f"-{binarization}" if binarization else ""
@@ -142,7 +147,7 @@ class Reproduction:
         write_json(path, found)
         return found
 
-    def _configs(self, experiment: str, model: Model) -> list[TrainingConfig]:
+    def _configs(self, experiment: str, model: ExperimentModel) -> list[TrainingConfig]:
         plan = self._plan.experiments[experiment]
         return [
             dataclasses.replace(
@@ -180,7 +185,7 @@ def _is_trained(run: Run, config: TrainingConfig) -> bool:
     return done >= config.epochs
 
 
-def _merged(folder: Path, plan: Plan) -> Plan:
+def _merged(folder: Path, plan: ReproductionPlan) -> ReproductionPlan:
     """The plan, with the experiments that the folder was given before. Raises RunError on another data set's."""
     try:
         before = json.loads((folder / PLAN_FILE).read_text())

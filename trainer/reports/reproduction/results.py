@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...evaluation.metrics.table import format_value
-from .experiments import EXPERIMENTS, Model
+from .experiments import EXPERIMENTS, ExperimentModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Outcome:
 
     run: str
     preset: str
-    model: Model
+    model: ExperimentModel
     epochs: int
     seed: int
     binarization: str | None
@@ -54,7 +54,9 @@ class Results:
     published: dict[str, float] | None
     """Those of samples of the published code."""
 
-    def of(self, experiment: str, preset: str, model: Model, binarization: str | None = None) -> list[Outcome]:
+    def of(
+        self, experiment: str, preset: str, model: ExperimentModel, binarization: str | None = None
+    ) -> list[Outcome]:
         """The outcomes of a model as that experiment trains it, one a seed."""
         epochs = self.plans[experiment].epochs
         return [
@@ -65,7 +67,7 @@ class Results:
         ]
 
     def mean(
-        self, experiment: str, preset: str, model: Model, key: str, binarization: str | None = None
+        self, experiment: str, preset: str, model: ExperimentModel, key: str, binarization: str | None = None
     ) -> float | None:
         """The mean of a metric over the seeds, None where it was not run or has no such metric."""
         values = _values(self.of(experiment, preset, model, binarization), key)
@@ -85,11 +87,11 @@ def _values(outcomes: Sequence[Outcome], key: str) -> list[float]:
     return [outcome.metrics[key] for outcome in outcomes if key in outcome.metrics]
 
 
-def binarizations(model: Model) -> tuple[str | None, ...]:
+def binarizations(model: ExperimentModel) -> tuple[str | None, ...]:
     """How a model's outputs are made binary: the real-valued one is measured both ways."""
     return ("threshold", "bernoulli") if model.neuron == "real" else (None,)
 
 
-def models_of(plans: dict[str, ExperimentPlan]) -> list[tuple[str, Model]]:
+def models_of(plans: dict[str, ExperimentPlan]) -> list[tuple[str, ExperimentModel]]:
     """(experiment, model) of all that is planned."""
     return [(name, model) for name in plans for model in EXPERIMENTS[name].models]

@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
     surrogate: Tensor
     """A scalar whose gradient by the logits is the estimate. Its value means nothing."""
     value: Tensor
-    """The mean loss of the images that were judged, a scalar, for the log."""
+    """The mean loss of the images that were losses_without_grad, a scalar, for the log."""
 
 
 class Estimator(nn.Module, ABC):
@@ -67,7 +67,7 @@ class SampledEstimator(LogitEstimator):
         """See `LogitEstimator`."""
         probabilities = torch.sigmoid(logits)
         bits = [draw_bits(probabilities, random) for _ in range(self.samples)]
-        values = torch.stack([judged(losses, images) for images in bits])  # [K, B]
+        values = torch.stack([losses_without_grad(losses, images) for images in bits])  # [K, B]
         gradients = torch.zeros_like(logits)
         for factor, images in zip(self.factors(values), bits, strict=True):
             gradients += by_image(factor) * (images - probabilities)
@@ -97,7 +97,7 @@ def draw_bits(probabilities: Tensor, random: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def judged(losses: LossFunction, images: Tensor) -> Tensor:
+def losses_without_grad(losses: LossFunction, images: Tensor) -> Tensor:
     """The losses [B] of images, without a graph."""
     return losses(images)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import LogitEstimator, LossFunction, by_image, draw_bits, draw_logistic, judged
+from .base import LogitEstimator, LossFunction, by_image, draw_bits, draw_logistic, losses_without_grad
 
 _LEARNING_RATE = 1e-3
 _HIDDEN = 128
@@ -27,7 +27,7 @@ class MuProp(LogitEstimator):
         (slopes,) = torch.autograd.grad(at_mean.sum(), probabilities)
         probabilities = probabilities.detach()
         bits = draw_bits(probabilities, random)
-        values = judged(losses, bits)
+        values = losses_without_grad(losses, bits)
         deviations = bits - probabilities
         residuals = values - at_mean.detach() - (deviations * slopes).flatten(1).sum(dim=1)
         return by_image(residuals) * deviations + slopes * probabilities * (1 - probabilities), values
@@ -52,7 +52,7 @@ class Rebar(LogitEstimator):
         logits = logits.detach().requires_grad_()
         relaxed = logits + draw_logistic(logits, random)
         bits = (relaxed > 0).to(logits.dtype).detach()
-        values = judged(losses, bits)
+        values = losses_without_grad(losses, bits)
         conditional = conditional_logits(logits, bits, draw_logistic(logits, random))
         at_relaxed, at_conditional = self.control(relaxed, losses), self.control(conditional, losses)
         (correction,) = torch.autograd.grad((at_relaxed - at_conditional).sum(), logits, create_graph=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import LogitEstimator, LossFunction, SampledEstimator, by_image, draw_bits, judged
+from .base import LogitEstimator, LossFunction, SampledEstimator, by_image, draw_bits, losses_without_grad
 
 
 class BoundarySeeking(SampledEstimator):
@@ -32,7 +32,7 @@ class MaliGan(LogitEstimator):
         """See `LogitEstimator`."""
         probabilities = torch.sigmoid(logits)
         bits = draw_bits(probabilities, random)
-        values = judged(losses, bits)
+        values = losses_without_grad(losses, bits)
         weights = len(values) * log_ratio(values).softmax(dim=0)
         return -by_image(weights - 1) * (bits - probabilities), values
 

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import LogitEstimator, LossFunction, SampledEstimator, by_image, draw_bits, draw_uniforms, judged
+from .base import (
+    LogitEstimator,
+    LossFunction,
+    SampledEstimator,
+    by_image,
+    draw_bits,
+    draw_uniforms,
+    losses_without_grad,
+)
 
 _DECAY = 0.95
 _LEAST_VARIANCE = 1e-6
@@ -48,7 +56,7 @@ class Reinforce(LogitEstimator):
 
     def _draw(self, probabilities: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         bits = draw_bits(probabilities, random)
-        deviations, values = bits - probabilities, judged(losses, bits)
+        deviations, values = bits - probabilities, losses_without_grad(losses, bits)
         self.remember(deviations, values)
         return deviations, values
 
@@ -98,6 +106,6 @@ class Disarm(LogitEstimator):
         probabilities, uniforms = torch.sigmoid(logits), draw_uniforms(logits, random)
         first = (uniforms > 1 - probabilities).to(logits.dtype)
         second = (uniforms < probabilities).to(logits.dtype)
-        first_losses, second_losses = judged(losses, first), judged(losses, second)
+        first_losses, second_losses = losses_without_grad(losses, first), losses_without_grad(losses, second)
         gradients = by_image(first_losses - second_losses) / 2 * (first - second) * torch.sigmoid(logits.abs())
         return gradients, (first_losses + second_losses) / 2
