@@ -161,7 +161,7 @@ class _Writer:
         plan = self._results.plans[name]
         presets = " and ".join(f"`{preset}`" for preset in plan.presets)
         overrides = "".join(f", `{key}` = {value}" for key, value in plan.overrides.items())
-        return f"Presets {presets}, {plan.epochs} epochs, {plan.seeds} seed(s){overrides}."
+        return f"{presets}, {plan.epochs} epochs, {plan.seeds} seed(s){overrides}."
 
     def _experiment_i(self) -> list[str]:
         models = EXPERIMENTS["I"].models
