@@ -138,7 +138,7 @@ _ARTIFACTS = tuple(
     for neuron in ("dbn", "sbn")
     for key, title in (
         ("isolated_pixels", "isolated pixels"),
-        ("multiple_components", "images of several components"),
+        ("multiple_components", "several components"),
         ("pattern_divergence", "JS of patterns"),
     )
 )
@@ -146,11 +146,11 @@ _ARTIFACTS = tuple(
 CLAIMS = (
     Claim(
         text="DBNs and SBNs give samples of similar quality",
-        rule="the larger Frechet distance is at most 1.25 times the smaller",
+        rule="the larger Fréchet distance is at most 1.25 times the smaller",
         experiment="I",
         comparisons=(
             Comparison(
-                title="Frechet distance:",
+                title="Fréchet distance:",
                 key="frechet_distance",
                 first=("DBN", _DBN),
                 second=("SBN", _SBN),
@@ -159,9 +159,9 @@ CLAIMS = (
         ),
     ),
     Claim(
-        text="DBNs avoid preactivated outputs around the threshold: a notch at 0.5",
+        text="DBNs avoid preactivated outputs near the threshold: a notch at 0.5",
         rule=(
-            "with DBNs, not with SBNs, the density at 0.5 is under 0.95 of that of each side "
+            "with DBNs, not with SBNs, the density at 0.5 is under 0.95 of each side's "
             "(0.40 to 0.48 and 0.52 to 0.60)"
         ),
         experiment="I",
@@ -176,8 +176,8 @@ CLAIMS = (
         ),
     ),
     Claim(
-        text="SBNs output more preactivated values close to 0 and 1 than DBNs",
-        rule="the SBN model has less in [0.1, 0.9]",
+        text="SBNs output more values near 0 and 1 before binarization than DBNs",
+        rule="SBN has less in [0.1, 0.9]",
         experiment="I",
         comparisons=(
             Comparison(
@@ -190,7 +190,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        text="The histogram of the real-valued model is more U-shaped than that of the SBN model",
+        text="The real-valued model's histogram is more U-shaped than the SBN's",
         rule="the real-valued model has less in [0.1, 0.9]",
         experiment="II",
         comparisons=(
@@ -204,20 +204,20 @@ CLAIMS = (
         ),
     ),
     Claim(
-        text="WGAN gives digits of similar quality as WGAN-GP",
-        rule="for each neuron, the larger Frechet distance is at most 1.25 times the smaller",
+        text="WGAN and WGAN-GP give digits of similar quality",
+        rule="for each neuron, the larger Fréchet distance is at most 1.25 times the smaller",
         experiment="III",
-        comparisons=_objective_against_gp("wgan", "Frechet distance", "frechet_distance", _similar),
+        comparisons=_objective_against_gp("wgan", "Fréchet distance", "frechet_distance", _similar),
     ),
     Claim(
         text="GAN suffers from mode collapse",
-        rule="for each neuron, coverage is under half of that of WGAN-GP",
+        rule="for each neuron, coverage is under half of WGAN-GP's",
         experiment="III",
         comparisons=_objective_against_gp("gan", "coverage", "coverage", _collapsed),
     ),
     Claim(
-        text="Batch normalization in the discriminator is better left out",
-        rule="for each objective and neuron, the Frechet distance is larger with it",
+        text="The discriminator is better without batch normalization",
+        rule="for each objective and neuron, the Fréchet distance is larger with it",
         experiment="III",
         comparisons=_NORM,
     ),

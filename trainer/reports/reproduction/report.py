@@ -129,17 +129,17 @@ class _Writer:
     def _introduction(self) -> str:
         results = self._results
         versions = ", ".join(f"{name} {version(name)}" for name in ("bgan", "torch", "numpy"))
-        classifier = "a classifier of this data set"
+        classifier = "a classifier of the data set"
         if self._accuracy is not None:
-            classifier += f", which is right on {100 * self._accuracy:.2f} % of the test images"
+            classifier += f" ({100 * self._accuracy:.2f} % accurate on its test images)"
         return (
-            f"Written by `bgan reproduce` on {datetime.now(UTC).date()}, on {platform.machine()} with {versions} "
-            f"and Python {platform.python_version()}. The data set is `{results.dataset}`. Every row is "
-            f"{results.count} samples, measured by `bgan evaluate`: metrics of two sets compare them with as many "
-            f"real test images, at most, and features are those of {classifier}. The floor is the same metric of "
-            "real test images against real training images. The preset `paper` is what the paper says, with the "
-            "faults of its code corrected; `published` is what the published code computes, which trains on the "
-            "test images too (`bgan presets` lists both). Several seeds stand as mean ± standard deviation."
+            f"`bgan reproduce`, {datetime.now(UTC).date()}, {platform.machine()}, {versions}, "
+            f"Python {platform.python_version()}; data set `{results.dataset}`. Each row is {results.count} "
+            "samples, measured by `bgan evaluate` against at most as many real test images, with the features of "
+            f"{classifier}. The floor compares real test images with real training images. The preset `paper` is "
+            "the paper's text with the faults of its code corrected; `published` is what the published code "
+            "computes, which trains on the test images too (`bgan presets`). Several seeds: mean ± standard "
+            "deviation."
         )
 
     def _claims(self) -> str:
@@ -153,15 +153,15 @@ class _Writer:
         return (
             "## The paper's claims\n\n"
             + _table(["claim", "preset", "verdict", "figures"], rows)
-            + f"\n\nA claim is said to hold where:\n\n{rules}\n\n"
-            "Where the parts of a claim disagree the verdict is mixed. Differences within one seed may be chance."
+            + f"\n\nA claim holds if:\n\n{rules}\n\n"
+            "Mixed: the parts of the claim disagree. With one seed, differences may be chance."
         )
 
     def _conditions(self, name: str) -> str:
         plan = self._results.plans[name]
         presets = " and ".join(f"`{preset}`" for preset in plan.presets)
         overrides = "".join(f", `{key}` = {value}" for key, value in plan.overrides.items())
-        return f"Presets {presets}, {plan.epochs} epochs, {plan.seeds} seed(s){overrides}."
+        return f"{presets}, {plan.epochs} epochs, {plan.seeds} seed(s){overrides}."
 
     def _experiment_i(self) -> list[str]:
         models = EXPERIMENTS["I"].models
@@ -245,8 +245,8 @@ class _Writer:
         )
         return [
             _image("Samples of MLP and CNN models", path),
-            "Trainable parameters of generator and discriminator under `published`, at 28x28: MLP 1,472,817, CNN "
-            "530,212. The paper and its slides print the two swapped.",
+            "Trainable parameters of both networks under `published`, at 28x28: MLP 1,472,817, CNN 530,212. The "
+            "paper and its slides print them swapped.",
             self._quality("IV", models, (*_ARTIFACTS, *_QUALITY)),
         ]
 
@@ -263,7 +263,7 @@ class _Writer:
         published = results.published
         if published is not None and any(key in published for key in keys):
             values = [format_value(key, published.get(key)) for key in keys]
-            rows.append(["samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)", *values])
+            rows.append(["published code: MLP, DBN, WGAN-GP", *values])
         for preset in results.plans[experiment].presets:
             for model in models:
                 for binarization in binarizations(model):
@@ -327,7 +327,7 @@ class _Writer:
             f"- Experiment {name}, `{preset}`"
             for name, plan in results.plans.items()
             for preset in PRESETS
-            if preset not in plan.presets
+            if preset not in (*plan.presets, "modern")
         ]
         missing += [
             f"- Experiment {name}: {plan.epochs} of the paper's {PAPER_EPOCHS} epochs"
@@ -335,15 +335,15 @@ class _Writer:
             if plan.epochs < PAPER_EPOCHS
         ]
         missing += [f"- Experiment {name}" for name in EXPERIMENTS if name not in results.plans]
-        return "\n".join(missing) or "Everything that was planned was run."
+        return "\n".join(missing) or "Everything planned was run."
 
     def _runs(self) -> str:
         seen: dict[str, Outcome] = {outcome.run: outcome for outcome in self._results.outcomes}
         rows = [
-            [f"`{outcome.run}`", str(outcome.epochs), f"{outcome.steps:,}", f"{outcome.seconds:,.0f} s"]
+            [f"`{outcome.run}`", str(outcome.epochs), f"{outcome.steps:,}", f"{outcome.seconds:,.0f}"]
             for outcome in seen.values()
         ]
-        return _table(["run", "epochs", "iterations", "time in training"], rows)
+        return _table(["run", "epochs", "iterations", "seconds in training"], rows)
 
 
 def _short_title(model: ExperimentModel) -> str:
