@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.models import make_model
+from tests.kit.servers import server
+
 # Some tests fork (preexec_fn) beside gRPC's threads; its fork support would start some in the child, and abort it
 # (grpc/grpc issue 43055).
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -15,13 +18,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 _SHARED = ROOT.parent / "shared"
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        folder = Path(item.fspath).relative_to(ROOT / "tests").parts[0]
-        if folder in ("unit", "integration", "e2e"):
-            item.add_marker(getattr(pytest.mark, folder))
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +41,36 @@ def cache_environment(tmp_path_factory, worker_id):
     folder = tmp_path_factory.getbasetemp()
     root = folder if worker_id == "master" else folder.parent
     return {"BGAN_CACHE_DIR": str(root / "cache")}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder of three models: an MLP with DBN, one with SBN, and a CNN of another shape."""
+    folder = tmp_path_factory.mktemp("models")
+    make_model(folder, "cnn-sbn", network="cnn", neuron="sbn", shape=(2, 9, 13), latent_size=10)
+    make_model(folder, "mlp-dbn")
+    make_model(folder, "mlp-sbn", neuron="sbn", slope_rate=2.0, steps=11)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def running(models):
+    """A server of those models, in its own process."""
+    with server(models, "--default-model", "mlp-dbn", "--max-image-count", "100000") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory):
+    """A folder of one model."""
+    folder = tmp_path_factory.mktemp("small")
+    make_model(folder, "sbn", neuron="sbn")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_models(tmp_path_factory):
+    """A folder of a model of the same name with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    make_model(folder, "sbn", neuron="sbn", steps=4)
+    return folder

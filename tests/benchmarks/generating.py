@@ -7,7 +7,7 @@ import onnxruntime
 from rich.console import Console
 
 from bgan.serving.generate.generate import GenerationRequest, generate, open_model
-from tests.support import make_model
+from tests.kit.models import make_model
 
 from .measure import Figure, in_turns
 

@@ -7,7 +7,7 @@ import onnxruntime
 
 from bgan.serving.models.engine import Engine
 from bgan.trainer.export.exporter import export_run
-from tests.support import make_run
+from tests.kit.models import make_run
 
 from .measure import Figure, in_turns
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from bgan.clients import SamplingClient
 from tests.conftest import ROOT
-from tests.support import BGAN, make_model, server
+from tests.kit.cli import BGAN
+from tests.kit.models import make_model
+from tests.kit.servers import server
 
 from .measure import Figure
 from .processes import peak_mib, resident_mib, running

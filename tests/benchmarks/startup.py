@@ -10,7 +10,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support import BGAN, free_port, make_model
+from tests.kit.cli import BGAN
+from tests.kit.models import make_model
+from tests.kit.servers import free_port
 
 from .measure import Figure, in_turns
 

@@ -5,7 +5,8 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support import make_model, server
+from tests.kit.models import make_model
+from tests.kit.servers import server
 
 from . import triton
 from .measure import Figure, medians

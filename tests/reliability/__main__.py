@@ -23,9 +23,8 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos import restarting_server
 from tests.conftest import ROOT
-from tests.support import server
+from tests.kit.servers import restarting_server, server
 
 from .control import run_control
 from .faults import FAULTS, Site

@@ -6,7 +6,7 @@ import grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import ROOT
-from tests.support import server
+from tests.kit.servers import server
 
 from .leaking_server import KINDS
 from .leaks import Bounds, Growth, growths, take_sample

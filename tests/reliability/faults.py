@@ -22,8 +22,8 @@ import grpc
 
 from bgan.clients import AsyncSamplingClient, RetryPolicy, SamplingClient
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
-from tests.chaos import RestartingServer
-from tests.support import BGAN, ServerProcess, server
+from tests.kit.cli import BGAN
+from tests.kit.servers import RestartingServer, ServerProcess, server
 
 from .bad_files import BAD_NAMES, bad_files, drop
 from .load import CALL_SECONDS, PATIENT

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bgan.clients import RetryPolicy, SamplingClient
-from tests.blocking import Blocking
+from tests.kit.clients import Blocking
 
 from .reference import Reference
 

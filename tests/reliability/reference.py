@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support import bgan
+from tests.kit.cli import bgan
 
 SEED = 7
 _FAR = 2**62 + 5

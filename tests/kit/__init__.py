@@ -1,0 +1,1 @@
+"""What the tests share: commands, models, servers, proxies, certificates. Nothing here is a mock."""

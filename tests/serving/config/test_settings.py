@@ -1,0 +1,124 @@
+"""Settings of the real command: flags, environment and file, and what is said of those that cannot be."""
+
+import tomllib
+
+import pytest
+import typer
+
+from bgan.clients import SamplingClient
+from bgan.serving.cli import serve
+from bgan.serving.config.settings import ServerSettings
+from bgan.serving.config.sources import resolve
+from bgan.serving.errors import StartError
+from tests.kit.cli import bgan
+from tests.kit.servers import server
+
+FILE = 'models = "of the file"\nport = 1\nmax_streams = 1\nhost = "a \\"b\\" \\u007f ä"\n'
+
+
+def _printed(*options, **env):
+    result = bgan("serve", "--print-config", *options, env=env)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "server.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(file):
+    text = _printed("--config", file, "--port", 3, BGAN_PORT="2", BGAN_MAX_STREAMS="2", BGAN_THREADS="")
+    settings = tomllib.loads(text)
+    assert [settings[name] for name in ("port", "max_streams", "models", "threads")] == [3, 2, "of the file", 0]
+    for origin in ("from --port\nport =", "from BGAN_MAX_STREAMS\nmax_streams =", f"from {file}\nmodels ="):
+        assert origin in text
+    assert "from the default\nthreads =" in text
+    assert tomllib.loads(_printed(BGAN_CONFIG=str(file)))["port"] == 1
+
+
+def test_what_is_printed_gives_the_same_settings_again(file, tmp_path):
+    printed = tmp_path / "printed.toml"
+    printed.write_text(_printed("--config", file, "--grace-seconds", 0.25))
+    settings = tomllib.loads(printed.read_text())
+    assert tomllib.loads(_printed("--config", printed)) == settings
+    assert settings["host"] == 'a "b" \x7f ä'
+    assert settings["grace_seconds"] == 0.25
+    files = {"tls_certificate", "tls_key", "tls_client_ca", "tokens"}
+    unset = {"default_model", "metrics_port", "trace_endpoint", *files}
+    assert settings.keys() == ServerSettings.model_fields.keys() - unset
+
+
+def test_every_setting_is_an_option_that_shows_its_default_and_is_described():
+    options = typer.main.get_params_from_function(serve)
+    for name, field in ServerSettings.model_fields.items():
+        shown = options[name].default.show_default
+        assert shown, name
+        assert field.description, name
+        if isinstance(field.default, int | float) and field.default and field.default is not True:
+            assert shown == f"{field.default:g}" or shown == str(field.default), name
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max_stream = 1", "server.toml: max_stream is no setting; did you mean max_streams?"),
+        ("[limits]\nstreams = 1", "server.toml: limits is no setting; there are models, default_model"),
+        ('port = "many"', "server.toml: port is 'many'; use a whole number from 0 to 65535"),
+        ("port = 65536", "server.toml: port is 65536; use a whole number from 0 to 65535"),
+        ("port = 1.5", "server.toml: port is 1.5; use a whole number"),
+        ("port = true", "server.toml: port is True; use a whole number"),
+        ("models = 5", "server.toml: models is 5; use text"),
+        ("grace_seconds = nan", "server.toml: grace_seconds is nan; use a number from 0"),
+        ("port 1", "server.toml is no TOML (Expected '='"),
+        (b"\xff", "server.toml is no TOML"),
+        (None, "server.toml cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_file_that_cannot_be_meant(file, text, says):
+    file.unlink()
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(StartError) as caught:
+        resolve({}, file)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "says"),
+    [
+        ({"workers": 0}, {}, "--workers: workers is 0; use a whole number from 1 to 256"),
+        ({}, {"BGAN_PORT": "tcp://10.0.0.1:80"}, "BGAN_PORT: port is 'tcp://10.0.0.1:80'; use a whole number"),
+        ({}, {"BGAN_MAX_STREAM": "5"}, "BGAN_MAX_STREAM is no setting; did you mean BGAN_MAX_STREAMS?"),
+        ({"grace_seconds": -1.0}, {}, "--grace-seconds: grace_seconds is -1.0; use a number from 0"),
+    ],
+)
+def test_options_and_variables_that_cannot_be_meant(flags, env, says, monkeypatch):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StartError) as caught:
+        resolve(flags, None)
+    assert says in str(caught.value)
+
+
+def test_what_cannot_be_meant_is_one_line_of_the_command(file):
+    result = bgan("serve", "--config", file, "--port", 65536)
+    assert result.returncode == 1
+    assert result.stderr == "bgan: --port: port is 65536; use a whole number from 0 to 65535\n"
+
+
+def test_variables_of_others_are_left_alone(monkeypatch):
+    settings = resolve({}, None)
+    for name in ("BGAN_DATA_DIR", "BGAN_SERVER", "BGAN_DEBUG", "BGAN_SERVICE_HOST", "BGAN_THREADS"):
+        monkeypatch.setenv(name, "" if name == "BGAN_THREADS" else "x")
+    assert resolve({}, None) == settings
+
+
+def test_a_file_reaches_the_workers(models, tmp_path):
+    path = tmp_path / "server.toml"
+    path.write_text('workers = 2\ndefault_model = "mlp-sbn"\nmax_image_count = 5\n')
+    with server(models, "--config", path) as process, SamplingClient(process.target) as client:
+        assert client.get_limits().max_image_count == 5
+        assert client.get_model().name == "mlp-sbn"

@@ -1,0 +1,120 @@
+"""`bgan card`: what a card says is what the file, its run and `bgan evaluate` say."""
+
+import hashlib
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bgan.trainer.common.errors import RunError, SamplesError
+from bgan.trainer.config.presets import preset_values
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.export.exporter import export_run
+from bgan.trainer.reports.card import open_trained_model
+from bgan.trainer.training.loop import train
+from bgan.trainer.training.run import Run
+from tests.kit.cli import bgan
+from tests.kit.models import make_model, make_run
+
+COUNT = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of one epoch and its exported model, its card and picture."""
+    folder = tmp_path_factory.mktemp("card")
+    np.savez(folder / "published.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
+    settings = {"neuron": "sbn", "network": "mlp", "estimator": "reinmax", "dataset": "digits", "epochs": 1}
+    config = TrainingConfig(**preset_values("modern", neuron="sbn", network="mlp") | settings)
+    train(config, folder / "runs" / "mine", Console(stderr=True), print)
+    export_run(Run(folder / "runs" / "mine"), folder / "models")
+    options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
+    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def card(folder):
+    return (folder / "models" / "mine.md").read_text()
+
+
+def _runs(command, folder):
+    result = bgan(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_card_names_its_file(card, folder):
+    content = (folder / "models" / "mine.onnx").read_bytes()
+    assert f"`mine.onnx`, {len(content):,} bytes" in card
+    assert hashlib.sha256(content).hexdigest() in card
+    assert "Weights: MIT." in card
+    assert "`uniforms`" in card
+    assert "{" not in card
+
+
+def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):
+    (command,) = re.findall(r"^    (bgan train .*)$", card, re.M)
+    assert command == (
+        "bgan train --preset modern --neuron sbn --network mlp --estimator reinmax --dataset digits --epochs 1 "
+        "--name mine"
+    )
+    resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder))
+    assert "\n    bgan export mine\n" in card
+    assert resolved.pop("run") == "runs/mine"
+    assert resolved == json.loads((folder / "runs" / "mine" / "config.json").read_text())
+
+
+def test_a_card_says_what_the_training_took(card, folder):
+    report = json.loads((folder / "runs" / "mine" / "report.json").read_text())
+    assert (
+        f"{report['steps']} iterations, to the end of epoch 1, took {report['seconds'] / 60:.1f} minutes" in card
+    )
+    assert f"torch {report['versions']['torch']}" in card
+
+
+def test_the_figures_of_a_card_are_those_of_evaluate(card, folder):
+    (command,) = re.findall(r"`(bgan evaluate .*)`", card)
+    _runs((*shlex.split(command)[1:], "--json", "../figures.json"), folder / "models")
+    (measured,) = json.loads((folder / "figures.json").read_text())
+    rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", card, re.M))
+    for title, key, digits in (
+        ("Frechet distance", "frechet_distance", 3),
+        ("components an image", "components", 3),
+    ):
+        model, floor, published, _ = rows[title].split(" | ")
+        assert (model, floor) == (f"{measured['metrics'][key]:.{digits}f}", f"{measured['floor'][key]:.{digits}f}")
+        assert published not in {model, floor, "-"}
+    assert " ".join(f"{100 * share:.1f}" for share in measured["class_histogram"]) in card
+
+
+def test_the_picture_is_drawn_and_linked(card, folder):
+    assert "(../pictures.png)" in card
+    assert (folder / "pictures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_models_without_their_run(folder, tmp_path):
+    runs = tmp_path / "runs"
+    make_model(tmp_path, "unfinished")
+    make_model(tmp_path, "mine")
+    make_run(runs / "unfinished")
+    (tmp_path / "text.onnx").write_text("no model")
+    for name, runs_dir, error, says in (
+        ("text", runs, SamplesError, r"text\.onnx is not a model that `bgan export` wrote"),
+        ("unfinished", runs, RunError, "unfinished has not come to its end"),
+        ("mine", runs, RunError, "there is no run 'mine'"),
+        ("mine", folder / "runs", RunError, "was exported at step 3 .* export it again: bgan export mine"),
+    ):
+        with pytest.raises(error, match=says):
+            open_trained_model(tmp_path / f"{name}.onnx", runs_dir)
+
+
+def test_a_card_that_cannot_be_written(folder, tmp_path):
+    make_model(tmp_path, "mine")
+    result = bgan("card", tmp_path / "mine.onnx", tmp_path / "gone.onnx", cwd=folder)
+    assert result.returncode == 1
+    assert f"bgan: there is no file {tmp_path / 'gone.onnx'}" in result.stderr.splitlines()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.onnx"]

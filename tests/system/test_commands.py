@@ -1,0 +1,221 @@
+"""Export, serve and sample through the command line, and what can go wrong with them."""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.training.run import open_run
+from tests.kit.cli import BGAN, bgan
+from tests.kit.models import make_model, make_run
+from tests.kit.servers import free_port, server
+
+COMMANDS = ("train", "export", "serve", "sample", "models", "token")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs, of which `newer` is the newer one."""
+    folder = tmp_path_factory.mktemp("runs")
+    older = make_run(folder / "older", neuron="sbn")
+    make_run(folder / "newer")
+    for path in older.checkpoints.iterdir():
+        os.utime(path, (1, 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_model(folder, "digits", neuron="sbn")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(models):
+    with server(models) as process:
+        yield process
+
+
+def _fails_with_one_line(result):
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("bgan: ")]
+    return line
+
+
+def test_the_newest_run_is_exported_unless_one_is_named(runs, tmp_path):
+    for arguments, name in (((), "newer"), (("older",), "older"), ((runs / "older", "--name", "mine"), "mine")):
+        result = bgan("export", *arguments, "--runs-dir", runs, "--models", tmp_path / "models")
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "models" / f"{name}.onnx").is_file()
+        assert "checked on 1024 rows" in result.stdout
+
+
+def test_export_of_what_is_not_there(runs, tmp_path):
+    result = bgan("export", "nope", "--runs-dir", runs)
+    assert "there is no run 'nope'" in _fails_with_one_line(result)
+    assert "newer, older" in result.stderr
+    assert "train one with `bgan train`" in _fails_with_one_line(bgan("export", "--runs-dir", tmp_path))
+    assert "choose one of threshold, bernoulli" in _fails_with_one_line(
+        bgan("export", "--runs-dir", runs, "--binarization", "dither")
+    )
+    open_run(tmp_path / "new", TrainingConfig(dataset="digits"))
+    line = _fails_with_one_line(bgan("export", "new", "--runs-dir", tmp_path, "--models", tmp_path / "models"))
+    assert f"{tmp_path / 'new'} has no checkpoint yet; train it first with the command that made it" in line
+    assert not (tmp_path / "models").exists()
+
+
+def test_samples_as_files(running, tmp_path):
+    def sample(name, *options):
+        result = bgan("sample", "--server", running.target, "--output", tmp_path / name, *options)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "seed 1" in sample("a.npy", "--count", 50, "--seed", 1)
+    images = np.load(tmp_path / "a.npy")
+    assert (images.shape, images.dtype) == ((50, 1, 28, 28), np.uint8)
+    assert set(np.unique(images)) == {0, 1}
+    sample("b.npz", "--count", 50, "--seed", 1, "--batch-size", 7)
+    with np.load(tmp_path / "b.npz") as file:
+        unpacked = np.unpackbits(file["packed_images"], axis=1, count=784).reshape(50, *file["image_shape"])
+    np.testing.assert_array_equal(unpacked, images)
+    sample("c.npy", "--count", 20, "--seed", 1, "--first-index", 30)
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), images[30:])
+    drawn = sample("d.npy", "--count", 5).split("seed ")[1].split(",")[0]
+    sample("e.npy", "--count", 5, "--seed", drawn)
+    assert (tmp_path / "d.npy").read_bytes() == (tmp_path / "e.npy").read_bytes()
+    sample("f.png", "--count", 9, "--seed", 1)
+    with Image.open(tmp_path / "f.png") as picture:
+        assert picture.size == (3 * 30 + 2, 3 * 30 + 2)
+        np.testing.assert_array_equal(np.asarray(picture)[2:30, 2:30], 255 * images[0, 0])
+
+
+def test_several_servers_share_a_file(running, models, tmp_path):
+    away = f"localhost:{free_port()}"
+    with server(models) as second:
+        for name, options in {
+            "one.npz": ["--server", running.target],
+            "several.npz": ["--servers", f"{running.target}, {second.target},{away}"],
+        }.items():
+            result = bgan("sample", "--count", 30_000, "--seed", 3, *options, "--output", tmp_path / name)
+            assert result.returncode == 0, result.stderr
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "several.npz").read_bytes()
+    lines = result.stderr.splitlines()
+    assert re.fullmatch(rf"{away}: UNAVAILABLE; trying again from image \d+ in \S+ s \(try 2 of 8\)", lines[0])
+
+
+def test_memory_does_not_grow_with_the_count(running, tmp_path):
+    peaks = []
+    for count in (1_000, 150_000):
+        for name in ("x.npy", "x.npz"):
+            command = [BGAN, "sample", "--server", running.target, "--count", str(count), "-o", tmp_path / name]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode == 0
+            peaks.append(usage.ru_maxrss / 1024)
+    assert max(peaks[2:]) < min(peaks) + 30, "150,000 images are 112 MiB as .npy"
+
+
+def test_models_are_listed(running):
+    result = bgan("models", "--server", running.target)
+    assert result.returncode == 0
+    assert "digits" in result.stdout
+    assert "stochastic" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--model", "nope"], "there is no model 'nope'; there are digits"),
+        (["--count", "0"], "image_count"),
+        (["--count", "-1"], "image_count"),
+        (["--first-index", str(2**63 - 1)], "first_index"),
+        (["--seed", str(2**64)], "out of range"),
+        (["--server", "localhost:1"], "localhost:1"),
+    ],
+)
+def test_samples_that_cannot_be_had(running, tmp_path, options, says):
+    result = bgan("sample", "--server", running.target, "--output", tmp_path / "x.npy", *options)
+    assert says in _fails_with_one_line(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png"])
+def test_samples_that_end_early_leave_the_file_that_was_there(running, tmp_path, name):
+    def bounded_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    (tmp_path / name).write_text("precious")
+    options = ("--server", running.target, "--output", tmp_path / name, "--count", 100, "--seed", 1)
+    _fails_with_one_line(bgan("sample", *options, preexec_fn=bounded_files))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
+
+
+def test_outputs_that_cannot_be_written(tmp_path):
+    for output in ("x.gif", "missing/x.png"):
+        result = bgan("sample", "--output", tmp_path / output)
+        assert result.returncode == 2
+        assert "--output" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_servers_that_cannot_be_meant(tmp_path):
+    for servers in (["--servers", "a:1,,b:1"], ["--servers", "a:1", "--server", "b:1"]):
+        result = bgan("sample", "--output", tmp_path / "x.npy", *servers)
+        assert result.returncode == 2
+        assert "--servers" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_folders_that_cannot_be_served(models, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "x.onnx").write_text("no model")
+    hollow = tmp_path / "hollow"
+    hollow.mkdir()
+    (hollow / "x.onnx").touch()
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    model = onnx.load(models / "digits.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, bare / "x.onnx")
+    for folder, says in (
+        (tmp_path / "missing", "is not a folder"),
+        (empty, "has no .onnx file"),
+        (text, "x.onnx is no ONNX model"),
+        (hollow, "x.onnx is no ONNX model"),
+        (bare, "x.onnx has no manifest"),
+    ):
+        assert says in _fails_with_one_line(bgan("serve", "--models", folder, "--port", 0))
+    line = _fails_with_one_line(bgan("serve", "--models", models, "--port", 0, "--default-model", "nope"))
+    assert "the default model 'nope' is not there" in line
+
+
+def test_ports_that_cannot_be_had(running, models):
+    line = _fails_with_one_line(bgan("serve", "--models", models, "--port", running.port))
+    assert f"cannot listen on 127.0.0.1:{running.port}" in line
+    line = _fails_with_one_line(bgan("serve", "--models", models, env={"BGAN_PORT": "many"}))
+    assert "port is 'many'" in line
+
+
+def test_help_teaches():
+    listed = bgan("--help")
+    assert listed.returncode == 0
+    for command in COMMANDS:
+        assert command in listed.stdout
+        help_text = bgan(command, "--help")
+        assert help_text.returncode == 0
+        assert "Example" in help_text.stdout
+    assert bgan("--version").stdout.startswith("bgan ")

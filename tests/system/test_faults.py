@@ -1,0 +1,74 @@
+"""Each fault of `make soak` once and on a small scale, and the gate that finds leaks."""
+
+import random
+
+import pytest
+
+from tests.kit.models import make_model
+from tests.kit.servers import restarting_server, server
+from tests.reliability.control import growths_of_calls
+from tests.reliability.faults import FAULTS, Site
+from tests.reliability.leaks import Bounds, Sample, growths
+from tests.reliability.machine import NotHereError
+from tests.reliability.reference import Reference
+
+CALLS = 1_000
+
+
+@pytest.fixture(scope="module")
+def site(small_models, other_models, tmp_path_factory):
+    folder, work = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("work")
+    make_model(folder, "dbn")
+    reference, versions = Reference(work, 8_000), {}
+    reference.add(folder / "dbn.onnx")
+    for models in (small_models, other_models):
+        path = models / "sbn.onnx"
+        versions[reference.add(path)] = path.read_bytes()
+    (folder / "changing").mkdir()
+    (folder / "changing" / "1.onnx").write_bytes(next(iter(versions.values())))
+    options = ("--metrics-port", 0, "--model-poll-seconds", 0.05, "--model-keep-seconds", 1)
+    limits = ("--stalled-write-seconds", 2, "--max-streams", 300, "--max-streams-per-caller", 300)
+    with (
+        server(folder, *options, *limits) as steady,
+        restarting_server(folder, "--workers", 2, "--grace-seconds", 0.5) as fragile,
+    ):
+        yield Site(steady, fragile, folder, ("dbn",), versions, reference, work, random.Random(6), scale=0.1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_promises_hold_under(site, fault):
+    try:
+        fault(site)
+    except NotHereError as why:
+        pytest.skip(str(why))
+    assert site.steady.process.poll() is None
+    assert "Traceback" not in site.steady.output() + site.fragile.output()
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("memory", "resident_mib"), ("files", "files")])
+def test_a_server_that_leaks_is_found_out(small_models, kind, figure):
+    found = {growth.name: growth for growth in growths_of_calls(small_models, kind, CALLS)}
+    assert found[figure].is_leak, str(found[figure])
+
+
+def test_the_server_does_not_leak(small_models):
+    assert [str(growth) for growth in growths_of_calls(small_models, None, CALLS) if growth.is_leak] == []
+
+
+def _samples(resident_mib):
+    return [Sample(float(second), value, 10, 4) for second, value in enumerate(resident_mib)]
+
+
+def test_peaks_are_no_leak_and_a_slope_is():
+    rng = random.Random(1)
+    noise = [rng.random() for _ in range(300)]
+    peaks = [500 if second % 10 == 0 else 100 + noise[second] for second in range(300)]
+    slope = [100 + noise[second] + second / 10 for second in range(300)]
+    flat, rising = (growths(_samples(values), Bounds(resident_mib=16))[0] for values in (peaks, slope))
+    assert not flat.is_leak, str(flat)
+    assert rising.is_leak
+    assert rising.rise == pytest.approx(30, abs=2)
+    assert rising.limits[0] < 30 < rising.limits[1]
+    with pytest.raises(ValueError, match="say nothing"):
+        growths(_samples([1, 2]), Bounds())
