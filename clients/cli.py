@@ -254,3 +254,9 @@ def _with_progress(batches: Iterable[ImageBatch], count: int) -> Iterator[ImageB
         for batch in batches:
             progress.advance(task, len(batch))
             yield batch
+
+
+COMMANDS = {
+    "sample": ("Sample", "sample", "bgan.clients.cli:sample"),
+    "models": ("Sample", "models", "bgan.clients.cli:list_models"),
+}

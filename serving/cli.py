@@ -361,3 +361,12 @@ def generate(
     )
     origin = run(open_model(model, models or model_folder()), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
+
+
+COMMANDS = {
+    "serve": ("Serve", "serve", "bgan.serving.cli:serve"),
+    "health": ("Serve", "health", "bgan.serving.cli:health"),
+    "top": ("Serve", "top", "bgan.serving.cli:top"),
+    "token": ("Serve", "token", "bgan.serving.cli:token"),
+    "generate": ("Sample", "generate", "bgan.serving.cli:generate"),
+}

@@ -104,7 +104,7 @@ def _job(model, change, seed, epochs):
     settings = {"preset": "modern", **MODELS[model], **CHANGES[model][change]}
     network = MODELS[model].get("network")  # a line that changes it changes nothing else
     preset = preset_values(settings["preset"], neuron=settings["neuron"], network=network)
-    config = TrainingConfig(**{**preset, **settings, "dataset": "mnist", "seed": seed, "epochs": epochs})
+    config = TrainingConfig.resolve(**{**preset, **settings, "dataset": "mnist", "seed": seed, "epochs": epochs})
     number = list(CHANGES[model]).index(change)
     name = f"{model}-{number:02}-seed{seed}-epochs{epochs}"
     return Job(config, FOLDER / "runs" / name, FOLDER / "logs" / f"{name}.log")

@@ -31,7 +31,9 @@ def measure():
 
 def _measure(images):
     settings = {**preset_values("modern", neuron="dbn", network="mlp"), "network": "mlp"}
-    trainer = Trainer(TrainingConfig(**settings), BinaryDataset("random", images, None), torch.device("cpu"))
+    trainer = Trainer(
+        TrainingConfig.resolve(**settings), BinaryDataset("random", images, None), torch.device("cpu")
+    )
     stream, index = BatchStream(images, batch_size=64, seed=1), count()
     stream.batch(0)  # orders the first pass
 

@@ -15,7 +15,7 @@ def measure():
     """MLP, DBN, WGAN-GP, batch 64: five discriminator steps and one generator step."""
     images = (torch.rand(60_000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) < 0.2).to(torch.uint8)
     dataset = BinaryDataset("random", images, torch.zeros(len(images), dtype=torch.int64))
-    trainer = Trainer(TrainingConfig(), dataset, torch.device("cpu"))
+    trainer = Trainer(TrainingConfig.resolve(), dataset, torch.device("cpu"))
     products = _Products()
     in_turns(trainer.train_step, products.run, rounds=3)
     step, bare = in_turns(trainer.train_step, products.run, rounds=15, repeats=6)

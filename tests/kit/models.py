@@ -16,7 +16,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     from bgan.trainer.training.run import open_run
     from bgan.trainer.training.trainer import Trainer
 
-    config = TrainingConfig(**{"dataset": "digits", "batch_size": 8, "discriminator_steps": 1, **settings})
+    config = TrainingConfig.resolve(**{"dataset": "digits", "batch_size": 8, "discriminator_steps": 1, **settings})
     if images is None:
         generator = torch.Generator().manual_seed(5)
         images = (torch.rand(40, *shape, generator=generator) < 0.3).to(torch.uint8)

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("card")
     np.savez(folder / "published.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
     settings = {"neuron": "sbn", "network": "mlp", "estimator": "reinmax", "dataset": "digits", "epochs": 1}
-    config = TrainingConfig(**preset_values("modern", neuron="sbn", network="mlp") | settings)
+    config = TrainingConfig.resolve(**preset_values("modern", neuron="sbn", network="mlp") | settings)
     train(config, folder / "runs" / "mine", Console(stderr=True), print)
     export_run(Run(folder / "runs" / "mine"), folder / "models")
     options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")

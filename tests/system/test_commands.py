@@ -67,7 +67,7 @@ def test_export_of_what_is_not_there(runs, tmp_path):
     assert "choose one of threshold, bernoulli" in _fails_with_one_line(
         bgan("export", "--runs-dir", runs, "--binarization", "dither")
     )
-    open_run(tmp_path / "new", TrainingConfig(dataset="digits"))
+    open_run(tmp_path / "new", TrainingConfig.resolve(dataset="digits"))
     line = _fails_with_one_line(bgan("export", "new", "--runs-dir", tmp_path, "--models", tmp_path / "models"))
     assert f"{tmp_path / 'new'} has no checkpoint yet; train it first with the command that made it" in line
     assert not (tmp_path / "models").exists()

@@ -74,7 +74,7 @@ def one_epoch(trained_one_epoch, tmp_path):
 
 def test_a_run_is_a_folder_to_audit(unbroken):
     config = json.loads((unbroken / "config.json").read_text())
-    assert config == TrainingConfig(**SETTINGS, epochs=3).to_dict()
+    assert config == TrainingConfig.resolve(**SETTINGS, epochs=3).to_dict()
     metrics = read_metrics(unbroken)
     assert [record["step"] for record in metrics] == [24, 48, 50, 72]
     assert all(math.isfinite(record["discriminator"]) for record in metrics)
@@ -214,7 +214,7 @@ def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
 def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
     result = _train(tmp_path, "--dry-run", "--objective", "wgan")
     assert result.returncode == 0
-    expected = TrainingConfig(**SETTINGS, objective="wgan").to_dict()
+    expected = TrainingConfig.resolve(**SETTINGS, objective="wgan").to_dict()
     assert json.loads(result.stdout) == {"run": str(tmp_path / "run"), **expected}
     assert list(tmp_path.iterdir()) == []
 

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points, version
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
+from typer.core import TyperCommand
 
-from .card import card
-from .data import data as data_command
-from .diagnose import diagnose_gradients
-from .evaluate import evaluate
-from .explore import explore
-from .export import export
-from .reproduce import reproduce
-from .train import presets, train
+_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
-_APP_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
-
-Start with: bgan serve, and bgan sample --output digits.png. Your own: bgan train, bgan export, and again."""
-
-
+Start with: bgan serve, and bgan sample --output digits.png. For a model of your own: bgan train, bgan export."""
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
     "train": (
-        "torch",
-        "torchvision",
-        "onnx",
-        "onnxscript",
-        "safetensors",
-        "sklearn",
-        "tensorboard",
-        "scipy",
-        "prdc",
-        "matplotlib",
-        "markdown_it",
+        *("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "tensorboard", "scipy", "prdc"),
+        *("matplotlib", "markdown_it"),
     ),
     "data": ("h5py", "pyarrow"),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
@@ -64,31 +47,37 @@ def main() -> None:
         _fail(f"internal error: {type(error).__name__}: {error}; BGAN_DEBUG=1 shows where", 70, error)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the trainer's commands."""
-    app.command(rich_help_panel="Train")(train)
-    app.command("data", rich_help_panel="Train")(data_command)
-    app.command(rich_help_panel="Train")(export)
-    app.command(rich_help_panel="Train")(presets)
-    app.command(rich_help_panel="Measure")(evaluate)
-    app.command(rich_help_panel="Measure")(card)
-    app.command(rich_help_panel="Measure")(diagnose_gradients)
-    app.command(rich_help_panel="Measure")(explore)
-    app.command(rich_help_panel="Measure")(reproduce)
-
-
 def _build_app() -> typer.Typer:
     app = typer.Typer(
-        name="bgan",
-        help=_APP_HELP,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        name="bgan", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_CONTEXT
     )
     app.callback()(_options)
     for entry_point in sorted(entry_points(group="bgan.commands"), key=lambda entry: entry.name, reverse=True):
-        entry_point.load()(app)
+        for name, (panel, summary, path) in entry_point.load().items():
+            app.command(name, cls=_lazy(name, summary, path), help=summary, rich_help_panel=panel)(_not_loaded)
     return app
+
+
+def _lazy(name: str, summary: str, path: str) -> type[TyperCommand]:
+    """A command that imports its function, "module:name", when it is called or completed."""
+
+    class LazyCommand(TyperCommand):
+        def make_context(self, *arguments: Any, **options: Any) -> Any:
+            return _load(name, summary, path).make_context(*arguments, **options)
+
+    return LazyCommand
+
+
+def _load(name: str, summary: str, path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    function = getattr(import_module(module), attribute)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name, help=f"{summary}\n\n{function.__doc__ or ''}", context_settings=_CONTEXT)(function)
+    return typer.main.get_command(app)
+
+
+def _not_loaded() -> None:
+    """Stands where a command's own function will be."""
 
 
 def _options(
@@ -110,7 +99,7 @@ def _missing_package(error: ModuleNotFoundError) -> str:
     package = (error.name or "").split(".")[0]
     extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), None)
     if extra is None:
-        return f"the package {package!r} is missing; install bgan anew"
+        return f"the package {package!r} is missing; install bgan again"
     return f"this command needs the package {package!r}: pip install 'bgan[{extra}]'"
 
 

@@ -90,7 +90,7 @@ def _reference(trained: list[TrainedModel], data_dir: Path | None, say: Callable
     from ..evaluation.reference import load_reference
 
     folder = str(data_dir) if data_dir else None
-    choices = [dataclasses.replace(model.config.dataset_spec, data_dir=folder) for model in trained]
+    choices = [dataclasses.replace(model.config.data, data_dir=folder) for model in trained]
     if any(choice != choices[0] for choice in choices):
         names = sorted({choice.dataset for choice in choices})
         differ = " and ".join(names) if len(names) > 1 else f"{names[0]}, read in different ways"

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common.errors import ConfigError
 from ..common.signals import held_back
 from ..config.dataset import DatasetSpec
-from .options import (
-    Axes,
-    BernoulliSeed,
-    Binarize,
-    Channels,
-    DataDir,
-    Fit,
-    Invert,
-    Key,
-    LabelsKey,
-    RowShape,
-    Size,
-    SkipBad,
-    Threshold,
-    image_options,
-    own_images,
-)
+from ..config.images import ImageOptions
+from .options import given_settings, image_options, own_images, with_settings
 
 if TYPE_CHECKING:
     from ..data.summary import DataSummary
@@ -34,6 +20,7 @@ if TYPE_CHECKING:
 _CLASSES_SHOWN = 12
 
 
+@with_settings({"Data": DatasetSpec, "How images are read": ImageOptions}, without="data")
 def data(
     context: typer.Context,
     path: Annotated[
@@ -43,10 +30,6 @@ def data(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A data set by name, in place of a path.", show_default=False)
-    ] = None,
-    data_dir: DataDir = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False),
@@ -55,23 +38,12 @@ def data(
         Path | None,
         typer.Option("--json", help="Write the figures as JSON to this file; - prints it.", show_default=False),
     ] = None,
-    key: Key = None,
-    labels_key: LabelsKey = None,
-    row_shape: RowShape = None,
-    axes: Axes = None,
-    channels: Channels = "grey",
-    binarize: Binarize = None,
-    threshold: Threshold = None,
-    bernoulli_seed: BernoulliSeed = 0,
-    invert: Invert = False,
-    size: Size = None,
-    fit: Fit = None,
-    skip_bad: SkipBad = False,
+    **_: Any,
 ) -> None:
-    """Show what would be trained on, before anyone waits for it: `bgan train --data` takes the same options.
+    """`bgan train --data` takes the same options.
 
-    It fails where nothing can be learned: images that cannot be read, differ in shape or are all the same,
-    or with nearly all pixels on or off.
+    The command fails where nothing can be learned: images that cannot be read, differ in shape or are all the
+    same, or nearly all pixels on or off.
 
     Examples: bgan data masks.zip --size 32x32 --fit area --picture masks.png;  bgan data --dataset omniglot
     """
@@ -83,7 +55,7 @@ def data(
         from ..data.catalog import open_dataset
         from ..data.summary import draw_summary, summarize
 
-    choice = _choice(context, path, dataset, data_dir)
+    choice = _choice(given_settings(context), path)
     with counting_bar(Console(stderr=True), f"converting {choice.data}") as progress:
         summary = summarize(open_dataset(choice, split="all", progress=progress))
     if picture is not None:
@@ -96,16 +68,12 @@ def data(
         _print(summary)
 
 
-def _choice(context: typer.Context, path: Path | None, dataset: str | None, data_dir: Path | None) -> DatasetSpec:
-    from ..common.errors import ConfigError
-
+def _choice(given: dict[str, Any], path: Path | None) -> DatasetSpec:
     if path is not None:
-        return own_images(context, path)
-    if dataset is None:
+        return own_images(path, given)
+    if "dataset" not in given:
         raise ConfigError("name a file or folder of images, or a data set with --dataset")
-    return DatasetSpec(
-        dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=image_options(context)
-    )
+    return DatasetSpec(dataset=given["dataset"], data_dir=given.get("data_dir"), options=image_options(given))
 
 
 def _json(summary: DataSummary) -> str:

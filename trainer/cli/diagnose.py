@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.signals import held_back
-from .options import DataDir, RunsDir
+from .options import DataDir, RunsDir, warn
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
@@ -56,7 +56,7 @@ def diagnose_gradients(
     from rich.console import Console
 
     with held_back():
-        from ..common.console import progress_line, warn
+        from ..common.console import progress_line
         from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
         from ..reports.diagnosis.figure import diagnosis_figure
         from ..training.run import find_run

@@ -6,31 +6,15 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common.errors import ConfigError
 from ..common.signals import held_back
-from ..config.dataset import DatasetSpec
-from .options import (
-    Axes,
-    BernoulliSeed,
-    Binarize,
-    Channels,
-    Data,
-    DataDir,
-    Fit,
-    Invert,
-    Key,
-    LabelsKey,
-    RowShape,
-    RunsDir,
-    Size,
-    SkipBad,
-    Threshold,
-    image_options,
-    own_images,
-)
+from ..config.dataset import DATASETS, DatasetSpec
+from ..config.images import ImageOptions
+from .options import RunsDir, given_settings, image_options, own_images, with_settings
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
@@ -40,6 +24,9 @@ if TYPE_CHECKING:
 _ARRAYS = (".npy", ".npz")
 
 
+@with_settings(
+    {"Data": DatasetSpec, "How images are read": ImageOptions}, shown={"dataset": "the data set of the source"}
+)
 def evaluate(
     context: typer.Context,
     sources: Annotated[
@@ -49,12 +36,6 @@ def evaluate(
             show_default="the newest run",
         ),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="The data set to measure against, by name.", show_default="the source's own"),
-    ] = None,
-    data: Data = None,
-    data_dir: DataDir = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: Annotated[
@@ -72,19 +53,8 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
     ] = None,
-    key: Key = None,
-    labels_key: LabelsKey = None,
-    row_shape: RowShape = None,
-    axes: Axes = None,
-    channels: Channels = "grey",
-    binarize: Binarize = None,
-    threshold: Threshold = None,
-    bernoulli_seed: BernoulliSeed = 0,
-    invert: Invert = False,
-    size: Size = None,
-    fit: Fit = None,
-    skip_bad: SkipBad = False,
     runs_dir: RunsDir = Path("runs"),
+    **_: Any,
 ) -> None:
     """Measure a generator, or a file of samples, against real images.
 
@@ -99,7 +69,8 @@ def evaluate(
         from ..evaluation.evaluate import evaluate_samples
 
     console = Console(stderr=True)
-    asked = _asked(context, data, dataset, data_dir)
+    given = given_settings(context)
+    asked, data_dir = _asked(given), given.get("data_dir")
     evaluations = []
     with progress_line(console) as report:
         reference = first = None
@@ -141,7 +112,7 @@ class _Source:
     def dataset_spec(self) -> DatasetSpec:
         """The images that it belongs to; "auto" where it does not say."""
         if self._run is not None:
-            return self._run.config().dataset_spec
+            return self._run.config().data
         return DatasetSpec(dataset="auto" if self._model is None else self._model.dataset)
 
     def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
@@ -155,27 +126,20 @@ class _Source:
         return load_samples(self._path, reference.test.shape[1:]).first(count)
 
 
-def _asked(
-    context: typer.Context, data: Path | None, dataset: str | None, data_dir: Path | None
-) -> DatasetSpec | None:
+def _asked(given: dict[str, Any]) -> DatasetSpec | None:
     """The images that were asked for; None: those that each source belongs to."""
-    from ..common.errors import ConfigError
-    from ..config.images import ImageOptions
-
-    options = image_options(context)
-    if data is not None:
-        return own_images(context, data)
-    if dataset is not None:
-        return DatasetSpec(dataset=dataset, data_dir=str(data_dir) if data_dir else None, options=options)
+    options = image_options(given)
+    if "data" in given:
+        return own_images(Path(given["data"]), given)
+    if "dataset" in given:
+        return DatasetSpec(dataset=given["dataset"], data_dir=given.get("data_dir"), options=options)
     if options != ImageOptions():
         raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
     return None
 
 
-def _resolved(choice: DatasetSpec, data_dir: Path | None, report: Callable[[str], None]) -> DatasetSpec:
+def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str], None]) -> DatasetSpec:
     """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
-    from ..common.errors import ConfigError
-    from ..config.training import DATASETS
     from ..data.catalog import choose_dataset
 
     if choice.data is not None:
@@ -185,7 +149,7 @@ def _resolved(choice: DatasetSpec, data_dir: Path | None, report: Callable[[str]
             f"dataset is {choice.dataset!r}; choose one of {', '.join(DATASETS)}, or name images of your own with "
             "--data"
         )
-    folder = str(data_dir) if data_dir else choice.data_dir
+    folder = data_dir or choice.data_dir
     name = choose_dataset(choice.dataset, data_dir=folder, say=report)
     return dataclasses.replace(choice, dataset=name, data_dir=folder)
 
@@ -202,7 +166,6 @@ def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], N
 
 
 def _mixed(first: DatasetSpec, second: DatasetSpec) -> Exception:
-    from ..common.errors import ConfigError
 
     names = f"{first.data or first.dataset} and {second.data or second.dataset}"
     if first.options != second.options:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common.signals import held_back
-from .options import DataDir, RunsDir
+from .options import DataDir, RunsDir, warn
 
 PAGE = "exploration.html"
 
@@ -53,7 +53,7 @@ def explore(
     from rich.console import Console
 
     with held_back():
-        from ..common.console import progress_line, warn
+        from ..common.console import progress_line
         from ..common.files import write_atomically
         from ..evaluation.generator import open_source
         from ..reports.exploration.explore import ExplorationOptions

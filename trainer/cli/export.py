@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common.signals import held_back
-from .options import RunsDir
+from .options import RunsDir, warn
 
 
 def export(
@@ -28,12 +28,11 @@ def export(
     ] = "fast",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Export a run's generator as one ONNX file, check it against torch, and put it where it is served from.
+    """The file is checked against torch before it is written.
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
     with held_back():
-        from ..common.console import warn
         from ..export.exporter import export_run
         from ..training.run import find_run
 

@@ -1,100 +1,119 @@
-"""Command-line options that several commands share."""
+"""Options of commands that follow from settings, and those that several commands share."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from ..common.errors import ConfigError
 from ..config.dataset import DatasetSpec, name_of
-from ..config.images import OPTION_NAMES, ImageOptions
+from ..config.images import ImageOptions
+from ..config.presets import shown_default
+from ..config.setting import Field, fields_of, option
+from ..config.training import RENAMED_SETTINGS
 
-_PANEL = "How images are read"
-
-RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
+Command = TypeVar("Command", bound=Callable[..., None])
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where data sets by name lie or go.", envvar="BGAN_DATA_DIR", show_default="data"),
-]
-Data = Annotated[
-    Path | None,
     typer.Option(
-        help="A file or folder of your own images, in place of --dataset: .npy, .npz, idx, .mat, .h5, .parquet, "
-        "image files in a folder or a zip.",
-        show_default=False,
+        help="Folder where data sets by name are kept or downloaded to.",
+        envvar="BGAN_DATA_DIR",
+        show_default="data",
     ),
 ]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        help="The array or column of images, where a file has several.", show_default=False, rich_help_panel=_PANEL
-    ),
-]
-LabelsKey = Annotated[
-    str | None,
-    typer.Option(help="The array or column of labels.", show_default="labels or label", rich_help_panel=_PANEL),
-]
-RowShape = Annotated[
-    str | None,
-    typer.Option(
-        help="Unfold the last axis of an array, as to 28x28.", show_default=False, rich_help_panel=_PANEL
-    ),
-]
-Axes = Annotated[
-    str | None,
-    typer.Option(
-        help="A letter for each axis of an array: N images, C channels, H rows, W columns; those of one letter "
-        "are joined.",
-        show_default="NHW or NCHW",
-        rich_help_panel=_PANEL,
-    ),
-]
-Channels = Annotated[
-    str, typer.Option(help="Of image files: grey, rgb, or alpha, their opacity.", rich_help_panel=_PANEL)
-]
-Binarize = Annotated[
-    str | None,
-    typer.Option(
-        help="nonzero, threshold, otsu (by image) or bernoulli (values as probabilities).",
-        show_default="nonzero; fashion-mnist: threshold 127",
-        rich_help_panel=_PANEL,
-    ),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(help="Values above it are on.", show_default="half of the values' range", rich_help_panel=_PANEL),
-]
-BernoulliSeed = Annotated[int, typer.Option(help="Decides the draws of bernoulli.", rich_help_panel=_PANEL)]
-Invert = Annotated[bool, typer.Option("--invert", help="Exchange on and off.", rich_help_panel=_PANEL)]
-Size = Annotated[
-    str | None,
-    typer.Option(help="Bring images to this size, as in 28x28.", show_default=False, rich_help_panel=_PANEL),
-]
-Fit = Annotated[
-    str | None,
-    typer.Option(help="How: pad, crop, area or max-pool.", show_default=False, rich_help_panel=_PANEL),
-]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.", rich_help_panel=_PANEL)
-]
+RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
+_VARIABLES = {"data_dir": "BGAN_DATA_DIR"}
+_WIDE = 24  # characters; more choices than that are in the help alone
 
 
-def image_options(context: typer.Context) -> ImageOptions:
-    """The options of reading images that a command was given. Raises ConfigError where one is wrong."""
-    return ImageOptions(**{name: value for name, value in context.params.items() if name in OPTION_NAMES})
+def with_settings(
+    panels: dict[str, type], *, without: str | None = None, shown: dict[str, str] | None = None
+) -> Callable[[Command], Command]:
+    """Add an option for each setting of some groups, by the title of their panel in the help, but for one.
+
+    The command, which takes any keyword, asks `given_settings` for those that were given. `shown` says in
+    words what a default is where the command has one of its own.
+    """
+
+    def add(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        for panel, group in panels.items():
+            for field in fields_of(group):
+                if field.setting.is_option and field.name != without:
+                    parameters += _parameters(field, panel, (shown or {}).get(field.name))
+        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return add
 
 
-def own_images(context: typer.Context, data: Path, data_dir: Path | None = None) -> DatasetSpec:
-    """The choice of a file or folder. Raises ConfigError where a data set was named too."""
-    given = context.get_parameter_source("dataset")
-    if given is not None and given.name == "COMMANDLINE":
-        raise ConfigError("dataset names a published set, and data a file or folder of your own: give one of them")
-    path = data.absolute()
-    return DatasetSpec(
-        dataset=name_of(path),
-        data=str(path),
-        data_dir=str(data_dir) if data_dir else None,
-        options=image_options(context),
-    )
+def given_settings(context: typer.Context) -> dict[str, Any]:
+    """The options that were given, by name; one in an old spelling by its new name, with a warning."""
+    given = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}:
+            given[name] = str(value) if isinstance(value, Path) else value
+    for old in RENAMED_SETTINGS.keys() & given.keys():
+        new = RENAMED_SETTINGS[old]
+        warn(f"--{option(old)} is now --{option(new)}; the old spelling goes with the next release")
+        given.setdefault(new, given.pop(old))
+    return given
+
+
+def image_options(given: dict[str, Any]) -> ImageOptions:
+    """The options of reading images among those given. Raises ConfigError where one is wrong."""
+    names = {field.name for field in fields_of(ImageOptions)}
+    return ImageOptions(**{name: value for name, value in given.items() if name in names})
+
+
+def own_images(path: Path, given: dict[str, Any]) -> DatasetSpec:
+    """The images of a file or folder. Raises ConfigError where a data set was named too."""
+    if "dataset" in given:
+        raise ConfigError("give either --dataset, a data set by name, or --data, a file or folder of your own")
+    path = path.absolute()
+    return DatasetSpec(dataset=name_of(path), data=str(path), options=image_options(given))
+
+
+def warn(text: str) -> None:
+    """A warning for the user, on stderr."""
+    typer.secho(f"warning: {text}", fg=typer.colors.YELLOW, err=True)
+
+
+def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Parameter]:
+    """The option of a setting, and a hidden one for its old spelling."""
+    setting = field.setting
+    shown = shown or setting.shown_default or shown_default(field.name)
+    default = None if shown or field.default is MISSING else field.default
+    settled: dict[str, Any] = {
+        "help": setting.help,
+        "metavar": "<choice>" if len("|".join(field.choices)) > _WIDE else None,
+        "envvar": _VARIABLES.get(field.name),
+        "show_default": shown or default is not None,
+        "rich_help_panel": panel,
+        "autocompletion": _completion(setting.suggestions),
+    }
+    found = [_parameter(field, field.name, default, **settled)]
+    if setting.old_name is not None:
+        found.append(_parameter(field, setting.old_name, None, hidden=True))
+    return found
+
+
+def _parameter(field: Field, name: str, default: Any, **settled: Any) -> inspect.Parameter:
+    kind: Any = Literal[field.choices] if field.choices else field.type
+    spelling = f"--{option(name)}" + (f"/--no-{option(name)}" if field.type is bool else "")
+    annotation: Any = Annotated[kind | None, typer.Option(spelling, **settled)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _completion(values: tuple[str, ...]) -> Callable[[str], list[str]] | None:
+    if not values:
+        return None
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]

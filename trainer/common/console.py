@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import typer
 from rich.console import Console
 
 _PLAIN_INTERVAL_SECONDS = 10.0
@@ -15,11 +14,6 @@ _PLAIN_INTERVAL_SECONDS = 10.0
 def say(console: Console, text: str) -> None:
     """Print a line as it stands: neither wrapped nor coloured, and brackets are no markup."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def warn(text: str) -> None:
-    """A warning for the user, on stderr."""
-    typer.secho(f"warning: {text}", fg=typer.colors.YELLOW, err=True)
 
 
 @contextmanager

@@ -5,24 +5,51 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from .images import ImageOptions
+from .setting import Setting, check_settings
+
+DATASETS = (
+    *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot"),
+    *(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetSpec:
     """What a set of binary images is made from."""
 
-    dataset: str
+    dataset: Annotated[
+        str,
+        Setting(
+            help="Data set: mnist, digits (bundled, 8x8 upscaled), fashion-mnist, kmnist, qmnist, omniglot, "
+            "emnist-letters, ...; auto is mnist if it is available, else digits.",
+            suggestions=DATASETS,
+        ),
+    ] = "auto"
     """The name of the data set; for a file or folder any name, see `name_of`."""
-    data: str | None = None
-    """The file or folder; None: it is a data set by name."""
-    data_dir: str | None = None
-    """Where data sets by name lie or are downloaded to."""
+    data: Annotated[
+        str | None,
+        Setting(
+            help="A file or folder of your own images, not --dataset: .npy, .npz, idx, .mat, .h5, .parquet, or "
+            "image files in a folder or a zip."
+        ),
+    ] = None
+    """The file or folder; None: a data set by name."""
+    data_dir: Annotated[
+        str | None, Setting(help="Folder where data sets by name are kept or downloaded to.", shown_default="data")
+    ] = None
+    digest: Annotated[
+        str | None,
+        Setting(name="data_digest", help="SHA-256 that the images of --data must have.", is_option=False),
+    ] = None
     options: ImageOptions = field(default_factory=ImageOptions)
     """How the images are read and made binary."""
-    digest: str | None = None
-    """The digest that the images of `data` must have; None: any."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_settings(self)
 
 
 def name_of(path: Path) -> str:

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+EstimatorName = Literal[
+    "sigmoid-adjusted",
+    "identity",
+    "reinmax",
+    "st-gumbel",
+    "concrete",
+    "reinforce",
+    "reinforce-per-unit",
+    "reinforce-loo",
+    "muprop",
+    "disarm",
+    "rebar",
+    "relax",
+    "bgan",
+    "maligan",
+]
 BINARY_NEURONS = ("dbn", "sbn")
 
 
@@ -37,7 +54,7 @@ def _weighted(summary: str, *, samples: int | None = None) -> EstimatorEntry:
     return EstimatorEntry(summary=summary, needs_image_losses=True, needs_density_ratio=True, samples=samples)
 
 
-ESTIMATORS = {
+ESTIMATORS: dict[str, EstimatorEntry] = {
     "sigmoid-adjusted": EstimatorEntry(
         summary="straight-through by the sigmoid's derivative", is_deterministic_too=True
     ),

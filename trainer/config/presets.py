@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..common.errors import ConfigError
-from .training import DEFAULT_NETWORK, TrainingConfig
+from .training import SETTINGS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
+class PresetValue:
     """One setting of a preset."""
 
     value: Any
@@ -29,7 +29,7 @@ class Variant:
 
     neuron: str | None = None
     network: str | None = None
-    settings: dict[str, Setting]
+    settings: dict[str, PresetValue]
 
     def concerns(self, *, neuron: str, network: str) -> bool:
         """Whether it is for that kind of generator."""
@@ -43,111 +43,115 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """Named settings of a training run; options on the command line go before them."""
+    """Named settings of a training run; options on the command line override them."""
 
     summary: str
     """What the preset is for, in a line."""
-    settings: dict[str, Setting]
+    settings: dict[str, PresetValue]
     """By the name of the setting in `TrainingConfig`."""
     variants: tuple[Variant, ...] = ()
-    """What is otherwise for some generators; a later one goes before an earlier one."""
+    """What differs for some generators; a later variant overrides an earlier one."""
 
     def values(self, *, neuron: str, network: str | None) -> dict[str, Any]:
         """The values by setting, for that kind of generator; None: the network of the preset."""
         if network is None:
-            network = self.settings["network"].value if "network" in self.settings else DEFAULT_NETWORK
+            network = self.settings["network"].value if "network" in self.settings else SETTINGS["network"].default
         settings = dict(self.settings)
         for variant in self.variants:
             if variant.concerns(neuron=neuron, network=network):
                 settings |= variant.settings
         return {name: setting.value for name, setting in settings.items()}
 
-    def rows(self) -> Iterator[tuple[str, str, Setting]]:
+    def rows(self) -> Iterator[tuple[str, str, PresetValue]]:
         """All settings: the generators that it is for ("": all), its name, and the setting."""
         yield from (("", name, setting) for name, setting in self.settings.items())
         for variant in self.variants:
             yield from ((variant.title, name, setting) for name, setting in variant.settings.items())
 
 
-_REINMAX = Setting(value="reinmax", reason="a tenth of the isolated pixels of straight-through")
+_REINMAX = PresetValue(value="reinmax", reason="a tenth of the isolated pixels of straight-through")
 
 PRESETS = {
     "paper": Preset(
         summary="what the paper says, with the faults of its code corrected",
         settings={
-            "slope_rate": Setting(
+            "slope_rate": PresetValue(
                 value=1.1, reason="slope annealing on, which never happened in the published code"
             ),
-            "generator_norm": Setting(value="batch", reason="real batch normalization, in hidden layers only"),
-            "fresh_batches": Setting(value=True, reason="new images and latents for every step"),
-            "discriminator_bursts": Setting(
+            "generator_norm": PresetValue(value="batch", reason="real batch normalization, in hidden layers only"),
+            "fresh_batches": PresetValue(value=True, reason="new images and latents for every step"),
+            "discriminator_bursts": PresetValue(
                 value=False, reason="5 critic steps an iteration (1 for gan), no bursts"
             ),
-            "training_split": Setting(value="train", reason="the test images are held out, to measure with"),
-            "initialization": Setting(value="he", reason="logits of the order of 1 from the start"),
-            "optimizer_form": Setting(value="torch", reason="RMSProp and Adam in their usual form"),
-            "epochs": Setting(value=20, reason="from the slides; the paper names no number"),
+            "training_split": PresetValue(value="train", reason="the test images are held out, to measure with"),
+            "initialization": PresetValue(value="he", reason="logits of the order of 1 from the start"),
+            "optimizer_form": PresetValue(value="torch", reason="RMSProp and Adam in their usual form"),
+            "epochs": PresetValue(value=20, reason="from the slides; the paper names no number"),
         },
     ),
     "published": Preset(
         summary="what the published code computes, D1 to D18",
         settings={
-            "slope_rate": Setting(
+            "slope_rate": PresetValue(
                 value=1.0, reason="D1: the slope is 1 throughout; the annealed one is never used"
             ),
-            "generator_norm": Setting(
+            "generator_norm": PresetValue(
                 value="affine", reason="D2, D3: batch norm is gamma x / sqrt(1.001) + beta, after the output too"
             ),
-            "discriminator_steps": Setting(value=5, reason="D5: for every objective, gan too"),
-            "discriminator_bursts": Setting(
+            "discriminator_steps": PresetValue(value=5, reason="D5: for every objective, gan too"),
+            "discriminator_bursts": PresetValue(
                 value=True, reason="D5: 100 critic steps in the first 25 iterations and in every 500th"
             ),
-            "fresh_batches": Setting(
+            "fresh_batches": PresetValue(
                 value=False, reason="D6: one batch of images and latents for all steps of an iteration"
             ),
-            "training_split": Setting(value="all", reason="D7: training and test images merged, none held out"),
-            "initialization": Setting(
+            "training_split": PresetValue(
+                value="all", reason="D7: training and test images merged, none held out"
+            ),
+            "initialization": PresetValue(
                 value="truncated-normal", reason="D9: N(0, 0.02^2) within two sigma, zero biases"
             ),
-            "optimizer_form": Setting(
+            "optimizer_form": PresetValue(
                 value="tensorflow", reason="D16, D17: RMSProp starts at 1 with epsilon in the root; TF1's Adam"
             ),
-            "epochs": Setting(value=20, reason="D29: from config.py and the slides"),
+            "epochs": PresetValue(value=20, reason="D29: from config.py and the slides"),
         },
     ),
     "modern": Preset(
         summary="better images in less time, kept by ablation (docs/recipe.md)",
         settings={
-            "network": Setting(
+            "network": PresetValue(
                 value="doubling-cnn", reason="7, 14, 28: cheaper than the MLP, and smoother strokes"
             ),
-            "discriminator": Setting(
+            "discriminator": PresetValue(
                 value="mlp+strided-cnn", reason="one sees the whole, one the details; each has its own loss"
             ),
-            "objective": Setting(
+            "objective": PresetValue(
                 value="relativistic", reason="real and fake in pairs, one critic step, R1 and R2"
             ),
-            "penalty_weight": Setting(value=2.0, reason="gamma of R1 and R2"),
-            "learning_rate": Setting(
+            "penalty_weight": PresetValue(value=2.0, reason="gamma of R1 and R2"),
+            "learning_rate": PresetValue(
                 value=2e-3, reason="20 times the paper's: R1 and R2 bear it, averaging calms it"
             ),
-            "learning_rate_decay": Setting(
+            "learning_rate_decay": PresetValue(
                 value="cosine", reason="to 0 at the end; a longer run is another run, with more --epochs"
             ),
-            "adam_beta1": Setting(value=0.0, reason="no momentum, as usual with R1 and R2"),
-            "adam_beta2": Setting(value=0.99, reason="a longer memory of squared gradients"),
-            "ema_decay": Setting(value=0.9999, reason="the averaged generator is smoother than any of its steps"),
-            "initialization": Setting(
+            "adam_beta1": PresetValue(value=0.0, reason="no momentum, as usual with R1 and R2"),
+            "adam_beta2": PresetValue(value=0.99, reason="a longer memory of squared gradients"),
+            "ema_decay": PresetValue(
+                value=0.9999, reason="the averaged generator is smoother than any of its steps"
+            ),
+            "initialization": PresetValue(
                 value="truncated-normal", reason="small weights: no noise that training has to remove first"
             ),
-            "output_bias": Setting(value="mean", reason="pixels that are never on are off from the start"),
-            "slope_rate": Setting(value=1.0, reason="no slope annealing"),
+            "output_bias": PresetValue(value="mean", reason="pixels that are never on are off from the start"),
+            "slope_rate": PresetValue(value=1.0, reason="no slope annealing"),
         },
         variants=(
             Variant(
                 neuron="dbn",
                 settings={
-                    "training_neuron": Setting(
+                    "training_neuron": PresetValue(
                         value="sbn",
                         reason="trained as stochastic, whose gradient is better; sampled as deterministic",
                     ),
@@ -158,14 +162,16 @@ PRESETS = {
             Variant(
                 network="mlp",
                 settings={
-                    "discriminator": Setting(value="mlp", reason="the one that an MLP follows best"),
-                    "learning_rate": Setting(value=4e-3, reason="of the generator; an MLP bears twice the rate"),
-                    "discriminator_learning_rate": Setting(value=2e-3, reason="as with convolutions"),
-                    "learning_rate_decay": Setting(
+                    "discriminator": PresetValue(value="mlp", reason="the one that an MLP follows best"),
+                    "learning_rate": PresetValue(
+                        value=4e-3, reason="of the generator; an MLP bears twice the rate"
+                    ),
+                    "discriminator_learning_rate": PresetValue(value=2e-3, reason="as with convolutions"),
+                    "learning_rate_decay": PresetValue(
                         value="none", reason="the average over a high rate is the smoother one"
                     ),
-                    "training_neuron": Setting(value=None, reason="trained as it is sampled"),
-                    "estimator": Setting(
+                    "training_neuron": PresetValue(value=None, reason="trained as it is sampled"),
+                    "estimator": PresetValue(
                         value="sigmoid-adjusted", reason="an MLP critic's loss is nearly linear in each bit"
                     ),
                 },
@@ -180,19 +186,19 @@ def default_preset(objective: str | None) -> str:
     return "modern" if objective in (None, PRESETS["modern"].settings["objective"].value) else "paper"
 
 
-def shown_default(setting: str) -> str | bool:
-    """What `--help` says a setting is where it is not given; True: its default, which both presets have."""
+def shown_default(setting: str) -> str | None:
+    """A setting's default in words that name the presets; None: both have the setting's own default."""
     modern, paper = PRESETS["modern"].settings.get(setting), PRESETS["paper"].settings.get(setting)
     if modern is None:
-        return True
-    usual = getattr(TrainingConfig(), setting) if paper is None else paper.value
+        return None
+    usual = SETTINGS[setting].default if paper is None else paper.value
     return f"{modern.value}; paper: {usual}"
 
 
 def preset_values(name: str | None, *, neuron: str = "dbn", network: str | None = None) -> dict[str, Any]:
     """The settings of a preset for a kind of generator, none for None; network None: the preset's own.
 
-    Raises ConfigError on a name that is not there.
+    Raises ConfigError for an unknown name.
     """
     if name is None:
         return {}

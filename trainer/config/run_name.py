@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from .presets import preset_values
-from .training import TrainingConfig
+from .training import TrainingConfig, with_followed
 
 
 def default_name(config: TrainingConfig) -> str:
-    """The name of a run that was given none: the settings that people tell runs apart by."""
-    preset = f"{config.preset}-" if config.preset else ""
-    norm = "" if config.discriminator_norm == "none" else f"-{config.discriminator_norm}"
-    usual = dataclasses.asdict(TrainingConfig(network=config.network))
-    usual |= preset_values(config.preset, neuron=config.neuron, network=config.network)
-    networks, estimator = config.network, ""
-    if config.discriminator != usual["discriminator"]:
-        networks = f"{config.network}-{config.discriminator}".replace("+", "-")
-    if config.estimator != usual["estimator"]:
-        estimator = f"-{config.estimator}"
-    kind = f"{config.dataset}-{networks}-{config.neuron}-{config.objective}"
-    more = "-conditional" if config.conditional else ""
-    if config.augment != usual["augment"]:
-        more += "-" + re.sub("[:+]", "-", config.augment)
-    return f"{preset}{kind}{norm}{estimator}{more}-seed{config.seed}"
+    """The settings that people tell runs apart by, joined by hyphens."""
+    own = config.settings()
+    usual = with_followed({"network": own["network"]})
+    usual |= preset_values(config.preset, neuron=own["neuron"], network=own["network"])
+    parts = [
+        config.preset or "",
+        own["dataset"],
+        own["network"],
+        "" if own["discriminator"] == usual["discriminator"] else own["discriminator"],
+        own["neuron"],
+        own["objective"],
+        "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],
+        "" if own["estimator"] == usual["estimator"] else own["estimator"],
+        "conditional" if own["conditional"] else "",
+        "" if own["augment"] == usual["augment"] else own["augment"],
+        f"seed{own['seed']}",
+    ]
+    return "-".join(re.sub("[:+]", "-", part) for part in parts if part)

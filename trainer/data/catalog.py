@@ -21,7 +21,7 @@ from torch import Tensor
 from ..common.errors import DataError
 from ..common.image_shape import ImageShape
 from ..config.dataset import DatasetSpec
-from ..config.images import ImageOptions
+from ..config.images import Binarization, ImageOptions
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
 from .packed import ProgressCallback, packed_dataset
@@ -122,7 +122,7 @@ def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None
 
 def _pixels_of(
     name: str, root: Path, split: str
-) -> tuple[NDArray[Any], NDArray[np.int64], tuple[str, float | None]]:
+) -> tuple[NDArray[Any], NDArray[np.int64], tuple[Binarization, float | None]]:
     """Pixels [N, 1, H, W] and labels [N] of one split, and the usual binarization with its threshold."""
     if name == "digits":
         return *_load_digits(split), ("threshold", 0.5)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import DataError
+from ..config.images import Binarization
 from .readers.image_files import decode_image
 from .torchvision_compat import import_torchvision
 
@@ -39,7 +40,7 @@ class TorchvisionDataset:
     """What lies in its folder when it is all there."""
     options: dict[str, Any] = field(default_factory=dict)
     """More arguments of the class."""
-    binarize: str = "nonzero"
+    binarize: Binarization = "nonzero"
     """How it is made binary where that is not asked for."""
     threshold: float | None = None
     """The threshold for that."""

@@ -95,18 +95,18 @@ def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
 
     return ExploredGenerator(
         name=run.name,
-        network=config.network,
-        neuron=config.neuron,
-        training_neuron=config.training_neuron or config.neuron,
-        is_stochastic=config.neuron == "sbn",
-        latent_size=config.latent_size,
+        network=config.networks.network,
+        neuron=config.neurons.neuron,
+        training_neuron=config.neurons.training_neuron or config.neurons.neuron,
+        is_stochastic=config.neurons.neuron == "sbn",
+        latent_size=config.networks.latent_size,
         image_shape=progress.image_shape,
         slope=progress.slope,
         step=progress.step,
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        training_split=config.training_split,
-        dataset_spec=config.dataset_spec,
+        dataset=config.data.dataset,
+        data_dir=config.data.data_dir,
+        training_split=config.optimization.training_split,
+        dataset_spec=config.data,
         output=run.folder / _OUTPUT,
         probabilities=probabilities,
         classes=progress.classes,
@@ -166,11 +166,11 @@ def sample_run(
         raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
     checkpoint = trained_checkpoint(run, warn)
     generator = trained_generator(config, checkpoint)
-    bernoulli = binarization == "bernoulli" or (binarization is None and config.neuron == "sbn")
+    bernoulli = binarization == "bernoulli" or (binarization is None and config.neurons.neuron == "sbn")
     random = random_stream(seed, "evaluation")
     images, probabilities, labels = [], [], []
     for rows in chunks(count):
-        latents = torch.randn(rows, config.latent_size, generator=random)
+        latents = torch.randn(rows, config.networks.latent_size, generator=random)
         chunk_labels = None
         if generator.class_count:
             chunk_labels = torch.randint(generator.class_count, (rows,), generator=random)

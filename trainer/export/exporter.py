@@ -71,7 +71,7 @@ def export_run(
         raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
     config = run.config()
     checkpoint = trained_checkpoint(run, warn)
-    binarization = binarization or ("bernoulli" if config.neuron == "sbn" else "threshold")
+    binarization = binarization or ("bernoulli" if config.neurons.neuron == "sbn" else "threshold")
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
 
     generator = trained_generator(config, checkpoint)
@@ -98,20 +98,20 @@ def _manifest(
     progress = checkpoint.meta
     return model_pb2.Model(
         name=name,
-        neuron=_NEURONS[config.neuron],
+        neuron=_NEURONS[config.neurons.neuron],
         binarization=BINARIZATIONS[binarization],
-        network=config.network,
-        latent_size=config.latent_size,
+        network=config.networks.network,
+        latent_size=config.networks.latent_size,
         image_shape=model_pb2.ImageShape(**progress.image_shape._asdict()),
         slope=progress.slope,
-        dataset=config.dataset,
+        dataset=config.data.dataset,
         training_run=model_pb2.TrainingRun(
             name=run.name,
             step=progress.step,
             epoch=progress.epoch,
-            seed=config.seed,
-            objective=config.objective,
-            neuron=_NEURONS[config.training_neuron or config.neuron],
+            seed=config.run.seed,
+            objective=config.objective.objective,
+            neuron=_NEURONS[config.neurons.training_neuron or config.neurons.neuron],
         ),
         bgan_version=version("bgan"),
         classes=progress.classes,

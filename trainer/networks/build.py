@@ -14,24 +14,24 @@ from .layers import parameter_count
 def configured_generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator:
     """The generator of images of that shape, and of so many classes."""
     return build_generator(
-        config.network,
+        config.networks.network,
         image_shape,
-        config.latent_size,
+        config.networks.latent_size,
         class_count=class_count,
-        norm=config.generator_norm,
-        initialization=config.initialization,
+        norm=config.networks.generator_norm,
+        initialization=config.networks.initialization,
     )
 
 
 def configured_discriminators(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Discriminators:
     """The discriminators of images of that shape, and of so many classes."""
-    assert config.discriminator is not None
+    assert config.networks.discriminator is not None
     return build_discriminators(
-        config.discriminator,
+        config.networks.discriminator,
         image_shape,
         class_count=class_count,
-        norm=config.discriminator_norm,
-        initialization=config.initialization,
+        norm=config.networks.discriminator_norm,
+        initialization=config.networks.initialization,
     )
 
 
@@ -48,6 +48,6 @@ def sizes_text(config: TrainingConfig, image_shape: ImageShape, class_count: int
     generator, discriminators = network_sizes(config, image_shape, class_count)
     classes = f" of {class_count} classes" if class_count else ""
     return (
-        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.network}, {generator:,} "
-        f"parameters; discriminator {config.discriminator}, {discriminators:,}"
+        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, {generator:,} "
+        f"parameters; discriminator {config.networks.discriminator}, {discriminators:,}"
     )

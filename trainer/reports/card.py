@@ -12,8 +12,8 @@ from typing import Any
 from bgan.v1 import model_pb2
 
 from ..common.errors import RunError
-from ..config.checks import option
 from ..config.command import data_options, train_options, training_command
+from ..config.setting import option
 from ..config.training import TrainingConfig
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics.table import METRICS, format_value
@@ -146,7 +146,7 @@ def card_text(
         training=model.training,
         evaluation=evaluation,
         reference=reference,
-        neurons=_NEURONS[model.config.neuron],
+        neurons=_NEURONS[model.config.neurons.neuron],
         picture=f"\n![Samples of the models]({picture})\n" if picture else "",
         file=model.path.name,
         size=len(content),
@@ -154,7 +154,7 @@ def card_text(
         uniforms=_uniforms(manifest),
         rule=_RULES[manifest.binarization],
         data=data,
-        trained_on=_SPLITS[model.config.training_split],
+        trained_on=_SPLITS[model.config.optimization.training_split],
         training_count=len(reference.training),
         data_sha256=hashlib.sha256(reference.training.tobytes()).hexdigest(),
         training_command=training_command(model.config, manifest.training_run.name),
@@ -173,8 +173,8 @@ def card_text(
 
 def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
     """The `bgan evaluate` that measures a model file."""
-    images = {"dataset": config.dataset} if config.data is None else data_options(config)
-    options = train_options({**images, **config.image_options.changed(), "count": count})
+    images = {"dataset": config.data.dataset} if config.data.data is None else data_options(config)
+    options = train_options({**images, **config.data.options.changed(), "count": count})
     return shlex.join(["bgan", "evaluate", file, *options])
 
 
@@ -208,11 +208,11 @@ def _labels(manifest: model_pb2.Model) -> str:
 
 def _data(config: TrainingConfig) -> tuple[str, str]:
     """What is known of the images, and of their licence."""
-    if config.data is None and config.dataset in _DATA and not config.image_options.changed():
-        return _DATA[config.dataset]
-    how = ", ".join(f"{option(name)} {value}" for name, value in config.image_options.changed().items())
-    kind = "images of a file or folder" if config.data else "a published set"
-    return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
+    if config.data.data is None and config.data.dataset in _DATA and not config.data.options.changed():
+        return _DATA[config.data.dataset]
+    how = ", ".join(f"{option(name)} {value}" for name, value in config.data.options.changed().items())
+    kind = "images of a file or folder" if config.data.data else "a published set"
+    return f"{config.data.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
 
 
 def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:

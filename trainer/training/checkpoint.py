@@ -79,7 +79,7 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
     """
     meta = checkpoint.meta
     generator = configured_generator(config, meta.image_shape, len(meta.classes))
-    name = "average" if averaged and config.ema_decay else "generator"
+    name = "average" if averaged and config.optimization.ema_decay else "generator"
     generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
 

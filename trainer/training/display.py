@@ -39,7 +39,7 @@ class ProgressDisplay:
             total=trainer.total_steps,
             completed=trainer.step,
             epoch=trainer.epoch + 1,
-            epochs=trainer.config.epochs,
+            epochs=trainer.config.optimization.epochs,
             status="",
         )
 
@@ -63,12 +63,12 @@ class ProgressDisplay:
         trainer = self._trainer
         last = trainer.step == trainer.total_steps
         if self._console.is_terminal:
-            epoch = min(trainer.epoch + 1, trainer.config.epochs)
+            epoch = min(trainer.epoch + 1, trainer.config.optimization.epochs)
             self._bar.update(self._task, completed=trainer.step, epoch=epoch, status=self._status(losses))
         elif last or now - self._last_line >= _PLAIN_INTERVAL_SECONDS:
             self._last_line = now
             epoch = (trainer.step - 1) // trainer.steps_per_epoch + 1
-            done = f"epoch {epoch}/{trainer.config.epochs} step {trainer.step}/{trainer.total_steps}"
+            done = f"epoch {epoch}/{trainer.config.optimization.epochs} step {trainer.step}/{trainer.total_steps}"
             self.message(f"{done} {self._status(losses)}")
 
     def _status(self, losses: Losses) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import resource
 import signal
@@ -45,8 +44,8 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     whole. Settings and data that are no good are found before the folder is made.
     """
     dataset = _read(config, console)
-    config = dataclasses.replace(config, data_digest=dataset.digest)
-    trainer = Trainer(config, dataset, resolve_device(config.device))
+    config = config.replace(data_digest=dataset.digest)
+    trainer = Trainer(config, dataset, resolve_device(config.run.device))
     run = open_run(folder, config)
     say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
     try:
@@ -69,18 +68,18 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
     Images are read, a file or folder converted, only where their shape or classes cannot be known without. Raises
     ConfigError and DataError where they cannot be trained on so.
     """
-    shape, class_count = known_image_shape(config.dataset_spec), 0
-    if shape is None or config.conditional:
+    shape, class_count = known_image_shape(config.data), 0
+    if shape is None or config.networks.conditional:
         dataset = _read(config, console)
-        shape, class_count = dataset.image_shape, len(dataset.class_names) if config.conditional else 0
-    build_augmentation(config.augment, shape)
+        shape, class_count = dataset.image_shape, len(dataset.class_names) if config.networks.conditional else 0
+    build_augmentation(config.objective.augment, shape)
     return sizes_text(config, shape, class_count)
 
 
 def _read(config: TrainingConfig, console: Console) -> BinaryDataset:
     """What is trained on; a file or folder is converted where it was not before, with a bar."""
-    with counting_bar(console, f"converting {config.data}") as progress:
-        return open_dataset(config.dataset_spec, split=config.training_split, progress=progress)
+    with counting_bar(console, f"converting {config.data.data}") as progress:
+        return open_dataset(config.data, split=config.optimization.training_split, progress=progress)
 
 
 def _kept(run: Run) -> str:
@@ -111,7 +110,9 @@ class _Loop:
         trainer = self._trainer
         if trainer.step >= trainer.total_steps:
             more = (
-                "; give more --epochs to go on" if trainer.config.learning_rate_decay == "none" else ", its last"
+                "; give more --epochs to go on"
+                if trainer.config.optimization.learning_rate_decay == "none"
+                else ", its last"
             )
             display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}{more}")
             return

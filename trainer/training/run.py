@@ -9,7 +9,7 @@ from typing import Any
 
 from ..common.errors import ConfigError, RunError
 from ..common.files import write_json
-from ..config.checks import option
+from ..config.setting import option
 from ..config.training import TrainingConfig, differences
 from .checkpoint import Checkpoint, checkpoint_files, load_newest_checkpoint
 
@@ -60,7 +60,7 @@ def open_run(folder: Path, config: TrainingConfig) -> Run:
         changed = differences(run.config(), config)
         if "data_digest" in changed:
             raise RunError(
-                f"{folder} was trained on other images than {config.data} or the data set has now; "
+                f"{folder} was trained on other images than {config.data.data} or the data set has now; "
                 "choose another --name, or bring the old images back"
             )
         if changed:

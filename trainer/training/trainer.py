@@ -55,39 +55,39 @@ class Trainer:
     def __init__(self, config: TrainingConfig, dataset: BinaryDataset, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.objective = OBJECTIVES[config.objective]
+        self.objective = OBJECTIVES[config.objective.objective]
         self.image_shape = dataset.image_shape
-        self.classes = dataset.class_names if config.conditional else ()
+        self.classes = dataset.class_names if config.networks.conditional else ()
         """The names of the classes that images are made of; none without --conditional."""
-        self.augmentation = build_augmentation(config.augment, self.image_shape)
+        self.augmentation = build_augmentation(config.objective.augment, self.image_shape)
         self.step = 0
 
-        torch.manual_seed(derived_seed(config.seed, "weights"))
+        torch.manual_seed(derived_seed(config.run.seed, "weights"))
         self.generator = configured_generator(config, self.image_shape, len(self.classes))
-        if config.output_bias == "mean":
+        if config.networks.output_bias == "mean":
             set_output_bias(self.generator, dataset.mean_image())
         self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = ema_copy(self.generator) if config.ema_decay else None
-        assert config.training_neuron is not None
-        self.neurons = OutputNeurons(config.training_neuron)
+        self.ema = ema_copy(self.generator) if config.optimization.ema_decay else None
+        assert config.neurons.training_neuron is not None
+        self.neurons = OutputNeurons(config.neurons.training_neuron)
         self.estimator = build_estimator(config, self.image_shape).to(device)
-        assert config.discriminator_learning_rate is not None
-        self.generator_optimizer = _build_optimizer(config, self.generator, config.learning_rate)
+        assert config.optimization.discriminator_learning_rate is not None
+        self.generator_optimizer = _build_optimizer(config, self.generator, config.optimization.learning_rate)
         self.discriminator_optimizer = _build_optimizer(
-            config, self.discriminators, config.discriminator_learning_rate
+            config, self.discriminators, config.optimization.discriminator_learning_rate
         )
 
         self.batches = BatchStream(
             dataset.images,
-            batch_size=config.batch_size,
-            seed=derived_seed(config.seed, "data"),
+            batch_size=config.optimization.batch_size,
+            seed=derived_seed(config.run.seed, "data"),
             device=device,
-            labels=dataset.labels if config.conditional else None,
+            labels=dataset.labels if config.networks.conditional else None,
         )
-        grid = random_stream(config.seed, "grid")
-        self._grid_latents = torch.randn(GRID_COUNT, config.latent_size, generator=grid).to(device)
+        grid = random_stream(config.run.seed, "grid")
+        self._grid_latents = torch.randn(GRID_COUNT, config.networks.latent_size, generator=grid).to(device)
         self._grid_uniforms = torch.rand(GRID_COUNT, *self.image_shape, generator=grid).to(device)
         self._grid_labels = None
         if self.classes:
@@ -101,7 +101,7 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Generator iterations in the whole run."""
-        return self.config.epochs * self.steps_per_epoch
+        return self.config.optimization.epochs * self.steps_per_epoch
 
     @property
     def epoch(self) -> int:
@@ -110,10 +110,10 @@ class Trainer:
 
     def slope_at(self, step: int) -> float:
         """The slope of the binary neurons in the iteration that follows `step`; 1 for the real-valued model."""
-        if self.config.training_neuron == "real":
+        if self.config.neurons.training_neuron == "real":
             return 1.0
         epoch = step // self.steps_per_epoch
-        return annealed_slope(epoch, rate=self.config.slope_rate, cap=self.config.slope_cap)
+        return annealed_slope(epoch, rate=self.config.neurons.slope_rate, cap=self.config.neurons.slope_cap)
 
     @property
     def current_slope(self) -> float:
@@ -128,9 +128,9 @@ class Trainer:
         Raises DivergenceError, before the weights change, if a loss or the logits are not finite, or if a
         loss is beyond what the objective takes for training.
         """
-        random = random_stream(self.config.seed, "step", self.step, device=self.device)
+        random = random_stream(self.config.run.seed, "step", self.step, device=self.device)
         if self.augmentation is not None:
-            self._augmenting = random_stream(self.config.seed, "augmentation", self.step, device=self.device)
+            self._augmenting = random_stream(self.config.run.seed, "augmentation", self.step, device=self.device)
         self.neurons.slope = self.slope_at(self.step)
         if not math.isfinite(self.neurons.slope):
             raise DivergenceError(
@@ -139,7 +139,7 @@ class Trainer:
         self._set_learning_rates()
         indices = self._batch_indices()
         shared_logits = None
-        if not self.config.fresh_batches:
+        if not self.config.objective.fresh_batches:
             shared_logits = self._logits(random, self.batches.labels(indices[0]))
         for index in indices:
             real = self._augmented(self.batches.batch(index))
@@ -147,7 +147,7 @@ class Trainer:
             discriminator_loss, penalty = self._discriminator_step(real, labels, random, shared_logits)
         generator_loss = self._generator_step(random, shared_logits, real, labels)
         if self.ema is not None:
-            update_ema(self.ema, self.generator, decay=self.config.ema_decay, step=self.step)
+            update_ema(self.ema, self.generator, decay=self.config.optimization.ema_decay, step=self.step)
         self.step += 1
         return Losses(discriminator_loss, generator_loss, penalty)
 
@@ -158,7 +158,7 @@ class Trainer:
         With classes each has the one after that of the image before it.
         """
         generator = self.sampled_generator.eval()
-        neurons = OutputNeurons(self.config.neuron, slope=self.current_slope)
+        neurons = OutputNeurons(self.config.neurons.neuron, slope=self.current_slope)
         images: Tensor = neurons(generator(self._grid_latents, self._grid_labels), self._grid_uniforms)
         self.generator.train()
         return images
@@ -208,10 +208,10 @@ class Trainer:
 
     def _batch_indices(self) -> Sequence[int]:
         """Which batch of images each discriminator step of this iteration sees."""
-        steps, bursts = self.config.discriminator_steps, self.config.discriminator_bursts
+        steps, bursts = self.config.objective.discriminator_steps, self.config.objective.discriminator_bursts
         assert steps is not None
         count = discriminator_steps_in(self.step, steps=steps, bursts=bursts)
-        if not self.config.fresh_batches:
+        if not self.config.objective.fresh_batches:
             return [self.step] * count
         first = discriminator_steps_before(self.step, steps=steps, bursts=bursts)
         return range(first, first + count)
@@ -243,7 +243,7 @@ class Trainer:
         at_most = len(losses) * self.objective.loss_at_most
         value = self._minimize(loss, self.discriminator_optimizer, "discriminator", at_most=at_most)
         if self.objective.clips_weights:
-            clip_weights(self.discriminators, self.config.clip_value)
+            clip_weights(self.discriminators, self.config.objective.clip_value)
         return value, penalty.item()
 
     def _discriminator_loss(
@@ -255,7 +255,7 @@ class Trainer:
         labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
-        weight = self.config.penalty_weight
+        weight = self.config.objective.penalty_weight
         assert weight is not None
         if self.objective.compares_pairs:
             real_logits, fake_logits, *gradients = _logits_and_gradients(discriminator, real, fake, labels)
@@ -283,15 +283,22 @@ class Trainer:
 
     def _set_learning_rates(self) -> None:
         """Those of this step: a function of it alone."""
-        factor = learning_rate_factor(self.step, total=self.total_steps, decay=self.config.learning_rate_decay)
-        assert self.config.discriminator_learning_rate is not None
-        _set_learning_rate(self.generator_optimizer, factor * self.config.learning_rate)
-        _set_learning_rate(self.discriminator_optimizer, factor * self.config.discriminator_learning_rate)
+        factor = learning_rate_factor(
+            self.step, total=self.total_steps, decay=self.config.optimization.learning_rate_decay
+        )
+        assert self.config.optimization.discriminator_learning_rate is not None
+        _set_learning_rate(self.generator_optimizer, factor * self.config.optimization.learning_rate)
+        _set_learning_rate(
+            self.discriminator_optimizer, factor * self.config.optimization.discriminator_learning_rate
+        )
 
     def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
         latents = torch.randn(
-            self.config.batch_size, self.config.latent_size, generator=random, device=self.device
+            self.config.optimization.batch_size,
+            self.config.networks.latent_size,
+            generator=random,
+            device=self.device,
         )
         logits: Tensor = self.generator(latents, labels)
         return logits
@@ -378,10 +385,14 @@ def resolve_device(name: str) -> torch.device:
 def _build_optimizer(
     config: TrainingConfig, module: torch.nn.Module, learning_rate: float
 ) -> torch.optim.Optimizer:
-    assert config.optimizer is not None
-    betas = (config.adam_beta1, config.adam_beta2)
+    assert config.optimization.optimizer is not None
+    betas = (config.optimization.adam_beta1, config.optimization.adam_beta2)
     return build_optimizer(
-        config.optimizer, config.optimizer_form, module, learning_rate=learning_rate, betas=betas
+        config.optimization.optimizer,
+        config.optimization.optimizer_form,
+        module,
+        learning_rate=learning_rate,
+        betas=betas,
     )
 
 

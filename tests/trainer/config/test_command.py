@@ -1,7 +1,6 @@
 """The command that a card says trained its model."""
 
 import ast
-import dataclasses
 import shlex
 
 import pytest
@@ -30,7 +29,7 @@ def _settings(command):
 
 def _config(preset, given):
     values = preset_values(preset, neuron=given.get("neuron", "dbn"), network=given.get("network"))
-    return TrainingConfig(**values | given)
+    return TrainingConfig.resolve(**values | given)
 
 
 def _value(word):
@@ -59,7 +58,7 @@ def _value(word):
 )
 def test_the_command_gives_the_settings(preset, settings):
     config = _config(preset, settings)
-    assert _settings(training_command(config, "mine")) == dataclasses.replace(config, preset=preset or "paper")
+    assert _settings(training_command(config, "mine")) == config.replace(preset=preset or "paper")
 
 
 def test_the_command_is_short():

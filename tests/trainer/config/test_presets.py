@@ -8,7 +8,7 @@ import pytest
 from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.config.presets import PRESETS, preset_values
 from bgan.trainer.config.run_name import default_name
-from bgan.trainer.config.training import NETWORKS, NEURONS, SETTING_NAMES, TrainingConfig
+from bgan.trainer.config.training import NETWORKS, NEURONS, SETTINGS, TrainingConfig
 from tests.kit.cli import bgan
 
 
@@ -16,24 +16,28 @@ def test_presets_are_valid_settings_and_say_why():
     for name, preset in PRESETS.items():
         for neuron, network in itertools.product(NEURONS, NETWORKS):
             values = preset_values(name, neuron=neuron, network=network)
-            assert TrainingConfig(**values | {"neuron": neuron, "network": network}).preset == name
+            assert TrainingConfig.resolve(**values | {"neuron": neuron, "network": network}).preset == name
         assert preset.summary
         for _, setting, chosen in preset.rows():
-            assert setting in SETTING_NAMES
+            assert setting in SETTINGS
             assert chosen.reason
 
 
 def test_the_paper_is_the_default_of_the_settings():
-    assert dataclasses.replace(TrainingConfig(**preset_values("paper")), preset=None) == TrainingConfig()
+    config = TrainingConfig.resolve(**preset_values("paper"))
+    assert dataclasses.replace(config, preset=None) == TrainingConfig.resolve()
 
 
 def test_published_settings():
-    config = TrainingConfig(**preset_values("published"), objective="gan")
-    assert (config.slope_rate, config.generator_norm, config.discriminator_norm) == (1.0, "affine", "none")
-    assert (config.discriminator_steps, config.discriminator_bursts, config.fresh_batches) == (5, True, False)
-    assert (config.training_split, config.initialization) == ("all", "truncated-normal")
-    assert (config.optimizer, config.optimizer_form) == ("adam", "tensorflow")
-    assert TrainingConfig(**preset_values("published"), objective="wgan").optimizer == "rmsprop"
+    settings = TrainingConfig.resolve(**preset_values("published"), objective="gan").settings()
+    expected = {
+        **{"slope_rate": 1.0, "generator_norm": "affine", "discriminator_norm": "none", "training_split": "all"},
+        **{"discriminator_steps": 5, "discriminator_bursts": True, "fresh_batches": False},
+        **{"initialization": "truncated-normal", "optimizer": "adam", "optimizer_form": "tensorflow"},
+    }
+    assert {name: settings[name] for name in expected} == expected
+    wgan = TrainingConfig.resolve(**preset_values("published"), objective="wgan")
+    assert wgan.optimization.optimizer == "rmsprop"
 
 
 @pytest.mark.parametrize(
@@ -71,14 +75,16 @@ def test_the_preset_of_commands_that_name_none(options, preset):
 def test_the_help_says_what_the_default_preset_has():
     printed = " ".join(bgan("train", "--help", env={"COLUMNS": "400"}).stdout.split())
     for setting, value in (("network", "doubling-cnn"), ("learning-rate", "0.002"), ("slope-rate", "1.0")):
-        (default,) = re.findall(rf"--{setting} <\w+> .*?\[default: \((.*?); paper", printed)[:1]
+        (default,) = re.findall(rf"--{setting} <[\w|-]+> .*?\[default: \((.*?); paper", printed)[:1]
         assert default == value
 
 
 def test_an_mlp_has_the_settings_of_an_mlp_also_where_it_is_stochastic():
     for neuron in ("dbn", "sbn"):
-        config = TrainingConfig(**preset_values("modern", neuron=neuron, network="mlp") | {"neuron": neuron})
-        assert (config.discriminator, config.training_neuron, config.estimator) == (
+        config = TrainingConfig.resolve(
+            **preset_values("modern", neuron=neuron, network="mlp") | {"neuron": neuron}
+        )
+        assert (config.networks.discriminator, config.neurons.training_neuron, config.neurons.estimator) == (
             "mlp",
             neuron,
             "sigmoid-adjusted",
@@ -86,7 +92,7 @@ def test_an_mlp_has_the_settings_of_an_mlp_also_where_it_is_stochastic():
 
 
 def test_runs_of_presets_have_names_of_their_own():
-    config = TrainingConfig(**preset_values("published"), dataset="digits", discriminator_norm="affine")
+    config = TrainingConfig.resolve(**preset_values("published"), dataset="digits", discriminator_norm="affine")
     assert default_name(config) == "published-digits-mlp-dbn-wgan-gp-affine-seed0"
 
 
@@ -94,11 +100,11 @@ def test_an_unknown_preset():
     with pytest.raises(ConfigError, match="choose one of paper, published, modern"):
         preset_values("sota")
     result = bgan("train", "--preset", "sota", "--dataset", "digits")
-    assert result.returncode == 1
-    assert result.stderr.startswith("bgan: preset is 'sota'")
+    assert result.returncode == 2
+    assert "'sota' is not one of 'paper', 'published', 'modern'" in result.stderr
 
 
-def test_options_go_before_the_preset_even_where_they_name_the_default():
+def test_options_override_the_preset_even_where_they_name_the_default():
     arguments = ("train", "--dataset", "digits", "--dry-run", "--preset", "published")
     settings = json.loads(bgan(*arguments, "--slope-rate", "1.1", "--seed", "3").stdout)
     assert (settings["slope_rate"], settings["seed"], settings["generator_norm"]) == (1.1, 3, "affine")

@@ -12,12 +12,15 @@ from bgan.trainer.config.training import TrainingConfig, differences
     [("wgan-gp", 5, "adam"), ("wgan", 5, "rmsprop"), ("gan", 1, "adam"), ("relativistic", 1, "adam")],
 )
 def test_what_follows_from_the_objective(objective, discriminator_steps, optimizer):
-    config = TrainingConfig(objective=objective)
-    assert (config.discriminator_steps, config.optimizer) == (discriminator_steps, optimizer)
+    config = TrainingConfig.resolve(objective=objective)
+    assert (config.objective.discriminator_steps, config.optimization.optimizer) == (
+        discriminator_steps,
+        optimizer,
+    )
 
 
 def test_the_papers_settings_are_the_defaults():
-    config = TrainingConfig()
+    config = TrainingConfig.resolve()
     assert config.to_dict() == {
         "preset": None,
         "neuron": "dbn",
@@ -79,7 +82,9 @@ def test_the_papers_settings_are_the_defaults():
         ("initialization", "zeros", "choose one of he, truncated-normal"),
         ("training_split", "test", "choose one of train, all"),
         ("epochs", 0, "epochs is 0; it must be at least 1"),
-        ("batch_size", 1, "batch-size must be at least 2"),
+        ("batch_size", 1, "batch-size is 1; it must be at least 2"),
+        ("epochs", "ten", "epochs is 'ten'; it must be a whole number"),
+        ("invert", True, "unknown settings invert"),
         ("learning_rate", -1e-4, "learning-rate is -0.0001; it must be above 0"),
         ("learning_rate", float("nan"), "learning-rate is nan"),
         ("slope_rate", 0, "slope-rate is 0; it must be above 0"),
@@ -101,25 +106,25 @@ def test_the_papers_settings_are_the_defaults():
 )
 def test_wrong_settings_are_named_with_the_remedy(setting, value, says):
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig(**{setting: value})
+        TrainingConfig.resolve(**{setting: value})
     assert says in str(caught.value)
 
 
 def test_settings_survive_json():
-    config = TrainingConfig(neuron="sbn", slope_cap=3.0)
+    config = TrainingConfig.resolve(neuron="sbn", slope_cap=3.0)
     assert TrainingConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="unknown settings colour"):
         TrainingConfig.from_dict({**config.to_dict(), "colour": 1})
 
 
 def test_differences_leave_out_what_computes_the_same():
-    old = TrainingConfig(epochs=5, device="cpu")
-    assert differences(old, TrainingConfig(epochs=9, device="auto", data_dir="elsewhere")) == {}
-    assert differences(old, TrainingConfig(seed=3)) == {"seed": (0, 3)}
+    old = TrainingConfig.resolve(epochs=5, device="cpu")
+    assert differences(old, TrainingConfig.resolve(epochs=9, device="auto", data_dir="elsewhere")) == {}
+    assert differences(old, TrainingConfig.resolve(seed=3)) == {"seed": (0, 3)}
 
 
 def test_more_epochs_are_another_run_where_the_learning_rate_decays():
-    old, new = (TrainingConfig(epochs=epochs, learning_rate_decay="linear") for epochs in (5, 9))
+    old, new = (TrainingConfig.resolve(epochs=epochs, learning_rate_decay="linear") for epochs in (5, 9))
     assert differences(old, new) == {"epochs": (5, 9)}
 
 
@@ -134,25 +139,33 @@ def test_settings_of_an_older_version_are_read():
         "output_bias",
         "ema_decay",
     }
-    for config in (TrainingConfig(), TrainingConfig(network="cnn", objective="wgan", learning_rate=3e-4)):
+    for config in (
+        TrainingConfig.resolve(),
+        TrainingConfig.resolve(network="cnn", objective="wgan", learning_rate=3e-4),
+    ):
         older = {name: value for name, value in config.to_dict().items() if name not in added}
         assert TrainingConfig.from_dict(older) == config
 
 
 @pytest.mark.parametrize(("network", "discriminator"), [("mlp", "mlp"), ("cnn", "cnn"), ("doubling-cnn", "mlp")])
 def test_the_discriminator_follows_the_generator(network, discriminator):
-    assert TrainingConfig(network=network).discriminator == discriminator
+    assert TrainingConfig.resolve(network=network).networks.discriminator == discriminator
 
 
 def test_runs_are_named_by_what_people_tell_them_apart_by():
-    assert default_name(TrainingConfig(dataset="mnist", neuron="sbn", seed=4)) == "mnist-mlp-sbn-wgan-gp-seed4"
-    config = TrainingConfig(dataset="mnist", neuron="sbn", estimator="reinmax")
+    assert (
+        default_name(TrainingConfig.resolve(dataset="mnist", neuron="sbn", seed=4))
+        == "mnist-mlp-sbn-wgan-gp-seed4"
+    )
+    config = TrainingConfig.resolve(dataset="mnist", neuron="sbn", estimator="reinmax")
     assert default_name(config) == "mnist-mlp-sbn-wgan-gp-reinmax-seed0"
-    config = TrainingConfig(
+    config = TrainingConfig.resolve(
         dataset="mnist", network="doubling-cnn", discriminator="strided-cnn", objective="relativistic"
     )
     assert default_name(config) == "mnist-doubling-cnn-strided-cnn-dbn-relativistic-seed0"
     modern = {**preset_values("modern", neuron="sbn"), "neuron": "sbn", "dataset": "mnist"}
-    assert default_name(TrainingConfig(**modern)) == "modern-mnist-doubling-cnn-sbn-relativistic-seed0"
-    config = TrainingConfig(**{**modern, "network": "mlp", "discriminator": "mlp+cnn", "estimator": "identity"})
+    assert default_name(TrainingConfig.resolve(**modern)) == "modern-mnist-doubling-cnn-sbn-relativistic-seed0"
+    config = TrainingConfig.resolve(
+        **{**modern, "network": "mlp", "discriminator": "mlp+cnn", "estimator": "identity"}
+    )
     assert default_name(config) == "modern-mnist-mlp-mlp-cnn-sbn-relativistic-identity-seed0"

@@ -132,8 +132,10 @@ def test_digits_can_be_read_in_other_ways():
 
 
 def test_how_images_are_read_is_part_of_a_config():
-    config = TrainingConfig(dataset="kmnist", image_options=ImageOptions(binarize="otsu", size="16x16", fit="pad"))
+    config = TrainingConfig.resolve(
+        dataset="kmnist", image_options=ImageOptions(binarize="otsu", size="16x16", fit="pad")
+    )
     assert TrainingConfig.from_dict(config.to_dict()) == config
     assert config.to_dict()["image_options"]["binarize"] == "otsu"
     old = {name: value for name, value in config.to_dict().items() if name not in ("image_options", "data")}
-    assert TrainingConfig.from_dict(old) == TrainingConfig(dataset="kmnist")
+    assert TrainingConfig.from_dict(old) == TrainingConfig.resolve(dataset="kmnist")

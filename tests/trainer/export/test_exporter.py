@@ -41,17 +41,17 @@ def test_the_file_does_what_the_generator_does(tmp_path, settings):
     slope = checkpoint.meta.slope
     config = run.config()
     generator = trained_generator(config, checkpoint)
-    kept = "average" if config.ema_decay else "generator"
+    kept = "average" if config.optimization.ema_decay else "generator"
     for name, tensor in generator.state_dict().items():
         assert torch.equal(tensor, checkpoint.tensors[f"{kept}.{name}"])
-    latents = torch.randn(1500, config.latent_size, generator=torch.Generator().manual_seed(9))
+    latents = torch.randn(1500, config.networks.latent_size, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         expected = torch.sigmoid(slope * generator(latents)).numpy()
 
     session = onnxruntime.InferenceSession(result.path)
     feeds = {"latents": latents.numpy()}
     threshold = np.full(expected.shape, 0.5, np.float32)
-    if config.neuron == "sbn":
+    if config.neurons.neuron == "sbn":
         threshold = np.random.default_rng(1).random(expected.shape, np.float32)
         feeds["uniforms"] = threshold
     images, probabilities = session.run(["images", "probabilities"], feeds)

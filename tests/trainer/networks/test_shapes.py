@@ -110,7 +110,7 @@ def test_the_layers_that_are_exported_do_what_the_trained_ones_do(network, shape
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_step_of_training_is_taken_on_any_shape(network, shape):
     images = (torch.rand(12, *shape, generator=torch.Generator().manual_seed(2)) < 0.2).to(torch.uint8)
-    config = TrainingConfig(
+    config = TrainingConfig.resolve(
         network=network,
         discriminator="mlp+strided-cnn",
         objective="relativistic",
@@ -139,7 +139,7 @@ def test_long_thin_images_are_halved_along_their_length_first():
 
 
 def test_sizes_are_said_and_are_those_of_the_networks():
-    config = TrainingConfig(network="doubling-cnn", discriminator="mlp+strided-cnn", latent_size=9)
+    config = TrainingConfig.resolve(network="doubling-cnn", discriminator="mlp+strided-cnn", latent_size=9)
     shape = ImageShape(4, 48, 84)
     generator = build_generator("doubling-cnn", shape, 9, class_count=3)
     critics = [build_discriminator(name, shape, class_count=3) for name in ("mlp", "strided-cnn")]

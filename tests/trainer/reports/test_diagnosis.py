@@ -85,7 +85,7 @@ class _Exact:
     def of(cls, run, images, free=slice(None)):
         checkpoint, config = trained_checkpoint(run, print), run.config()
         critics = trained_discriminators(config, checkpoint).double()
-        latents = torch.randn(images, config.latent_size, generator=random_stream(0, "diagnosis"))
+        latents = torch.randn(images, config.networks.latent_size, generator=random_stream(0, "diagnosis"))
         with torch.no_grad():
             logits = trained_generator(config, checkpoint)(latents).flatten(1).double()
 
@@ -95,12 +95,12 @@ class _Exact:
             return torch.stack([critic(pixels.reshape(-1, *checkpoint.meta.image_shape)) for critic in critics])
 
         real_logits = torch.zeros(len(critics), images, dtype=torch.float64)
-        if config.objective == "relativistic":
+        if config.objective.objective == "relativistic":
             real = load_dataset("digits").images
             random = random_stream(0, "diagnosis pairs")
             rows = torch.randint(len(real), (images,), generator=random)
             real_logits = torch.stack([critic(real[rows].double()) for critic in critics])
-        generator_loss = OBJECTIVES[config.objective].generator_loss
+        generator_loss = OBJECTIVES[config.objective.objective].generator_loss
         return cls(logits[:, free], checkpoint.meta.slope, judge, real_logits, generator_loss)
 
     def losses(self, rows):

@@ -86,7 +86,7 @@ def test_a_draw_follows_from_its_seed():
 )
 def test_what_cannot_be_read_is_refused(text):
     with pytest.raises(ConfigError, match=r"augment is .*; join some of translate"):
-        TrainingConfig(augment=text)
+        TrainingConfig.resolve(augment=text)
 
 
 def test_none_is_none_and_a_shift_may_not_empty_an_image():

@@ -39,7 +39,7 @@ def _halves(count=300):
 
 def _config(**settings):
     usual = {"objective": "relativistic", "batch_size": 32, "latent_size": 8, "epochs": 40, "learning_rate": 1e-3}
-    return TrainingConfig(**{**usual, "conditional": True, **settings})
+    return TrainingConfig.resolve(**{**usual, "conditional": True, **settings})
 
 
 def test_images_of_a_class_are_learned():

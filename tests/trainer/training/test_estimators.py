@@ -26,7 +26,7 @@ def _estimator(name, shape, **settings):
     entry = ESTIMATORS[name]
     config = {"neuron": "sbn", "estimator": name, **({"objective": "gan"} if entry.needs_density_ratio else {})}
     torch.manual_seed(3)
-    return build_estimator(TrainingConfig(**config, **settings), ImageShape(*shape))
+    return build_estimator(TrainingConfig.resolve(**config, **settings), ImageShape(*shape))
 
 
 def _states(neurons):
@@ -274,7 +274,7 @@ def test_every_estimator_passes_a_gradient_to_every_weight_of_the_generator(neur
     shape = ImageShape(1, 12, 12)
     generator, critic = build_generator("cnn", shape, 16), build_discriminator("cnn", shape).requires_grad_(False)
     objective = "gan" if ESTIMATORS[name].needs_density_ratio else "wgan-gp"
-    estimator = build_estimator(TrainingConfig(neuron=neuron, estimator=name, objective=objective), shape)
+    estimator = build_estimator(TrainingConfig.resolve(neuron=neuron, estimator=name, objective=objective), shape)
     losses = (lambda images: torch.nn.functional.softplus(-critic(images))) if objective == "gan" else critic
     estimate = estimator(generator(torch.randn(8, 16)), 1.0, losses, torch.Generator().manual_seed(1))
     estimate.surrogate.backward()
@@ -318,13 +318,13 @@ def test_every_estimator_passes_a_gradient_to_every_weight_of_the_generator(neur
 )
 def test_estimators_that_cannot_apply_are_refused_with_the_reason(settings, says):
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig(**settings)
+        TrainingConfig.resolve(**settings)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_the_estimators_own_numbers_are_filled_in():
-    config = TrainingConfig(neuron="sbn", estimator="reinforce-loo")
-    assert (config.estimator_samples, config.estimator_temperature) == (8, None)
-    config = TrainingConfig(neuron="sbn", estimator="rebar", estimator_temperature=0.3)
-    assert (config.estimator_samples, config.estimator_temperature) == (None, 0.3)
+    config = TrainingConfig.resolve(neuron="sbn", estimator="reinforce-loo")
+    assert (config.neurons.estimator_samples, config.neurons.estimator_temperature) == (8, None)
+    config = TrainingConfig.resolve(neuron="sbn", estimator="rebar", estimator_temperature=0.3)
+    assert (config.neurons.estimator_samples, config.neurons.estimator_temperature) == (None, 0.3)

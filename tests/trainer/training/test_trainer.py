@@ -19,7 +19,7 @@ def _dataset(count=40, shape=(1, 8, 8)):
 
 
 def _config(**settings):
-    return TrainingConfig(**{"batch_size": 8, "latent_size": 6, "epochs": 3, **settings})
+    return TrainingConfig.resolve(**{"batch_size": 8, "latent_size": 6, "epochs": 3, **settings})
 
 
 @pytest.mark.parametrize(

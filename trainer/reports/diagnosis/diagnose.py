@@ -131,13 +131,13 @@ def diagnose(
     checkpoint, DataError where the data set is needed and cannot be had.
     """
     config = run.config()
-    if neuron not in {None, config.training_neuron}:
-        config = dataclasses.replace(
-            config, training_neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
+    if neuron not in {None, config.neurons.training_neuron}:
+        config = config.replace(
+            training_neuron=neuron, estimator=BASELINE, estimator_samples=None, estimator_temperature=None
         )
     if data_dir is not None:
-        config = dataclasses.replace(config, data_dir=data_dir)
-    assert config.training_neuron is not None
+        config = config.replace(data_dir=data_dir)
+    assert config.neurons.training_neuron is not None
     subject = _Subject(run, config, plan, report, warn)
     names, refused = _usable(estimators, config)
     truth = subject.reference(report)
@@ -153,17 +153,17 @@ def diagnose(
                 accuracy=accuracy,
                 evaluations=draws.evaluations,
                 milliseconds=draws.milliseconds,
-                batch_error=accuracy.batch_error(config.batch_size),
+                batch_error=accuracy.batch_error(config.optimization.batch_size),
             )
         )
     return Diagnosis(
         run=run.name,
         step=subject.step,
-        network=config.network,
-        objective=config.objective,
-        neuron=config.training_neuron,
+        network=config.networks.network,
+        objective=config.objective.objective,
+        neuron=config.neurons.training_neuron,
         slope=subject.slope,
-        batch_size=config.batch_size,
+        batch_size=config.optimization.batch_size,
         plan=plan,
         reference=_reference(config),
         gradient_norm=math.sqrt(square(truth) / plan.images),
@@ -179,10 +179,10 @@ _REFERENCES = {
 
 
 def _reference(config: TrainingConfig) -> str:
-    assert config.training_neuron is not None
-    is_paired = OBJECTIVES[config.objective].compares_pairs
-    pairs = f"; every image is paired with a real one of {config.dataset}" if is_paired else ""
-    return _REFERENCES[config.training_neuron] + pairs
+    assert config.neurons.training_neuron is not None
+    is_paired = OBJECTIVES[config.objective.objective].compares_pairs
+    pairs = f"; every image is paired with a real one of {config.data.dataset}" if is_paired else ""
+    return _REFERENCES[config.neurons.training_neuron] + pairs
 
 
 @dataclass(slots=True)
@@ -245,16 +245,16 @@ class _Subject:
         self._image_shape = checkpoint.meta.image_shape
         labels = None
         real: Tensor | None = None
-        if config.conditional or OBJECTIVES[config.objective].compares_pairs:
+        if config.networks.conditional or OBJECTIVES[config.objective.objective].compares_pairs:
             real, labels = _real_images(config, plan, report)
         self._losses = ImageLosses(
-            trained_discriminators(config, checkpoint), OBJECTIVES[config.objective], real, labels=labels
+            trained_discriminators(config, checkpoint), OBJECTIVES[config.objective.objective], real, labels=labels
         )
-        is_as_trained = config.estimator == run.config().estimator
+        is_as_trained = config.neurons.estimator == run.config().neurons.estimator
         self._own_estimator = tensors_under(checkpoint.tensors, "estimator.") if is_as_trained else {}
         self._random = random_stream(plan.seed, "diagnosis")
         self._judged = 0
-        latents = torch.randn(plan.images, config.latent_size, generator=self._random)
+        latents = torch.randn(plan.images, config.networks.latent_size, generator=self._random)
         with torch.no_grad():
             self._logits = trained_generator(config, checkpoint, averaged=False)(latents, labels)  # [B, C, H, W]
 
@@ -262,7 +262,7 @@ class _Subject:
         """The truth, [G, B, N], or for deterministic neurons the reference [1, B, N]; float64."""
         probabilities = torch.sigmoid(self.slope * self._logits)
         weights = self.slope * (probabilities * (1 - probabilities)).flatten(1)
-        if self._config.training_neuron == "dbn":
+        if self._config.neurons.training_neuron == "dbn":
             images = (probabilities > 0.5).to(probabilities.dtype)
             return (weights * flip_differences(self._losses, images)).double()[None]
         count = _in_groups(self._plan.backgrounds)
@@ -275,7 +275,7 @@ class _Subject:
 
     def measure(self, names: Sequence[str], report: Callable[[str], None]) -> list[_Draws]:
         """Estimates of all estimators, in turns, so that their times can be compared."""
-        is_drawn = self._config.training_neuron != "dbn"
+        is_drawn = self._config.neurons.training_neuron != "dbn"
         groups, count = (GROUPS, _in_groups(self._plan.draws)) if is_drawn else (1, _TIMED_DRAWS)
         estimators = [self._estimator(name) for name in names]
         shape = (groups, len(self._logits), math.prod(self._image_shape))
@@ -295,14 +295,12 @@ class _Subject:
     def _estimator(self, name: str) -> Estimator:
         """The estimator of that name; the one that the run was trained with as it was trained."""
         torch.manual_seed(derived_seed(self._plan.seed, "estimator"))
-        if name == self._config.estimator:
+        if name == self._config.neurons.estimator:
             estimator = build_estimator(self._config, self._image_shape)
             if self._own_estimator:
                 estimator.load_state_dict(self._own_estimator)
             return estimator
-        config = dataclasses.replace(
-            self._config, estimator=name, estimator_samples=None, estimator_temperature=None
-        )
+        config = self._config.replace(estimator=name, estimator_samples=None, estimator_temperature=None)
         return build_estimator(config, self._image_shape)
 
     def _estimate(self, estimator: Estimator) -> tuple[Tensor, int, float]:
@@ -325,19 +323,19 @@ def _real_images(
     config: TrainingConfig, plan: DiagnosisOptions, report: Callable[[str], None]
 ) -> tuple[Tensor, Tensor | None]:
     """Images that those of the generator are paired with, drawn from the run's data set, and their classes."""
-    report(f"reading {config.dataset}")
-    dataset = open_dataset(config.dataset_spec, split=config.training_split)
+    report(f"reading {config.data.dataset}")
+    dataset = open_dataset(config.data, split=config.optimization.training_split)
     rows = torch.randint(len(dataset), (plan.images,), generator=random_stream(plan.seed, "diagnosis pairs"))
-    labels = dataset.labels[rows] if config.conditional and dataset.labels is not None else None
+    labels = dataset.labels[rows] if config.networks.conditional and dataset.labels is not None else None
     return dataset.images[rows].float(), labels
 
 
 def _check_subject(config: TrainingConfig) -> None:
-    if config.training_neuron not in BINARY_NEURONS:
+    if config.neurons.training_neuron not in BINARY_NEURONS:
         raise ConfigError(
             "the run has real neurons, whose gradient is exact; --neuron sbn takes them as stochastic"
         )
-    if config.discriminator_norm == "batch":
+    if config.networks.discriminator_norm == "batch":
         raise ConfigError(
             "the run's discriminator has batch normalization, so the loss of an image depends on the others of "
             "its batch, and no image has a gradient of its own"
@@ -350,15 +348,15 @@ def _usable(asked: Sequence[str], config: TrainingConfig) -> tuple[list[str], di
     if unknown:
         raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(ESTIMATORS)}")
     refused = {}
-    assert config.training_neuron is not None
-    assert config.discriminator is not None
+    assert config.neurons.training_neuron is not None
+    assert config.networks.discriminator is not None
     for name in asked or ESTIMATORS:
         reason = refusal(
             name,
-            neuron=config.training_neuron,
-            objective=config.objective,
-            discriminator_norm=config.discriminator_norm,
-            discriminator=config.discriminator,
+            neuron=config.neurons.training_neuron,
+            objective=config.objective.objective,
+            discriminator_norm=config.networks.discriminator_norm,
+            discriminator=config.networks.discriminator,
         )
         if reason is not None:
             refused[name] = reason

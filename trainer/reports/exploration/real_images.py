@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError, UserError
-from ...config.dataset import DatasetSpec
+from ...config.dataset import DATASETS, DatasetSpec
 from ...config.images import ImageOptions
-from ...config.training import DATASETS
 from ...data.catalog import choose_dataset, open_dataset
 from ...evaluation.generator import ExploredGenerator
 

@@ -36,7 +36,7 @@ class ExperimentModel:
         settings = preset_values(preset, neuron=self.neuron, network=self.network)
         if self.normalized:
             settings["discriminator_norm"] = _DISCRIMINATOR_NORM[preset]
-        return TrainingConfig(
+        return TrainingConfig.resolve(
             **{
                 **settings,
                 "neuron": self.neuron,
@@ -105,4 +105,4 @@ def check_experiments(names: list[str]) -> list[str]:
 
 def run_name(config: TrainingConfig) -> str:
     """The name of a run within a reproduction: runs of different lengths lie side by side."""
-    return f"{default_name(config)}-{config.epochs}ep"
+    return f"{default_name(config)}-{config.optimization.epochs}ep"

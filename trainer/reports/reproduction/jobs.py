@@ -25,7 +25,7 @@ from ...config.training import TrainingConfig
 _POLL_SECONDS = 0.2
 _PLAIN_INTERVAL_SECONDS = 30.0
 _NO_OPTIONS = ("data_digest", "image_options")
-_COMMAND = "from bgan.trainer.cli import main; main()"
+_COMMAND = "from bgan.trainer.cli.app import main; main()"
 _STEP = re.compile(r"step (\d+)/(\d+)")
 
 
@@ -46,7 +46,7 @@ class Job:
         """The `bgan train` that does it."""
         names = [field.name for field in dataclasses.fields(self.config)]
         settings = {name: getattr(self.config, name) for name in names if name not in _NO_OPTIONS}
-        settings |= self.config.image_options.changed()
+        settings |= self.config.data.options.changed()
         return ["train", "--name", self.name, "--runs-dir", str(self.folder.parent), *train_options(settings)]
 
     def progress(self) -> tuple[int, int] | None:

@@ -126,8 +126,8 @@ class Reproduction:
             run=run.name,
             preset=config.preset,
             model=model,
-            epochs=config.epochs,
-            seed=config.seed,
+            epochs=config.optimization.epochs,
+            seed=config.run.seed,
             binarization=binarization,
             metrics=found["metrics"],
             preactivation_histogram=found["preactivation_histogram"],
@@ -182,7 +182,7 @@ def _is_trained(run: Run, config: TrainingConfig) -> bool:
         done: int = json.loads(run.report_file.read_text())["epochs"]
     except (OSError, ValueError, KeyError):
         return False
-    return done >= config.epochs
+    return done >= config.optimization.epochs
 
 
 def _merged(folder: Path, plan: ReproductionPlan) -> ReproductionPlan:

@@ -33,19 +33,19 @@ _BUILDERS: dict[str, Callable[[TrainingConfig, ImageShape], Estimator]] = {
 
 def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimator:
     """The estimator that the settings name, untrained; RELAX draws its weights from torch's global generator."""
-    return _BUILDERS[config.estimator](config, image_shape)
+    return _BUILDERS[config.neurons.estimator](config, image_shape)
 
 
 def _through_neurons(config: TrainingConfig) -> ThroughNeurons:
-    assert config.training_neuron is not None
-    return ThroughNeurons(config.training_neuron, config.estimator)
+    assert config.neurons.training_neuron is not None
+    return ThroughNeurons(config.neurons.training_neuron, config.neurons.estimator)
 
 
 def _samples(config: TrainingConfig) -> int:
-    assert config.estimator_samples is not None
-    return config.estimator_samples
+    assert config.neurons.estimator_samples is not None
+    return config.neurons.estimator_samples
 
 
 def _temperature(config: TrainingConfig) -> float:
-    assert config.estimator_temperature is not None
-    return config.estimator_temperature
+    assert config.neurons.estimator_temperature is not None
+    return config.neurons.estimator_temperature

@@ -1,0 +1,136 @@
+"""Settings: typed fields with help, choices and range, from which options, checks and documentation follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..common.errors import ConfigError
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What a field says of a setting beside its type and its default: `Annotated[float, Setting(...)]`."""
+
+    help: str
+    """What it is, in a line, for `--help` and the documentation."""
+    name: str | None = None
+    """Its name in files and, with hyphens, on the command line; None: that of the field."""
+    at_least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    shown_default: str | None = None
+    """What it is where it is not given, in words, if a preset or another setting decides that."""
+    suggestions: tuple[str, ...] = ()
+    """Values that a shell completes, of a setting that takes others too."""
+    old_name: str | None = None
+    """A spelling of one release ago, still understood."""
+    is_option: bool = True
+    """Whether `bgan train` takes it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field:
+    """A setting where it stands."""
+
+    name: str
+    """Its name in files, options and errors."""
+    attribute: str
+    """The field of its group."""
+    type: Any
+    """int, float, str or bool; for a choice str."""
+    choices: tuple[str, ...]
+    """All values that it may have; none: any of its type."""
+    is_optional: bool
+    """Whether it may be None."""
+    default: Any
+    """MISSING where it follows from other settings."""
+    setting: Setting
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError unless the value has the type and lies in the range."""
+        if value is None and self.is_optional:
+            return
+        name = option(self.name)
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(self.choices)}")
+        if not _has_type(value, self.type):
+            raise ConfigError(f"{name} is {value!r}; it must be {_TYPE_NAMES[self.type]}")
+        bounds = self.range_text()
+        if bounds and not self._is_in_range(value):
+            raise ConfigError(f"{name} is {value}; it must be {bounds}")
+
+    def range_text(self) -> str:
+        """The range, as in "at least 0 and below 1"; empty where there is none."""
+        setting = self.setting
+        bounds = (("at least", setting.at_least), ("above", setting.above), ("below", setting.below))
+        return " and ".join(f"{words} {_number(bound)}" for words, bound in bounds if bound is not None)
+
+    def _is_in_range(self, value: float) -> bool:
+        setting = self.setting
+        return (
+            math.isfinite(value)
+            and (setting.at_least is None or value >= setting.at_least)
+            and (setting.above is None or value > setting.above)
+            and (setting.below is None or value < setting.below)
+        )
+
+
+@cache
+def fields_of(group: type[Any]) -> tuple[Field, ...]:
+    """The settings of a dataclass, in order; fields without a `Setting` are none."""
+    hints = get_type_hints(group, include_extras=True)
+    return tuple(
+        _field(field, hints[field.name])
+        for field in dataclasses.fields(group)
+        if _setting_of(hints[field.name]) is not None
+    )
+
+
+def check_settings(group: Any) -> None:
+    """Raise ConfigError for the first setting of a group that is out of its type or range."""
+    for field in fields_of(group.__class__):
+        field.check(getattr(group, field.attribute))
+
+
+def option(name: str) -> str:
+    """How a setting is spelled on the command line, without the dashes in front."""
+    return name.replace("_", "-")
+
+
+def _setting_of(hint: Any) -> Setting | None:
+    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Setting)), None)
+
+
+def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
+    setting = _setting_of(hint)
+    assert setting is not None
+    kind, is_optional = get_args(hint)[0], False
+    if get_origin(kind) in (Union, types.UnionType):
+        kind, is_optional = get_args(kind)[0], True
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    return Field(
+        name=setting.name or field.name,
+        attribute=field.name,
+        type=str if choices else kind,
+        choices=choices,
+        is_optional=is_optional,
+        default=field.default,
+        setting=setting,
+    )
+
+
+def _has_type(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _number(bound: float) -> str:
+    return "2^63" if bound == 2**63 else f"{bound:g}"
