@@ -92,13 +92,13 @@ def test_a_run_is_a_folder_to_audit(unbroken):
 def test_more_epochs_go_on_as_if_there_had_been_no_break(one_epoch, unbroken):
     result = _train(one_epoch.parent, "--epochs", 3)
     assert result.returncode == 0, result.stderr
-    assert "going on from step 24" in result.stderr
+    assert "resuming at step 24" in result.stderr
     _assert_same_state(one_epoch, unbroken)
     without_time = [[{**record, "seconds": 0} for record in read_metrics(run)] for run in (one_epoch, unbroken)]
     assert without_time[0] == without_time[1]
     again = _train(one_epoch.parent, "--epochs", 3)
     assert again.returncode == 0
-    assert "give more --epochs to go on" in again.stderr
+    assert "resume it with more --epochs" in again.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -117,7 +117,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     epochs = step // STEPS_PER_EPOCH + 1
     result = _train(tmp_path, "--epochs", epochs)
     assert result.returncode == 0, result.stderr
-    assert f"going on from step {step}" in result.stderr
+    assert f"resuming at step {step}" in result.stderr
     assert _train(tmp_path / "unbroken", "--epochs", epochs).returncode == 0
     _assert_same_state(tmp_path / "run", tmp_path / "unbroken" / "run")
 
@@ -143,7 +143,7 @@ def test_a_truncated_checkpoint_falls_back_and_says_so(one_epoch, unbroken):
     assert result.returncode == 0, result.stderr
     assert "warning: checkpoint" in result.stderr
     assert "falling back to the one before it" in result.stderr
-    assert "going on from step 24" in result.stderr
+    assert "resuming at step 24" in result.stderr
     _assert_same_state(one_epoch, unbroken)
 
 
@@ -199,7 +199,7 @@ def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch,
     assert sorted((one_epoch / "checkpoints").iterdir()) == before
     result = _train(one_epoch.parent, "--epochs", 3)
     assert result.returncode == 0, result.stderr
-    assert "going on from step 24" in result.stderr
+    assert "resuming at step 24" in result.stderr
     _assert_same_state(one_epoch, unbroken)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..common.errors import CheckpointError
 from ..common.image_shape import ImageShape
@@ -17,6 +19,8 @@ from ..networks.discriminators import Discriminators
 from ..networks.generators import Generator
 
 MAX_CHECKPOINTS = 3
+EMA_PREFIX = "average."
+"""Under which the tensors of the EMA generator lie, in checkpoints of all versions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +79,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, averaged: bool = True) -> Generator:
     """The generator of a run as the checkpoint has it, in eval mode.
 
-    The averaged one if the run keeps one, or with `averaged` False the one that is trained.
+    The EMA generator if there is one, or with `averaged` False the one that is trained.
     """
     meta = checkpoint.meta
     generator = configured_generator(config, meta.image_shape, len(meta.classes))
-    name = "average" if averaged and config.optimization.ema_decay else "generator"
-    generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
+    prefix = EMA_PREFIX if averaged and config.optimization.ema_decay else "generator."
+    generator.load_state_dict(tensors_under(checkpoint.tensors, prefix))
     return generator.eval()
 
 
@@ -92,10 +96,38 @@ def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Di
     return discriminators.requires_grad_(False).eval()
 
 
-def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder, or None where there is none; `warn` hears of damaged ones.
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The state of an optimizer as tensors named PARAMETER.SLOT."""
+    return {
+        f"{index}.{slot}": value
+        for index, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+    }
 
-    Raises CheckpointError where there are checkpoints and all of them are damaged.
+
+def load_optimizer(optimizer: Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give an optimizer of the module's parameters the state that `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, slot = name.partition(".")
+        state.setdefault(int(index), {})[slot] = value
+    if state:
+        _like_parameters(state, module)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _like_parameters(state: dict[int, dict[str, Tensor]], module: nn.Module) -> None:
+    """Lay the optimizer's tensors out in memory as the parameters that they belong to."""
+    for parameter, slots in zip(module.parameters(), (state[index] for index in sorted(state)), strict=True):
+        for slot, value in slots.items():
+            if value.shape == parameter.shape:
+                slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint of a folder, or None where there is none.
+
+    `warn` is called with a line for each damaged one. Raises CheckpointError where there are checkpoints and all of them are damaged.
     """
     paths = checkpoint_files(folder)
     for path in paths:
@@ -104,5 +136,5 @@ def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpo
         except CheckpointError as error:
             warn(f"{error}; falling back to the one before it")
     if paths:
-        raise CheckpointError(f"no checkpoint in {folder} is whole; move the run's folder away to start anew")
+        raise CheckpointError(f"no checkpoint in {folder} is whole; move the run's folder away to start again")
     return None

@@ -1,43 +1,36 @@
-"""An averaged generator: an exponential moving average of the weights of the one that is trained.
+"""The exponential moving average (EMA) of a generator's weights, which is the one to sample.
 
-Yazici et al. 2019 find it better for every objective. It is the one to sample.
+Yazici et al. 2019 find it better for every objective.
 """
 
 from __future__ import annotations
 
-import copy
-from itertools import chain
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def ema_copy(network: Network) -> Network:
-    """A copy of the network in eval mode, for the average to begin from."""
-    average = copy.deepcopy(network).eval()
-    average.requires_grad_(False)
-    return average
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-@torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
-    """Move each weight and batch-norm statistic a to d a + (1 - d) w, after iteration `step` (from 0).
+def build_ema(network: nn.Module, *, decay: float) -> AveragedModel:
+    """The average of a network, which begins as its copy; `update_parameters(network)` follows each iteration.
 
+    Iteration `step` (from 0) moves each weight and batch-norm statistic a to d a + (1 - d) w; counters are copied.
     d is `decay`, but at most (1 + step) / (5 + step): a short run is averaged over its last fifth or so.
-    Counters are copied.
     """
-    weight = 1 - min(decay, (1 + step) / (5 + step))
-    floats: list[tuple[Tensor, Tensor]] = []
-    for mean, value in zip(_tensors(average), _tensors(network), strict=True):
-        if mean.is_floating_point():
-            floats.append((mean, value))
+
+    @torch.no_grad()
+    def update(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - min(decay, int(count) / (4 + int(count))))
         else:
-            mean.copy_(value)
-    torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], weight)
+            torch._foreach_copy_(averages, values)
+
+    ema = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    rewind(ema, 0)
+    return ema.requires_grad_(False).eval()
 
 
-def _tensors(network: nn.Module) -> chain[Tensor]:
-    return chain(network.parameters(), network.buffers())
+def rewind(ema: AveragedModel, step: int) -> None:
+    """Go to where `step` iterations were averaged: the copy at the start counts as one more."""
+    ema.n_averaged.fill_(step + 1)

@@ -38,10 +38,10 @@ _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the 
 def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
     """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
 
-    `warn` hears of damaged checkpoints that were passed over.
+    `warn` is called with a line for each damaged checkpoint that was passed over.
     Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
     where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
-    whole. Settings and data that are no good are found before the folder is made.
+    whole. Invalid settings and data are found before the folder is made.
     """
     dataset = _read(config, console)
     config = config.replace(data_digest=dataset.digest)
@@ -102,7 +102,7 @@ class _Loop:
         if checkpoint is not None:
             self._trainer.load_state_dict(checkpoint.tensors, checkpoint.meta.step)
             self._seconds_before = checkpoint.meta.seconds
-            say(console, f"going on from step {self._trainer.step} of {self._run.folder}")
+            say(console, f"resuming at step {self._trainer.step} of {self._run.folder}")
         self._first_step = self._trainer.step
         self._run.forget_metrics_after(self._first_step)
 
@@ -110,7 +110,7 @@ class _Loop:
         trainer = self._trainer
         if trainer.step >= trainer.total_steps:
             more = (
-                "; give more --epochs to go on"
+                "; resume it with more --epochs"
                 if trainer.config.optimization.learning_rate_decay == "none"
                 else ", its last"
             )
@@ -135,7 +135,7 @@ class _Loop:
     def _stop(self, received: signal.Signals) -> None:
         self._save_checkpoint()
         raise Interrupted(
-            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command goes on",
+            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command resumes it",
             exit_code=128 + received,
         )
 
@@ -161,7 +161,7 @@ class _Loop:
 
     def _save_checkpoint(self) -> None:
         trainer = self._trainer
-        progress = CheckpointMeta(
+        meta = CheckpointMeta(
             step=trainer.step,
             epoch=trainer.epoch,
             slope=trainer.current_slope,
@@ -169,7 +169,7 @@ class _Loop:
             seconds=self._seconds(),
             classes=trainer.classes,
         )
-        save_checkpoint(self._run.checkpoints, trainer.state_dict(), progress)
+        save_checkpoint(self._run.checkpoints, trainer.state_dict(), meta)
 
     def _write_report(self) -> None:
         """What it took, and on what."""

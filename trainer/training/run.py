@@ -1,4 +1,4 @@
-"""A run: one folder that a stranger can audit, and that the same command goes on filling."""
+"""A run: one folder that a stranger can audit, and that the same command resumes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Run:
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:
-    """Make the folder of a run, or go on with it.
+    """Make the folder of a run, or resume the one that is there.
 
     Raises RunError if it was written by other settings, or is some other folder.
     """
@@ -94,7 +94,7 @@ def find_run(name: str | None, runs_dir: Path) -> Run:
 
 
 def trained_checkpoint(run: Run, warn: Callable[[str], None]) -> Checkpoint:
-    """The newest whole checkpoint of a run; `warn` hears of damaged ones. Raises RunError where there is none."""
+    """The newest whole checkpoint of a run, as `load_newest_checkpoint`. Raises RunError where there is none."""
     checkpoint = load_newest_checkpoint(run.checkpoints, warn)
     if checkpoint is None:
         raise RunError(f"{run.folder} has no checkpoint yet; train it first with the command that made it")

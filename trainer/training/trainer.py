@@ -1,4 +1,4 @@
-"""Training: one iteration, and the loop around it.
+"""One iteration of training, and the state that it changes.
 
 With classes a generated image has the class of the real one in its row, so pairs are of one class and classes are
 as frequent among generated images as in the data set.
@@ -9,11 +9,12 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..common.errors import ConfigError, DivergenceError
 from ..common.rng import derived_seed, random_stream
@@ -23,14 +24,20 @@ from ..data.batches import BatchStream
 from ..data.dataset import BinaryDataset
 from ..networks.build import configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminator
-from ..networks.generators import Generator, set_output_bias
+from ..networks.generators import set_output_bias
 from ..networks.neurons import OutputNeurons, annealed_slope
 from .augmentation import ImageTransform, build_augmentation
-from .ema import ema_copy, update_ema
+from .checkpoint import EMA_PREFIX, load_optimizer, optimizer_tensors
+from .ema import build_ema, rewind
 from .estimators.build import build_estimator
 from .losses import ImageLosses
 from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
-from .optimizers import build_optimizer, discriminator_steps_before, discriminator_steps_in, learning_rate_factor
+from .optimizers import (
+    build_optimizer,
+    discriminator_steps_before,
+    discriminator_steps_in,
+    learning_rate_factor,
+)
 
 GRID_COUNT = 64
 
@@ -43,6 +50,24 @@ class Losses:
     generator: float
     penalty: float
     """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInputs:
+    """What a step of one of the two networks works on."""
+
+    real: Tensor
+    """Real images as the discriminator sees them, [B, C, H, W] of 0 and 1."""
+    labels: Tensor | None
+    """Their classes [B], which the generated images have too; None without classes."""
+    logits: Tensor | None
+    """The generator's logits for all steps of the iteration; None: each step draws its own latents."""
+    slope: float
+    """The slope of the binary neurons."""
+    random: torch.Generator
+    """Where the noise of the iteration comes from."""
+    draw_transform: Callable[[int], ImageTransform | None]
+    """Draws the transform of so many images on their way to the discriminator; None: they pass as they are."""
 
 
 class Trainer:
@@ -58,27 +83,10 @@ class Trainer:
         self.objective = OBJECTIVES[config.objective.objective]
         self.image_shape = dataset.image_shape
         self.classes = dataset.class_names if config.networks.conditional else ()
-        """The names of the classes that images are made of; none without --conditional."""
+        """The names of the classes of a class-conditional run, by label; else none."""
         self.augmentation = build_augmentation(config.objective.augment, self.image_shape)
         self.step = 0
-
-        torch.manual_seed(derived_seed(config.run.seed, "weights"))
-        self.generator = configured_generator(config, self.image_shape, len(self.classes))
-        if config.networks.output_bias == "mean":
-            set_output_bias(self.generator, dataset.mean_image())
-        self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
-        for network in (self.generator, self.discriminators):
-            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = ema_copy(self.generator) if config.optimization.ema_decay else None
-        assert config.neurons.training_neuron is not None
-        self.neurons = OutputNeurons(config.neurons.training_neuron)
-        self.estimator = build_estimator(config, self.image_shape).to(device)
-        assert config.optimization.discriminator_learning_rate is not None
-        self.generator_optimizer = _build_optimizer(config, self.generator, config.optimization.learning_rate)
-        self.discriminator_optimizer = _build_optimizer(
-            config, self.discriminators, config.optimization.discriminator_learning_rate
-        )
-
+        self._build_networks(dataset)
         self.batches = BatchStream(
             dataset.images,
             batch_size=config.optimization.batch_size,
@@ -89,9 +97,31 @@ class Trainer:
         grid = random_stream(config.run.seed, "grid")
         self._grid_latents = torch.randn(GRID_COUNT, config.networks.latent_size, generator=grid).to(device)
         self._grid_uniforms = torch.rand(GRID_COUNT, *self.image_shape, generator=grid).to(device)
-        self._grid_labels = None
-        if self.classes:
-            self._grid_labels = torch.arange(GRID_COUNT, device=device) % len(self.classes)
+        self._grid_labels = torch.arange(GRID_COUNT, device=device) % len(self.classes) if self.classes else None
+
+    def _build_networks(self, dataset: BinaryDataset) -> None:
+        config = self.config
+        torch.manual_seed(derived_seed(config.run.seed, "weights"))
+        self.generator = configured_generator(config, self.image_shape, len(self.classes))
+        if config.networks.output_bias == "mean":
+            set_output_bias(self.generator, dataset.mean_image())
+        self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
+        for network in (self.generator, self.discriminators):
+            network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decay = config.optimization.ema_decay
+        self.ema = build_ema(self.generator, decay=decay) if decay else None
+        self.estimator = build_estimator(config, self.image_shape).to(self.device)
+        self.generator_optimizer = self._optimizer(self.generator, config.optimization.learning_rate)
+        self.discriminator_optimizer = self._optimizer(
+            self.discriminators, config.optimization.discriminator_learning_rate
+        )
+
+    def _optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
+        settings = self.config.optimization
+        betas = (settings.adam_beta1, settings.adam_beta2)
+        return build_optimizer(
+            settings.optimizer, settings.optimizer_form, module, learning_rate=learning_rate, betas=betas
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -110,10 +140,10 @@ class Trainer:
 
     def slope_at(self, step: int) -> float:
         """The slope of the binary neurons in the iteration that follows `step`; 1 for the real-valued model."""
-        if self.config.neurons.training_neuron == "real":
+        neurons = self.config.neurons
+        if neurons.training_neuron == "real":
             return 1.0
-        epoch = step // self.steps_per_epoch
-        return annealed_slope(epoch, rate=self.config.neurons.slope_rate, cap=self.config.neurons.slope_cap)
+        return annealed_slope(step // self.steps_per_epoch, rate=neurons.slope_rate, cap=neurons.slope_cap)
 
     @property
     def current_slope(self) -> float:
@@ -126,28 +156,14 @@ class Trainer:
         Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
         of images and one of latents, and one forward pass of the generator.
         Raises DivergenceError, before the weights change, if a loss or the logits are not finite, or if a
-        loss is beyond what the objective takes for training.
+        loss exceeds what the objective takes for training.
         """
-        random = random_stream(self.config.run.seed, "step", self.step, device=self.device)
-        if self.augmentation is not None:
-            self._augmenting = random_stream(self.config.run.seed, "augmentation", self.step, device=self.device)
-        self.neurons.slope = self.slope_at(self.step)
-        if not math.isfinite(self.neurons.slope):
-            raise DivergenceError(
-                f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
-            )
         self._set_learning_rates()
-        indices = self._batch_indices()
-        shared_logits = None
-        if not self.config.objective.fresh_batches:
-            shared_logits = self._logits(random, self.batches.labels(indices[0]))
-        for index in indices:
-            real = self._augmented(self.batches.batch(index))
-            labels = self.batches.labels(index)
-            discriminator_loss, penalty = self._discriminator_step(real, labels, random, shared_logits)
-        generator_loss = self._generator_step(random, shared_logits, real, labels)
+        for inputs in self._step_inputs():
+            discriminator_loss, penalty = self._discriminator_step(inputs)
+        generator_loss = self._generator_step(inputs)
         if self.ema is not None:
-            update_ema(self.ema, self.generator, decay=self.config.optimization.ema_decay, step=self.step)
+            self.ema.update_parameters(self.generator)
         self.step += 1
         return Losses(discriminator_loss, generator_loss, penalty)
 
@@ -155,7 +171,7 @@ class Trainer:
     def sample_grid(self) -> Tensor:
         """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them.
 
-        With classes each has the one after that of the image before it.
+        A class-conditional generator makes one of each class in turn.
         """
         generator = self.sampled_generator.eval()
         neurons = OutputNeurons(self.config.neurons.neuron, slope=self.current_slope)
@@ -164,41 +180,35 @@ class Trainer:
         return images
 
     @property
-    def sampled_generator(self) -> Generator:
-        """The averaged generator if one is kept, else the one that is trained."""
-        return self.generator if self.ema is None else self.ema
+    def sampled_generator(self) -> nn.Module:
+        """The EMA generator if there is one, else the one that is trained."""
+        return self.generator if self.ema is None else self.ema.module
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state but the step, as named tensors."""
         tensors: dict[str, Tensor] = {}
         for name, module, optimizer in self._stateful():
             tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-            if optimizer is None:
-                continue
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}_optimizer.{index}.{key}": value for key, value in state.items()}
+            if optimizer is not None:
+                tensors |= {
+                    f"{name}_optimizer.{key}": value for key, value in optimizer_tensors(optimizer).items()
+                }
         if self.ema is not None:
-            tensors |= {f"average.{key}": value for key, value in self.ema.state_dict().items()}
+            tensors |= {f"{EMA_PREFIX}{key}": value for key, value in self.ema.module.state_dict().items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to where `state_dict` gave these tensors, after `step` iterations."""
         for name, module, optimizer in self._stateful():
             module.load_state_dict(tensors_under(tensors, f"{name}."), strict=True)
-            if optimizer is None:
-                continue
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors_under(tensors, f"{name}_optimizer.").items():
-                index, _, slot = key.partition(".")
-                state.setdefault(int(index), {})[slot] = value
-            if state:
-                _like_parameters(state, module)
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            if optimizer is not None:
+                load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
         if self.ema is not None:
-            self.ema.load_state_dict(tensors_under(tensors, "average."))
+            self.ema.module.load_state_dict(tensors_under(tensors, EMA_PREFIX))
+            rewind(self.ema, step)
         self.step = step
 
-    def _stateful(self) -> list[tuple[str, torch.nn.Module, torch.optim.Optimizer | None]]:
+    def _stateful(self) -> list[tuple[str, nn.Module, Optimizer | None]]:
         """What state is kept of: a name, a module, and the optimizer of its parameters where it has one."""
         return [
             ("generator", self.generator, self.generator_optimizer),
@@ -206,37 +216,50 @@ class Trainer:
             ("estimator", self.estimator, self.estimator.optimizer),
         ]
 
-    def _batch_indices(self) -> Sequence[int]:
+    def _step_inputs(self) -> Iterator[StepInputs]:
+        """The inputs of each discriminator step of this iteration; the generator's step has those of the last."""
+        slope = self.slope_at(self.step)
+        if not math.isfinite(slope):
+            raise DivergenceError(
+                f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
+            )
+        random = random_stream(self.config.run.seed, "step", self.step, device=self.device)
+        draw_transform = self._transforms()
+        logits = None
+        for index in self._batch_indices():
+            labels = self.batches.labels(index)
+            if logits is None and not self.config.objective.fresh_batches:
+                logits = self._logits(random, labels)
+            real = _transformed(self.batches.batch(index), draw_transform)
+            yield StepInputs(
+                real=real, labels=labels, logits=logits, slope=slope, random=random, draw_transform=draw_transform
+            )
+
+    def _batch_indices(self) -> range | list[int]:
         """Which batch of images each discriminator step of this iteration sees."""
-        steps, bursts = self.config.objective.discriminator_steps, self.config.objective.discriminator_bursts
-        assert steps is not None
+        objective = self.config.objective
+        steps, bursts = objective.discriminator_steps, objective.discriminator_bursts
         count = discriminator_steps_in(self.step, steps=steps, bursts=bursts)
-        if not self.config.objective.fresh_batches:
+        if not objective.fresh_batches:
             return [self.step] * count
         first = discriminator_steps_before(self.step, steps=steps, bursts=bursts)
         return range(first, first + count)
 
-    def _transform(self, count: int) -> ImageTransform | None:
-        """What happens to so many images before they are judged."""
-        return None if self.augmentation is None else self.augmentation.draw(count, self._augmenting)
+    def _transforms(self) -> Callable[[int], ImageTransform | None]:
+        """Draws this iteration's transforms of images, one after another; see `StepInputs.draw_transform`."""
+        augmentation = self.augmentation
+        if augmentation is None:
+            return lambda count: None
+        random = random_stream(self.config.run.seed, "augmentation", self.step, device=self.device)
+        return lambda count: augmentation.draw(count, random)
 
-    def _augmented(self, images: Tensor) -> Tensor:
-        """The images as they are judged."""
-        transform = self._transform(len(images))
-        return images if transform is None else transform(images)
-
-    def _discriminator_step(
-        self, real: Tensor, labels: Tensor | None, random: torch.Generator, logits: Tensor | None
-    ) -> tuple[float, float]:
+    def _discriminator_step(self, inputs: StepInputs) -> tuple[float, float]:
+        """The loss of the discriminators, and the penalty within it."""
         with torch.no_grad():
-            fake = self._augmented(self._fake_images(random, logits, labels))  # [B, C, H, W]
+            fake = _transformed(self._fake_images(inputs), inputs.draw_transform)  # [B, C, H, W]
         self.discriminators.requires_grad_(True)
         losses, penalties = zip(
-            *[
-                self._discriminator_loss(discriminator, real, fake, random, labels)
-                for discriminator in self.discriminators
-            ],
-            strict=True,
+            *[self._discriminator_loss(each, fake, inputs) for each in self.discriminators], strict=True
         )
         penalty = torch.stack(penalties).sum()
         loss = torch.stack(losses).sum() + penalty
@@ -247,16 +270,10 @@ class Trainer:
         return value, penalty.item()
 
     def _discriminator_loss(
-        self,
-        discriminator: Discriminator,
-        real: Tensor,
-        fake: Tensor,
-        random: torch.Generator,
-        labels: Tensor | None = None,
+        self, discriminator: Discriminator, fake: Tensor, inputs: StepInputs
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
-        weight = self.config.objective.penalty_weight
-        assert weight is not None
+        weight, real, labels = self.config.objective.penalty_weight, inputs.real, inputs.labels
         if self.objective.compares_pairs:
             real_logits, fake_logits, *gradients = _logits_and_gradients(discriminator, real, fake, labels)
             loss = self.objective.discriminator_loss(real_logits, fake_logits)
@@ -264,59 +281,55 @@ class Trainer:
         loss = self.objective.discriminator_loss(*_real_and_fake_logits(discriminator, real, fake, labels))
         if not self.objective.penalizes_gradient:
             return loss, torch.zeros(())
-        mix = torch.rand(len(real), 1, 1, 1, generator=random, device=self.device)
+        mix = torch.rand(len(real), 1, 1, 1, generator=inputs.random, device=self.device)
         return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
-    def _generator_step(
-        self, random: torch.Generator, logits: Tensor | None, real: Tensor, labels: Tensor | None
-    ) -> float:
-        """A step on fresh latents, or on `logits`; `real` are the images of the last discriminator step."""
+    def _generator_step(self, inputs: StepInputs) -> float:
+        """A step on fresh latents, or on the logits of the iteration."""
         self.discriminators.requires_grad_(False)
-        if logits is None:
-            logits = self._logits(random, labels)
+        logits = self._logits_of(inputs)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
-        transform = self._transform(len(real))
-        losses = ImageLosses(self.discriminators, self.objective, real, labels=labels, transform=transform)
-        estimate = self.estimator(logits, self.neurons.slope, losses, random)
+        losses = ImageLosses(
+            self.discriminators,
+            self.objective,
+            inputs.real,
+            labels=inputs.labels,
+            transform=inputs.draw_transform(len(inputs.real)),
+        )
+        estimate = self.estimator(logits, inputs.slope, losses, inputs.random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
     def _set_learning_rates(self) -> None:
         """Those of this step: a function of it alone."""
-        factor = learning_rate_factor(
-            self.step, total=self.total_steps, decay=self.config.optimization.learning_rate_decay
-        )
-        assert self.config.optimization.discriminator_learning_rate is not None
-        _set_learning_rate(self.generator_optimizer, factor * self.config.optimization.learning_rate)
-        _set_learning_rate(
-            self.discriminator_optimizer, factor * self.config.optimization.discriminator_learning_rate
-        )
+        settings = self.config.optimization
+        factor = learning_rate_factor(self.step, total=self.total_steps, decay=settings.learning_rate_decay)
+        _set_learning_rate(self.generator_optimizer, factor * settings.learning_rate)
+        _set_learning_rate(self.discriminator_optimizer, factor * settings.discriminator_learning_rate)
 
     def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
-        latents = torch.randn(
-            self.config.optimization.batch_size,
-            self.config.networks.latent_size,
-            generator=random,
-            device=self.device,
-        )
-        logits: Tensor = self.generator(latents, labels)
+        size = self.config.optimization.batch_size, self.config.networks.latent_size
+        logits: Tensor = self.generator(torch.randn(size, generator=random, device=self.device), labels)
         return logits
 
-    def _fake_images(self, random: torch.Generator, logits: Tensor | None, labels: Tensor | None) -> Tensor:
-        """Images of the logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
-        if logits is None:
-            logits = self._logits(random, labels)
+    def _logits_of(self, inputs: StepInputs) -> Tensor:
+        return self._logits(inputs.random, inputs.labels) if inputs.logits is None else inputs.logits
+
+    def _fake_images(self, inputs: StepInputs) -> Tensor:
+        """Images of the inputs' logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
+        logits = self._logits_of(inputs)
+        neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
         uniforms = None
-        if self.neurons.needs_uniforms:
-            uniforms = torch.rand(logits.shape, generator=random, device=self.device)
-        images: Tensor = self.neurons(logits, uniforms)
+        if neurons.needs_uniforms:
+            uniforms = torch.rand(logits.shape, generator=inputs.random, device=self.device)
+        images: Tensor = neurons(logits, uniforms)
         return images
 
     def _minimize(
         self,
         loss: Tensor,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         network: str,
         *,
         value: Tensor | None = None,
@@ -339,6 +352,16 @@ class Trainer:
             f"{problem} at step {self.step}, epoch {self.epoch + 1}; try a lower --learning-rate, a lower "
             "--slope-cap, or --objective wgan-gp"
         )
+
+
+def _set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def _transformed(images: Tensor, draw_transform: Callable[[int], ImageTransform | None]) -> Tensor:
+    transform = draw_transform(len(images))
+    return images if transform is None else transform(images)
 
 
 def _real_and_fake_logits(
@@ -380,30 +403,3 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}); try --device auto") from error
     return device
-
-
-def _build_optimizer(
-    config: TrainingConfig, module: torch.nn.Module, learning_rate: float
-) -> torch.optim.Optimizer:
-    assert config.optimization.optimizer is not None
-    betas = (config.optimization.adam_beta1, config.optimization.adam_beta2)
-    return build_optimizer(
-        config.optimization.optimizer,
-        config.optimization.optimizer_form,
-        module,
-        learning_rate=learning_rate,
-        betas=betas,
-    )
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-def _like_parameters(state: dict[int, dict[str, Tensor]], module: torch.nn.Module) -> None:
-    """Lay the optimizer's tensors out in memory as the parameters that they belong to."""
-    for parameter, slots in zip(module.parameters(), (state[index] for index in sorted(state)), strict=True):
-        for slot, value in slots.items():
-            if value.shape == parameter.shape:
-                slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bgan.trainer.training.ema import ema_copy, update_ema
+from bgan.trainer.training.ema import build_ema
 
 
 def _network():
@@ -12,26 +12,26 @@ def _network():
 def test_the_average_is_the_one_of_a_loop_by_hand(decay):
     torch.manual_seed(0)
     network = _network()
-    average = ema_copy(network)
+    ema = build_ema(network, decay=decay)
     expected = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for step in range(40):
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(torch.randn_like(parameter))
         network(torch.randn(5, 3, dtype=torch.float64))  # moves the running statistics
-        update_ema(average, network, decay=decay, step=step)
+        ema.update_parameters(network)
         rate = min(decay, (1 + step) / (5 + step))
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
                 expected[name] = rate * expected[name] + (1 - rate) * tensor
             else:
                 expected[name] = tensor.clone()
-    torch.testing.assert_close(dict(average.state_dict()), expected)
+    torch.testing.assert_close(dict(ema.module.state_dict()), expected)
     assert expected["1.num_batches_tracked"] == 40
     assert not torch.allclose(expected["1.running_mean"], network[1].running_mean)
 
 
 def test_the_average_is_not_trained():
-    average = ema_copy(_network())
+    average = build_ema(_network(), decay=0.9).module
     assert not average.training
     assert not any(parameter.requires_grad for parameter in average.parameters())
