@@ -77,7 +77,7 @@ test-long: $(READY) ## Run the tests that take long: streams over many kills, th
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile -m long
 
 snapshots: $(READY) ## Renew the snapshots of help, presets, names and weights; read the difference before you commit
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_snapshots.py --snapshot-update
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_snapshots.py tests/test_documentation.py --snapshot-update
 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)

@@ -73,7 +73,7 @@ _REINMAX = PresetValue(value="reinmax", reason="a tenth of the isolated pixels o
 
 PRESETS = {
     "paper": Preset(
-        summary="what the paper says, with the faults of its code corrected",
+        summary="what the paper says, with the errors of its code corrected",
         settings={
             "slope_rate": PresetValue(
                 value=1.1, reason="slope annealing on, which never happened in the published code"
@@ -81,7 +81,7 @@ PRESETS = {
             "generator_norm": PresetValue(value="batch", reason="real batch normalization, in hidden layers only"),
             "fresh_batches": PresetValue(value=True, reason="new images and latents for every step"),
             "discriminator_bursts": PresetValue(
-                value=False, reason="5 critic steps an iteration (1 for gan), no bursts"
+                value=False, reason="5 discriminator steps an iteration (1 for gan), no bursts"
             ),
             "training_split": PresetValue(value="train", reason="the test images are held out, to measure with"),
             "initialization": PresetValue(value="he", reason="logits of the order of 1 from the start"),
@@ -100,7 +100,7 @@ PRESETS = {
             ),
             "discriminator_steps": PresetValue(value=5, reason="D5: for every objective, gan too"),
             "discriminator_bursts": PresetValue(
-                value=True, reason="D5: 100 critic steps in the first 25 iterations and in every 500th"
+                value=True, reason="D5: 100 discriminator steps in the first 25 iterations and in every 500th"
             ),
             "fresh_batches": PresetValue(
                 value=False, reason="D6: one batch of images and latents for all steps of an iteration"
@@ -127,20 +127,18 @@ PRESETS = {
                 value="mlp+strided-cnn", reason="one sees the whole, one the details; each has its own loss"
             ),
             "objective": PresetValue(
-                value="relativistic", reason="real and fake in pairs, one critic step, R1 and R2"
+                value="relativistic", reason="real and fake in pairs, one discriminator step, R1 and R2"
             ),
             "penalty_weight": PresetValue(value=2.0, reason="gamma of R1 and R2"),
             "learning_rate": PresetValue(
-                value=2e-3, reason="20 times the paper's: R1 and R2 bear it, averaging calms it"
+                value=2e-3, reason="20 times the paper's: stable with R1 and R2, smoothed by the EMA"
             ),
             "learning_rate_decay": PresetValue(
                 value="cosine", reason="to 0 at the end; a longer run is another run, with more --epochs"
             ),
             "adam_beta1": PresetValue(value=0.0, reason="no momentum, as usual with R1 and R2"),
             "adam_beta2": PresetValue(value=0.99, reason="a longer memory of squared gradients"),
-            "ema_decay": PresetValue(
-                value=0.9999, reason="the averaged generator is smoother than any of its steps"
-            ),
+            "ema_decay": PresetValue(value=0.9999, reason="the EMA generator is smoother than any of its steps"),
             "initialization": PresetValue(
                 value="truncated-normal", reason="small weights: no noise that training has to remove first"
             ),
@@ -162,17 +160,17 @@ PRESETS = {
             Variant(
                 network="mlp",
                 settings={
-                    "discriminator": PresetValue(value="mlp", reason="the one that an MLP follows best"),
+                    "discriminator": PresetValue(value="mlp", reason="the one that an MLP learns from best"),
                     "learning_rate": PresetValue(
-                        value=4e-3, reason="of the generator; an MLP bears twice the rate"
+                        value=4e-3, reason="of the generator; an MLP takes twice the rate"
                     ),
                     "discriminator_learning_rate": PresetValue(value=2e-3, reason="as with convolutions"),
                     "learning_rate_decay": PresetValue(
-                        value="none", reason="the average over a high rate is the smoother one"
+                        value="none", reason="the EMA over a high rate is smoother"
                     ),
                     "training_neuron": PresetValue(value=None, reason="trained as it is sampled"),
                     "estimator": PresetValue(
-                        value="sigmoid-adjusted", reason="an MLP critic's loss is nearly linear in each bit"
+                        value="sigmoid-adjusted", reason="an MLP discriminator's loss is nearly linear in each bit"
                     ),
                 },
             ),

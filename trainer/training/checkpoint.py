@@ -127,7 +127,7 @@ def _like_parameters(state: dict[int, dict[str, Tensor]], module: nn.Module) -> 
 def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint of a folder, or None where there is none.
 
-    `warn` is called with a line for each damaged one. Raises CheckpointError where there are checkpoints and all of them are damaged.
+    `warn` is called with a line for each damaged one. Raises CheckpointError where all of them are damaged.
     """
     paths = checkpoint_files(folder)
     for path in paths:
