@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 from .images import ImageOptions
-from .setting import Setting, check_settings
+from .setting import check_settings, setting
 
 DATASETS = (
     *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot"),
@@ -20,30 +19,25 @@ DATASETS = (
 class DatasetSpec:
     """What a set of binary images is made from."""
 
-    dataset: Annotated[
-        str,
-        Setting(
-            help="Data set: mnist, digits (bundled, 8x8 upscaled), fashion-mnist, kmnist, qmnist, omniglot, "
-            "emnist-letters, ...; auto is mnist if it is available, else digits.",
-            suggestions=DATASETS,
-        ),
-    ] = "auto"
+    dataset: str = setting(
+        "Data set: mnist, digits (bundled, 8x8 upscaled), fashion-mnist, kmnist, qmnist, omniglot, "
+        "emnist-letters, ...; auto is mnist if it is available, else digits.",
+        "auto",
+        suggestions=DATASETS,
+    )
     """The name of the data set; for a file or folder any name, see `name_of`."""
-    data: Annotated[
-        str | None,
-        Setting(
-            help="A file or folder of your own images, not --dataset: .npy, .npz, idx, .mat, .h5, .parquet, or "
-            "image files in a folder or a zip."
-        ),
-    ] = None
+    data: str | None = setting(
+        "A file or folder of your own images, not --dataset: .npy, .npz, idx, .mat, .h5, .parquet, or "
+        "image files in a folder or a zip.",
+        None,
+    )
     """The file or folder; None: a data set by name."""
-    data_dir: Annotated[
-        str | None, Setting(help="Folder where data sets by name are kept or downloaded to.", shown_default="data")
-    ] = None
-    digest: Annotated[
-        str | None,
-        Setting(name="data_digest", help="SHA-256 that the images of --data must have.", is_option=False),
-    ] = None
+    data_dir: str | None = setting(
+        "Folder where data sets by name are kept or downloaded to.", None, shown_default="data"
+    )
+    digest: str | None = setting(
+        "SHA-256 that the images of --data must have.", None, name="data_digest", is_option=False
+    )
     options: ImageOptions = field(default_factory=ImageOptions)
     """How the images are read and made binary."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..common.errors import ConfigError
-from .setting import Setting, check_settings, fields_of, option
+from .setting import check_settings, fields_of, option, setting
 
 Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli"]
 Fit = Literal["pad", "crop", "area", "max-pool"]
@@ -20,53 +20,37 @@ _OF_FILES = ("key", "labels_key", "row_shape", "axes", "channels", "skip_bad")
 class ImageOptions:
     """All options of reading images. Raises ConfigError where one is out of range."""
 
-    key: Annotated[
-        str | None,
-        Setting(
-            help="The array or column that holds the images, where a file has several.", shown_default="images"
-        ),
-    ] = None
-    labels_key: Annotated[
-        str | None,
-        Setting(help="The array or column that holds the labels.", shown_default="labels or label"),
-    ] = None
-    row_shape: Annotated[
-        str | None,
-        Setting(help="Unfold the last axis of an array, as in 28x28.", shown_default="a square"),
-    ] = None
-    axes: Annotated[
-        str | None,
-        Setting(
-            help="A letter for each axis of an array: N images, C channels, H rows, W columns; those of one "
-            "letter are joined.",
-            shown_default="NHW or NCHW",
-        ),
-    ] = None
-    channels: Annotated[
-        Literal["grey", "rgb", "alpha"],
-        Setting(help="What to take from image files: grey, rgb (three channels), or alpha (their opacity)."),
-    ] = "grey"
-    binarize: Annotated[
-        Binarization | None,
-        Setting(
-            help="How values become 0 and 1: nonzero, threshold, otsu (per image) or bernoulli (values are "
-            "probabilities).",
-            shown_default="nonzero; fashion-mnist: threshold 127",
-        ),
-    ] = None
-    threshold: Annotated[
-        float | None,
-        Setting(
-            help="Values above it are on, with --binarize threshold.", shown_default="half of the values' range"
-        ),
-    ] = None
-    bernoulli_seed: Annotated[
-        int, Setting(help="Seed of the draws of --binarize bernoulli.", at_least=0, below=2**63)
-    ] = 0
-    invert: Annotated[bool, Setting(help="Swap on and off, after binarizing and before resizing.")] = False
-    size: Annotated[str | None, Setting(help="Resize images, as in 28x28 (height x width).")] = None
-    fit: Annotated[Fit | None, Setting(help="How to resize: pad, crop, area or max-pool.")] = None
-    skip_bad: Annotated[bool, Setting(help="Leave out images that cannot be read, instead of stopping.")] = False
+    key: str | None = setting(
+        "The array or column that holds the images, where a file has several.", None, shown_default="images"
+    )
+    labels_key: str | None = setting(
+        "The array or column that holds the labels.", None, shown_default="labels or label"
+    )
+    row_shape: str | None = setting(
+        "Unfold the last axis of an array, as in 28x28.", None, shown_default="a square"
+    )
+    axes: str | None = setting(
+        "A letter for each axis of an array: N images, C channels, H rows, W columns; those of one "
+        "letter are joined.",
+        None,
+        shown_default="NHW or NCHW",
+    )
+    channels: Literal["grey", "rgb", "alpha"] = setting(
+        "What to take from image files: grey, rgb (three channels), or alpha (their opacity).", "grey"
+    )
+    binarize: Binarization | None = setting(
+        "How values become 0 and 1: nonzero, threshold, otsu (per image) or bernoulli (values are probabilities).",
+        None,
+        shown_default="nonzero; fashion-mnist: threshold 127",
+    )
+    threshold: float | None = setting(
+        "Values above it are on, with --binarize threshold.", None, shown_default="half of the values' range"
+    )
+    bernoulli_seed: int = setting("Seed of the draws of --binarize bernoulli.", 0, at_least=0, below=2**63)
+    invert: bool = setting("Swap on and off, after binarizing and before resizing.", False)
+    size: str | None = setting("Resize images, as in 28x28 (height x width).", None)
+    fit: Fit | None = setting("How to resize: pad, crop, area or max-pool.", None)
+    skip_bad: bool = setting("Leave out images that cannot be read, instead of stopping.", False)
 
     def __post_init__(self) -> None:
         """Check every value."""

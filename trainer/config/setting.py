@@ -11,12 +11,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..common.errors import ConfigError
 
+_KEY = "setting"
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What a field says of a setting beside its type and its default: `Annotated[float, Setting(...)]`."""
+    """What a field made by `setting` says beside its type and its default."""
 
     help: str
     """What it is, in a line, for `--help` and the documentation."""
@@ -82,15 +83,16 @@ class Field:
         )
 
 
+def setting(help: str, default: Any = dataclasses.MISSING, **more: Any) -> Any:
+    """A field of a dataclass that is a setting; without a default it follows from others. See `Setting`."""
+    return dataclasses.field(default=default, metadata={_KEY: Setting(help=help, **more)})
+
+
 @cache
 def fields_of(group: type[Any]) -> tuple[Field, ...]:
-    """The settings of a dataclass, in order; fields without a `Setting` are none."""
-    hints = get_type_hints(group, include_extras=True)
-    return tuple(
-        _field(field, hints[field.name])
-        for field in dataclasses.fields(group)
-        if _setting_of(hints[field.name]) is not None
-    )
+    """The settings of a dataclass, in order; fields that `setting` did not make are none."""
+    hints = get_type_hints(group)
+    return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(group) if _KEY in field.metadata)
 
 
 def check_settings(group: Any) -> None:
@@ -104,25 +106,19 @@ def option(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _setting_of(hint: Any) -> Setting | None:
-    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Setting)), None)
-
-
-def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
-    setting = _setting_of(hint)
-    assert setting is not None
-    kind, is_optional = get_args(hint)[0], False
-    if get_origin(kind) in (Union, types.UnionType):
-        kind, is_optional = get_args(kind)[0], True
+def _field(field: dataclasses.Field[Any], kind: Any) -> Field:
+    is_optional = get_origin(kind) in (Union, types.UnionType)
+    if is_optional:
+        kind = get_args(kind)[0]
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     return Field(
-        name=setting.name or field.name,
+        name=field.metadata[_KEY].name or field.name,
         attribute=field.name,
         type=str if choices else kind,
         choices=choices,
         is_optional=is_optional,
         default=field.default,
-        setting=setting,
+        setting=field.metadata[_KEY],
     )
 
 

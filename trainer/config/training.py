@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
 from .dataset import DATASETS, DatasetSpec
 from .estimators import ESTIMATORS, EstimatorName, refusal
 from .images import ImageOptions
-from .setting import Field, Setting, check_settings, fields_of, option
+from .setting import Field, check_settings, fields_of, option, setting
 
 Neuron = Literal["dbn", "sbn", "real"]
 Network = Literal["mlp", "cnn", "doubling-cnn"]
@@ -30,38 +30,29 @@ _PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1
 class NetworkConfig:
     """The networks, and how they begin."""
 
-    network: Annotated[
-        Network, Setting(help="The generator, and by default the discriminator: mlp, cnn or doubling-cnn.")
-    ] = "mlp"
-    discriminator: Annotated[
-        str,
-        Setting(
-            help="The discriminator: mlp, cnn, wide-mlp or strided-cnn, or several side by side with a loss each: "
-            "mlp+strided-cnn.",
-            shown_default="mlp+strided-cnn, mlp for mlp; paper: as the generator",
-            suggestions=DISCRIMINATORS,
-        ),
-    ]
-    latent_size: Annotated[int, Setting(help="Latent variables per image.", at_least=1)] = 128
-    generator_norm: Annotated[
-        Literal["batch", "affine"],
-        Setting(
-            help="Normalization in the generator: batch (hidden layers), or affine (all layers, no statistics) "
-            "as in the published code."
-        ),
-    ] = "batch"
-    discriminator_norm: Annotated[
-        Literal["none", "batch", "affine"],
-        Setting(help="Normalization in the discriminator's hidden layers: none, batch or affine."),
-    ] = "none"
-    initialization: Annotated[
-        Literal["he", "truncated-normal"], Setting(help="Initial weights: he, or truncated-normal (0.02).")
-    ] = "he"
-    output_bias: Annotated[
-        Literal["zero", "mean"],
-        Setting(help="The generator's initial output bias: zero, or mean, the logit of the mean image."),
-    ] = "zero"
-    conditional: Annotated[bool, Setting(help="Train a class-conditional GAN on the data set's labels.")] = False
+    network: Network = setting("The generator, and by default the discriminator: mlp, cnn or doubling-cnn.", "mlp")
+    discriminator: str = setting(
+        "The discriminator: mlp, cnn, wide-mlp or strided-cnn, or several side by side with a loss each: "
+        "mlp+strided-cnn.",
+        shown_default="mlp+strided-cnn, mlp for mlp; paper: as the generator",
+        suggestions=DISCRIMINATORS,
+    )
+    latent_size: int = setting("Latent variables per image.", 128, at_least=1)
+    generator_norm: Literal["batch", "affine"] = setting(
+        "Normalization in the generator: batch (hidden layers), or affine (all layers, no statistics) "
+        "as in the published code.",
+        "batch",
+    )
+    discriminator_norm: Literal["none", "batch", "affine"] = setting(
+        "Normalization in the discriminator's hidden layers: none, batch or affine.", "none"
+    )
+    initialization: Literal["he", "truncated-normal"] = setting(
+        "Initial weights: he, or truncated-normal (0.02).", "he"
+    )
+    output_bias: Literal["zero", "mean"] = setting(
+        "The generator's initial output bias: zero, or mean, the logit of the mean image.", "zero"
+    )
+    conditional: bool = setting("Train a class-conditional GAN on the data set's labels.", False)
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -75,44 +66,28 @@ class NetworkConfig:
 class NeuronConfig:
     """The output neurons, and the gradient through them."""
 
-    neuron: Annotated[
-        Neuron, Setting(help="Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).")
-    ] = "dbn"
+    neuron: Neuron = setting("Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).", "dbn")
     """Those that are sampled and exported."""
-    training_neuron: Annotated[
-        Neuron,
-        Setting(
-            help="Output neurons during training, if different.",
-            shown_default="sbn for a cnn's dbn; paper: as --neuron",
-        ),
-    ]
-    estimator: Annotated[
-        EstimatorName,
-        Setting(
-            help=f"Gradient estimator through binary neurons: {', '.join(get_args(EstimatorName))}.",
-            shown_default="reinmax; paper, mlp: sigmoid-adjusted",
-        ),
-    ] = "sigmoid-adjusted"
-    estimator_samples: Annotated[
-        int | None,
-        Setting(help="Images drawn per latent.", at_least=2, shown_default="8 for reinforce-loo, 20 for bgan"),
-    ]
+    training_neuron: Neuron = setting(
+        "Output neurons during training, if different.", shown_default="sbn for a cnn's dbn; paper: as --neuron"
+    )
+    estimator: EstimatorName = setting(
+        f"Gradient estimator through binary neurons: {', '.join(get_args(EstimatorName))}.",
+        "sigmoid-adjusted",
+        shown_default="reinmax; paper, mlp: sigmoid-adjusted",
+    )
+    estimator_samples: int | None = setting(
+        "Images drawn per latent.", at_least=2, shown_default="8 for reinforce-loo, 20 for bgan"
+    )
     """None: the estimator has no such number."""
-    estimator_temperature: Annotated[
-        float | None,
-        Setting(
-            help="Temperature of a relaxation; rebar and relax learn theirs from here on.",
-            above=0,
-            shown_default="0.5 for st-gumbel and concrete, 0.1 for rebar and relax",
-        ),
-    ]
+    estimator_temperature: float | None = setting(
+        "Temperature of a relaxation; rebar and relax learn theirs from here on.",
+        above=0,
+        shown_default="0.5 for st-gumbel and concrete, 0.1 for rebar and relax",
+    )
     """None: the estimator has no temperature."""
-    slope_rate: Annotated[
-        float, Setting(help="After each epoch the neurons' slope is multiplied by this.", above=0)
-    ] = 1.1
-    slope_cap: Annotated[
-        float | None, Setting(help="The slope never exceeds this.", at_least=1, shown_default="none")
-    ] = None
+    slope_rate: float = setting("After each epoch the neurons' slope is multiplied by this.", 1.1, above=0)
+    slope_cap: float | None = setting("The slope never exceeds this.", None, at_least=1, shown_default="none")
 
     def __post_init__(self) -> None:
         """Check every value, and that the estimator has what is set of it."""
@@ -128,47 +103,34 @@ class NeuronConfig:
 class ObjectiveConfig:
     """The GAN objective, and what an iteration consists of."""
 
-    objective: Annotated[
-        Objective,
-        Setting(
-            help="wgan-gp, wgan (weight clipping), gan (non-saturating) or relativistic (pairs, with R1 and R2)."
-        ),
-    ] = "wgan-gp"
-    penalty_weight: Annotated[
-        float,
-        Setting(
-            help="Weight of the gradient penalty (wgan-gp), or gamma of R1 and R2 (relativistic).",
-            at_least=0,
-            shown_default="2; paper: 10",
-        ),
-    ]
-    clip_value: Annotated[float, Setting(help="Bound on the discriminator's weights (wgan).", above=0)] = 0.01
-    discriminator_steps: Annotated[
-        int,
-        Setting(
-            help="Discriminator steps per generator step.",
-            at_least=1,
-            shown_default="5 for wgan-gp and wgan, else 1",
-            old_name="critic_steps",
-        ),
-    ]
-    discriminator_bursts: Annotated[
-        bool,
-        Setting(
-            help="100 discriminator steps in each of the first 25 iterations and in every 500th.",
-            old_name="critic_bursts",
-        ),
-    ] = False
-    fresh_batches: Annotated[
-        bool, Setting(help="New images and latents for every step, or one batch of each per iteration.")
-    ] = True
-    augment: Annotated[
-        str,
-        Setting(
-            help="For small sets: transforms of real and generated images before the discriminator sees them: "
-            "translate (shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip, joined by +."
-        ),
-    ] = NO_AUGMENTATION
+    objective: Objective = setting(
+        "wgan-gp, wgan (weight clipping), gan (non-saturating) or relativistic (pairs, with R1 and R2).", "wgan-gp"
+    )
+    penalty_weight: float = setting(
+        "Weight of the gradient penalty (wgan-gp), or gamma of R1 and R2 (relativistic).",
+        at_least=0,
+        shown_default="2; paper: 10",
+    )
+    clip_value: float = setting("Bound on the discriminator's weights (wgan).", 0.01, above=0)
+    discriminator_steps: int = setting(
+        "Discriminator steps per generator step.",
+        at_least=1,
+        shown_default="5 for wgan-gp and wgan, else 1",
+        old_name="critic_steps",
+    )
+    discriminator_bursts: bool = setting(
+        "100 discriminator steps in each of the first 25 iterations and in every 500th.",
+        False,
+        old_name="critic_bursts",
+    )
+    fresh_batches: bool = setting(
+        "New images and latents for every step, or one batch of each per iteration.", True
+    )
+    augment: str = setting(
+        "For small sets: transforms of real and generated images before the discriminator sees them: "
+        "translate (shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip, joined by +.",
+        NO_AUGMENTATION,
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -180,51 +142,38 @@ class ObjectiveConfig:
 class OptimizationConfig:
     """How long to train, and the optimizers."""
 
-    epochs: Annotated[
-        int,
-        Setting(help="Epochs of floor(images / batch size) iterations. More of them extend a run.", at_least=1),
-    ] = 20
-    batch_size: Annotated[
-        int, Setting(help="Images per batch; batch normalization needs at least 2.", at_least=2)
-    ] = 64
-    training_split: Annotated[
-        Literal["train", "all"],
-        Setting(help="Train on the train split, or on all images, which leaves none to measure with."),
-    ] = "train"
-    learning_rate: Annotated[float, Setting(help="Learning rate of both networks.", above=0)] = 1e-4
-    discriminator_learning_rate: Annotated[
-        float,
-        Setting(help="Learning rate of the discriminator.", above=0, shown_default="that of both; 2e-3 for mlp"),
-    ]
-    learning_rate_decay: Annotated[
-        Literal["none", "linear", "cosine"],
-        Setting(
-            help="Decay of the learning rate to 0 after the last epoch: linear, cosine or none. A run with decay "
-            "cannot be extended by more epochs."
-        ),
-    ] = "none"
-    ema_decay: Annotated[
-        float,
-        Setting(
-            help="Decay of the exponential moving average (EMA) of the generator, which is then sampled and "
-            "exported; 0: no EMA.",
-            at_least=0,
-            below=1,
-            old_name="average_decay",
-        ),
-    ] = 0.0
-    optimizer: Annotated[
-        Literal["adam", "rmsprop"],
-        Setting(help="adam or rmsprop.", shown_default="rmsprop for wgan, else adam"),
-    ]
-    adam_beta1: Annotated[float, Setting(help="Adam's decay of the mean gradient.", at_least=0, below=1)] = 0.5
-    adam_beta2: Annotated[
-        float, Setting(help="Adam's decay of the mean squared gradient.", at_least=0, below=1)
-    ] = 0.9
-    optimizer_form: Annotated[
-        Literal["torch", "tensorflow"],
-        Setting(help="torch, or tensorflow: epsilon and the start of RMSProp as in TensorFlow 1."),
-    ] = "torch"
+    epochs: int = setting(
+        "Epochs of floor(images / batch size) iterations. More of them extend a run.", 20, at_least=1
+    )
+    batch_size: int = setting("Images per batch; batch normalization needs at least 2.", 64, at_least=2)
+    training_split: Literal["train", "all"] = setting(
+        "Train on the train split, or on all images, which leaves none to measure with.", "train"
+    )
+    learning_rate: float = setting("Learning rate of both networks.", 1e-4, above=0)
+    discriminator_learning_rate: float = setting(
+        "Learning rate of the discriminator.", above=0, shown_default="that of both; 2e-3 for mlp"
+    )
+    learning_rate_decay: Literal["none", "linear", "cosine"] = setting(
+        "Decay of the learning rate to 0 after the last epoch: linear, cosine or none. A run with decay "
+        "cannot be extended by more epochs.",
+        "none",
+    )
+    ema_decay: float = setting(
+        "Decay of the exponential moving average (EMA) of the generator, which is then sampled and "
+        "exported; 0: no EMA.",
+        0.0,
+        at_least=0,
+        below=1,
+        old_name="average_decay",
+    )
+    optimizer: Literal["adam", "rmsprop"] = setting(
+        "adam or rmsprop.", shown_default="rmsprop for wgan, else adam"
+    )
+    adam_beta1: float = setting("Adam's decay of the mean gradient.", 0.5, at_least=0, below=1)
+    adam_beta2: float = setting("Adam's decay of the mean squared gradient.", 0.9, at_least=0, below=1)
+    optimizer_form: Literal["torch", "tensorflow"] = setting(
+        "torch, or tensorflow: epsilon and the start of RMSProp as in TensorFlow 1.", "torch"
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -235,11 +184,10 @@ class OptimizationConfig:
 class RunConfig:
     """What does not belong to the method: the seed, and where to train."""
 
-    seed: Annotated[
-        int,
-        Setting(help="Decides the initial weights, the order of the data and all noise.", at_least=0, below=2**63),
-    ] = 0
-    device: Annotated[str, Setting(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...")] = "auto"
+    seed: int = setting(
+        "Decides the initial weights, the order of the data and all noise.", 0, at_least=0, below=2**63
+    )
+    device: str = setting("auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...", "auto")
 
     def __post_init__(self) -> None:
         """Check every value."""
