@@ -206,7 +206,7 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
         second = _make(path, "second")
         eventually(lambda: _is_let_in(process, second))
         write(path, path.read_bytes() + b"and nonsense")
-        eventually(lambda: "is no TOML" in process.output())
+        eventually(lambda: "is not TOML" in process.output())
         assert _is_let_in(process, first)
         assert _is_let_in(process, second)
         path.unlink()
