@@ -17,7 +17,7 @@ def generate(
         typer.Option(
             "--output",
             "-o",
-            help=".npz: packed bits and their origin. .npy: uint8 [n, c, h, w]. .bits, .bin: packed bits alone, "
+            help=".npz: packed bits and their origin. .npy: uint8 (n, c, h, w). .bits, .bin: packed bits alone, "
             "described in a .json beside them.",
         ),
     ],

@@ -1,4 +1,4 @@
-"""How many images a token is still good for, in this process or in several together."""
+"""How many images a token has left, in this process or in several together."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from ..errors import QuotaSpentError
 
 FOLDER_VARIABLE = "BGAN_QUOTA_FOLDER"
-"""Tells a worker where the quotas lie that all workers share."""
+"""Tells a worker the folder of the quotas that all workers share."""
 _SECONDS = 60.0
-_SHARE_TO_WAIT_FOR = 0.1  # of a minute's images: who goes on for less asks too often
-_STATE = struct.Struct("dd")  # what is left, and when that was; the clock is the same for all processes
+_SHARE_TO_WAIT_FOR = 0.1  # of a minute's images: who resumes for less asks too often
+_STATE = struct.Struct("dd")  # what is left, and when that was; all processes have the same clock
 
 
 class _State:
     """What is left and when that was, in this process."""
 
     def __init__(self, left: float) -> None:
-        self._values = left, time.monotonic()
+        self.write(left, time.monotonic())
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Nobody else changes it meanwhile."""
-        yield
+        return nullcontext()
 
     def read(self) -> tuple[float, float]:
         return self._values
@@ -38,7 +37,7 @@ class _State:
 
 
 class _SharedState(_State):
-    """The same in a file, which other processes have too."""
+    """The same in a file, shared with other processes."""
 
     def __init__(self, left: float, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -66,17 +65,16 @@ class _SharedState(_State):
 
 
 class Quota:
-    """Images a minute. It fills up steadily, to a minute's images at most.
+    """Images per minute, refilled steadily up to one minute's.
 
     A message is sent while anything is left, and may leave a debt, which is waited off.
     """
 
     def __init__(self, images_per_minute: int, shared: Path | None = None) -> None:
-        """`shared`: a file that other processes count in as well; None: there are none."""
+        """`shared`: a file in which other processes count too."""
         self._images_per_minute = images_per_minute
         self._per_second = images_per_minute / _SECONDS
-        left = float(images_per_minute)
-        self._state = _State(left) if shared is None else _SharedState(left, shared)
+        self._state = _State(images_per_minute) if shared is None else _SharedState(images_per_minute, shared)
 
     def check(self, next_index: int | None = None) -> None:
         """Raises QuotaSpentError, with `next_index`, if nothing is left."""
@@ -92,7 +90,7 @@ class Quota:
         self._refuse_if_spent(left, next_index)
 
     def _filled(self) -> tuple[float, float]:
-        """What is left by now."""
+        """What is left by now, and now."""
         left, counted = self._state.read()
         now = time.monotonic()
         return min(left + (now - counted) * self._per_second, float(self._images_per_minute)), now

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +12,8 @@ from ..config.settings import ServerSettings
 from ..errors import StartError
 from .metrics import NO_METRICS, Metrics
 from .tracing import Tracing
+
+_ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
 def start_metrics(settings: ServerSettings) -> Metrics:
@@ -27,7 +28,7 @@ def start_metrics(settings: ServerSettings) -> Metrics:
 
 
 def worker_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a worker: they go to the folder that WORKERS_VARIABLE names."""
+    """The metrics of a worker, which go to the folder that WORKERS_VARIABLE names."""
     if settings.metrics_port is None:
         return NO_METRICS
     from .prometheus import PrometheusMetrics
@@ -37,7 +38,7 @@ def worker_metrics(settings: ServerSettings) -> Metrics:
 
 @contextmanager
 def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
-    """A folder for the values of all workers, shown together on the metrics port; None where there is no port.
+    """A folder for the values of all workers, shown together on the metrics port; None if there is no port.
 
     Values outlive the workers that left them there, so that no counter ever falls. Raises StartError.
     """
@@ -62,15 +63,11 @@ def _temporary_folder() -> TemporaryDirectory[str]:
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:
-    """Take what a worker that ended had running, and the models that it had, out of the sums."""
+    """Take the running calls and the models of a worker that exited out of the sums."""
     if folder is not None:
         from .prometheus import drop_gauges
 
         drop_gauges(folder, pid)
-
-
-_PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.grpc")
-_ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
 def start_tracing(settings: ServerSettings) -> Tracing:
@@ -84,21 +81,17 @@ def start_tracing(settings: ServerSettings) -> Tracing:
 
 
 def check_tracing(settings: ServerSettings) -> None:
-    """Raises StartError if there is a trace endpoint that cannot be, or cannot be sent to."""
+    """Raises StartError if there is a trace endpoint that is invalid, or that packages are missing for."""
     if settings.trace_endpoint is None:
         return
     if not _ENDPOINT.fullmatch(settings.trace_endpoint):
         raise StartError(
-            f"the trace endpoint {settings.trace_endpoint!r} is no address of a collector; "
+            f"the trace endpoint {settings.trace_endpoint!r} is not the address of a collector; "
             "name where it takes OTLP over gRPC, such as http://localhost:4317"
         )
-    for package in _PACKAGES:
-        if not _is_there(package):
-            raise StartError(f"a trace endpoint needs the package {package!r}: pip install 'bgan[trace]'")
-
-
-def _is_there(package: str) -> bool:
     try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:  # not even what it is a part of
-        return False
+        from . import otlp  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"a trace endpoint needs the package {error.name!r}: pip install 'bgan[trace]'"
+        ) from error
