@@ -37,13 +37,13 @@ class ResolvedSettings:
 
     def as_toml(self) -> str:
         """A file that gives these settings again, each with what it does and where it came from."""
-        return "\n".join(map(self._entry, SETTINGS))
-
-    def _entry(self, name: str) -> str:
-        setting, value = SETTINGS[name], getattr(self.settings, name)
-        source = f"{setting.allowed}; from {self.origins.get(name, 'the default')}"
-        comment = "".join(f"# {line}\n" for line in (*textwrap.wrap(setting.help, _COMMENT_COLUMNS), source))
-        return f"{comment}# {name} is not set\n" if value is None else f"{comment}{name} = {_toml(value)}\n"
+        entries = []
+        for name, setting in SETTINGS.items():
+            source = f"{setting.allowed}; from {self.origins.get(name, 'the default')}"
+            comment = "".join(f"# {line}\n" for line in (*textwrap.wrap(setting.help, _COMMENT_COLUMNS), source))
+            value = getattr(self.settings, name)
+            entries.append(comment + (f"# {name} is not set\n" if value is None else f"{name} = {_toml(value)}\n"))
+        return "\n".join(entries)
 
 
 def resolve(options: Mapping[str, Any], file: Path | None) -> ResolvedSettings:

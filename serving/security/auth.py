@@ -45,9 +45,7 @@ class Caller:
 
     def check_images(self) -> None:
         """Raises UnauthenticatedError as `check` does, and QuotaSpentError if no images are left."""
-        self.check()
-        if self._quota is not None:
-            self._quota.check()
+        self.take(0)
 
     def take(self, image_count: int, next_index: int | None = None) -> None:
         """Count images that are sent now. Raises as `check_images` does, with `next_index` if none were left."""

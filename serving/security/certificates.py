@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -20,20 +21,22 @@ _SOON = timedelta(days=14)
 _log = logging.getLogger(__name__)
 
 
-def read_checked(certificate: Path, key: Path, client_ca: Path | None) -> tuple[bytes, bytes, bytes | None]:
-    """The PEM contents of a certificate with its chain, of its key, and of the authorities of clients.
+def read_configuration(
+    certificate: Path, key: Path, client_ca: Path | None
+) -> grpc.ServerCertificateConfiguration:
+    """A server's certificate with its chain, its key, and the authorities of its clients, from PEM files.
 
     Raises StartError if one cannot be read or is invalid, or key and certificate do not belong together.
     """
-    chain, key_content = _content(certificate), _content(key)
+    chain, key_content = read_pem(certificate), read_pem(key)
     own, *_ = _certificates(certificate, chain)
     _check_key(own, certificate, key_content, key)
     _log_expiry(certificate, [own])
-    if client_ca is None:
-        return chain, key_content, None
-    roots = _content(client_ca)
-    _log_expiry(client_ca, _certificates(client_ca, roots))
-    return chain, key_content, roots
+    roots = None
+    if client_ca is not None:
+        roots = read_pem(client_ca)
+        _log_expiry(client_ca, _certificates(client_ca, roots))
+    return grpc.ssl_server_certificate_configuration([(key_content, chain)], roots)
 
 
 def name_in(content: bytes) -> str | None:
@@ -47,7 +50,8 @@ def name_in(content: bytes) -> str | None:
     return found[0].replace("*", "bgan") if found else None
 
 
-def _content(path: Path) -> bytes:
+def read_pem(path: Path) -> bytes:
+    """What a file holds. Raises StartError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

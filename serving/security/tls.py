@@ -35,10 +35,9 @@ class Certificates:
         """
 
         def read() -> grpc.ServerCertificateConfiguration:
-            from .certificates import read_checked
+            from .certificates import read_configuration
 
-            chain, private_key, roots = read_checked(certificate, key, client_ca)
-            return grpc.ssl_server_certificate_configuration([(private_key, chain)], roots)
+            return read_configuration(certificate, key, client_ca)
 
         self._needs_client = client_ca is not None
         paths = [path for path in (certificate, key, client_ca) if path is not None]

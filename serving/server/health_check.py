@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +14,7 @@ from bgan.v1 import sampling_pb2
 
 from ..config.addresses import own_host
 from ..config.settings import ServerSettings
-from ..errors import NotServingError, StartError
+from ..errors import NotServingError
 
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
 _STATUS = health_pb2.HealthCheckResponse
@@ -39,15 +38,15 @@ class TlsCheck:
 
     ca: bytes | None = None
     """PEM of the authorities to trust, or of the certificate itself; None: the public authorities."""
-    certificate: Path | None = None
-    key: Path | None = None
-    """This side's own, for mutual TLS."""
+    certificate: bytes | None = None
+    key: bytes | None = None
+    """This side's own as PEM, for mutual TLS."""
     server_name: str | None = None
     """The name to expect in the certificate; None: that of the address."""
 
     def channel(self, target: str) -> grpc.Channel:
-        """A channel to a server. Raises StartError if a file cannot be read."""
-        credentials = grpc.ssl_channel_credentials(self.ca, read_pem(self.key), read_pem(self.certificate))
+        """A channel to a server."""
+        credentials = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
         named = [] if self.server_name is None else [("grpc.ssl_target_name_override", self.server_name)]
         return grpc.secure_channel(target, credentials, options=[*_OPTIONS, *named])
 
@@ -106,14 +105,6 @@ def check_health(
             raise NotServingError(f"{target}: {_reason(error, what)}") from error
     if status != _STATUS.SERVING:
         raise NotServingError(f"{target}: {what} is {_STATUS.ServingStatus.Name(status)}")
-
-
-def read_pem(path: Path | None) -> bytes | None:
-    """What a file holds; None for None. Raises StartError if it cannot be read."""
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise StartError(f"{path} cannot be read ({error.strerror}); name a PEM file") from error
 
 
 def _reason(error: Any, what: str) -> str:

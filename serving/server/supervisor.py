@@ -139,7 +139,16 @@ class _Pool:
         _log.info("worker %d is replaced", slot)
 
     async def _start_worker(self, number: int) -> _Worker:
-        return await _Worker.start(self._settings, number, self._changed, self._metrics)
+        variables = {} if self._metrics is None else {WORKERS_VARIABLE: str(self._metrics)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # a folder named bgan here is not the package
+            *("-m", "bgan.serving.server.worker", str(number), self._settings.model_dump_json()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **variables},
+        )
+        return _Worker(process, self._changed)
 
     def _fits(self, worker: _Worker) -> bool:
         others = [other.models for other in self._workers if other.is_serving]
@@ -158,6 +167,7 @@ class _Worker:
     """One process; its standard input takes commands, and its standard output answers."""
 
     def __init__(self, process: asyncio.subprocess.Process, changed: asyncio.Condition) -> None:
+        """`changed` is notified when the process says something."""
         if process.stdin is None or process.stdout is None:
             raise ValueError("a worker needs pipes")
         self.models: list[str] = []
@@ -169,22 +179,6 @@ class _Worker:
         self._changed = changed
         self._error: str | None = None
         self._listening = asyncio.create_task(self._listen(process.stdout))
-
-    @classmethod
-    async def start(
-        cls, settings: ServerSettings, number: int, changed: asyncio.Condition, metrics: Path | None
-    ) -> _Worker:
-        """Start a process; `changed` is notified when it says something, `metrics` is where it counts."""
-        variables = {} if metrics is None else {WORKERS_VARIABLE: str(metrics)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a folder named bgan here is not the package
-            *("-m", "bgan.serving.server.worker", str(number), settings.model_dump_json()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **variables},
-        )
-        return cls(process, changed)
 
     @property
     def is_serving(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from ..config.settings import ServerSettings
 from ..errors import ServingError
 from ..models.registry import Registry
-from ..telemetry.start import worker_metrics
+from ..telemetry.start import start_metrics
 from .server import Server, run, stop_signal
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ async def work(settings: ServerSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
     try:
-        server = Server(settings, worker_metrics(settings))
+        server = Server(settings, start_metrics(settings, is_worker=True))
     except ServingError as error:
         _tell({"error": str(error)})
         return

@@ -16,24 +16,19 @@ from .tracing import Tracing
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
-def start_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a process that serves alone, shown on its metrics port. Raises StartError if it is taken."""
+def start_metrics(settings: ServerSettings, *, is_worker: bool = False) -> Metrics:
+    """The metrics of a process, shown on its metrics port. Raises StartError if it is taken.
+
+    Those of a worker go to the folder that WORKERS_VARIABLE names instead.
+    """
     if settings.metrics_port is None:
         return NO_METRICS
     from .prometheus import PrometheusMetrics, show
 
     metrics = PrometheusMetrics()
-    show(metrics.registry, settings.metrics_host, settings.metrics_port)
+    if not is_worker:
+        show(metrics.registry, settings.metrics_host, settings.metrics_port)
     return metrics
-
-
-def worker_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a worker, which go to the folder that WORKERS_VARIABLE names."""
-    if settings.metrics_port is None:
-        return NO_METRICS
-    from .prometheus import PrometheusMetrics
-
-    return PrometheusMetrics()
 
 
 @contextmanager
@@ -47,19 +42,16 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
         return
     from .prometheus import registry_of_folder, show
 
-    with _temporary_folder() as folder:
-        show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
-        yield Path(folder)
-
-
-def _temporary_folder() -> TemporaryDirectory[str]:
     try:
-        return TemporaryDirectory(prefix="bgan-metrics-")
+        temporary = TemporaryDirectory(prefix="bgan-metrics-")
     except OSError as error:
         raise StartError(
             f"the metrics of several workers need a folder for temporary files ({error.strerror}); "
             "name one that can be written to with TMPDIR, or use 1 worker"
         ) from error
+    with temporary as folder:
+        show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
+        yield Path(folder)
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:

@@ -89,20 +89,13 @@ def _totals(delta: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
     now = delta.now
     workers, ready = int(now.total("bgan_workers")), int(now.total("bgan_ready_workers"))
     waiting = int(now.total("bgan_queued_calls"))
-    images = Text.assemble(
-        ("images/s ", "dim"),
-        (_count(delta.rate("bgan_images_total")), "bold cyan"),
-        (f"   {_sparkline(rates)}", "cyan"),
+    rate = (
+        f"[dim]images/s[/] [bold cyan]{_count(delta.rate('bgan_images_total'))}[/]   [cyan]{_sparkline(rates)}[/]"
     )
-    calls = Text.assemble(
-        ("streams ", "dim"),
-        (f"{now.total('bgan_streams'):.0f}   ", "bold"),
-        ("waiting ", "dim"),
-        (f"{waiting}   ", "bold yellow" if waiting else "bold"),
-        ("workers ready ", "dim"),
-        (f"{ready} of {workers}", _color(is_good=0 < workers == ready)),
-    )
-    return Group(images, calls)
+    streams = f"[dim]streams[/] [bold]{now.total('bgan_streams'):.0f}[/]"
+    queue = f"[dim]waiting[/] [{'bold yellow' if waiting else 'bold'}]{waiting}[/]"
+    health = f"[dim]workers ready[/] [{_color(is_good=0 < workers == ready)}]{ready} of {workers}[/]"
+    return Text.from_markup(f"{rate}\n{streams}   {queue}   {health}")
 
 
 def _models(delta: ScrapeDelta) -> RenderableType:
@@ -142,8 +135,8 @@ def _queue(delta: ScrapeDelta) -> RenderableType:
     if not left:
         return Text("no call left the queue", style="dim")
     times = zip(_QUANTILES, _quantiles(delta, "bgan_queue_seconds"), strict=True)
-    parts = [part for name, seconds in times for part in ((f"waited {name} ", "dim"), f"{seconds}   ")]
-    return Text.assemble(("left the queue/s ", "dim"), f"{_count(left)}   ", *parts)
+    waited = "   ".join(f"[dim]waited {name}[/] {seconds}" for name, seconds in times)
+    return Text.from_markup(f"[dim]left the queue/s[/] {_count(left)}   {waited}")
 
 
 def _rejected(delta: ScrapeDelta) -> RenderableType:
