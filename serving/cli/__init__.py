@@ -9,27 +9,11 @@ import typer
 
 _MODULE = "bgan.serving.cli.commands"
 COMMANDS = {
-    "serve": (
-        "Serve",
-        "Stream binary images from exported models over gRPC, until SIGTERM or Ctrl-C.",
-        f"{_MODULE}:serve",
-    ),
-    "health": (
-        "Serve",
-        "Ask a server whether it serves; exit with 0 if it does, else with 1 and the reason.",
-        f"{_MODULE}:health",
-    ),
-    "top": (
-        "Serve",
-        "Watch a running server: images per second, streams, queue, inference times, models and workers.",
-        f"{_MODULE}:top",
-    ),
+    "serve": ("Serve", "Stream binary images from models over gRPC until SIGTERM or Ctrl-C.", f"{_MODULE}:serve"),
+    "health": ("Serve", "Ask a server for its health; exit with 0, or 1 and the reason.", f"{_MODULE}:health"),
+    "top": ("Serve", "Watch a running server: its images per second, queue and models.", f"{_MODULE}:top"),
     "token": ("Serve", "Make a token for a caller and print it.", f"{_MODULE}:token"),
-    "generate": (
-        "Sample",
-        "Generate binary images into a file without a server: the bits that a server would stream.",
-        f"{_MODULE}:generate",
-    ),
+    "generate": ("Sample", "Generate images into a file, as a server would stream them.", f"{_MODULE}:generate"),
 }
 """By name of the command: its panel in `bgan --help`, its summary and its function."""
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from ..config.sources import read_toml
 from ..errors import TokenFileError
 
 _NAME = re.compile(r"[A-Za-z0-9-]{1,64}")  # what TOML takes as it stands, and no separator of a token's parts
@@ -54,14 +55,7 @@ class Token(BaseModel):
 
 def read_tokens(path: Path) -> dict[str, Token]:
     """The tokens of a file by their names. Raises TokenFileError with one line that says what is wrong."""
-    try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise TokenFileError(
-            f"{path} cannot be read ({error.strerror}); `bgan token` writes such a file"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TokenFileError(f"{path} is not TOML ({error})") from error
+    content = read_toml(path, TokenFileError, hint="; `bgan token` writes such a file")
     return {name: _read_token(path, name, table) for name, table in content.items()}
 
 
