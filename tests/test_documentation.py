@@ -4,13 +4,14 @@ import re
 
 import pytest
 
+from bgan.serving.config.descriptions import settings_table as serving_settings
 from bgan.trainer.config.documentation import settings_table as training_settings
 from tests.conftest import ROOT
 
 _REGION = re.compile(r"(?<=<!-- settings: begin -->\n).*?(?=<!-- settings: end -->)", re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "table"), [("training.md", training_settings)])
+@pytest.mark.parametrize(("page", "table"), [("training.md", training_settings), ("serving.md", serving_settings)])
 def test_tables_of_settings(request, page, table):
     path = ROOT / "docs" / page
     text = path.read_text()

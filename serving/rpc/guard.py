@@ -27,7 +27,7 @@ from ..errors import (
     StreamCutError,
     UnauthenticatedError,
 )
-from ..security.auth import Access
+from ..security.auth import Authenticator
 from ..telemetry.call_record import CallRecord
 from ..telemetry.calls import REQUEST_ID_KEY, Calls
 from ..telemetry.metrics import Metrics
@@ -53,7 +53,9 @@ _CODES: dict[type[CallError], grpc.StatusCode] = {
 }
 
 
-def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics, calls: Calls, access: Access) -> Any:
+def guarded(
+    servicer: object, service: ServiceDescriptor, metrics: Metrics, calls: Calls, access: Authenticator
+) -> Any:
     """The methods of a servicer, for those whom `access` lets in.
 
     Their errors end the call with their code and details; of one that is not known a caller is told nothing.
@@ -70,7 +72,7 @@ def guarded(servicer: object, service: ServiceDescriptor, metrics: Metrics, call
 
 
 def _guarded(
-    method: Callable[[Any, Any], Awaitable[Any]], name: str, metrics: Metrics, calls: Calls, access: Access
+    method: Callable[[Any, Any], Awaitable[Any]], name: str, metrics: Metrics, calls: Calls, access: Authenticator
 ) -> Callable[[Any, Any], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         record = calls.begin(name, context)
@@ -100,7 +102,11 @@ def _guarded(
 
 
 def _guarded_stream(
-    method: Callable[[Any, Any], AsyncIterator[Any]], name: str, metrics: Metrics, calls: Calls, access: Access
+    method: Callable[[Any, Any], AsyncIterator[Any]],
+    name: str,
+    metrics: Metrics,
+    calls: Calls,
+    access: Authenticator,
 ) -> Callable[[Any, Any], AsyncIterator[Any]]:
     """The same for a method that takes a stream and answers with one."""
 

@@ -15,7 +15,7 @@ from ..config.settings import ServerSettings
 from ..errors import ModelNotFoundError, NotReadyError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.registry import Registry
-from ..security.auth import OPEN, Access, caller
+from ..security.auth import ALLOW_ALL, Authenticator, caller
 from ..telemetry.call_record import current_call
 from ..telemetry.calls import Calls
 from ..telemetry.metrics import Metrics
@@ -39,13 +39,13 @@ def register(
     registry: Callable[[], Registry | None],
     metrics: Metrics,
     calls: Calls,
-    access: Access,
+    access: Authenticator,
 ) -> None:
     """Add the protocol to a grpc.aio server; `registry` gives the models, or None until they are loaded."""
     servicer = OpenInferenceServicer(settings, admission, executor, registry, metrics)
     methods = guarded(servicer, _DESCRIPTOR, metrics, calls, access)
     if settings.health == "open":  # they say no more than the health does
-        of_health = guarded(servicer, _DESCRIPTOR, metrics, calls, OPEN)
+        of_health = guarded(servicer, _DESCRIPTOR, metrics, calls, ALLOW_ALL)
         methods.ServerLive, methods.ServerReady = of_health.ServerLive, of_health.ServerReady
     service.add_GRPCInferenceServiceServicer_to_server(methods, server)  # type: ignore[no-untyped-call]
 

@@ -28,9 +28,9 @@ from ..rpc.admission import Admission
 from ..rpc.guard import guarded
 from ..rpc.parsing import TolerantServer
 from ..rpc.sampling import SamplingServicer
-from ..security.auth import OPEN, Access, access_of
+from ..security.auth import ALLOW_ALL, Authenticator, build_authenticator
 from ..security.tls import certificates_of
-from ..security.watched_files import LOOK_SECONDS
+from ..security.watched_files import POLL_SECONDS
 from ..telemetry.calls import Calls
 from ..telemetry.logs import start_log
 from ..telemetry.metrics import Metrics
@@ -65,7 +65,7 @@ async def serve(settings: ServerSettings) -> None:
         async with Server(settings.model_copy(update={"port": port}), start_metrics(settings)) as server:
             listening_on = await server.listen()
             await server.load()
-            await server.turn_healthy()
+            await server.set_serving()
             _log.info("serving on %s:%d", settings.host, listening_on)
             notify(READY)
             following = asyncio.create_task(server.follow())
@@ -98,7 +98,7 @@ class Server:
         self._metrics = metrics
         self._tracing = start_tracing(settings)
         self._calls = Calls(settings, self._tracing)
-        self._access = access_of(settings)
+        self._access = build_authenticator(settings)
         self._certificates = certificates_of(settings)
         self._admission = Admission(settings, metrics)
         self._servicer = SamplingServicer(
@@ -119,7 +119,7 @@ class Server:
         self._reflection = reflection.aio.ReflectionServicer(_REFLECTED)
         self._listeners = [self._make_listener() for _ in range(_LISTENERS if SHAREABLE else 1)]
 
-    def _services(self) -> Iterator[tuple[Callable[[Any, Any], None], object, Any, Access]]:
+    def _services(self) -> Iterator[tuple[Callable[[Any, Any], None], object, Any, Authenticator]]:
         """What there is beside the Open Inference Protocol: how it is added, what answers, and who is let in."""
         yield (
             sampling_pb2_grpc.add_SamplingServiceServicer_to_server,
@@ -127,11 +127,11 @@ class Server:
             _DESCRIPTOR,
             self._access,
         )
-        access = self._access if self._settings.health == "token" else OPEN
+        access = self._access if self._settings.health == "token" else ALLOW_ALL
         yield health_pb2_grpc.add_HealthServicer_to_server, self._health, _HEALTH, access
         if self._settings.reflection:
             add = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
-            yield add, self._reflection, _REFLECTION, OPEN
+            yield add, self._reflection, _REFLECTION, ALLOW_ALL
 
     def _make_listener(self) -> grpc.aio.Server:
         listener = grpc.aio.server(options=channel_options(self._settings))
@@ -198,7 +198,7 @@ class Server:
                 await self._serve(registry)
                 changed(registry)
 
-    async def turn_healthy(self) -> None:
+    async def set_serving(self) -> None:
         """Say that calls will be answered."""
         self._status = _SERVING
         await self._tell_health()
@@ -216,11 +216,11 @@ class Server:
     async def _follow_secrets(self) -> None:
         """Follow the files of certificates and tokens."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             try:
-                await self._access.look()
+                await self._access.poll()
                 if self._certificates is not None:
-                    await self._certificates.look()
+                    await self._certificates.poll()
             except Exception:
                 _log.exception("certificates and tokens cannot be followed; they stay as they are")
 

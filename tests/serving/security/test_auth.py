@@ -20,7 +20,7 @@ from bgan.clients import (
     tls_credentials,
 )
 from bgan.serving.config.settings import ServerSettings
-from bgan.serving.security.auth import access_of
+from bgan.serving.security.auth import build_authenticator
 from bgan.serving.security.tokens import make_token
 from tests.kit.certificates import Authority, write
 from tests.kit.cli import bgan
@@ -81,7 +81,7 @@ def _is_let_in(process, token):
 def test_without_a_good_token_neither_service_lets_anybody_in(guarded, tokens, kind):
     good = tokens[1]["all"]
     token = {"none": None, "unknown": "bgan_nobody_00", "changed": good[:-1] + "x", "old": tokens[1]["old"]}[kind]
-    says = {"none": "wants a token", "old": "has expired"}.get(kind, "not known here")
+    says = {"none": "wants a token", "old": "has expired"}.get(kind, "unknown or was revoked")
     with SamplingClient(guarded.target, token=token, retry=ONCE) as client:
         for call in (
             client.list_models,
@@ -199,14 +199,14 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
     path = tmp_path / "tokens.toml"
     path.touch()
     with server(models, "--tokens", path) as process:
-        assert "nobody is let in" in process.output()
+        assert "nobody is admitted" in process.output()
         first = _make(path, "first")
         eventually(lambda: _is_let_in(process, first))
         only_first = path.read_bytes()
         second = _make(path, "second")
         eventually(lambda: _is_let_in(process, second))
         write(path, path.read_bytes() + b"and nonsense")
-        eventually(lambda: "is no TOML" in process.output())
+        eventually(lambda: "is not TOML" in process.output())
         assert _is_let_in(process, first)
         assert _is_let_in(process, second)
         path.unlink()
@@ -218,7 +218,7 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
             )
             next(stream)
             write(path, only_first)  # second is revoked: its streams end too
-            with pytest.raises(UnauthenticatedError, match="not known here, or no more"):
+            with pytest.raises(UnauthenticatedError, match="unknown or was revoked"):
                 for _ in stream:
                     pass
         assert not _is_let_in(process, second)
@@ -251,7 +251,7 @@ def test_all_workers_grant_the_images_together_and_speak_tls(models, tmp_path):
     ("host", "is_warned"), [("127.0.0.1", False), ("[::1]", False), ("localhost", False), ("0.0.0.0", True)]
 )
 def test_tokens_in_plaintext_are_warned_of_where_others_can_listen(tokens, caplog, host, is_warned):
-    access_of(ServerSettings(tokens=tokens[0], host=host))
+    build_authenticator(ServerSettings(tokens=tokens[0], host=host))
     assert ("tokens cross the network in plaintext" in caplog.text) is is_warned
 
 
