@@ -70,10 +70,9 @@ SETTINGS = {
 
 
 def settings_table() -> str:
-    """All settings as Markdown, one table per panel, for docs/serving.md."""
-    lines: list[str] = []
+    """All settings as a Markdown table, for docs/serving.md."""
+    lines = ["| setting | default | |", "|---|---|---|"]
     for panel, settings in groupby(SETTINGS.values(), key=lambda setting: setting.panel):
-        lines += [f"**{panel}**", "", "| option and variable | values | default | |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{s.option}` `{s.variable}` | {s.allowed} | {s.default} | {s.help} |" for s in settings]
-        lines.append("")
-    return "\n".join(lines)
+        lines.append(f"| **{panel}** | | |")
+        lines += [f"| `{each.name}` | {each.default} | {each.help} |" for each in settings]
+    return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from .training import GROUPS
 
 def settings_table() -> str:
     """A table of the options of `bgan train`, but for those of reading images, which docs/data.md explains."""
-    lines = ["| option | what it is | default |", "| --- | --- | --- |"]
+    lines = ["| option | what it is | default |", "|---|---|---|"]
     for attribute, group in GROUPS.items():
         lines.append(f"| **{attribute}** | | |")
         lines += [_row(field) for field in fields_of(group) if field.setting.is_option]
