@@ -16,7 +16,7 @@ from PIL import Image
 
 from bgan.trainer.common.errors import ConfigError, DataError
 from bgan.trainer.config.images import ImageOptions
-from bgan.trainer.data.binary_images import read_images
+from tests.kit.images import read_images
 
 BITS = np.random.default_rng(0).random((20, 1, 6, 9)) < 0.3
 LABELS = np.arange(20) % 3
