@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
-from .axes import ImageAxes, as_labels, as_numbers
+from .axes import ImageAxes, as_labels, as_numbers, lengths_text
+from .limits import check_ratio
 from .source import BadImages, RawImages, not_readable
 
 _CHUNK_BYTES = 2**22
@@ -29,20 +31,21 @@ class ReadableArray(Protocol):
 
 
 class WholeArray:
-    """An array in memory, or mapped into it."""
+    """An array in memory or mapped into it, or what can be sliced like one."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.shape = array.shape
         self.dtype = array.dtype
-        self._array = array
+        self._array: Any = array
 
     def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
         """The array from `start` to `stop` along an axis."""
-        return self._array[(slice(None),) * axis + (slice(start, stop),)]
+        part: NDArray[Any] = self._array[(slice(None),) * axis + (slice(start, stop),)]
+        return part
 
 
 class StreamedArray:
-    """A row-major array of which a file has the bytes, one after the other, from where it stands."""
+    """A row-major array, whose bytes a file has from its current position on."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], path: object) -> None:
         self.shape = shape
@@ -70,6 +73,19 @@ class StreamedArray:
         return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
 
 
+class TurnedArray:
+    """An array whose axes lie in reverse order in its file, as Fortran and MATLAB write them."""
+
+    def __init__(self, array: ReadableArray) -> None:
+        self.shape = array.shape[::-1]
+        self.dtype = array.dtype
+        self._array = array
+
+    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
+        """The array from `start` to `stop` along an axis."""
+        return self._array.part(len(self.shape) - 1 - axis, start, stop).transpose()
+
+
 class SparseArray:
     """The indices of the values that are on, as numpy's `nonzero` gives them: integers [axes, values]."""
 
@@ -82,8 +98,7 @@ class SparseArray:
     def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
         """The dense array from `start` to `stop` along an axis."""
         if axis != self._sorted_by:
-            if (np.diff(self._indices[axis]) < 0).any():
-                self._indices = self._indices[:, np.argsort(self._indices[axis], kind="stable")]
+            self._indices = self._indices[:, np.argsort(self._indices[axis], kind="stable")]
             self._sorted_by = axis
         first, last = np.searchsorted(self._indices[axis], (start, stop))
         indices = self._indices[:, first:last].copy()
@@ -118,14 +133,13 @@ class ArraySource:
         path: object,
         *,
         labels: NDArray[Any] | None = None,
-        notes: Sequence[str] = (),
     ) -> None:
         as_numbers(np.empty(0, array.dtype), path)
         self._array = array
         self._axes = ImageAxes(array.shape, axes=options.axes, row_shape=options.row_lengths, path=path)
         self._labels = None if labels is None else as_labels(labels, self.count, path)
         self._path = path
-        self.notes = tuple(notes)
+        self.notes = ()
         self.classes = None
 
     @property
@@ -146,33 +160,51 @@ class ArraySource:
             yield RawImages(images, labels, first)
 
 
-def chosen_key(shapes: dict[str, tuple[int, ...]], wanted: str | None, path: object) -> str:
-    """Which of several named arrays holds the images. Raises DataError where that is not plain."""
+def whole(array: ReadableArray) -> NDArray[Any]:
+    """All of an array, with one axis at least."""
+    return array.part(0, 0, array.shape[0] if array.shape else 1)
+
+
+def chosen_source(
+    arrays: Mapping[str, ReadableArray],
+    options: ImageOptions,
+    path: Path,
+    *,
+    as_integers: Callable[[NDArray[Any]], NDArray[Any]] = lambda labels: labels,
+) -> ArraySource:
+    """The images, and labels passed through `as_integers`, of a file of several named arrays.
+
+    Raises DataError if an array is missing, is ambiguous, or unpacks to far more than the size of the file.
+    """
+    images = chosen_key(arrays, options.key, path)
+    array = arrays[images]
+    check_ratio(math.prod(array.shape) * array.dtype.itemsize, path)
+    if options.labels_key is not None:
+        key: str | None = chosen_key(arrays, options.labels_key, path)
+    else:
+        usual = (name for name in LABEL_KEYS if name in arrays and name != images)
+        key = next((name for name in usual if (math.prod(arrays[name].shape),) == array.shape[:1]), None)
+    labels = None if key is None else as_integers(whole(arrays[key]))
+    return ArraySource(array, options, f"{path} ({images})", labels=labels)
+
+
+def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: object) -> str:
+    """Which of several named arrays is wanted, or holds the images. Raises DataError unless that is plain."""
+    candidates = [wanted] if wanted is not None else [name for name in arrays if name not in LABEL_KEYS]
+    if len(candidates) == 1 and candidates[0] in arrays:
+        return candidates[0]
+    if "images" in candidates and wanted is None:
+        return "images"
     listed = (
-        ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items())) or "nothing"
+        ", ".join(f"{name} {lengths_text(array.shape)}" for name, array in sorted(arrays.items())) or "nothing"
     )
     if wanted is not None:
-        if wanted not in shapes:
-            raise DataError(f"{path} holds no array {wanted!r}; it holds {listed}")
-        return wanted
-    candidates = [name for name in shapes if name not in LABEL_KEYS]
-    if len(candidates) == 1:
-        return candidates[0]
-    if "images" in candidates:
-        return "images"
+        raise DataError(f"{path} holds no array {wanted!r}; it holds {listed}")
     raise DataError(f"{path} holds {listed}; name the images with --key")
 
 
-def chosen_labels(shapes: dict[str, tuple[int, ...]], wanted: str | None, images: str, path: object) -> str | None:
-    """Which of several named arrays holds the labels: the one that is named, or one with a usual name."""
-    if wanted is not None:
-        return chosen_key(shapes, wanted, path)
-    usual: Iterable[str] = (name for name in LABEL_KEYS if name in shapes and name != images)
-    return next((name for name in usual if math.prod(shapes[name]) == shapes[images][0]), None)
-
-
 def refuse_keys(options: ImageOptions, path: object) -> None:
-    """Raise ConfigError where a key is asked for of a file that has none."""
+    """Raise ConfigError for the key of an array in a file without keys."""
     for name in ("key", "labels_key"):
         if getattr(options, name) is not None:
             raise ConfigError(f"{name.replace('_', '-')} has no meaning for {path}, which holds one array")

@@ -19,7 +19,7 @@ _ROWS = 256
 
 
 class ParquetImages:
-    """The encoded images of a column of a parquet file, as Hugging Face's data sets have them."""
+    """The encoded images in one column of a parquet file."""
 
     def __init__(self, path: Path, options: ImageOptions, files: ExitStack) -> None:
         from pyarrow import ArrowException
