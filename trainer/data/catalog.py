@@ -25,7 +25,7 @@ from ..config.images import ImageOptions
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
 from .packed import ProgressCallback, packed_dataset
-from .readers.arrays import ArraySource, WholeArray
+from .readers.arrays import ArraySource, sliced_array
 from .torchvision_datasets import TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
@@ -87,7 +87,7 @@ def load_dataset(
     pixels, targets, usual = _pixels_of(name, data_root(data_dir), split)
     if options.binarize is None:
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
-    source = ArraySource(WholeArray(pixels), ImageOptions(), name)
+    source = ArraySource(sliced_array(pixels), ImageOptions(), name)
     bits = np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()])
     return BinaryDataset(name, torch.from_numpy(bits.view(np.uint8)), torch.from_numpy(targets))
 

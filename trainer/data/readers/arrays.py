@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,107 +22,82 @@ _CHUNK_BYTES = 2**22
 LABEL_KEYS = ("labels", "label", "y")
 
 
-class ReadableArray(Protocol):
+@dataclass(frozen=True, slots=True)
+class ReadableArray:
     """An array that need not be in memory."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    part: Callable[[int, int, int], NDArray[Any]]
+    """(axis, start, stop) to the array from `start` to `stop` along that axis. Parts are asked for in order."""
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis. Parts are asked for in order."""
+    def whole(self) -> NDArray[Any]:
+        """All of it, with one axis at least."""
+        return self.part(0, 0, self.shape[0] if self.shape else 1)
 
 
-class WholeArray:
+def sliced_array(array: Any) -> ReadableArray:
     """An array in memory or mapped into it, or what can be sliced like one."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.shape = array.shape
-        self.dtype = array.dtype
-        self._array: Any = array
-
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis."""
-        part: NDArray[Any] = self._array[(slice(None),) * axis + (slice(start, stop),)]
-        return part
+    return ReadableArray(
+        array.shape, array.dtype, lambda axis, *ends: array[(slice(None),) * axis + (slice(*ends),)]
+    )
 
 
-class StreamedArray:
-    """A row-major array, whose bytes a file has from its current position on."""
+def streamed_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], path: object) -> ReadableArray:
+    """A row-major array whose bytes a file has from its position on; all of it is read to cut another axis."""
 
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], path: object) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self._file = file
-        self._path = path
-        self._whole: WholeArray | None = None
-
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis; any but the first takes all of it into memory."""
-        if axis == 0:
-            return self._rows(stop - start)
-        if self._whole is None:
-            self._whole = WholeArray(self._rows(self.shape[0]))
-        return self._whole.part(axis, start, stop)
-
-    def _rows(self, count: int) -> NDArray[Any]:
-        wanted = count * math.prod(self.shape[1:]) * self.dtype.itemsize
+    def rows(count: int) -> NDArray[Any]:
+        wanted = count * math.prod(shape[1:]) * dtype.itemsize
         try:
-            content = self._file.read(wanted)
+            content = file.read(wanted)
         except Exception as error:  # zipfile, zlib and the file system raise whatever they stumble on
-            raise not_readable(self._path, error) from error
+            raise not_readable(path, error) from error
         if len(content) != wanted:
-            raise not_readable(self._path, "it ends before its last image")
-        return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+            raise not_readable(path, "it ends before its last image")
+        return np.frombuffer(content, dtype).reshape(count, *shape[1:])
+
+    in_memory = cache(lambda: sliced_array(rows(shape[0])))
+
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        return rows(stop - start) if axis == 0 else in_memory().part(axis, start, stop)
+
+    return ReadableArray(shape, dtype, part)
 
 
-class TurnedArray:
+def turned_array(array: ReadableArray) -> ReadableArray:
     """An array whose axes lie in reverse order in its file, as Fortran and MATLAB write them."""
-
-    def __init__(self, array: ReadableArray) -> None:
-        self.shape = array.shape[::-1]
-        self.dtype = array.dtype
-        self._array = array
-
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis."""
-        return self._array.part(len(self.shape) - 1 - axis, start, stop).transpose()
+    last = len(array.shape) - 1
+    return ReadableArray(array.shape[::-1], array.dtype, lambda axis, *ends: array.part(last - axis, *ends).T)
 
 
-class SparseArray:
-    """The indices of the values that are on, as numpy's `nonzero` gives them: integers [axes, values]."""
+def sparse_array(shape: tuple[int, ...], indices: NDArray[Any]) -> ReadableArray:
+    """Bits from the indices of those that are on, as numpy's `nonzero` gives them: integers [axes, values]."""
 
-    def __init__(self, shape: tuple[int, ...], indices: NDArray[Any]) -> None:
-        self.shape = shape
-        self.dtype = np.dtype(np.bool_)
-        self._indices = indices
-        self._sorted_by: int | None = None
+    @cache
+    def in_order_of(axis: int) -> NDArray[Any]:
+        is_sorted = (np.diff(indices[axis]) >= 0).all()
+        return indices if is_sorted else indices[:, np.argsort(indices[axis], kind="stable")]
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The dense array from `start` to `stop` along an axis."""
-        if axis != self._sorted_by:
-            self._indices = self._indices[:, np.argsort(self._indices[axis], kind="stable")]
-            self._sorted_by = axis
-        first, last = np.searchsorted(self._indices[axis], (start, stop))
-        indices = self._indices[:, first:last].copy()
-        indices[axis] -= start
-        dense = np.zeros((*self.shape[:axis], stop - start, *self.shape[axis + 1 :]), np.bool_)
-        dense[tuple(indices)] = True
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        ordered = in_order_of(axis)
+        first, last = np.searchsorted(ordered[axis], (start, stop))
+        chosen = ordered[:, first:last].copy()
+        chosen[axis] -= start
+        dense = np.zeros((*shape[:axis], stop - start, *shape[axis + 1 :]), np.bool_)
+        dense[tuple(chosen)] = True
         return dense
 
+    return ReadableArray(shape, np.dtype(np.bool_), part)
 
-class PackedRows:
-    """Images as `bgan sample` packs them: uint8 [N, bytes], one bit a pixel."""
 
-    def __init__(self, rows: ReadableArray, image_shape: tuple[int, ...]) -> None:
-        self.shape = (rows.shape[0], *image_shape)
-        self.dtype = np.dtype(np.uint8)
-        self._rows = rows
+def packed_array(rows: ReadableArray, image_shape: tuple[int, ...]) -> ReadableArray:
+    """Images as `bgan sample` packs them: uint8 [N, bytes], one bit a pixel; their axis is the only one to cut."""
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The images from `start` to `stop`; the axis is always that of images."""
-        rows = self._rows.part(0, start, stop)
-        count = math.prod(self.shape[1:])
-        return np.unpackbits(rows, axis=1, count=count).reshape(len(rows), *self.shape[1:])
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        bits = np.unpackbits(rows.part(axis, start, stop), axis=1, count=math.prod(image_shape))
+        return bits.reshape(-1, *image_shape)
+
+    return ReadableArray((rows.shape[0], *image_shape), np.dtype(np.uint8), part)
 
 
 class ArraySource:
@@ -160,11 +137,6 @@ class ArraySource:
             yield RawImages(images, labels, first)
 
 
-def whole(array: ReadableArray) -> NDArray[Any]:
-    """All of an array, with one axis at least."""
-    return array.part(0, 0, array.shape[0] if array.shape else 1)
-
-
 def chosen_source(
     arrays: Mapping[str, ReadableArray],
     options: ImageOptions,
@@ -184,7 +156,7 @@ def chosen_source(
     else:
         usual = (name for name in LABEL_KEYS if name in arrays and name != images)
         key = next((name for name in usual if (math.prod(arrays[name].shape),) == array.shape[:1]), None)
-    labels = None if key is None else as_integers(whole(arrays[key]))
+    labels = None if key is None else as_integers(arrays[key].whole())
     return ArraySource(array, options, f"{path} ({images})", labels=labels)
 
 

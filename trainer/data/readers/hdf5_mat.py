@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .arrays import ArraySource, ReadableArray, TurnedArray, WholeArray, chosen_source
+from .arrays import ArraySource, ReadableArray, chosen_source, sliced_array, turned_array
 from .limits import check_ratio
 from .source import not_readable
 
 
-class HdfArray(WholeArray):
+def _hdf_array(dataset: Any) -> ReadableArray:
     """A data set of an HDF5 file, read from disk part by part."""
+    array = sliced_array(dataset)
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis."""
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
         try:
-            return super().part(axis, start, stop)
+            return array.part(axis, start, stop)
         except (OSError, RuntimeError) as error:
-            raise not_readable(self._array.name, error) from error
+            raise not_readable(dataset.name, error) from error
+
+    return ReadableArray(array.shape, array.dtype, part)
 
 
 def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: bool = False) -> ArraySource:
@@ -36,7 +38,7 @@ def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: 
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
-            arrays[name] = TurnedArray(HdfArray(item)) if is_matlab else HdfArray(item)
+            arrays[name] = turned_array(_hdf_array(item)) if is_matlab else _hdf_array(item)
 
     try:
         files.enter_context(h5py.File(path, "r")).visititems(note)
@@ -57,7 +59,7 @@ def open_mat(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     except Exception as error:  # scipy raises whatever it stumbles on
         raise not_readable(path, error) from error
     arrays = {
-        name: WholeArray(value)
+        name: sliced_array(value)
         for name, value in content.items()
         if isinstance(value, np.ndarray) and not name.startswith("__")
     }

@@ -12,7 +12,7 @@ from typing import IO, cast
 import numpy as np
 
 from ...config.images import ImageOptions
-from .arrays import ArraySource, StreamedArray, refuse_keys, whole
+from .arrays import ArraySource, ReadableArray, refuse_keys, streamed_array
 from .limits import check_ratio
 from .source import check_length, not_readable
 
@@ -23,7 +23,7 @@ def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     """The images of an idx file, which may be gzipped, and the labels of the file beside it."""
     refuse_keys(options, path)
     array, beside = _idx(path, files), labels_beside(path)
-    labels = whole(_idx(beside, files)) if beside != path and beside.is_file() else None
+    labels = _idx(beside, files).whole() if beside != path and beside.is_file() else None
     return ArraySource(array, options, path, labels=labels)
 
 
@@ -32,7 +32,7 @@ def labels_beside(path: Path) -> Path:
     return path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
 
 
-def _idx(path: Path, files: ExitStack) -> StreamedArray:
+def _idx(path: Path, files: ExitStack) -> ReadableArray:
     plain: IO[bytes] = files.enter_context(path.open("rb"))
     is_zipped = plain.read(2) == b"\x1f\x8b"
     plain.seek(0)
@@ -50,4 +50,4 @@ def _idx(path: Path, files: ExitStack) -> StreamedArray:
         check_ratio(length, path)
     else:
         check_length(path, file.tell() + length)
-    return StreamedArray(file, shape, dtype, path)
+    return streamed_array(file, shape, dtype, path)

@@ -15,16 +15,15 @@ from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .arrays import (
     ArraySource,
-    PackedRows,
     ReadableArray,
-    SparseArray,
-    StreamedArray,
-    TurnedArray,
-    WholeArray,
     chosen_key,
     chosen_source,
+    packed_array,
     refuse_keys,
-    whole,
+    sliced_array,
+    sparse_array,
+    streamed_array,
+    turned_array,
 )
 from .limits import check_archive
 from .source import LEAST_ON, check_length, not_readable
@@ -40,12 +39,12 @@ def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     shape, in_columns, dtype = _npy_header(file, path)
     if not in_columns:
         check_length(path, file.tell() + math.prod(shape) * dtype.itemsize)
-        return ArraySource(StreamedArray(file, shape, dtype, path), options, path)
+        return ArraySource(streamed_array(file, shape, dtype, path), options, path)
     try:
         mapped = np.memmap(path, dtype, "r", file.tell(), shape, "F")
     except ValueError as error:
         raise not_readable(path, error) from error
-    return ArraySource(WholeArray(mapped), options, path)
+    return ArraySource(sliced_array(mapped), options, path)
 
 
 def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files: ExitStack) -> ArraySource:
@@ -62,12 +61,12 @@ def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files:
     arrays = {name: _member(archive, name, path, files) for name in names}
     if is_sparse:
         key = options.labels_key
-        labels = None if key is None else whole(arrays[chosen_key(arrays, key, path)])
+        labels = None if key is None else arrays[chosen_key(arrays, key, path)].whole()
         return ArraySource(
-            _sparse(whole(arrays["shape"]), whole(arrays["nonzero"]), path), options, path, labels=labels
+            _sparse(arrays["shape"].whole(), arrays["nonzero"].whole(), path), options, path, labels=labels
         )
     if is_packed:
-        return ArraySource(_packed(arrays["packed_images"], whole(arrays["image_shape"]), path), options, path)
+        return ArraySource(_packed(arrays["packed_images"], arrays["image_shape"].whole(), path), options, path)
     return chosen_source(arrays, options, path)
 
 
@@ -98,11 +97,11 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, files: ExitStack) -
         raise not_readable(title, error) from error
     shape, in_columns, dtype = _npy_header(file, title)
     if in_columns and len(shape) > 1:
-        return TurnedArray(StreamedArray(file, shape[::-1], dtype, title))
-    return StreamedArray(file, shape, dtype, title)
+        return turned_array(streamed_array(file, shape[::-1], dtype, title))
+    return streamed_array(file, shape, dtype, title)
 
 
-def _sparse(lengths: NDArray[Any], indices: NDArray[Any], path: Path) -> SparseArray:
+def _sparse(lengths: NDArray[Any], indices: NDArray[Any], path: Path) -> ReadableArray:
     if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 1).any():
         raise not_readable(path, "its shape is not a list of lengths")
     if indices.dtype.kind not in "iu" or indices.ndim != 2 or len(indices) != len(lengths):
@@ -112,14 +111,14 @@ def _sparse(lengths: NDArray[Any], indices: NDArray[Any], path: Path) -> SparseA
     shape = tuple(lengths.tolist())
     if indices.shape[1] < LEAST_ON * math.prod(shape):
         raise DataError(f"{path}: its nonzero has less than {LEAST_ON:.1%} of the values of its shape")
-    return SparseArray(shape, indices)
+    return sparse_array(shape, indices)
 
 
-def _packed(rows: ReadableArray, shape: NDArray[Any], path: Path) -> PackedRows:
+def _packed(rows: ReadableArray, shape: NDArray[Any], path: Path) -> ReadableArray:
     pixels = math.prod(shape.ravel().tolist()) if shape.dtype.kind in "iu" else 0
     if shape.shape != (3,) or pixels < 1 or rows.dtype != np.uint8 or rows.shape[1:] != ((pixels + 7) // 8,):
         raise not_readable(path, "its packed_images do not fit its image_shape")
-    return PackedRows(rows, tuple(shape.tolist()))
+    return packed_array(rows, tuple(shape.tolist()))
 
 
 def is_npz(archive: zipfile.ZipFile) -> bool:
