@@ -12,10 +12,9 @@ from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS, TrainingConfi
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.export.graph import _folded
 from bgan.trainer.export.polyphase import polyphase
-from bgan.trainer.networks.build import network_sizes, sizes_text
+from bgan.trainer.networks.build import network_sizes, parameter_count, sizes_text
 from bgan.trainer.networks.discriminators import build_discriminator
 from bgan.trainer.networks.generators import build_generator
-from bgan.trainer.networks.layers import parameter_count
 from bgan.trainer.training.trainer import Trainer
 
 SHAPES = [

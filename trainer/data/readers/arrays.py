@@ -75,7 +75,7 @@ def sparse_array(shape: tuple[int, ...], indices: NDArray[Any]) -> ReadableArray
 
     @cache
     def in_order_of(axis: int) -> NDArray[Any]:
-        is_sorted = (np.diff(indices[axis]) >= 0).all()
+        is_sorted = (indices[axis, :-1] <= indices[axis, 1:]).all()
         return indices if is_sorted else indices[:, np.argsort(indices[axis], kind="stable")]
 
     def part(axis: int, start: int, stop: int) -> NDArray[Any]:
