@@ -1,4 +1,4 @@
-"""GAN objectives: what discriminator and generator minimize; none of it steps anything.
+"""GAN objectives: what discriminator and generator minimize.
 
 Logits are [B]. Discriminator losses are means over the batch, generator losses are per image [B].
 "wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the non-saturating form of
