@@ -175,7 +175,7 @@ def _png(seed=0):
 def _unfit(folder):
     """Files that must not be trained on, and what is said of them."""
     _zip(folder / "bomb.zip", {"a.png": bytes(70 * 2**20)})
-    yield folder / "bomb.zip", "unpacks to 70 MiB, more than 500 times what it takes"
+    yield folder / "bomb.zip", "unpacks to 70 MiB, more than 500 times its size"
     _zip(folder / "path.zip", {"a.png": _png(), "../../b.png": _png(1)})
     yield folder / "path.zip", "its entry '../../b.png' leads out of the archive"
     _zip(folder / "bad.zip", {"a.png": _png(), "b.png": b"", "c.png": _png(1)})

@@ -12,13 +12,13 @@ _PLAIN_INTERVAL_SECONDS = 10.0
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it stands: neither wrapped nor coloured, and brackets are no markup."""
+    """Print a line as it is: neither wrapped nor coloured, and brackets are no markup."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager
 def progress_line(console: Console) -> Iterator[Callable[[str], None]]:
-    """Says what is being done: in one live line on a terminal, else line by line."""
+    """Show what is being done: in one live line on a terminal, else line by line."""
     if not console.is_terminal:
         yield lambda text: say(console, text)
         return
@@ -28,7 +28,7 @@ def progress_line(console: Console) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def counting_bar(console: Console, text: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Shows (done, of how many): as a bar on a terminal, which is not there before the first, else as lines."""
+    """Show (done, of how many): on a terminal as a bar, from the first call on, else as lines."""
     if not console.is_terminal:
         yield counted(lambda line: say(console, line), text)
         return
@@ -49,7 +49,7 @@ def counting_bar(console: Console, text: str) -> Iterator[Callable[[int, int | N
 
 
 def counted(report: Callable[[str], None], text: str) -> Callable[[int, int | None], None]:
-    """Reports (done, of how many) as a line, now and then."""
+    """A function that reports (done, of how many) as a line, at most every ten seconds."""
     last = time.monotonic()
 
     def note(done: int, total: int | None) -> None:

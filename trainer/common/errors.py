@@ -1,15 +1,4 @@
-"""Errors that are meant for the user: each is one line that says what, where and what to do.
-
-UserError
-├── ConfigError       a setting is wrong
-├── DataError         a data set is missing or cannot be read
-├── RunError          a run folder is missing, or was written by other settings
-├── CheckpointError   a checkpoint cannot be read
-├── DivergenceError   a loss or the logits stopped being finite
-├── SamplesError      samples cannot be measured
-├── ExportError       an exported file does not do what the generator does
-└── Interrupted       a signal stopped the training, after it was saved
-"""
+"""Errors that are meant for the user: each is one line that says what, where and what to do."""
 
 
 class UserError(Exception):

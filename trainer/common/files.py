@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that are written whole or not at all, and the folder of those that are kept."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what is made once is kept: BGAN_CACHE_DIR, else the user's cache folder."""
+    """The folder of what is made once: BGAN_CACHE_DIR, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("BGAN_CACHE_DIR") or Path(base).expanduser() / "bgan")

@@ -34,11 +34,7 @@ def tiled(pictures: NDArray[Any], *, columns: int, gap: int, background: float) 
 
 
 def save_grid(images: NDArray[Any], path: Path, *, columns: int = GRID_COLUMNS) -> None:
-    """Write [N, C, H, W] images in [0, 1] as a PNG of 8 columns, or so many.
-
-    Three channels are colours; other numbers of channels lie side by side.
-    """
-    is_colour = images.shape[1] == 3
-    pictures = images.transpose(0, 2, 3, 1) if is_colour else side_by_side(images)
+    """Write images [N, C, H, W] in [0, 1] as a PNG; three channels are colours, others lie side by side."""
+    pictures = images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else side_by_side(images)
     grid = tiled(pictures.astype(np.float32), columns=min(columns, len(images)), gap=_GAP, background=_BACKGROUND)
     Image.fromarray(np.rint(grid * 255).astype(np.uint8)).save(path)

@@ -1,4 +1,4 @@
-"""The shape of an image, which every layer names; it needs no torch."""
+"""The shape of an image, for layers without torch too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class ImageShape(NamedTuple):
-    """The shape of one image: channels, rows, columns."""
+    """The shape of one image, in pixels."""
 
     channels: int
     height: int

@@ -1,4 +1,4 @@
-"""Files of tensors that tell if they were damaged: safetensors, with a JSON sidecar that has their digest.
+"""Files of tensors that show damage: safetensors, with their digest in a JSON sidecar.
 
 The sidecar is written last, so tensors that have one are complete.
 """
@@ -18,7 +18,7 @@ from .files import write_atomically, write_json
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], sidecar: dict[str, Any]) -> str:
-    """Write both files and give the digest. Raises OSError and leaves the old ones then."""
+    """Write both files and return the digest. Raises OSError, and then leaves the old ones."""
     content = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )

@@ -11,10 +11,10 @@ from .packed import PackedImages
 
 
 class BatchStream:
-    """An endless stream of batches; every pass over the images has an order of its own.
+    """An endless stream of batches; every epoch has an order of its own.
 
-    Batch `index` is a function of (images, batch_size, seed, index) alone, so a run can go on at any
-    index. What does not fill a batch at the end of a pass is left out of that pass.
+    Batch `index` is a function of (images, batch_size, seed, index) alone, so a run can resume at any index.
+    Each epoch drops its last incomplete batch. Raises DataError if the images do not fill one batch.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class BatchStream:
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
-        self._pass = -1
+        self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole batches in one pass over the images."""
+        """Whole batches in one epoch."""
         return len(self._images) // self._batch_size
 
     def batch(self, index: int) -> Tensor:
@@ -46,15 +46,14 @@ class BatchStream:
         return self._images[self._rows(index)].to(self._device).float()
 
     def labels(self, index: int) -> Tensor | None:
-        """The labels of batch `index`, int64 [B] on the device, where there are any."""
+        """The labels of batch `index`, int64 [B] on the device; None without labels."""
         return None if self._labels is None else self._labels[self._rows(index).to(self._device)]
 
     def _rows(self, index: int) -> Tensor:
         """Which images are in batch `index`."""
-        current_pass, position = divmod(index, self.batches_per_epoch)
-        if current_pass != self._pass:
-            generator = random_stream(self._seed, "order", current_pass)
-            order = torch.randperm(len(self._images), generator=generator)
+        epoch, position = divmod(index, self.batches_per_epoch)
+        if epoch != self._epoch:
+            order = torch.randperm(len(self._images), generator=random_stream(self._seed, "order", epoch))
             self._order = order.to(self._images.device) if isinstance(self._images, Tensor) else order
-            self._pass = current_pass
+            self._epoch = epoch
         return self._order[position * self._batch_size : (position + 1) * self._batch_size]

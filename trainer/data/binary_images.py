@@ -1,10 +1,9 @@
-"""Images of one's own as bits: read, made binary, brought to one size and checked, some at a time."""
+"""A user's images as bits: read, made binary, brought to one size and checked, some at a time."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from ..common.errors import DataError
 from ..config.images import ImageOptions
 from .binarize import Bits, binarize, fit_to
-from .readers.detect import open_images
 from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
 
 _GREY_SHARE = 0.01
@@ -22,7 +20,7 @@ Labels = NDArray[np.int64]
 
 
 class BinaryImages:
-    """The images of a file or folder, read once. What it knows of them is whole when `chunks` has ended."""
+    """The images of one source, read once. Its counts and notes are complete when `chunks` has ended."""
 
     def __init__(self, source: ImageSource, options: ImageOptions, name: object) -> None:
         self._source = source
@@ -31,23 +29,23 @@ class BinaryImages:
         self._bad = BadImages()
         self._shapes: Counter[tuple[int, ...]] = Counter()
         self._firsts: dict[tuple[int, ...], str] = {}
-        self._on: NDArray[np.int64] | None = None
+        self._on = np.zeros((), np.int64)
         self._grey = 0
         self._has_negative = False
 
     @property
     def expected_count(self) -> int | None:
-        """Images that there seem to be; None where only reading tells."""
+        """Images that the source claims to hold; None if only reading tells."""
         return self._source.count
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the labels, where they have any."""
+        """The names of the labels, where they have any."""
         return self._source.classes
 
     @property
     def count(self) -> int:
-        """Images given so far."""
+        """Images read so far."""
         return sum(self._shapes.values())
 
     @property
@@ -56,7 +54,7 @@ class BinaryImages:
         notes = list(self._source.notes)
         if self._bad.count:
             notes.append(f"left out: {self._bad.text}")
-        pixels = 0 if self._on is None else self._on.size * self.count
+        pixels = self._on.size * self.count
         if self._method == "nonzero" and self._grey > _GREY_SHARE * pixels:
             notes.append(
                 f"{self._grey / pixels:.0%} of the values are neither 0 nor 1 nor the greatest of their type, and "
@@ -71,8 +69,8 @@ class BinaryImages:
     def chunks(self) -> Iterator[tuple[Bits, Labels | None]]:
         """All images in order as bits [n, C, H, W], and their labels.
 
-        Raises DataError, after the last, where some cannot be read or differ in shape, and where all of them
-        are the same or nearly all pixels are.
+        Raises DataError, after the last, if some cannot be read, shapes differ, all images are the same or nearly
+        all pixels are.
         """
         for raw in self._source.chunks(self._bad):
             kept = self._without_bad_values(raw)
@@ -92,47 +90,41 @@ class BinaryImages:
         if self._method == "nonzero":
             self._grey += _grey_values(pixels)
             self._has_negative |= pixels.dtype.kind in "if" and bool((pixels < 0).any())
-        bits = binarize(
-            pixels,
-            self._method,
-            threshold=options.threshold,
-            seed=options.bernoulli_seed,
-            first_index=self.count,
-        )
+        seed, first = options.bernoulli_seed, self.count
+        bits = binarize(pixels, self._method, threshold=options.threshold, seed=seed, first_index=first)
         if options.invert:
             bits = ~bits
-        size = options.height_and_width
-        if size is not None:
-            assert options.fit is not None
-            bits = fit_to(bits, size, options.fit)
-        return bits
+        size, fit = options.height_and_width, options.fit
+        return bits if size is None or fit is None else fit_to(bits, size, fit)
 
     def _without_bad_values(self, raw: RawImages) -> RawImages:
         if raw.pixels.dtype.kind != "f":
             return raw
         is_whole = np.isfinite(raw.pixels).all(axis=(1, 2, 3))
-        if is_whole.all():
-            return raw
         for row in np.flatnonzero(~is_whole):
             self._bad.note(raw.name(int(row)), "it holds NaN or infinite values")
-        labels = None if raw.labels is None else raw.labels[is_whole]
-        return RawImages(raw.pixels[is_whole], labels, raw.first, raw.file)
+        return raw if is_whole.all() else raw.chosen(is_whole)
 
     def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
         shape = bits.shape[1:]
         self._firsts.setdefault(shape, name)
         self._shapes[shape] += len(bits)
-        if len(self._firsts) > 1 and shape != next(iter(self._firsts)):
+        if shape != next(iter(self._firsts)):
             return False
-        on = bits.sum(axis=0, dtype=np.int64)
-        self._on = on if self._on is None else self._on + on
+        self._on = self._on + bits.sum(axis=0, dtype=np.int64)
         return True
 
     def _check(self) -> None:
         if self._bad.count and not self._options.skip_bad:
             raise DataError(f"{self._name}: {self._bad.text}; leave them out with --skip-bad")
         if len(self._shapes) > 1:
-            raise DataError(f"{self._name} has images of {self._listed_shapes()}; bring them to one with --size")
+            shapes = ", ".join(
+                f"{'x'.join(map(str, shape))} ({count:,}, the first {self._firsts[shape]})"
+                for shape, count in self._shapes.most_common(3)
+            )
+            raise DataError(
+                f"{self._name} has images of {len(self._shapes)} shapes: {shapes}; bring them to one with --size"
+            )
         if self.count < 2:
             count = "only one image" if self.count else "no images"
             others = f"; {self._bad.text}" if self._bad.count else ""
@@ -140,7 +132,6 @@ class BinaryImages:
         self._check_variety()
 
     def _check_variety(self) -> None:
-        assert self._on is not None
         fraction = float(self._on.sum() / (self._on.size * self.count))
         how = f"as {self._method}{', inverted,' if self._options.invert else ''} takes them"
         if fraction in {0, 1}:
@@ -153,19 +144,10 @@ class BinaryImages:
             problem = f"{fraction:.3%} of the pixels are on {how}, more than {1 - LEAST_ON:.1%}"
         else:
             return
-        raise DataError(f"{self._name}: {problem}; {self._advice()}")
-
-    def _advice(self) -> str:
+        advice = "try --invert, another --binarize or --threshold, or --channels alpha for what is transparent"
         if self._has_negative:
-            return "some values are negative: --binarize threshold --threshold 0"
-        return "try --invert, another --binarize or --threshold, or --channels alpha for what is transparent"
-
-    def _listed_shapes(self) -> str:
-        some = [
-            f"{'x'.join(map(str, shape))} ({count:,}, the first {self._firsts[shape]})"
-            for shape, count in self._shapes.most_common(3)
-        ]
-        return f"{len(self._shapes)} shapes: {', '.join(some)}"
+            advice = "some values are negative: --binarize threshold --threshold 0"
+        raise DataError(f"{self._name}: {problem}; {advice}")
 
 
 def _grey_values(pixels: NDArray[Any]) -> int:
@@ -178,23 +160,10 @@ def _grey_values(pixels: NDArray[Any]) -> int:
     return int(pixels.size - np.count_nonzero(usual))
 
 
-def read_images(path: Path, options: ImageOptions | None = None) -> tuple[Bits, Labels | None]:
-    """The images of a file or folder as bool [N, C, H, W], and their labels as int64 [N] from 0, or None.
-
-    Raises DataError where they cannot be read, or are no good to train on, and ConfigError where an
-    option does not fit them.
-    """
-    options = options or ImageOptions()
-    with open_images(path, options) as source:
-        chunks = list(BinaryImages(source, options, path).chunks())
-    labels, _ = settled_labels([labels for _, labels in chunks if labels is not None], source.classes)
-    return np.concatenate([bits for bits, _ in chunks]), labels
-
-
 def settled_labels(
     parts: Sequence[Labels], classes: tuple[str, ...] | None
 ) -> tuple[Labels | None, tuple[str, ...] | None]:
-    """Labels from 0 without gaps, and the name of each, which is its number where it had no other."""
+    """Labels from 0 without gaps, and their names; a label without one is named by its number."""
     if not parts:
         return None, None
     values, labels = np.unique(np.concatenate(parts), return_inverse=True)

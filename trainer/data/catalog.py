@@ -1,4 +1,4 @@
-"""Data sets by name, or a file or folder.
+"""Every data set that can be trained on: one by name, or a file or folder.
 
 "digits" is scikit-learn's bundled handwriting (1,797 images of 8x8, Alpaydin and Kaynak 1998), upscaled to
 28x28, which needs no download; the other names are those of torchvision_datasets.py.
@@ -25,57 +25,48 @@ from ..config.images import Binarization, ImageOptions
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
 from .packed import ProgressCallback, packed_dataset
-from .readers.arrays import ArraySource, WholeArray
-from .torchvision_datasets import PUBLISHED_SETS, ensure_published, read_published
+from .readers.arrays import ArraySource, sliced_array
+from .torchvision_datasets import TORCHVISION_DATASETS
 
-DEFAULT_DATA_DIR = "data"
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
-_PUBLISHED_SIZE = (28, 28)  # of all but Omniglot
+_USUAL_SIZE = (28, 28)  # of all but Omniglot
 
 
 def data_root(data_dir: str | None) -> Path:
     """The folder of data sets: the given one, BGAN_DATA_DIR, or ./data."""
-    return Path(data_dir or os.environ.get("BGAN_DATA_DIR") or DEFAULT_DATA_DIR)
+    return Path(data_dir or os.environ.get("BGAN_DATA_DIR") or "data")
 
 
 def open_dataset(
-    choice: DatasetSpec, *, split: str = "train", progress: ProgressCallback = lambda done, total: None
+    spec: DatasetSpec, *, split: str = "train", progress: ProgressCallback = lambda done, total: None
 ) -> BinaryDataset:
-    """The split "train", "test" or "all" of what was chosen.
+    """The split "train", "test" or "all" of a data set.
 
-    A file or folder is converted on first use, which `progress` hears of. Raises DataError where it cannot be
-    had, or has no image in that split, and ConfigError where an option does not fit it.
+    A file or folder is converted on first use; `progress` is called with (done, of how many). Raises DataError
+    if it is not available or has no image in that split, and ConfigError if an option does not fit it.
     """
-    if choice.data is None:
-        return load_dataset(choice.dataset, data_dir=choice.data_dir, split=split, options=choice.options)
-    packed = packed_dataset(Path(choice.data), choice.options, progress=progress)
-    if choice.digest not in {None, packed.digest}:
+    if spec.data is None:
+        return load_dataset(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
+    packed = packed_dataset(Path(spec.data), spec.options, progress=progress)
+    if spec.digest not in {None, packed.digest}:
         raise DataError(
-            f"the images of {choice.data} are not those that were trained on: their digest is "
-            f"{packed.digest[:12]}, it was {choice.digest[:12]}; bring those back, or name others with --data"
+            f"the images of {spec.data} are not those that were trained on: their digest is "
+            f"{packed.digest[:12]}, it was {spec.digest[:12]}; bring those back, or name others with --data"
         )
-    images = packed.images(split)
+    images, labels = packed.images(split), None
     if not len(images):
-        raise DataError(f"{choice.data} has {len(packed.rows)} images, of which none is held out for tests")
-    labels = packed.labels
-    if labels is not None:
-        labels = labels[images.positions(torch.arange(len(images)))]
-    return BinaryDataset(
-        choice.dataset,
-        images,
-        None if labels is None else torch.from_numpy(labels),
-        packed.classes,
-        packed.digest,
-        packed.notes,
-    )
+        raise DataError(f"{spec.data} has {len(packed.rows)} images, of which none is held out for tests")
+    if packed.labels is not None:
+        labels = torch.from_numpy(packed.labels[images.positions(torch.arange(len(images)))])
+    return BinaryDataset(spec.dataset, images, labels, packed.classes, packed.digest, packed.notes)
 
 
-def known_image_shape(choice: DatasetSpec) -> ImageShape | None:
-    """The shape of the images of a published set, which is known without reading it; None for other images."""
-    if choice.data is not None or choice.dataset == "omniglot":
+def known_image_shape(spec: DatasetSpec) -> ImageShape | None:
+    """The shape of the images of a data set by name, known without reading it; None for other images."""
+    if spec.data is not None or spec.dataset == "omniglot":
         return None
-    return ImageShape(1, *(choice.options.height_and_width or _PUBLISHED_SIZE))
+    return ImageShape(1, *(spec.options.height_and_width or _USUAL_SIZE))
 
 
 def load_dataset(
@@ -83,8 +74,8 @@ def load_dataset(
 ) -> BinaryDataset:
     """The split "train", "test" or "all" of a data set by name.
 
-    Raises DataError where it cannot be had, or is no good as the options make it, and ConfigError where an
-    option does not fit it.
+    Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
+    an option does not fit it.
     """
     if split == "all":
         parts = [load_dataset(name, data_dir=data_dir, split=part, options=options) for part in ("train", "test")]
@@ -96,28 +87,21 @@ def load_dataset(
     pixels, targets, usual = _pixels_of(name, data_root(data_dir), split)
     if options.binarize is None:
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
-    source = ArraySource(WholeArray(pixels), ImageOptions(), name)
+    source = ArraySource(sliced_array(pixels), ImageOptions(), name)
     bits = np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()])
     return BinaryDataset(name, torch.from_numpy(bits.view(np.uint8)), torch.from_numpy(targets))
 
 
-def resolve_dataset(name: str, *, data_dir: str | None = None) -> tuple[str, str | None]:
-    """What "auto" stands for here: "mnist" where it is or can be downloaded, else ("digits", why not)."""
-    if name != "auto":
-        return name, None
-    try:
-        ensure_published("mnist", data_root(data_dir))
-    except DataError as error:
-        return "digits", str(error)
-    return "mnist", None
-
-
 def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None]) -> str:
-    """What `resolve_dataset` gives; `say` hears why it is the digits."""
-    resolved, reason = resolve_dataset(name, data_dir=data_dir)
-    if reason:
-        say(f"using the bundled digits: {reason}")
-    return resolved
+    """The name of a data set; "auto" is "mnist" if it can be downloaded, else "digits", and `say` is told why."""
+    if name != "auto":
+        return name
+    try:
+        TORCHVISION_DATASETS["mnist"].download(data_root(data_dir))
+    except DataError as error:
+        say(f"using the bundled digits: {error}")
+        return "digits"
+    return "mnist"
 
 
 def _pixels_of(
@@ -126,10 +110,10 @@ def _pixels_of(
     """Pixels [N, 1, H, W] and labels [N] of one split, and the usual binarization with its threshold."""
     if name == "digits":
         return *_load_digits(split), ("threshold", 0.5)
-    if name not in PUBLISHED_SETS:
-        raise DataError(f"there is no data set {name!r}; there are digits, {', '.join(PUBLISHED_SETS)}")
-    published = PUBLISHED_SETS[name]
-    return *read_published(name, root, split), (published.binarize, published.threshold)
+    if name not in TORCHVISION_DATASETS:
+        raise DataError(f"there is no data set {name!r}; there are digits, {', '.join(TORCHVISION_DATASETS)}")
+    source = TORCHVISION_DATASETS[name]
+    return *source.read(root, split), (source.binarize, source.threshold)
 
 
 def _load_digits(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,21 +15,22 @@ from ..common.errors import DataError
 from ..common.image_shape import ImageShape
 from .packed import PackedImages
 
+_CHUNK_ROWS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class BinaryDataset:
     """Binary images of one split."""
 
     name: str
-    """Which data set it is."""
     images: Tensor | PackedImages
-    """uint8 [N, C, H, W] of 0 and 1; indexed by integers where they are packed."""
+    """uint8 [N, C, H, W] of 0 and 1; packed ones are indexed by integers."""
     labels: Tensor | None
     """int64 [N], classes from 0; None for a data set without labels."""
     classes: tuple[str, ...] | None = None
     """The names of the classes, where they have any."""
     digest: str | None = None
-    """Of the whole set, all splits: SHA-256; None for a data set by name."""
+    """SHA-256 of the whole set, all splits; None for a data set by name."""
     notes: tuple[str, ...] = ()
     """What the user should know about how it was read."""
 
@@ -39,9 +41,9 @@ class BinaryDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class that a generator can be made of, its number if it has no other.
+        """The name of each class to condition on, its number if it has no other.
 
-        Raises DataError where there are no labels, one class alone, or more than one for every two images.
+        Raises DataError without labels, for one class alone, or for more than one for every two images.
         """
         if self.labels is None:
             raise DataError(
@@ -62,11 +64,17 @@ class BinaryDataset:
         """The number of images."""
         return len(self.images)
 
+    def chunks(self) -> Iterator[NDArray[np.uint8]]:
+        """All images in order, some at a time: uint8 [n, C, H, W]."""
+        for rows in torch.split(torch.arange(len(self)), _CHUNK_ROWS):
+            yield self.images[rows].numpy()
+
     def mean_image(self) -> Tensor:
         """The mean of all images, float32 [C, H, W]."""
-        if isinstance(self.images, PackedImages):
-            return self.images.mean()
-        return self.images.sum(0, dtype=torch.float32) / len(self)
+        on = np.zeros(self.image_shape, np.int64)
+        for images in self.chunks():
+            on += images.sum(axis=0, dtype=np.int64)
+        return torch.from_numpy((on / len(self)).astype(np.float32))
 
     def first(self, count: int) -> BinaryDataset:
         """The first images, in memory."""
@@ -74,15 +82,14 @@ class BinaryDataset:
 
     def in_memory(self, at_most: int | None = None) -> BinaryDataset:
         """The same images in memory; at most so many of packed ones, evenly spaced."""
-        if not isinstance(self.images, PackedImages):
+        if isinstance(self.images, Tensor):
             return self
         count = len(self) if at_most is None else min(at_most, len(self))
         return self._chosen(torch.arange(count) * len(self) // max(1, count))
 
     def numpy(self) -> NDArray[np.uint8]:
         """All images as an array, uint8 [N, C, H, W]."""
-        images = self.in_memory().images
-        assert isinstance(images, Tensor)
+        images = self.images if isinstance(self.images, Tensor) else self.images[torch.arange(len(self))]
         return images.numpy()
 
     def _chosen(self, rows: Tensor) -> BinaryDataset:

@@ -1,7 +1,7 @@
 """Binary images on disk, one bit a pixel, mapped into memory: sets of any size, without loading them.
 
 `packed_dataset` converts a file or folder once, into a folder of the cache that is named by a digest of what
-was read and how. It is whole or not there at all:
+was read and how. That folder is whole or absent:
 
     images.bin    one row an image, as numpy's packbits(axis=1) makes them
     labels.npy    int64 [N], where there are labels
@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +31,8 @@ from .binary_images import BinaryImages, Labels, settled_labels
 from .readers.detect import open_images
 from .readers.idx_files import labels_beside
 
-SPLITS = ("train", "test", "all")
-TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh, as of MNIST
-_VERSION = 1  # of the conversion: another one makes the cache convert anew
-_READ_BYTES = 2**20
-_ROWS = 4096
+_TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh, as of MNIST
+_VERSION = 1  # of the conversion: a change converts every set again
 
 ProgressCallback = Callable[[int, int | None], None]
 
@@ -46,9 +43,8 @@ class PackedImages:
     def __init__(self, rows: NDArray[np.uint8], image_shape: tuple[int, int, int], split: str) -> None:
         self._rows = rows
         self._image_shape = image_shape
-        self._pixels = int(np.prod(image_shape))
         self._split = split
-        held_out = len(rows) // TEST_EVERY
+        held_out = len(rows) // _TEST_EVERY
         self._count = {"train": len(rows) - held_out, "test": held_out, "all": len(rows)}[split]
 
     def __len__(self) -> int:
@@ -62,28 +58,18 @@ class PackedImages:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """The images of these indices, uint8 [n, C, H, W] of 0 and 1."""
-        return self._unpacked(self._rows[self.positions(indices)])
-
-    def positions(self, indices: Tensor) -> NDArray[np.int64]:
-        """Where in the whole set the images of these indices of the split lie."""
-        index = indices.numpy()
-        if self._split == "train":
-            return np.asarray(index + index // (TEST_EVERY - 1))
-        return np.asarray(TEST_EVERY * index + TEST_EVERY - 1) if self._split == "test" else index
-
-    def mean(self) -> Tensor:
-        """The mean image, float32 [C, H, W]."""
-        on = np.zeros(self._image_shape, np.int64)
-        for indices in torch.split(torch.arange(self._count), _ROWS):
-            on += self[indices].numpy().sum(axis=0, dtype=np.int64)
-        return torch.from_numpy((on / self._count).astype(np.float32))
-
-    def _unpacked(self, rows: NDArray[np.uint8]) -> Tensor:
-        bits = np.unpackbits(rows, axis=1, count=self._pixels)
+        bits = np.unpackbits(self._rows[self.positions(indices)], axis=1, count=int(np.prod(self._image_shape)))
         return torch.from_numpy(bits).view(-1, *self._image_shape)
 
+    def positions(self, indices: Tensor) -> NDArray[np.int64]:
+        """Indices of the split as indices of the whole set."""
+        index = indices.numpy()
+        if self._split == "train":
+            return np.asarray(index + index // (_TEST_EVERY - 1))
+        return np.asarray(_TEST_EVERY * index + _TEST_EVERY - 1) if self._split == "test" else index
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True)
 class PackedSet:
     """A packed set, opened."""
 
@@ -93,9 +79,7 @@ class PackedSet:
     """uint8 [N, bytes], mapped."""
     labels: Labels | None
     classes: tuple[str, ...] | None
-    """The name of each label."""
     notes: tuple[str, ...]
-    """What the user should know about how the images were read."""
     digest: str
     """SHA-256 of shape, images and labels."""
 
@@ -111,10 +95,10 @@ def packed_dataset(
     cache: Path | None = None,
     progress: ProgressCallback = lambda done, total: None,
 ) -> PackedSet:
-    """The images of a file or folder, converted on first use; `progress` hears how many are, and of how many.
+    """The images of a file or folder, converted on first use; `progress` is called with (done, of how many).
 
-    Raises DataError where they cannot be read or are no good to train on, ConfigError where an option does
-    not fit them, and OSError where there is no room, which leaves nothing behind.
+    Raises DataError if they cannot be read, trained on or written, which leaves nothing behind, and ConfigError
+    if an option does not fit them.
     """
     folder = (cache or cache_folder()) / "images" / _fingerprint(path, options)
     if (found := _opened(folder)) is not None:
@@ -128,17 +112,19 @@ def packed_dataset(
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         writing.rename(folder)
     except OSError as error:
-        raise _no_room(error, writing) from error
+        raise DataError(
+            f"cannot write to {error.filename or writing / 'images.bin'}: {error.strerror or error}; nothing was "
+            "kept. Make room, or name another folder with BGAN_CACHE_DIR"
+        ) from error
     finally:
         shutil.rmtree(writing, ignore_errors=True)
-    converted = _opened(folder)
-    if converted is None:
+    if (converted := _opened(folder)) is None:
         raise DataError(f"{folder} does not read back as it was written; is the disk sound?")
     return converted
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes that were killed have left of this set."""
+    """Remove what killed processes have left of this set."""
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
         try:
             os.kill(int(left.name.split(".")[-2]), 0)
@@ -148,16 +134,8 @@ def _remove_abandoned(folder: Path) -> None:
             continue
 
 
-def _no_room(error: OSError, folder: Path) -> DataError:
-    file = error.filename or folder / "images.bin"
-    return DataError(
-        f"cannot write to {file}: {error.strerror or error}; nothing was kept. Make room, or name another folder "
-        "with BGAN_CACHE_DIR"
-    )
-
-
 def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, about: dict[str, Any]) -> None:
-    """Write the images into a new folder. Raises OSError where there is no room."""
+    """Write the images into a new folder."""
     folder.mkdir(parents=True)
     digest, shape = hashlib.sha256(), None
     parts: list[Labels] = []
@@ -165,7 +143,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
         for bits, own_labels in images.chunks():
             if shape is None:
                 shape = bits.shape[1:]
-                digest.update(_text(shape))
+                digest.update("x".join(map(str, shape)).encode())
             rows = np.packbits(bits.reshape(len(bits), -1), axis=1)
             file.write(rows.data)
             digest.update(rows.data)
@@ -183,7 +161,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
 
 
 def _opened(folder: Path) -> PackedSet | None:
-    """The packed set of a folder, or None where there is none, or a damaged one."""
+    """The packed set of a folder; None if it is absent or damaged."""
     try:
         about = json.loads((folder / "dataset.json").read_text())
         shape = tuple(about["image_shape"])
@@ -194,46 +172,26 @@ def _opened(folder: Path) -> PackedSet | None:
         rows = np.memmap(folder / "images.bin", np.uint8, "r", shape=(about["count"], row_bytes))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return PackedSet(
-        folder=folder,
-        image_shape=shape,
-        rows=np.asarray(rows),
-        labels=labels,
-        classes=None if about["classes"] is None else tuple(about["classes"]),
-        notes=tuple(about["notes"]),
-        digest=about["sha256"],
-    )
+    classes = None if about["classes"] is None else tuple(about["classes"])
+    notes = tuple(about["notes"])
+    return PackedSet(folder, shape, np.asarray(rows), labels, classes, notes, about["sha256"])
 
 
 def _digest(path: Path, shape: tuple[int, ...], labels: Labels | None) -> str:
     """SHA-256 of what is trained on; the file is read, not mapped, so that it does not count as resident."""
-    digest = hashlib.sha256(_text(shape))
+    digest = hashlib.sha256("x".join(map(str, shape)).encode())
     with path.open("rb") as file:
-        _update(digest, file)
+        hashlib.file_digest(file, lambda: digest)
     if labels is not None:
         digest.update(labels.data)
     return digest.hexdigest()
 
 
-def _update(digest: Any, file: IO[bytes]) -> None:
-    while content := file.read(_READ_BYTES):
-        digest.update(content)
-
-
-def _text(shape: tuple[int, ...]) -> bytes:
-    return "x".join(map(str, shape)).encode()
-
-
 def _fingerprint(path: Path, options: ImageOptions) -> str:
-    """A digest of what is read and how: paths, lengths and times of the files, and all options."""
+    """A digest of what is read and how: paths, sizes and times of the files, and all options."""
     root = path.resolve()
     files = [root, labels_beside(root)] if root.is_file() else sorted(root.rglob("*"))
-    known = [_version(file) for file in files if file.is_file()]
+    states = [(str(file), file.stat()) for file in files if file.is_file()]
+    known = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
     described = json.dumps({"version": _VERSION, "files": known, "options": options.to_dict()}, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:32]
-
-
-def _version(file: Path) -> tuple[str, int, int, int]:
-    """What changes when a file does."""
-    status = file.stat()
-    return (str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -15,13 +15,12 @@ from ..common.grids import side_by_side, tiled
 from ..common.image_shape import ImageShape
 from .dataset import BinaryDataset
 
-SAMPLES = 64
-_ROWS = 4096
+_SAMPLES = 64
 _FEW_IMAGES = 1000
 _MANY_COPIES = 0.01
 _RARE_CLASS = 0.1  # of the images that it would have if all were as frequent
 _GAP, _BACKGROUND = 2, 90
-_COLUMNS, _PICTURE_WIDTH, _CELL = 8, 1200, 64
+_COLUMNS, _PICTURE_WIDTH, _CELL = 8, 1200, 64  # images in a row; pixels of a picture, and of an enlarged image
 _MEAN_ENLARGED = 4
 
 
@@ -41,7 +40,6 @@ class DataSummary:
     always_off: int
     """Pixels that are off in every image."""
     always_on: int
-    """Pixels that are on in every image."""
     digest: str | None
     """SHA-256 of images and labels; None for a data set by name."""
     warnings: tuple[str, ...]
@@ -59,29 +57,26 @@ class DataSummary:
 def summarize(dataset: BinaryDataset) -> DataSummary:
     """Look at all images of a set, some at a time."""
     on = np.zeros(dataset.image_shape, np.int64)
-    hashes = np.zeros(len(dataset), np.int64)
-    for rows in torch.split(torch.arange(len(dataset)), _ROWS):
-        images = dataset.images[rows].numpy()
+    hashes: list[NDArray[np.int64]] = []
+    for images in dataset.chunks():
         on += images.sum(axis=0, dtype=np.int64)
         packed = np.packbits(images.reshape(len(images), -1), axis=1)
-        hashes[rows[0] : rows[-1] + 1] = [hash(row.tobytes()) for row in packed]
+        hashes.append(np.array([hash(row.tobytes()) for row in packed]))
     count = len(dataset)
-    hashes.sort()
     figures: dict[str, Any] = {
         "on_fraction": float(on.sum() / (on.size * count)),
         "classes": _class_counts(dataset),
-        "duplicates": int(np.count_nonzero(hashes[1:] == hashes[:-1])),
+        "duplicates": count - len(np.unique(np.concatenate(hashes))),
         "always_off": int((on == 0).sum()),
         "always_on": int((on == count).sum()),
     }
-    spaced = torch.arange(min(SAMPLES, count)) * count // min(SAMPLES, count)
     return DataSummary(
         name=dataset.name,
         count=count,
         image_shape=dataset.image_shape,
         digest=dataset.digest,
         warnings=(*dataset.notes, *_warnings(count, on.size, **figures)),
-        samples=dataset.images[spaced].numpy(),
+        samples=dataset.images[torch.arange(min(_SAMPLES, count)) * count // min(_SAMPLES, count)].numpy(),
         mean=on / count,
         **figures,
     )
@@ -109,13 +104,13 @@ def _warnings(
     if count < _FEW_IMAGES:
         found.append(f"{count:,} images are few to learn from")
     if on_fraction > 0.5:
-        found.append("more pixels are on than off; --invert exchanges them if the ink is what is off")
+        found.append("more pixels are on than off; if the ink is what is off, exchange them with --invert")
     if duplicates > _MANY_COPIES * count:
         found.append(f"{duplicates / count:.1%} of the images are copies of others")
     if always_off + always_on > pixels / 2:
         found.append(
             f"{(always_off + always_on) / pixels:.0%} of the pixels are the same in all images; --size with --fit "
-            "crop would cut a margin off"
+            "crop cuts a margin off"
         )
     rare = [name for name, own in (classes or {}).items() if own < _RARE_CLASS * count / len(classes or {})]
     if rare:
@@ -125,7 +120,7 @@ def _warnings(
 
 
 def draw_summary(summary: DataSummary) -> bytes:
-    """A PNG: samples, and the mean image beside them, where lighter is more often on. Channels stand in a row."""
+    """A PNG of samples beside the mean image, where lighter means more often on. Channels lie side by side."""
     samples = side_by_side(255 * summary.samples)
     mean = side_by_side(np.round(255 * summary.mean).astype(np.uint8)[np.newaxis])[0]
     height, width = mean.shape

@@ -21,38 +21,38 @@ _CHECKED_PIXELS = 2**22  # of all rows together: large images are checked on few
 _TOLERANCE = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCheck:
-    """What the check of an exported file found."""
+    """The result of comparing a file's images with torch's."""
 
-    largest_error: float
-    differing_bits: int
+    rows: int
+    """Images compared."""
     bits: int
+    """Pixels compared."""
+    differing_bits: int
+    """Pixels that differ; each has a probability within a rounding error of its threshold."""
+    largest_error: float
+    """The largest difference between onnxruntime's probabilities and torch's in double precision."""
     on_fraction: float
+    """Share of the pixels that are on."""
 
 
-def check_export(
-    model: onnx.ModelProto,
-    generator: Generator,
-    slope: float,
-    latents: Tensor,
-    uniforms: Tensor | None,
-    labels: Tensor | None,
-) -> ExportCheck:
+def check_export(model: onnx.ModelProto, generator: Generator, slope: float, *, stochastic: bool) -> ExportCheck:
     """Run the file and the unfolded generator on the same rows. Raises ExportError if they disagree.
 
     Both round: what is exact is the generator in double precision, and torch's own error, which grows with
     the logits, is the measure of the file's.
     """
     onnx.checker.check_model(model, full_check=True)
+    inputs = _inputs(generator, stochastic=stochastic)
+    latents, labels = inputs["latents"], inputs.get("labels")
     with torch.no_grad():
         rounded = torch.sigmoid(slope * generator(latents, labels)).numpy()
         exact_logits = copy.deepcopy(generator).double()(latents.double(), labels)
         expected = torch.sigmoid(slope * exact_logits).numpy()
     allowed = max(_TOLERANCE, 2 * float(np.abs(rounded - expected).max()))
-    inputs = {"latents": latents, "uniforms": uniforms, "labels": labels}
-    feeds = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
     session = open_session(model.SerializeToString())
+    feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
     images, probabilities = session.run(["images", "probabilities"], feeds)
 
     if images.dtype != np.uint8 or images.shape != expected.shape or probabilities.shape != expected.shape:
@@ -63,21 +63,26 @@ def check_export(
             f"the exported graph's probabilities are up to {largest_error:.2e} away from torch's in double "
             f"precision; at most {allowed:.1e} is allowed"
         )
-    threshold = np.float32(0.5) if uniforms is None else uniforms.numpy()
+    threshold = feeds.get("uniforms", np.float32(0.5))
     differing = images.astype(bool) != (expected > threshold)
     if (differing & (np.abs(expected - threshold) > allowed)).any():
         raise ExportError("the exported graph sets other bits than torch does, away from the threshold")
-    return ExportCheck(largest_error, int(differing.sum()), images.size, float(images.mean()))
+    return ExportCheck(
+        rows=len(latents),
+        bits=images.size,
+        differing_bits=int(differing.sum()),
+        largest_error=largest_error,
+        on_fraction=float(images.mean()),
+    )
 
 
-def check_inputs(generator: Generator, binarization: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Latents, and uniforms and labels where the file takes them."""
+def _inputs(generator: Generator, *, stochastic: bool) -> dict[str, Tensor]:
+    """Values of the file's inputs, by name."""
     random = random_stream(0, "export check")
     rows = max(1, min(_CHECKED_ROWS, _CHECKED_PIXELS // math.prod(generator.image_shape)))
-    latents = torch.randn(rows, generator.latent_size, generator=random)
-    uniforms = labels = None
-    if binarization != "threshold":
-        uniforms = torch.rand(rows, *generator.image_shape, generator=random)
+    inputs = {"latents": torch.randn(rows, generator.latent_size, generator=random)}
+    if stochastic:
+        inputs["uniforms"] = torch.rand(rows, *generator.image_shape, generator=random)
     if generator.class_count:
-        labels = torch.arange(rows) % generator.class_count
-    return latents, uniforms, labels
+        inputs["labels"] = torch.arange(rows) % generator.class_count
+    return inputs

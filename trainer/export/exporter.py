@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..common.files import write_atomically
 from ..config.training import TrainingConfig
 from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
-from .check import check_export, check_inputs
+from .check import ExportCheck, check_export
 from .graph import to_onnx
 from .model_file import MANIFEST_KEY
 
@@ -36,20 +36,12 @@ _NEURONS = {
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class ExportResult:
-    """An exported file and what its check found."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult(ExportCheck):
+    """An exported file and the result of its check."""
 
     path: Path
     """The file among the models to serve."""
-    rows: int
-    """Images compared."""
-    largest_error: float
-    """The largest difference between onnxruntime's probabilities and torch's in double precision."""
-    differing_bits: int
-    """Pixels that differ; each has a probability within a rounding error of its threshold."""
-    bits: int
-    """Pixels compared."""
 
 
 def export_run(
@@ -64,8 +56,8 @@ def export_run(
     """Export the newest checkpoint of a run into its folder and into the folder of models to serve.
 
     `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain".
-    `warn` hears of damaged checkpoints that were passed over. Raises ExportError if the file does not
-    do what the generator does, and leaves no file then.
+    `warn` is called with a line for each damaged checkpoint that is passed over. Raises ExportError, and leaves
+    no file, if the file does not do what the generator does; ConfigError for an invalid option.
     """
     if graph not in GRAPHS:
         raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
@@ -75,17 +67,17 @@ def export_run(
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
 
     generator = trained_generator(config, checkpoint)
-    latents, uniforms, labels = check_inputs(generator, binarization)
-    model = to_onnx(generator, checkpoint.meta.slope, stochastic=uniforms is not None, graph=graph)
-    result = check_export(model, generator, checkpoint.meta.slope, latents, uniforms, labels)
+    stochastic = binarization != "threshold"
+    model = to_onnx(generator, checkpoint.meta.slope, stochastic=stochastic, graph=graph)
+    check = check_export(model, generator, checkpoint.meta.slope, stochastic=stochastic)
 
-    manifest.metrics["on_fraction"] = result.on_fraction
+    manifest.metrics["on_fraction"] = check.on_fraction
     onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
     content = model.SerializeToString()
     path = models / f"{manifest.name}.onnx"
     write_atomically(run.folder / path.name, content)
     write_atomically(path, content)
-    return ExportResult(path, len(latents), result.largest_error, result.differing_bits, result.bits)
+    return ExportResult(path=path, **asdict(check))
 
 
 def _manifest(
@@ -95,24 +87,24 @@ def _manifest(
         raise ConfigError(f"binarization is {binarization!r}; choose one of {', '.join(BINARIZATIONS)}")
     if not _NAME.fullmatch(name):
         raise ConfigError(f"name is {name!r}; use at most 128 letters, digits, '.', '_' and '-'")
-    progress = checkpoint.meta
+    meta = checkpoint.meta
     return model_pb2.Model(
         name=name,
         neuron=_NEURONS[config.neurons.neuron],
         binarization=BINARIZATIONS[binarization],
         network=config.networks.network,
         latent_size=config.networks.latent_size,
-        image_shape=model_pb2.ImageShape(**progress.image_shape._asdict()),
-        slope=progress.slope,
+        image_shape=model_pb2.ImageShape(**meta.image_shape._asdict()),
+        slope=meta.slope,
         dataset=config.data.dataset,
         training_run=model_pb2.TrainingRun(
             name=run.name,
-            step=progress.step,
-            epoch=progress.epoch,
+            step=meta.step,
+            epoch=meta.epoch,
             seed=config.run.seed,
             objective=config.objective.objective,
             neuron=_NEURONS[config.neurons.training_neuron or config.neurons.neuron],
         ),
         bgan_version=version("bgan"),
-        classes=progress.classes,
+        classes=meta.classes,
     )

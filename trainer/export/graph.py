@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from ..common.errors import ExportError
 from ..networks.generators import Generator
 from ..networks.layers import AffineNorm, ImageDeconvolution
 from .polyphase import polyphase
@@ -21,63 +22,50 @@ OPSET = 20
 
 
 class ExportedGenerator(nn.Module):
-    """What the file computes: folded layers, sigmoid, comparison. Noise comes in, none is drawn."""
+    """What the file computes: folded layers, sigmoid, comparison. It draws no noise."""
 
     def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
         super().__init__()
-        folded = _folded(generator.layers, slope)
+        folded = folded_layers(generator.layers, slope)
         self.layers = polyphase(folded) if graph == "fast" else folded
+        self.inputs = generator.inputs
 
-    def forward(self, latents: Tensor, uniforms: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, latents: Tensor, labels: Tensor | None = None, uniforms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(images uint8, probabilities float32) of the latents; without uniforms the threshold is 0.5."""
-        probabilities = torch.sigmoid(self.layers(latents))
+        probabilities = torch.sigmoid(self.layers(self.inputs(latents, labels)))
         images = probabilities > 0.5 if uniforms is None else uniforms < probabilities
         return images.to(torch.uint8), probabilities
 
 
-class ExportedConditionalGenerator(ExportedGenerator):
-    """The same for a generator of classes, whose labels come in as numbers."""
-
-    def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
-        super().__init__(generator, slope, graph=graph)
-        self.inputs = generator.inputs
-
-    def forward(  # type: ignore[override]
-        self, latents: Tensor, labels: Tensor, uniforms: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `ExportedGenerator`; labels are int64 [B]."""
-        return super().forward(self.inputs(latents, labels), uniforms)
-
-
 def to_onnx(generator: Generator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
     """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in."""
-    shape = generator.image_shape
     inputs: dict[str, Tensor] = {"latents": torch.zeros(2, generator.latent_size)}
-    kind = ExportedGenerator
     if generator.class_count:
         inputs["labels"] = torch.zeros(2, dtype=torch.int64)
-        kind = ExportedConditionalGenerator
     if stochastic:
-        inputs["uniforms"] = torch.zeros(2, *shape)
+        inputs["uniforms"] = torch.zeros(2, *generator.image_shape)
     batch = torch.export.Dim("batch", min=1)
     with _quiet_exporter():
         program = torch.onnx.export(
-            kind(generator, slope, graph=graph).eval(),
-            tuple(inputs.values()),
+            ExportedGenerator(generator, slope, graph=graph).eval(),
+            kwargs=inputs,
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=["images", "probabilities"],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes={name: {0: batch} for name in inputs},
         )
-    assert program is not None
-    model = program.model_proto
+    if program is None:
+        raise ExportError("torch.onnx gave no graph")
+    model = program.model_proto  # a new one each time it is read
     _strip_traces(model)
     return model
 
 
-def _folded(layers: nn.Sequential, slope: float) -> nn.Sequential:
+def folded_layers(layers: nn.Sequential, slope: float) -> nn.Sequential:
     """Copy the layers in eval mode: batch norm folded into the layer before it, the slope into the last."""
     folded: list[nn.Module] = []
     for layer in copy.deepcopy(layers):
@@ -110,12 +98,9 @@ def _with_affine(layer: nn.Module, norm: AffineNorm) -> nn.Module:
     """A linear or transposed convolution layer that does what it and the norm after it do."""
     assert isinstance(layer, nn.Linear | nn.ConvTranspose2d)
     with torch.no_grad():
-        if isinstance(layer, nn.Linear):
-            layer.weight.mul_(norm.scale(3))  # [out, in]
-        else:
-            layer.weight.mul_(norm.scale(4))  # [in, out, H, W]
-        assert layer.bias is not None
-        layer.bias.mul_(norm.scale(2)).add_(norm.bias)
+        # a norm is over dimension 1 of its inputs: [out, in] is multiplied by rows, [in, out, H, W] by columns
+        layer.weight.mul_(norm.scale(3 if isinstance(layer, nn.Linear) else 4))
+        layer.bias.mul_(norm.scale(2)).add_(norm.bias)  # type: ignore[union-attr]
     return layer
 
 

@@ -1,18 +1,18 @@
-"""The networks that a configuration asks for, and their sizes."""
+"""The networks of a run, and their sizes."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from ..common.image_shape import ImageShape
 from ..config.training import TrainingConfig
-from .discriminators import Discriminators, build_discriminators
+from .discriminators import Discriminators, build_discriminator
 from .generators import Generator, build_generator
-from .layers import parameter_count
 
 
 def configured_generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator:
-    """The generator of images of that shape, and of so many classes."""
+    """The generator that the settings ask for, untrained; `class_count` 0 is without classes."""
     return build_generator(
         config.networks.network,
         image_shape,
@@ -24,27 +24,29 @@ def configured_generator(config: TrainingConfig, image_shape: ImageShape, class_
 
 
 def configured_discriminators(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Discriminators:
-    """The discriminators of images of that shape, and of so many classes."""
-    assert config.networks.discriminator is not None
-    return build_discriminators(
-        config.networks.discriminator,
-        image_shape,
-        class_count=class_count,
-        norm=config.networks.discriminator_norm,
-        initialization=config.networks.initialization,
+    """The discriminators that the settings ask for, untrained."""
+    norm, initialization = config.networks.discriminator_norm, config.networks.initialization
+    return Discriminators(
+        build_discriminator(name, image_shape, class_count=class_count, norm=norm, initialization=initialization)
+        for name in (config.networks.discriminator or config.networks.network).split("+")
     )
 
 
 def network_sizes(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> tuple[int, int]:
-    """Trainable parameters of the generator and of the discriminators together; no memory is taken for them."""
+    """Trainable parameters of the generator, and of all discriminators; takes no memory for them."""
     with torch.device("meta"):
         generator = configured_generator(config, image_shape, class_count)
         discriminators = configured_discriminators(config, image_shape, class_count)
     return parameter_count(generator), parameter_count(discriminators)
 
 
+def parameter_count(module: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
 def sizes_text(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> str:
-    """One line that says them."""
+    """One line about the images and the sizes of the networks."""
     generator, discriminators = network_sizes(config, image_shape, class_count)
     classes = f" of {class_count} classes" if class_count else ""
     return (

@@ -1,10 +1,15 @@
-"""Discriminators: images [B, C, H, W], and labels [B] where there are classes, to logits [B]."""
+"""Discriminators: images [B, C, H, W], and labels [B] where there are classes, to logits [B].
+
+The package's docstring has the rule of their sizes. Several may judge side by side, each with its own loss
+(Durugkar et al. 2017).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from typing import cast
 
 import torch
@@ -14,7 +19,6 @@ from torch.nn.grad import conv2d_input
 
 from ..common.image_shape import ImageShape
 from .layers import (
-    CNN_CHANNELS,
     FEW_CHANNELS,
     LEAK,
     AffineNorm,
@@ -25,12 +29,7 @@ from .layers import (
     units_at_image,
 )
 
-_CNN_FEATURES_AT_MOST = 8  # the discriminator pools until no axis is longer than this: 28 -> 13 -> 6
-_CNN_BLOCKS_AT_LEAST = 2
-
-
-_STRIDED_CHANNELS = (16, 32, 64)  # of the convolutions, counted from the image
-_STRIDED_FEATURES_AT_MOST = 8  # an axis is halved while it is longer than this: 28 -> 14 -> 7
+_FEATURES_AT_MOST = 8  # a CNN shrinks the image until no axis is longer than this
 
 
 class Discriminator(nn.Module):
@@ -55,10 +54,9 @@ class Discriminator(nn.Module):
     def input_gradient(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Gradients of the logits by their own images, [B, C * H * W], differentiable by the parameters.
 
-        Without batch normalization the layers are piecewise linear: W1' M1 W2' M2 ... w, where M holds
-        the LeakyReLUs' slopes and the max-poolings' choices at `images`. Those are constant almost
-        everywhere, so to differentiate the product by the weights takes one ordinary backward pass,
-        where autograd would need a second one through the first.
+        Without batch normalization the layers are piecewise linear: W1' M1 W2' M2 ... w, where M holds the
+        LeakyReLUs' slopes and the max-poolings' choices at `images`. Those are constant almost everywhere, so the
+        product takes one ordinary backward pass, where autograd would need a second one through the first.
         """
         if self.mixes_rows:
             return self.autograd_input_gradient(images, labels)
@@ -77,8 +75,7 @@ class Discriminator(nn.Module):
         self, images: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, list[Callable[[Tensor], Tensor]]]:
         """Logits [B, 1], and the transposes of the layers' Jacobians."""
-        activations = images
-        transposes: list[Callable[[Tensor], Tensor]] = []
+        activations, transposes = images, []
         for layer in self.layers:
             if isinstance(layer, ClassProjection):
                 activations, transpose = layer.linearized(activations, labels)
@@ -144,60 +141,38 @@ def build_discriminator(
 ) -> Discriminator:
     """A freshly initialized discriminator: "mlp", "cnn", "wide-mlp" or "strided-cnn".
 
-    `norm` "batch" or "affine" comes after every layer but the last; "none" is none. With `class_count` above 0
-    the last layer is a `ClassProjection`.
+    `norm` "batch" or "affine" comes after every layer but the last; "none" is none. With classes the last layer
+    is a `ClassProjection`.
     """
-    layers = _DISCRIMINATORS[network](image_shape, norm)
+    hidden, features = _DISCRIMINATORS[network](image_shape, norm)
+    last = nn.Linear(features, 1)  # drawn with classes too: the weights of a seed must stay as they are
     if class_count:
-        last = layers[-1]
-        assert isinstance(last, nn.Linear)
-        layers[-1] = ClassProjection(last.in_features, class_count)
-    return initialized(Discriminator(layers), initialization)
+        last = ClassProjection(features, class_count)
+    return initialized(Discriminator(nn.Sequential(*hidden, last)), initialization)
 
 
-def build_discriminators(
-    networks: str, image_shape: ImageShape, *, class_count: int = 0, norm: str = "none", initialization: str = "he"
-) -> Discriminators:
-    """What `build_discriminator` gives, of each of the names that "+" joins."""
-    return Discriminators(
-        build_discriminator(
-            network, image_shape, class_count=class_count, norm=norm, initialization=initialization
-        )
-        for network in networks.split("+")
-    )
+def _dense(features: int, units: int, norm: str) -> list[nn.Module]:
+    return [nn.Linear(features, units), *norm_layers(norm, units, flat=True), nn.LeakyReLU(LEAK)]
 
 
-def _mlp_discriminator(shape: ImageShape, norm: str, *, units: tuple[int, int] = (512, 256)) -> nn.Sequential:
+def _mlp(shape: ImageShape, norm: str, *, units: tuple[int, int] = (512, 256)) -> tuple[list[nn.Module], int]:
     pixels = math.prod(shape)
-    first, second = units_at_image(units[0], pixels), units[1]
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(pixels, first),
-        *norm_layers(norm, first, flat=True),
-        nn.LeakyReLU(LEAK),
-        nn.Linear(first, second),
-        *norm_layers(norm, second, flat=True),
-        nn.LeakyReLU(LEAK),
-        nn.Linear(second, 1),
-    )
+    first = units_at_image(units[0], pixels)
+    return [nn.Flatten(), *_dense(pixels, first, norm), *_dense(first, units[1], norm)], units[1]
 
 
-def _wide_mlp_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
-    """The MLP with twice the units."""
-    return _mlp_discriminator(shape, norm, units=(1024, 512))
-
-
-def _cnn_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
-    """3x3 convolutions, each followed by 2x2 max-pooling, until no axis is longer than 8; then two dense layers.
+def _cnn(shape: ImageShape, norm: str) -> tuple[list[nn.Module], int]:
+    """3x3 convolutions, each followed by 2x2 max-pooling, at least two; then two dense layers.
 
     28x28 gives the published 26, 13, 11, 6. An axis that is too short for an unpadded convolution
     gets a padded one.
     """
     height, width, previous = shape.height, shape.width, shape.channels
     layers: list[nn.Module] = []
-    block = 0
-    while block < _CNN_BLOCKS_AT_LEAST or max(height, width) > _CNN_FEATURES_AT_MOST:
-        channels = CNN_CHANNELS[min(block, len(CNN_CHANNELS) - 1)]
+    for block in count():
+        if block >= 2 and max(height, width) <= _FEATURES_AT_MOST:
+            break
+        channels = (32, 64, 128)[min(block, 2)]
         padding = (int(height < 4), int(width < 4))
         layers += [nn.Conv2d(previous, channels, 3, padding=padding), *norm_layers(norm, channels, flat=False)]
         ceiling = block > 0 or min(height, width) < 4
@@ -205,35 +180,32 @@ def _cnn_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
         layers += [nn.MaxPool2d(2, ceil_mode=ceiling), nn.LeakyReLU(LEAK)]
         height, width = ((n - 2 + 2 * p + ceiling) // 2 for n, p in zip((height, width), padding, strict=True))
         previous = channels
-        block += 1
-    dense = [nn.Flatten(), nn.Linear(previous * height * width, 128), *norm_layers(norm, 128, flat=True)]
-    return nn.Sequential(*layers, *dense, nn.LeakyReLU(LEAK), nn.Linear(128, 1))
+    return [*layers, nn.Flatten(), *_dense(previous * height * width, 128, norm)], 128
 
 
-def _strided_cnn_discriminator(shape: ImageShape, norm: str) -> nn.Sequential:
-    """4x4 convolutions of stride 2 until no axis is longer than 8, at least one; then two dense layers.
+def _strided_cnn(shape: ImageShape, norm: str) -> tuple[list[nn.Module], int]:
+    """4x4 convolutions of stride 2, at least one; then two dense layers.
 
     28x28 gives 14, 7. An axis of at most 8 pixels keeps its length, under a kernel of 3.
     """
     height, width, previous = shape.height, shape.width, shape.channels
     layers: list[nn.Module] = []
-    block = 0
-    while block == 0 or max(height, width) > _STRIDED_FEATURES_AT_MOST:
-        channels = _STRIDED_CHANNELS[min(block, len(_STRIDED_CHANNELS) - 1)]
-        rows, columns = 1 + int(height > _STRIDED_FEATURES_AT_MOST), 1 + int(width > _STRIDED_FEATURES_AT_MOST)
+    for block in count():
+        if block >= 1 and max(height, width) <= _FEATURES_AT_MOST:
+            break
+        channels = (16, 32, 64)[min(block, 2)]
+        rows, columns = 1 + int(height > _FEATURES_AT_MOST), 1 + int(width > _FEATURES_AT_MOST)
         convolution = ImageConvolution if previous <= FEW_CHANNELS else nn.Conv2d
         layers.append(convolution(previous, channels, (2 + rows, 2 + columns), (rows, columns), 1))
         layers += [*norm_layers(norm, channels, flat=False), nn.LeakyReLU(LEAK)]
-        height, width = height // rows, width // columns
-        previous = channels
-        block += 1
-    dense = [nn.Flatten(), nn.Linear(previous * height * width, 128), *norm_layers(norm, 128, flat=True)]
-    return nn.Sequential(*layers, *dense, nn.LeakyReLU(LEAK), nn.Linear(128, 1))
+        height, width, previous = height // rows, width // columns, channels
+    return [*layers, nn.Flatten(), *_dense(previous * height * width, 128, norm)], 128
 
 
-_DISCRIMINATORS: dict[str, Callable[[ImageShape, str], nn.Sequential]] = {
-    "mlp": _mlp_discriminator,
-    "cnn": _cnn_discriminator,
-    "wide-mlp": _wide_mlp_discriminator,
-    "strided-cnn": _strided_cnn_discriminator,
+_DISCRIMINATORS: dict[str, Callable[[ImageShape, str], tuple[list[nn.Module], int]]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "wide-mlp": partial(_mlp, units=(1024, 512)),
+    "strided-cnn": _strided_cnn,
 }
+"""Their layers but the last, and the features that those end with."""

@@ -1,4 +1,7 @@
-"""Generators: latents [B, Z], and labels [B] where there are classes, to logits [B, C, H, W]."""
+"""Generators: latents [B, Z], and labels [B] where there are classes, to logits [B, C, H, W].
+
+The package's docstring has the rule of their sizes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from torch import Tensor, nn
 
 from ..common.image_shape import ImageShape
 from .layers import (
-    CNN_CHANNELS,
     FEW_CHANNELS,
     AffineNorm,
     ImageDeconvolution,
@@ -19,14 +21,6 @@ from .layers import (
     norm_layers,
     units_at_image,
 )
-
-_CNN_BASE_BELOW = 6  # an axis is halved while it has at least this many pixels: 28 -> 13 -> 6 -> 2
-
-
-_DOUBLING_BASE_BELOW = 8  # an axis is halved while it has at least this many pixels: 28 -> 14 -> 7
-_DOUBLING_CHANNELS = (16, 32, 64, 128)  # of the hidden layers, counted from the image
-_DOUBLING_UNITS = 256
-
 
 _MEAN_WITHIN = 0.01  # of 0 and 1: pixels that are always off or on are not tied to it for ever
 
@@ -49,13 +43,14 @@ class Generator(nn.Module):
         return logits
 
     def inputs(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """What the layers see: [B, Z], and with classes [B, Z + K].
+        """The inputs of the layers: [B, Z], and with K classes [B, Z + K].
 
-        A label is one-hot, scaled by sqrt(Z), so that it has the norm of the latents: the class then weighs as
-        much as all else from the first step on.
+        A label is one-hot, scaled by sqrt(Z) to the norm of the latents: the class then weighs as much as all else
+        from the first step on.
         """
         if labels is None:
-            assert self.class_count == 0
+            if self.class_count:
+                raise ValueError("a class-conditional generator needs labels")
             return latents
         is_class = labels[:, None] == torch.arange(self.class_count, device=labels.device)
         return torch.cat([latents, math.sqrt(self.latent_size) * is_class.to(latents.dtype)], dim=1)
@@ -70,10 +65,10 @@ def build_generator(
     norm: str = "batch",
     initialization: str = "he",
 ) -> Generator:
-    """A freshly initialized generator: "mlp", "cnn" or "doubling-cnn"; of no classes, or of `class_count`.
+    """A freshly initialized generator: "mlp", "cnn" or "doubling-cnn".
 
-    `norm` "batch" normalizes the hidden layers; "affine" puts an AffineNorm after every layer, the
-    last one too, as the published code does.
+    `norm` "batch" normalizes the hidden layers; "affine" puts an AffineNorm after every layer, the last one too,
+    as the published code does.
     """
     layers = _GENERATORS[network](image_shape, latent_size + class_count, norm)
     return initialized(Generator(layers, image_shape, latent_size, class_count), initialization)
@@ -94,7 +89,7 @@ def _output_norm(norm: str, channels: int) -> list[nn.Module]:
     return [AffineNorm(channels)] if norm == "affine" else []
 
 
-def _mlp_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+def _mlp(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     pixels = math.prod(shape)
     units = units_at_image(1024, pixels)
     return nn.Sequential(
@@ -107,40 +102,51 @@ def _mlp_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequent
     )
 
 
-def _cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+def _cnn(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     """Transposed convolutions from 1x1 to the base, then one for every halving of the image's sides.
 
     Stride 2 with kernel 4 reaches an even length from (n - 2) / 2, kernel 3 an odd one from
-    (n - 1) / 2: 28x28 gives the published 2, 6, 13, 28.
+    (n - 1) / 2: 28x28 gives the published 2, 6, 13, 28. An axis is halved while it has 6 pixels or more.
     """
-    return _transposed_convolutions(shape, latent_size, norm, CNN_CHANNELS, halved=_halved, transposed=_transposed)
+    return _transposed_convolutions(
+        shape,
+        latent_size,
+        norm,
+        widths=(32, 64, 128),
+        halved=lambda length: (length - 2 + length % 2) // 2 if length >= 6 else length,
+        transposed=_transposed,
+    )
 
 
-def _doubling_cnn_generator(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+def _doubling_cnn(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     """A dense layer, transposed convolutions from 1x1 to the base, then one for every doubling: 7, 14, 28.
-
-    The hidden layers have 16, 32, 64, 128, 128, ... channels, counted from the image.
 
     An axis comes from half its length, rounded up, while it has 8 pixels or more: kernel 4, stride 2 and
     padding 1 reach an even length, kernel 3 an odd one. Every output sees as many inputs as its
     neighbours (Odena et al. 2016).
     """
+    units = 256
     layers = _transposed_convolutions(
-        shape, _DOUBLING_UNITS, norm, _DOUBLING_CHANNELS, halved=_half, transposed=_doubling
+        shape,
+        units,
+        norm,
+        widths=(16, 32, 64, 128),
+        halved=lambda length: (length + 1) // 2 if length >= 8 else length,
+        transposed=_doubling,
     )
     assert isinstance(layers[1], nn.ConvTranspose2d)
     height, width = layers[1].kernel_size
-    layers[1] = PixelDeconvolution(_DOUBLING_UNITS, layers[1].out_channels, (height, width))
-    dense = [nn.Linear(latent_size, _DOUBLING_UNITS), *norm_layers(norm, _DOUBLING_UNITS, flat=True)]
-    return nn.Sequential(*dense, nn.ReLU(inplace=True), *layers)
+    layers[1] = PixelDeconvolution(units, layers[1].out_channels, (height, width))
+    dense = [nn.Linear(latent_size, units), *norm_layers(norm, units, flat=True), nn.ReLU(inplace=True)]
+    return nn.Sequential(*dense, *layers)
 
 
 def _transposed_convolutions(
     shape: ImageShape,
     latent_size: int,
     norm: str,
-    widths: tuple[int, ...],
     *,
+    widths: tuple[int, ...],
     halved: Callable[[int], int],
     transposed: Callable[[int, int], tuple[int, int, int]],
 ) -> nn.Sequential:
@@ -157,22 +163,11 @@ def _transposed_convolutions(
     for before, after, width in zip([(1, 1), *sizes[:-1]], sizes, [*channels, shape.channels], strict=True):
         rows, columns = transposed(before[0], after[0]), transposed(before[1], after[1])
         kernel, stride, padding = zip(rows, columns, strict=True)
-        layers.append(_deconvolution(width)(previous, width, kernel, stride, padding))
+        deconvolution = ImageDeconvolution if width <= FEW_CHANNELS else nn.ConvTranspose2d
+        layers.append(deconvolution(previous, width, kernel, stride, padding))
         layers += [*norm_layers(norm, width, flat=False), nn.ReLU(inplace=True)]
         previous = width
     return nn.Sequential(*layers[:-2], *_output_norm(norm, shape.channels))
-
-
-def _deconvolution(channels: int) -> type[nn.ConvTranspose2d]:
-    return ImageDeconvolution if channels <= FEW_CHANNELS else nn.ConvTranspose2d
-
-
-def _halved(length: int) -> int:
-    return (length - 2 + length % 2) // 2 if length >= _CNN_BASE_BELOW else length
-
-
-def _half(length: int) -> int:
-    return (length + 1) // 2 if length >= _DOUBLING_BASE_BELOW else length
 
 
 def _doubling(before: int, after: int) -> tuple[int, int, int]:
@@ -191,4 +186,4 @@ def _transposed(before: int, after: int) -> tuple[int, int, int]:
     return after - 2 * (before - 1), 2, 0
 
 
-_GENERATORS = {"mlp": _mlp_generator, "cnn": _cnn_generator, "doubling-cnn": _doubling_cnn_generator}
+_GENERATORS = {"mlp": _mlp, "cnn": _cnn, "doubling-cnn": _doubling_cnn}

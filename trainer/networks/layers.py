@@ -1,17 +1,6 @@
-"""Generators and discriminators, sized by one rule for any image shape.
+"""Layers that generators and discriminators share, or that train faster than torch's.
 
-"mlp" and "cnn" are those of Dong and Yang 2018, Tables 1 to 4.
-
-The rule: at 28x28x1 every network is the published one, or the one that docs/recipe.md found. For other shapes
-- MLPs keep their units, but for the layer at the image, which has at most 2^24 weights: up to 16,384 pixels
-  (1x128x128) it has its 1,024 or 512 units, beyond that fewer;
-- a CNN halves each axis by itself until it is short, so a long thin image is first halved along its length
-  alone; every further halving has twice the channels, up to a bound, so that each level costs about the same.
-
-Shapes: B batch, Z latent size, C channels, H rows, W columns, K classes.
-Generators map latents [B, Z] to logits [B, C, H, W]; discriminators map images [B, C, H, W] to logits [B].
-With K above 0 both take the images' classes too, int64 [B] from 0.
-Several discriminators may judge side by side, each with its own loss (Durugkar et al. 2017).
+Shapes: B batch, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -26,24 +15,17 @@ from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 LEAK = 0.2
-
-
-CNN_CHANNELS = (32, 64, 128)  # of the hidden layers, counted from the image
-
-
-_MLP_WEIGHTS_AT_MOST = 2**24  # of the layer at the image
 FEW_CHANNELS = 4  # up to here a convolution from or to an image is faster as a product of its patches
-
-
-_TRUNCATED_STD = 0.02
+_MLP_WEIGHTS_AT_MOST = 2**24  # of the layer at the image
 _BATCH_NORM_MOMENTUM = 0.01  # TF's 0.99, as the published code names it
+_TRUNCATED_STD = 0.02
 
 
 class AffineNorm(nn.Module):
     """What the published code's batch normalization computes: gamma x / sqrt(1 + 1e-3) + beta, by channel.
 
-    TF1's layer was built without `training=True` and its update operations were never run, so its
-    moving mean and variance stay 0 and 1. Channels are dimension 1.
+    TF1's layer was built without `training=True` and its updates were never run, so its moving mean and variance
+    stay 0 and 1. Channels are dimension 1.
     """
 
     eps = 1e-3
@@ -65,11 +47,12 @@ class AffineNorm(nn.Module):
 class PixelDeconvolution(nn.ConvTranspose2d):
     """A transposed convolution of one pixel, computed as the product that it is, which trains faster."""
 
+    bias: nn.Parameter
+
     def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[B, channels, 1, 1] to [B, C, H, W]; there is one output size, that of the kernel."""
         height, width = self.kernel_size
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [H * W * C, channels]
-        assert self.bias is not None
         pixels = F.linear(inputs.flatten(1), weight, self.bias.repeat(height * width))
         return torch.unflatten(pixels, 1, (height, width, self.out_channels)).permute(0, 3, 1, 2)
 
@@ -77,10 +60,11 @@ class PixelDeconvolution(nn.ConvTranspose2d):
 class ImageDeconvolution(nn.ConvTranspose2d):
     """A transposed convolution to few channels, computed as a product and a sum of overlapping patches."""
 
+    bias: nn.Parameter
+    padding: tuple[int, int]
+
     def forward(self, inputs: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[B, channels, rows, columns] to [B, C, H, W]; there is one output size."""
-        assert isinstance(self.padding, tuple)
-        assert self.bias is not None
         lengths = zip(inputs.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
         size = tuple(stride * (before - 1) + kernel - 2 * padding for before, kernel, stride, padding in lengths)
         return _overlapping_patches(self, inputs, size) + self.bias[:, None, None]
@@ -92,10 +76,11 @@ class ImageConvolution(nn.Conv2d):
     The same function; oneDNN takes five times as long for the gradient by an image of one channel.
     """
 
+    bias: nn.Parameter
+    padding: tuple[int, int]
+
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] to [B, channels, rows, columns]."""
-        assert isinstance(self.padding, tuple)
-        assert self.bias is not None
         rows = (images.shape[2] + 2 * self.padding[0] - self.kernel_size[0]) // self.stride[0] + 1
         patches = F.unfold(images, self.kernel_size, stride=self.stride, padding=self.padding)
         outputs = self.weight.flatten(1) @ patches + self.bias[:, None]  # [B, channels, rows * columns]
@@ -106,9 +91,10 @@ class ImageConvolution(nn.Conv2d):
         return _overlapping_patches(self, gradient, size)
 
 
-def _overlapping_patches(layer: nn.Conv2d | nn.ConvTranspose2d, inputs: Tensor, size: tuple[int, ...]) -> Tensor:
+def _overlapping_patches(
+    layer: ImageConvolution | ImageDeconvolution, inputs: Tensor, size: tuple[int, ...]
+) -> Tensor:
     """A patch for each pixel of [B, channels, rows, columns], added up where they overlap: [B, C, *size]."""
-    assert isinstance(layer.padding, tuple)
     patches = layer.weight.flatten(1).t() @ inputs.flatten(2)  # [B, C * kernel, rows * columns]
     return F.fold(patches, size, layer.kernel_size, stride=layer.stride, padding=layer.padding)
 
@@ -117,7 +103,7 @@ class ClassProjection(nn.Linear):
     """A last layer of weights by class: (w + e_class) . features + b (Miyato and Koyama 2018).
 
     It is linear in the features of an image, so `Discriminator.input_gradient` keeps its closed form, and it costs
-    K rows of weights, where classes as planes of the image would cost K of its sizes.
+    one row of weights per class, where classes as planes of the image would cost an image's size each.
     """
 
     def __init__(self, features: int, class_count: int) -> None:
@@ -130,18 +116,14 @@ class ClassProjection(nn.Linear):
 
     def linearized(self, features: Tensor, labels: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The logits, and the transpose of their Jacobian by the features, as a function of the weights."""
-        assert labels is not None, "a discriminator with classes judges images with their labels"
+        if labels is None:
+            raise ValueError("a class-conditional discriminator judges images with their labels")
         logits = (features * self._weights(labels)).sum(dim=1, keepdim=True) + self.bias
         return logits, lambda gradient: gradient * self._weights(labels)
 
     def _weights(self, labels: Tensor) -> Tensor:
         """The weights of each image, [B, features]."""
         return self.weight + F.embedding(labels, self.class_weight)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """How many trainable parameters a module has."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def norm_layers(norm: str, channels: int, *, flat: bool) -> list[nn.Module]:
@@ -154,20 +136,19 @@ def norm_layers(norm: str, channels: int, *, flat: bool) -> list[nn.Module]:
 
 
 def units_at_image(units: int, pixels: int) -> int:
-    """The units of the layer at an image of so many pixels."""
+    """The units of the layer at an image of so many pixels: at most 2^24 weights."""
     return max(1, min(units, _MLP_WEIGHTS_AT_MOST // pixels))
 
 
 def initialized(network: Network, initialization: str) -> Network:
-    """Zero biases, and weights by He et al. 2015 or, as the published code, from N(0, 0.02^2) within two sigma."""
+    """Zero biases, and weights by He et al. 2015, or as published from N(0, 0.02^2) within two sigma."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             if initialization == "he":
                 nn.init.kaiming_normal_(module.weight, a=LEAK, nonlinearity="leaky_relu")
             else:
-                nn.init.trunc_normal_(
-                    module.weight, std=_TRUNCATED_STD, a=-2 * _TRUNCATED_STD, b=2 * _TRUNCATED_STD
-                )
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+                bound = 2 * _TRUNCATED_STD
+                nn.init.trunc_normal_(module.weight, std=_TRUNCATED_STD, a=-bound, b=bound)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return network

@@ -44,7 +44,7 @@ def deterministic_binary(logits: Tensor, *, slope: float = 1.0, estimator: str =
     The gradient is slope * sigma'(slope x) times the incoming one (`sigmoid-adjusted`), or slope
     times it (`identity`).
     """
-    return _apply(logits, 0.5, slope, estimator)
+    return _binary(logits, 0.5, slope, estimator)
 
 
 def stochastic_binary(
@@ -55,7 +55,12 @@ def stochastic_binary(
     The gradient is that of `deterministic_binary`, or slope * |SBN(x) - sigma(slope x)| / 2 times the incoming
     one (`reinmax`): in expectation sigma' times the mean of the incoming ones at 0 and at 1.
     """
-    return _apply(logits, uniforms, slope, estimator)
+    return _binary(logits, uniforms, slope, estimator)
+
+
+def _binary(logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
+    bits: Tensor = _StraightThrough.apply(logits, threshold, slope, estimator)  # type: ignore[no-untyped-call]
+    return bits
 
 
 def annealed_slope(epoch: int, *, rate: float, cap: float | None = None) -> float:
@@ -82,7 +87,10 @@ class OutputNeurons(nn.Module):
         return self.neuron == "sbn"
 
     def forward(self, logits: Tensor, uniforms: Tensor | None = None) -> Tensor:
-        """Images of the logits: in {0, 1} for binary neurons, in (0, 1) for "real". Raises ValueError without uniforms where they are needed."""  # noqa: E501
+        """Images of the logits: in {0, 1} for binary neurons, in (0, 1) for "real".
+
+        Raises ValueError without uniforms for stochastic neurons.
+        """
         if self.neuron == "real":
             return self.probabilities(logits)
         if self.neuron == "dbn":
@@ -94,9 +102,3 @@ class OutputNeurons(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """The preactivated outputs sigma(slope x), in [0, 1]."""
         return torch.sigmoid(self.slope * logits)
-
-
-def _apply(logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
-    output = _StraightThrough.apply(logits, threshold, slope, estimator)  # type: ignore[no-untyped-call]
-    assert isinstance(output, Tensor)
-    return output

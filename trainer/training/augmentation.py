@@ -1,12 +1,11 @@
 """Augmentation for small sets of images: shifts with zero fill, and flips.
 
-Real and generated images pass through maps of one family before a discriminator judges them, in its own step and
-in the generator's (Zhao et al. 2020, Karras et al. 2020): it never sees an image that was not drawn from the same
-lottery, so the generator is not taught to make shifted or flipped ones. One image in five stays as it is, which
-keeps the lottery one that can be undone: Karras et al. find that shares of 80 % and below do not leak.
+Real and generated images pass through transforms of one family before a discriminator judges them, in its own step
+and in the generator's (Zhao et al. 2020, Karras et al. 2020), so the generator is not taught to make shifted or
+flipped ones. One image in five stays as it is: Karras et al. find that shares of 80 % and below do not leak.
 
-A map moves pixels and drops those that leave the image: bits stay bits, and it is linear, so the gradient of
-straight-through estimators passes it as it is.
+A transform moves pixels and drops those that leave the image: bits stay bits, and it is linear, so the gradient of
+straight-through estimators passes through it unchanged.
 
 Shapes: B batch, C channels, H rows, W columns.
 """
@@ -28,21 +27,19 @@ _SHIFT_PART = 8  # an eighth of a side, as Zhao et al. have it
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Which maps may happen to an image."""
+    """The transforms that an image may undergo."""
 
     rows: int
-    """The most rows that an image is shifted by."""
+    """An image is shifted by at most so many rows."""
     columns: int
-    """The most columns."""
     hflip: bool
     """Whether left and right may be exchanged."""
     vflip: bool
-    """Whether top and bottom may be."""
     size: tuple[int, int]
     """(rows, columns) of an image."""
 
     def draw(self, count: int, random: torch.Generator) -> ImageTransform:
-        """A map for each of `count` images."""
+        """A transform for each of `count` images."""
         rows = self._indices(count, self.size[0], self.rows, self.vflip, random)
         columns = self._indices(count, self.size[1], self.columns, self.hflip, random)
         stays = torch.rand(count, 1, generator=random, device=random.device) >= _AUGMENTED_SHARE
@@ -50,7 +47,7 @@ class Augmentation:
 
     @staticmethod
     def _indices(count: int, length: int, shift: int, may_flip: bool, random: torch.Generator) -> Tensor:
-        """The index that each place of an axis is taken from, [count, length]; it may lie outside of the image."""
+        """The index that each place of an axis takes its pixel from, [count, length]; maybe outside the image."""
         device = random.device
         shifts = torch.randint(-shift, shift + 1, (count, 1), generator=random, device=device)
         is_flipped = torch.rand(count, 1, generator=random, device=device) < 0.5 * may_flip
@@ -60,7 +57,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
-    """A map for each image of a batch: the row and the column that each of its pixels is taken from."""
+    """A transform for each image of a batch: the row and the column that each pixel is taken from."""
 
     rows: Tensor
     """int64 [B, H]."""
@@ -68,15 +65,15 @@ class ImageTransform:
     """int64 [B, W]."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] to images; what comes from outside is 0."""
+        """Images [B, C, H, W] to images; pixels from outside are 0."""
         return _taken(_taken(images, self.rows[:, None, :, None], 2), self.columns[:, None, None, :], 3)
 
 
 def build_augmentation(text: str, image_shape: ImageShape) -> Augmentation | None:
-    """What `parse_augment` makes of the text, for images of that shape; None where nothing happens to them.
+    """The augmentation that a text such as "translate:4,hflip" asks for; None without one.
 
-    Without pixels a shift is of up to an eighth of each side, and of one pixel at least. Raises ConfigError where
-    a shift could move all of an image away.
+    Unless the text gives pixels, shifts reach an eighth of each side, one pixel at least. Raises ConfigError if a
+    shift could move all of an image away.
     """
     choice = parse_augment(text)
     if choice is None:

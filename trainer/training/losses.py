@@ -1,8 +1,8 @@
 """The generator's loss f of each image.
 
-Images may be judged through an augmentation, which is then a part of f: a linear map, drawn once for each image.
+With augmentation f includes the image's transform, a linear map that is drawn once.
 
-Shapes: B images, C channels, H rows, W columns, N = C * H * W pixels.
+Shapes: B images, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ class ImageLosses:
         labels: Tensor | None = None,
         transform: ImageTransform | None = None,
     ) -> None:
-        """`real` are the images [B, C, H, W] that rows are paired with, where the objective compares pairs.
+        """Images, but not `real`, pass through `transform` before they are judged.
 
-        `labels` [B] are the classes of the rows, where there are any. Images, not `real`, pass through `transform`
-        before they are judged.
+        `real` [B, C, H, W] are the images to pair with, if the objective compares pairs; `labels` [B] are classes.
         """
         self.discriminators = [DiscriminatorLosses(each, objective, real, labels) for each in discriminators]
         self.transform = transform
@@ -56,7 +55,8 @@ class DiscriminatorLosses:
         self._generator_loss = objective.generator_loss
         self._real_logits = None
         if objective.compares_pairs:
-            assert real is not None
+            if real is None:
+                raise ValueError("an objective of pairs needs real images")
             with torch.no_grad():
                 self._real_logits = discriminator(real, labels)  # [B]
 

@@ -1,4 +1,4 @@
-"""GAN objectives: what discriminator and generator minimize; none of it steps anything.
+"""GAN objectives: what discriminator and generator minimize.
 
 Logits are [B]. Discriminator losses are means over the batch, generator losses are per image [B].
 "wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the non-saturating form of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -34,31 +34,6 @@ class Objective:
     """Whether the discriminator's weights are clipped after each of its steps."""
     loss_at_most: float = math.inf
     """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
-
-
-def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """E D(fake) - E D(real): the negated estimate of the Wasserstein distance."""
-    return fake_logits.mean() - real_logits.mean()
-
-
-def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
-    """-D(fake) [B]."""
-    return -fake_logits
-
-
-def gan_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-E log sigma(D(real)) - E log(1 - sigma(D(fake)))."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-
-
-def gan_generator_loss(fake_logits: Tensor) -> Tensor:
-    """-log sigma(D(fake)) [B], the non-saturating loss."""
-    return F.softplus(-fake_logits)
-
-
-def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-E log sigma(D(real) - D(fake)). The generator's loss is the "gan" one of D(fake) - D(real)."""
-    return F.softplus(fake_logits - real_logits).mean()
 
 
 def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:
@@ -91,21 +66,20 @@ def clip_weights(discriminators: nn.Module, bound: float) -> None:
                     parameter.clamp_(-bound, bound)
 
 
+_WASSERSTEIN = Objective(  # the negated estimate of the Wasserstein distance
+    discriminator_loss=lambda real, fake: fake.mean() - real.mean(), generator_loss=lambda fake: -fake
+)
+_NON_SATURATING = Objective(
+    discriminator_loss=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+    generator_loss=lambda fake: F.softplus(-fake),
+)
 OBJECTIVES = {
-    "wgan-gp": Objective(
-        discriminator_loss=wasserstein_discriminator_loss,
-        generator_loss=wasserstein_generator_loss,
-        penalizes_gradient=True,
-    ),
-    "wgan": Objective(
-        discriminator_loss=wasserstein_discriminator_loss,
-        generator_loss=wasserstein_generator_loss,
-        clips_weights=True,
-    ),
-    "gan": Objective(discriminator_loss=gan_discriminator_loss, generator_loss=gan_generator_loss),
-    "relativistic": Objective(
-        discriminator_loss=relativistic_discriminator_loss,
-        generator_loss=gan_generator_loss,
+    "wgan-gp": replace(_WASSERSTEIN, penalizes_gradient=True),
+    "wgan": replace(_WASSERSTEIN, clips_weights=True),
+    "gan": _NON_SATURATING,
+    "relativistic": replace(
+        _NON_SATURATING,
+        discriminator_loss=lambda real, fake: F.softplus(fake - real).mean(),
         compares_pairs=True,
         loss_at_most=100,  # nats; one that knows nothing has 0.69
     ),

@@ -1,6 +1,6 @@
-"""Optimizers by name, in torch's form and in TensorFlow 1's.
+"""Optimizers by name, in torch's form and in TensorFlow 1's, and the schedule of their steps and rates.
 
-The two differ in where epsilon goes and how RMSProp starts, which matters while gradients are small:
+The forms differ in where epsilon goes and how RMSProp starts, which matters while gradients are small:
 TF1's RMSProp begins with a mean square of 1, torch's with 0, whose first updates are 3.2 times as large.
 """
 
@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 _TENSORFLOW_EPSILON = 1e-8
+_BURST_STEPS = 100
+_BURST_FIRST = 25
+_BURST_EVERY = 500
 
 
 class TFAdam(torch.optim.Adam):
@@ -44,46 +47,36 @@ class TFRMSprop(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             gradients = [parameter.grad for parameter in parameters]
-            squares = [self._square(parameter) for parameter in parameters]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["square_avg"] = torch.ones_like(parameter)
+            squares = [self.state[parameter]["square_avg"] for parameter in parameters]
             torch._foreach_mul_(squares, group["decay"])
             torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["decay"])
             roots = torch._foreach_add(squares, _TENSORFLOW_EPSILON)
             torch._foreach_sqrt_(roots)
             torch._foreach_addcdiv_(parameters, gradients, roots, value=-group["lr"])
 
-    def _square(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if not state:
-            state["square_avg"] = torch.ones_like(parameter)
-        square: Tensor = state["square_avg"]
-        return square
-
 
 def build_optimizer(
     name: str, form: str, module: nn.Module, *, learning_rate: float, betas: tuple[float, float] = (0.5, 0.9)
 ) -> torch.optim.Optimizer:
     """The optimizer "adam" (with these betas) or "rmsprop" of a module, in the form "torch" or "tensorflow"."""
-    parameters = module.parameters()
+    is_tensorflow = form == "tensorflow"
     if name == "rmsprop":
-        if form == "tensorflow":
-            return TFRMSprop(parameters, lr=learning_rate)
-        return torch.optim.RMSprop(parameters, lr=learning_rate)
-    adam = TFAdam if form == "tensorflow" else torch.optim.Adam
-    return adam(parameters, lr=learning_rate, betas=betas, fused=True)
-
-
-_BURST_STEPS = 100
-_BURST_FIRST = 25
-_BURST_EVERY = 500
+        return (TFRMSprop if is_tensorflow else torch.optim.RMSprop)(module.parameters(), lr=learning_rate)
+    adam = TFAdam if is_tensorflow else torch.optim.Adam
+    return adam(module.parameters(), lr=learning_rate, betas=betas, fused=True)
 
 
 def discriminator_steps_in(iteration: int, *, steps: int, bursts: bool) -> int:
     """Discriminator steps of `iteration` (from 0).
 
-    With `bursts`, as the published code (and the reference code of WGAN, which it follows): 100 in
-    the first 25 iterations and in every one whose number 500 divides; else `steps`.
+    With `bursts`, as in the published code (and WGAN's, which it follows): 100 in the first 25 iterations and in
+    every 500th; else `steps`.
     """
-    return _BURST_STEPS if bursts and _is_burst(iteration) else steps
+    is_burst = bursts and (iteration < _BURST_FIRST or iteration % _BURST_EVERY == 0)
+    return _BURST_STEPS if is_burst else steps
 
 
 def discriminator_steps_before(iteration: int, *, steps: int, bursts: bool) -> int:
@@ -96,7 +89,7 @@ def discriminator_steps_before(iteration: int, *, steps: int, bursts: bool) -> i
 
 
 def learning_rate_factor(step: int, *, total: int, decay: str) -> float:
-    """What the learning rate is multiplied by in iteration `step` (from 0) of `total`.
+    """The factor of the learning rate in iteration `step` (from 0) of `total`.
 
     "linear" and "cosine" (Loshchilov and Hutter 2017) fall from 1 to 0, which iteration `total` would have.
     """
@@ -105,7 +98,3 @@ def learning_rate_factor(step: int, *, total: int, decay: str) -> float:
     if decay == "cosine":
         return (1 + math.cos(math.pi * step / total)) / 2
     return 1.0
-
-
-def _is_burst(iteration: int) -> bool:
-    return iteration < _BURST_FIRST or iteration % _BURST_EVERY == 0

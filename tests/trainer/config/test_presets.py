@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import json
 import re
@@ -25,7 +24,7 @@ def test_presets_are_valid_settings_and_say_why():
 
 def test_the_paper_is_the_default_of_the_settings():
     config = TrainingConfig.resolve(**preset_values("paper"))
-    assert dataclasses.replace(config, preset=None) == TrainingConfig.resolve()
+    assert config.replace(preset=None) == TrainingConfig.resolve()
 
 
 def test_published_settings():

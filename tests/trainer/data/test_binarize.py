@@ -5,7 +5,7 @@ import pytest
 
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.data.binarize import binarize, fit_to
-from bgan.trainer.data.binary_images import read_images
+from tests.kit.images import read_images
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (50, 1, 5, 7), np.uint8)

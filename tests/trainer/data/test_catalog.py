@@ -7,7 +7,7 @@ import torch
 
 from bgan.trainer.common.errors import DataError
 from bgan.trainer.data.batches import BatchStream
-from bgan.trainer.data.catalog import load_dataset, resolve_dataset
+from bgan.trainer.data.catalog import choose_dataset, load_dataset
 
 
 def test_digits_are_binary_and_split_like_mnist():
@@ -32,15 +32,18 @@ def test_mnist_is_binarized_at_nonzero(mnist_dir):
 
 
 def test_auto_takes_mnist_where_it_is(mnist_dir, monkeypatch):
-    assert resolve_dataset("auto", data_dir=str(mnist_dir)) == ("mnist", None)
+    told = []
+    assert choose_dataset("auto", data_dir=str(mnist_dir), say=told.append) == "mnist"
     monkeypatch.setenv("BGAN_DATA_DIR", str(mnist_dir))
-    assert resolve_dataset("auto") == ("mnist", None)
+    assert choose_dataset("auto", data_dir=None, say=told.append) == "mnist"
+    assert told == []
 
 
 def test_auto_says_why_it_takes_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", _no_network)
-    name, reason = resolve_dataset("auto", data_dir=str(tmp_path))
-    assert name == "digits"
+    told = []
+    assert choose_dataset("auto", data_dir=str(tmp_path), say=told.append) == "digits"
+    (reason,) = told
     assert f"MNIST is not in {tmp_path}" in reason
     assert "BGAN_DATA_DIR" in reason
     assert "\n" not in reason
@@ -74,12 +77,12 @@ def test_damaged_idx_files_are_named(tmp_path, mnist_dir, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_batches_visit_every_image_once_a_pass_in_another_order_each_time():
+def test_batches_visit_every_image_once_an_epoch_in_another_order_each_time():
     images = torch.arange(12, dtype=torch.uint8).reshape(12, 1, 1, 1)
     stream = BatchStream(images, batch_size=4, seed=1)
-    passes = [torch.cat([stream.batch(3 * p + i) for i in range(3)]).flatten().tolist() for p in range(3)]
-    assert all(sorted(order) == list(range(12)) for order in passes)
-    assert passes[0] != passes[1] != passes[2]
+    epochs = [torch.cat([stream.batch(3 * epoch + i) for i in range(3)]).flatten().tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(12)) for order in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_a_batch_is_a_function_of_its_index():

@@ -17,6 +17,7 @@ from bgan.trainer.config.dataset import DatasetSpec, name_of
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.data.batches import BatchStream
 from bgan.trainer.data.catalog import open_dataset
+from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.data.packed import packed_dataset
 
 BITS = np.random.default_rng(0).random((50, 2, 5, 7)) < 0.3
@@ -46,7 +47,8 @@ def test_splits_are_every_seventh_image_and_the_rest(path, cache):
     np.testing.assert_array_equal(whole[torch.arange(50)].numpy(), BITS)
     np.testing.assert_array_equal(test[torch.arange(7)].numpy(), BITS[6::7])
     np.testing.assert_array_equal(train[torch.arange(43)].numpy(), np.delete(BITS, slice(6, None, 7), axis=0))
-    np.testing.assert_allclose(whole.mean().numpy(), BITS.mean(axis=0), rtol=1e-6)
+    mean = BinaryDataset("a", whole, None).mean_image()
+    np.testing.assert_allclose(mean.numpy(), BITS.mean(axis=0), rtol=1e-6)
 
 
 def test_labels_and_classes_belong_to_the_images(path, cache, monkeypatch):
@@ -105,7 +107,7 @@ def h5_file(path):
 
 
 @pytest.mark.parametrize("damage", ["images.bin", "labels.npy", "dataset.json", "a flipped bit"])
-def test_a_damaged_set_is_converted_anew(path, cache, damage):
+def test_a_damaged_set_is_converted_again(path, cache, damage):
     first = packed_dataset(path, ImageOptions(), cache=cache)
     if damage == "a flipped bit":
         content = bytearray((first.folder / "images.bin").read_bytes())

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bgan.trainer.common.errors import ConfigError, DataError
 from bgan.trainer.config.images import ImageOptions
-from bgan.trainer.data.binary_images import read_images
+from tests.kit.images import read_images
 
 BITS = np.random.default_rng(0).random((20, 1, 6, 9)) < 0.3
 LABELS = np.arange(20) % 3
@@ -248,7 +248,7 @@ def _bomb():
         (b"no image", "it is no image"),
         (png(GREY)[:45], "truncated"),
         (_moving(), "it has 2 frames; save them as files of their own"),
-        (_bomb(), "it has more pixels than Pillow takes for safe"),
+        (_bomb(), "it has more pixels than Pillow considers safe"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image"),
     ],
     ids=["empty", "text", "truncated", "moving", "bomb", "eps"],
@@ -304,7 +304,7 @@ def test_a_zip_bomb_is_refused(tmp_path, name):
     ):
         for _ in range(80):
             entry.write(bytes(2**20))
-    with pytest.raises(DataError, match="it unpacks to 80 MiB, more than 500 times what it takes"):
+    with pytest.raises(DataError, match="it unpacks to 80 MiB, more than 500 times its size"):
         read(tmp_path / "a.zip")
 
 
@@ -320,7 +320,7 @@ def test_pickled_objects_are_refused(tmp_path):
 
 def test_a_matlab_bomb_is_refused(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {"X": np.zeros((65, 2**20), np.uint8)}, do_compression=True)
-    with pytest.raises(DataError, match="unpacks to 65 MiB, more than 500 times what it takes"):
+    with pytest.raises(DataError, match="unpacks to 65 MiB, more than 500 times its size"):
         read(tmp_path / "a.mat")
 
 
@@ -329,7 +329,7 @@ def test_other_bombs_are_refused(tmp_path):
         file.create_dataset("images", shape=(10**6, 1000, 1000), chunks=(1, 1000, 1000), dtype=np.uint8)
     (tmp_path / "a.idx.gz").write_bytes(gzip.compress(struct.pack(">HBB3I", 0, 8, 3, 10**6, 1000, 1000)))
     for name in ("a.h5", "a.idx.gz"):
-        with pytest.raises(DataError, match="more than 500 times what it takes"):
+        with pytest.raises(DataError, match="more than 500 times its size"):
             read(tmp_path / name)
     np.savez(tmp_path / "a.npz", shape=[10**6, 1000, 1000], nonzero=np.zeros((3, 10), int))
     with pytest.raises(DataError, match=r"less than 0\.1% of the values of its shape"):

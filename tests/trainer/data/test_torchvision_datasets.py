@@ -12,7 +12,7 @@ from bgan.trainer.common.errors import ConfigError, DataError
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.config.training import DATASETS, TrainingConfig
 from bgan.trainer.data.catalog import load_dataset
-from bgan.trainer.data.torchvision_datasets import PUBLISHED_SETS
+from bgan.trainer.data.torchvision_datasets import TORCHVISION_DATASETS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 LABELS = np.arange(12) % 5 + 1
@@ -35,7 +35,7 @@ def files(pattern, parts, labels="labels-idx1-ubyte"):
 
 
 def test_every_published_set_has_a_name():
-    assert set(PUBLISHED_SETS) | {"auto", "digits"} == set(DATASETS)
+    assert set(TORCHVISION_DATASETS) | {"auto", "digits"} == set(DATASETS)
 
 
 def test_fashion_mnist_is_parted_at_a_threshold(tmp_path):
@@ -93,7 +93,7 @@ def _no_network(*arguments, **options):
     raise socket.gaierror(-2, "Name or service not known")
 
 
-@pytest.mark.parametrize("name", sorted(set(PUBLISHED_SETS) - {"mnist"}))
+@pytest.mark.parametrize("name", sorted(set(TORCHVISION_DATASETS) - {"mnist"}))
 def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, name):
     monkeypatch.setattr(socket, "getaddrinfo", _no_network)
     with pytest.raises(DataError) as caught:

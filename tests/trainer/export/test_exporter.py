@@ -197,8 +197,8 @@ def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_pat
 
 
 def test_a_file_that_does_something_else_is_refused_and_not_left(tmp_path, monkeypatch):
-    folded = onnx_graph._folded
-    monkeypatch.setattr(onnx_graph, "_folded", lambda layers, slope: folded(layers, 1.01 * slope))
+    folded = onnx_graph.folded_layers
+    monkeypatch.setattr(onnx_graph, "folded_layers", lambda layers, slope: folded(layers, 1.01 * slope))
     run = make_run(tmp_path / "run")
     with pytest.raises(ExportError, match="away from torch's"):
         export.export_run(run, tmp_path / "models")

@@ -6,7 +6,7 @@ from torch import nn
 
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.export import polyphase as p
-from bgan.trainer.export.graph import _folded
+from bgan.trainer.export.graph import folded_layers
 from bgan.trainer.networks.generators import build_generator
 
 AXES = st.builds(
@@ -33,7 +33,7 @@ def layer_and_images(channels, outputs, rows, columns):
 def cnn_layers(*shape):
     """A CNN generator's layers, folded."""
     torch.manual_seed(4)
-    return _folded(build_generator("cnn", ImageShape(*shape), 16).eval().layers, 1.0)
+    return folded_layers(build_generator("cnn", ImageShape(*shape), 16).eval().layers, 1.0)
 
 
 def assert_same(found, expected):

@@ -4,6 +4,7 @@ from torch import nn
 
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS
+from bgan.trainer.networks.build import parameter_count
 from bgan.trainer.networks.discriminators import Discriminator, build_discriminator
 from bgan.trainer.networks.generators import build_generator, set_output_bias
 from bgan.trainer.networks.layers import (
@@ -11,7 +12,6 @@ from bgan.trainer.networks.layers import (
     ImageConvolution,
     ImageDeconvolution,
     PixelDeconvolution,
-    parameter_count,
 )
 from bgan.trainer.training.objectives import gradient_penalty
 

@@ -10,12 +10,11 @@ from torch import nn
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS, TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
-from bgan.trainer.export.graph import _folded
+from bgan.trainer.export.graph import folded_layers
 from bgan.trainer.export.polyphase import polyphase
-from bgan.trainer.networks.build import network_sizes, sizes_text
+from bgan.trainer.networks.build import network_sizes, parameter_count, sizes_text
 from bgan.trainer.networks.discriminators import build_discriminator
 from bgan.trainer.networks.generators import build_generator
-from bgan.trainer.networks.layers import parameter_count
 from bgan.trainer.training.trainer import Trainer
 
 SHAPES = [
@@ -98,7 +97,7 @@ def test_a_discriminator_of_any_shape_has_its_gradients_and_is_of_a_sensible_siz
 @pytest.mark.parametrize("network", ["cnn", "doubling-cnn"])
 def test_the_layers_that_are_exported_do_what_the_trained_ones_do(network, shape):
     torch.manual_seed(2)
-    layers = _folded(build_generator(network, ImageShape(*shape), 8).eval().layers, 1.5)
+    layers = folded_layers(build_generator(network, ImageShape(*shape), 8).eval().layers, 1.5)
     rewritten = polyphase(layers)
     assert not any(isinstance(layer, nn.ConvTranspose2d) for layer in rewritten.modules())
     latents = torch.randn(2, 8)

@@ -3,109 +3,101 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
-from .axes import ImageAxes, as_labels, as_numbers
+from .axes import ImageAxes, as_labels, as_numbers, lengths_text
+from .limits import check_ratio
 from .source import BadImages, RawImages, not_readable
 
 _CHUNK_BYTES = 2**22
 LABEL_KEYS = ("labels", "label", "y")
 
 
-class ReadableArray(Protocol):
+@dataclass(frozen=True, slots=True)
+class ReadableArray:
     """An array that need not be in memory."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    part: Callable[[int, int, int], NDArray[Any]]
+    """(axis, start, stop) to the array from `start` to `stop` along that axis. Parts are asked for in order."""
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis. Parts are asked for in order."""
-
-
-class WholeArray:
-    """An array in memory, or mapped into it."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.shape = array.shape
-        self.dtype = array.dtype
-        self._array = array
-
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis."""
-        return self._array[(slice(None),) * axis + (slice(start, stop),)]
+    def whole(self) -> NDArray[Any]:
+        """All of it, with one axis at least."""
+        return self.part(0, 0, self.shape[0] if self.shape else 1)
 
 
-class StreamedArray:
-    """A row-major array of which a file has the bytes, one after the other, from where it stands."""
+def sliced_array(array: Any) -> ReadableArray:
+    """An array in memory or mapped into it, or what can be sliced like one."""
+    return ReadableArray(
+        array.shape, array.dtype, lambda axis, *ends: array[(slice(None),) * axis + (slice(*ends),)]
+    )
 
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], path: object) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self._file = file
-        self._path = path
-        self._whole: WholeArray | None = None
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The array from `start` to `stop` along an axis; any but the first takes all of it into memory."""
-        if axis == 0:
-            return self._rows(stop - start)
-        if self._whole is None:
-            self._whole = WholeArray(self._rows(self.shape[0]))
-        return self._whole.part(axis, start, stop)
+def streamed_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], path: object) -> ReadableArray:
+    """A row-major array whose bytes a file has from its position on; all of it is read to cut another axis."""
 
-    def _rows(self, count: int) -> NDArray[Any]:
-        wanted = count * math.prod(self.shape[1:]) * self.dtype.itemsize
+    def rows(count: int) -> NDArray[Any]:
+        wanted = count * math.prod(shape[1:]) * dtype.itemsize
         try:
-            content = self._file.read(wanted)
+            content = file.read(wanted)
         except Exception as error:  # zipfile, zlib and the file system raise whatever they stumble on
-            raise not_readable(self._path, error) from error
+            raise not_readable(path, error) from error
         if len(content) != wanted:
-            raise not_readable(self._path, "it ends before its last image")
-        return np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+            raise not_readable(path, "it ends before its last image")
+        return np.frombuffer(content, dtype).reshape(count, *shape[1:])
+
+    in_memory = cache(lambda: sliced_array(rows(shape[0])))
+
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        return rows(stop - start) if axis == 0 else in_memory().part(axis, start, stop)
+
+    return ReadableArray(shape, dtype, part)
 
 
-class SparseArray:
-    """The indices of the values that are on, as numpy's `nonzero` gives them: integers [axes, values]."""
+def turned_array(array: ReadableArray) -> ReadableArray:
+    """An array whose axes lie in reverse order in its file, as Fortran and MATLAB write them."""
+    last = len(array.shape) - 1
+    return ReadableArray(array.shape[::-1], array.dtype, lambda axis, *ends: array.part(last - axis, *ends).T)
 
-    def __init__(self, shape: tuple[int, ...], indices: NDArray[Any]) -> None:
-        self.shape = shape
-        self.dtype = np.dtype(np.bool_)
-        self._indices = indices
-        self._sorted_by: int | None = None
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The dense array from `start` to `stop` along an axis."""
-        if axis != self._sorted_by:
-            if (np.diff(self._indices[axis]) < 0).any():
-                self._indices = self._indices[:, np.argsort(self._indices[axis], kind="stable")]
-            self._sorted_by = axis
-        first, last = np.searchsorted(self._indices[axis], (start, stop))
-        indices = self._indices[:, first:last].copy()
-        indices[axis] -= start
-        dense = np.zeros((*self.shape[:axis], stop - start, *self.shape[axis + 1 :]), np.bool_)
-        dense[tuple(indices)] = True
+def sparse_array(shape: tuple[int, ...], indices: NDArray[Any]) -> ReadableArray:
+    """Bits from the indices of those that are on, as numpy's `nonzero` gives them: integers [axes, values]."""
+
+    @cache
+    def in_order_of(axis: int) -> NDArray[Any]:
+        is_sorted = (indices[axis, :-1] <= indices[axis, 1:]).all()
+        return indices if is_sorted else indices[:, np.argsort(indices[axis], kind="stable")]
+
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        ordered = in_order_of(axis)
+        first, last = np.searchsorted(ordered[axis], (start, stop))
+        chosen = ordered[:, first:last].copy()
+        chosen[axis] -= start
+        dense = np.zeros((*shape[:axis], stop - start, *shape[axis + 1 :]), np.bool_)
+        dense[tuple(chosen)] = True
         return dense
 
+    return ReadableArray(shape, np.dtype(np.bool_), part)
 
-class PackedRows:
-    """Images as `bgan sample` packs them: uint8 [N, bytes], one bit a pixel."""
 
-    def __init__(self, rows: ReadableArray, image_shape: tuple[int, ...]) -> None:
-        self.shape = (rows.shape[0], *image_shape)
-        self.dtype = np.dtype(np.uint8)
-        self._rows = rows
+def packed_array(rows: ReadableArray, image_shape: tuple[int, ...]) -> ReadableArray:
+    """Images as `bgan sample` packs them: uint8 [N, bytes], one bit a pixel; their axis is the only one to cut."""
 
-    def part(self, axis: int, start: int, stop: int) -> NDArray[Any]:
-        """The images from `start` to `stop`; the axis is always that of images."""
-        rows = self._rows.part(0, start, stop)
-        count = math.prod(self.shape[1:])
-        return np.unpackbits(rows, axis=1, count=count).reshape(len(rows), *self.shape[1:])
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        bits = np.unpackbits(rows.part(axis, start, stop), axis=1, count=math.prod(image_shape))
+        return bits.reshape(-1, *image_shape)
+
+    return ReadableArray((rows.shape[0], *image_shape), np.dtype(np.uint8), part)
 
 
 class ArraySource:
@@ -118,14 +110,13 @@ class ArraySource:
         path: object,
         *,
         labels: NDArray[Any] | None = None,
-        notes: Sequence[str] = (),
     ) -> None:
         as_numbers(np.empty(0, array.dtype), path)
         self._array = array
         self._axes = ImageAxes(array.shape, axes=options.axes, row_shape=options.row_lengths, path=path)
         self._labels = None if labels is None else as_labels(labels, self.count, path)
         self._path = path
-        self.notes = tuple(notes)
+        self.notes = ()
         self.classes = None
 
     @property
@@ -146,33 +137,46 @@ class ArraySource:
             yield RawImages(images, labels, first)
 
 
-def chosen_key(shapes: dict[str, tuple[int, ...]], wanted: str | None, path: object) -> str:
-    """Which of several named arrays holds the images. Raises DataError where that is not plain."""
+def chosen_source(
+    arrays: Mapping[str, ReadableArray],
+    options: ImageOptions,
+    path: Path,
+    *,
+    as_integers: Callable[[NDArray[Any]], NDArray[Any]] = lambda labels: labels,
+) -> ArraySource:
+    """The images, and labels passed through `as_integers`, of a file of several named arrays.
+
+    Raises DataError if an array is missing, is ambiguous, or unpacks to far more than the size of the file.
+    """
+    images = chosen_key(arrays, options.key, path)
+    array = arrays[images]
+    check_ratio(math.prod(array.shape) * array.dtype.itemsize, path)
+    if options.labels_key is not None:
+        key: str | None = chosen_key(arrays, options.labels_key, path)
+    else:
+        usual = (name for name in LABEL_KEYS if name in arrays and name != images)
+        key = next((name for name in usual if (math.prod(arrays[name].shape),) == array.shape[:1]), None)
+    labels = None if key is None else as_integers(arrays[key].whole())
+    return ArraySource(array, options, f"{path} ({images})", labels=labels)
+
+
+def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: object) -> str:
+    """Which of several named arrays is wanted, or holds the images. Raises DataError unless that is plain."""
+    candidates = [wanted] if wanted is not None else [name for name in arrays if name not in LABEL_KEYS]
+    if len(candidates) == 1 and candidates[0] in arrays:
+        return candidates[0]
+    if "images" in candidates and wanted is None:
+        return "images"
     listed = (
-        ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items())) or "nothing"
+        ", ".join(f"{name} {lengths_text(array.shape)}" for name, array in sorted(arrays.items())) or "nothing"
     )
     if wanted is not None:
-        if wanted not in shapes:
-            raise DataError(f"{path} holds no array {wanted!r}; it holds {listed}")
-        return wanted
-    candidates = [name for name in shapes if name not in LABEL_KEYS]
-    if len(candidates) == 1:
-        return candidates[0]
-    if "images" in candidates:
-        return "images"
+        raise DataError(f"{path} holds no array {wanted!r}; it holds {listed}")
     raise DataError(f"{path} holds {listed}; name the images with --key")
 
 
-def chosen_labels(shapes: dict[str, tuple[int, ...]], wanted: str | None, images: str, path: object) -> str | None:
-    """Which of several named arrays holds the labels: the one that is named, or one with a usual name."""
-    if wanted is not None:
-        return chosen_key(shapes, wanted, path)
-    usual: Iterable[str] = (name for name in LABEL_KEYS if name in shapes and name != images)
-    return next((name for name in usual if math.prod(shapes[name]) == shapes[images][0]), None)
-
-
 def refuse_keys(options: ImageOptions, path: object) -> None:
-    """Raise ConfigError where a key is asked for of a file that has none."""
+    """Raise ConfigError for the key of an array in a file without keys."""
     for name in ("key", "labels_key"):
         if getattr(options, name) is not None:
             raise ConfigError(f"{name.replace('_', '-')} has no meaning for {path}, which holds one array")

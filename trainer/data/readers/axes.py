@@ -1,6 +1,6 @@
-"""Which axis of an array is which: any layout to [N, C, H, W].
+"""The axes of an array: any layout to [N, C, H, W].
 
-An axis has a letter of N (images), C (channels), H (rows), W (columns). Axes of the same letter are joined,
+A letter names each axis: N (images), C (channels), H (rows) or W (columns). Axes of the same letter are joined
 in their order: the bars and time steps of a pianoroll [N, bars, steps, pitches, tracks] are rows as "NHHWC".
 """
 
@@ -18,7 +18,7 @@ _USUAL = {3: "NHW", 4: "NCHW"}
 
 
 class ImageAxes:
-    """How the axes of one array become those of images. Raises DataError where they cannot."""
+    """How the axes of one array become those of images. Raises DataError if they cannot."""
 
     def __init__(
         self, shape: tuple[int, ...], *, axes: str | None, row_shape: tuple[int, ...] | None, path: object
@@ -27,8 +27,8 @@ class ImageAxes:
         letters = axes or _USUAL.get(len(self.unfolded))
         if letters is None or len(letters) != len(self.unfolded) or 0 in self.unfolded:
             raise DataError(
-                f"{path} holds an array of shape {_text(shape)}; images are [N, H, W] or [N, C, H, W]. Name "
-                "others with --axes, as in NHWC or NHHWC, and the shape of rows with --row-shape, as in 28x28"
+                f"{path} holds an array of shape {lengths_text(shape)}; images are [N, H, W] or [N, C, H, W]. "
+                "Name others with --axes, as in NHWC or NHHWC, and the shape of rows with --row-shape, as in 28x28"
             )
         self._order = [axis for letter in "NCHW" for axis, own in enumerate(letters) if own == letter]
         self._lengths = [[self.unfolded[axis] for axis, own in enumerate(letters) if own == x] for x in "NCHW"]
@@ -63,18 +63,20 @@ class ImageAxes:
 def _row(
     shape: tuple[int, ...], row_shape: tuple[int, ...] | None, axes: str | None, path: object
 ) -> tuple[int, ...]:
-    """What the last axis is unfolded to: as asked, a square where rows of pixels must be one, or itself."""
-    length = shape[-1]
-    if row_shape is None and len(shape) == 2 and axes in {None, "NHW"} and math.isqrt(length) ** 2 == length:
-        return (math.isqrt(length), math.isqrt(length))
+    """What the last axis is unfolded to: the given shape, a square for [N, P], or itself."""
+    length, side = shape[-1], math.isqrt(shape[-1])
     if row_shape is None:
-        return (length,)
+        is_square = len(shape) == 2 and axes in {None, "NHW"} and side**2 == length
+        return (side, side) if is_square else (length,)
     if math.prod(row_shape) != length:
-        raise DataError(f"{path} has rows of {length} values, which are not {_text(row_shape)}; see --row-shape")
+        raise DataError(
+            f"{path} has rows of {length} values, which are not {lengths_text(row_shape)}; see --row-shape"
+        )
     return row_shape
 
 
-def _text(shape: tuple[int, ...]) -> str:
+def lengths_text(shape: tuple[int, ...]) -> str:
+    """A shape, for messages."""
     return "x".join(map(str, shape)) or "one number"
 
 
@@ -86,10 +88,10 @@ def as_numbers(array: NDArray[Any], path: object) -> NDArray[Any]:
 
 
 def as_labels(labels: NDArray[Any], count: int, path: object) -> NDArray[np.int64]:
-    """Labels as int64 [count]. Raises DataError where they are none."""
+    """Labels as int64 [count]. Raises DataError if they are not so many integers."""
     if labels.dtype.kind not in "biu" or labels.size != count:
         raise DataError(
-            f"{path}: the labels are {labels.dtype} of shape {_text(labels.shape)}, "
-            f"but {count} integers belong to the images; name other ones with --labels-key"
+            f"{path}: the labels are {labels.dtype} of shape {lengths_text(labels.shape)}, "
+            f"but {count} integers belong to the images; name others with --labels-key"
         )
     return labels.reshape(-1).astype(np.int64)

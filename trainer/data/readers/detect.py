@@ -1,4 +1,4 @@
-"""Which reader a file or folder is for: its content says so, not its name."""
+"""The reader for a file or folder, chosen by its content, not its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KNOWN = ".npy, .npz, idx, idx.gz, .mat, .h5, .parquet, a zip of images, or a fo
 
 @contextmanager
 def open_images(path: Path, options: ImageOptions) -> Iterator[ImageSource]:
-    """The images of a file or folder, open while entered. Raises DataError where it is none of what bgan reads."""
+    """The images of a file or folder, open while entered. Raises DataError if bgan cannot read it."""
     with ExitStack() as files:
         yield open_folder(path, options) if path.is_dir() else _open_file(path, options, files)
 

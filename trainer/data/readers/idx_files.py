@@ -12,7 +12,7 @@ from typing import IO, cast
 import numpy as np
 
 from ...config.images import ImageOptions
-from .arrays import ArraySource, StreamedArray, refuse_keys
+from .arrays import ArraySource, ReadableArray, refuse_keys, streamed_array
 from .limits import check_ratio
 from .source import check_length, not_readable
 
@@ -20,22 +20,19 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 
 def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
-    """The images of an idx file, which may be gzipped; labels are those of the file of that name beside it."""
+    """The images of an idx file, which may be gzipped, and the labels of the file beside it."""
     refuse_keys(options, path)
-    array, labels = _idx(path, files), None
-    beside = labels_beside(path)
-    if beside != path and beside.is_file():
-        found = _idx(beside, files)
-        labels = found.part(0, 0, found.shape[0])
+    array, beside = _idx(path, files), labels_beside(path)
+    labels = _idx(beside, files).whole() if beside != path and beside.is_file() else None
     return ArraySource(array, options, path, labels=labels)
 
 
 def labels_beside(path: Path) -> Path:
-    """Where the labels of an idx file of images would lie: in a file of that name, with `labels` and `idx1`."""
+    """The file that would hold the labels of an idx file of images: its name with `labels` and `idx1`."""
     return path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
 
 
-def _idx(path: Path, files: ExitStack) -> StreamedArray:
+def _idx(path: Path, files: ExitStack) -> ReadableArray:
     plain: IO[bytes] = files.enter_context(path.open("rb"))
     is_zipped = plain.read(2) == b"\x1f\x8b"
     plain.seek(0)
@@ -53,4 +50,4 @@ def _idx(path: Path, files: ExitStack) -> StreamedArray:
         check_ratio(length, path)
     else:
         check_length(path, file.tell() + length)
-    return StreamedArray(file, shape, dtype, path)
+    return streamed_array(file, shape, dtype, path)

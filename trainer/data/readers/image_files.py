@@ -1,11 +1,11 @@
 """Image files (PNG, BMP, GIF, JPEG, PBM, TIFF, WebP): one of them as pixels, and folders of them.
 
-What becomes of one, whatever its kind:
-
-- grey: as it is, 1-bit as 0 and 255, 16 bits as 0 to 65535; colours, palettes too, as their luma;
-  what is transparent is mixed with black, so that it is off.
-- rgb: three channels of 0 to 255, mixed with black as well. alpha: the opacity alone, 255 where there is none.
-- An image that moves, or has several pages, is a bad one: which of them is meant is not for bgan to say.
+By the channels that are asked for, an image of any kind becomes
+- grey: itself, 1 bit as 0 and 255, 16 bits as 0 to 65535; colours and palettes become their luma, and
+  what is transparent is mixed with black, so that it is off;
+- rgb: three channels of 0 to 255, mixed with black as well;
+- alpha: its opacity alone, 255 without transparency.
+An image of several frames or pages counts as bad: bgan cannot know which of them is meant.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .source import BadImages, RawImages
+from .source import BadImages, RawImages, first_line
 
 SUFFIXES = frozenset({".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
@@ -31,7 +31,7 @@ _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
 class ImageFiles:
-    """Image files, by name, that lie in a folder or an archive; the folder at the top of a name is its class."""
+    """Image files of a folder or an archive, by name; the folder at the top of a name is its class."""
 
     def __init__(
         self, names: Sequence[str], read: Callable[[str], bytes], options: ImageOptions, path: Path
@@ -43,7 +43,7 @@ class ImageFiles:
         self._options = options
         self.classes, self._labels = _classes(self._names)
         others = len(names) - len(self._names)
-        self.notes = (f"{others:,} other files are left aside",) if others else ()
+        self.notes = (f"{others:,} other files are left out",) if others else ()
 
     @property
     def count(self) -> int:
@@ -63,30 +63,27 @@ class ImageFiles:
 
 
 def open_folder(path: Path, options: ImageOptions) -> ImageFiles:
-    """The images of a folder and of all folders in it; hidden files and links out of it are left aside."""
+    """The images of a folder and of all folders in it, without hidden files and links out of it."""
     root = path.resolve()
-    files = [
-        file
-        for file in path.rglob("*")
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.resolve().is_relative_to(root)
-    ]
-    return ImageFiles([file.relative_to(path).as_posix() for file in files], _reader(path), options, path)
+    files = [file for file in path.rglob("*") if file.is_file() and file.resolve().is_relative_to(root)]
+    names = [file.relative_to(path).as_posix() for file in files]
 
-
-def _reader(path: Path) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
         try:
             return (path / name).read_bytes()
         except OSError as error:
             raise ValueError(error.strerror or str(error)) from error
 
-    return read
+    return ImageFiles([name for name in names if not is_hidden(name)], read, options, path)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden, or added to an archive by macOS."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def decode_image(content: bytes, channels: str) -> NDArray[Any]:
-    """The pixels [C, H, W] of one image file. Raises ValueError with the reason where there are none."""
+    """The pixels [C, H, W] of one image file. Raises ValueError with the reason if it has none."""
     if not content:
         raise ValueError("it is empty")
     try:
@@ -98,11 +95,11 @@ def decode_image(content: bytes, channels: str) -> NDArray[Any]:
             if frames == 1:
                 return _pixels(image, channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError("it has more pixels than Pillow takes for safe") from error
+        raise ValueError("it has more pixels than Pillow considers safe") from error
     except UnidentifiedImageError as error:
         raise ValueError("it is no image") from error
     except Exception as error:  # Pillow raises whatever it stumbles on
-        raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from error
+        raise ValueError(first_line(error)) from error
     raise ValueError(f"it has {frames} frames; save them as files of their own")
 
 
@@ -115,9 +112,7 @@ def _pixels(image: Image.Image, channels: str) -> NDArray[Any]:
         image = opaque
     if channels == "rgb":
         return _planes(image.convert("RGB"))
-    if image.mode in _DEEP:
-        return _planes(image)
-    return _planes(image.convert("L"))
+    return _planes(image if image.mode in _DEEP else image.convert("L"))
 
 
 def _planes(image: Image.Image) -> NDArray[Any]:
@@ -129,14 +124,10 @@ def _planes(image: Image.Image) -> NDArray[Any]:
 def _classes(names: Sequence[str]) -> tuple[tuple[str, ...] | None, NDArray[np.int64] | None]:
     """Names of classes and the label of each file: the folders below those that all files share.
 
-    None where there is but one such folder, or where files lie beside the folders.
+    None if there is only one such folder, or if files lie beside the folders.
     """
-    folders = [name.split("/")[:-1] for name in names]
-    shared = 0
-    while all(len(parts) > shared for parts in folders):
-        if len({parts[shared] for parts in folders}) > 1:
-            classes = tuple(sorted({parts[shared] for parts in folders}))
-            index = {name: label for label, name in enumerate(classes)}
-            return classes, np.array([index[parts[shared]] for parts in folders], np.int64)
-        shared += 1
+    for depth in range(min(name.count("/") for name in names)):
+        classes, labels = np.unique([name.split("/")[depth] for name in names], return_inverse=True)
+        if len(classes) > 1:
+            return tuple(classes.tolist()), labels.astype(np.int64)
     return None, None

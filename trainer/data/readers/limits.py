@@ -1,4 +1,4 @@
-"""Compressed files that are meant to do harm."""
+"""Limits for compressed files that are meant to do harm."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path, PurePosixPath
 
 from ...common.errors import DataError
 
-RATIO_AT_MOST = 500  # deflate can do 1,032; images of any use are far below
-SMALL_BYTES = 64 * 2**20  # a file that unpacks to no more is no bomb, whatever its ratio
-ENTRY_BYTES_AT_MOST = 256 * 2**20  # of one image file, which is read into memory as a whole
+_RATIO_AT_MOST = 500  # deflate can do 1,032; images of any use are far below
+_SMALL_BYTES = 64 * 2**20  # a file that unpacks to no more is no bomb, whatever its ratio
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raise DataError where an archive unpacks to far more than it is, or has names that lead out of a folder.
+    """Raise DataError if an archive unpacks to far more than its size, or has names that lead out of a folder.
 
-    Nothing is ever unpacked to disk; such names are refused all the same, for they are an attack on others.
+    Nothing is ever unpacked to disk; such names are refused all the same, as an attack on other programs.
     """
     entries = archive.infolist()
     for entry in entries:
@@ -26,9 +25,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def check_ratio(unpacked: int, path: Path) -> None:
-    """Raise DataError where a file unpacks to far more bytes than it is long, which overlapping entries do too."""
-    if unpacked > max(SMALL_BYTES, RATIO_AT_MOST * path.stat().st_size):
-        raise DataError(
-            f"{path} is refused: it unpacks to {unpacked / 2**20:,.0f} MiB, more than {RATIO_AT_MOST} times what "
-            "it takes, as bombs do"
-        )
+    """Raise DataError if a file unpacks to far more bytes than its size, which overlapping entries do too."""
+    if unpacked > max(_SMALL_BYTES, _RATIO_AT_MOST * path.stat().st_size):
+        size = f"{unpacked / 2**20:,.0f} MiB, more than {_RATIO_AT_MOST} times its size"
+        raise DataError(f"{path} is refused: it unpacks to {size}, like a zip bomb")

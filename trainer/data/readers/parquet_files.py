@@ -19,7 +19,7 @@ _ROWS = 256
 
 
 class ParquetImages:
-    """The encoded images of a column of a parquet file, as Hugging Face's data sets have them."""
+    """The encoded images in one column of a parquet file."""
 
     def __init__(self, path: Path, options: ImageOptions, files: ExitStack) -> None:
         from pyarrow import ArrowException
@@ -54,40 +54,35 @@ class ParquetImages:
             return bool(is_binary(kind) or is_large_binary(kind))
 
         columns: list[str] = [field.name for field in schema if holds_bytes(field.type)]
-        if self._options.key is not None and self._options.key not in columns:
-            raise DataError(f"{self._path} has no column {self._options.key!r} of image bytes; {_listed(columns)}")
-        if self._options.key is None and len(columns) != 1:
-            raise DataError(f"{self._path}: {_listed(columns)}; name the column of image bytes with --key")
-        return self._options.key or columns[0]
+        wanted = self._options.key
+        if (wanted is None and len(columns) == 1) or wanted in columns:
+            return wanted or columns[0]
+        listed = f"columns that hold bytes: {', '.join(columns) or 'none'}"
+        if wanted is None:
+            raise DataError(f"{self._path}: {listed}; name the column of image bytes with --key")
+        raise DataError(f"{self._path} has no column {wanted!r} of image bytes; {listed}")
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """Every image by itself."""
         from pyarrow import ArrowException
 
         columns = [self._column] + ([] if self._labels is None else [self._labels])
-        row = 0
         try:
-            for batch in self._file.iter_batches(_ROWS, columns=columns):
-                for record in batch.to_pylist():
-                    yield from self._decoded(record, row, bad)
-                    row += 1
+            batches = self._file.iter_batches(_ROWS, columns=columns)
+            for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
+                try:
+                    yield self._decoded(record, row)
+                except ValueError as error:
+                    bad.note(f"row {row}", str(error))
         except (OSError, ArrowException) as error:
             raise not_readable(self._path, error) from error
 
-    def _decoded(self, record: dict[str, Any], row: int, bad: BadImages) -> Iterator[RawImages]:
+    def _decoded(self, record: dict[str, Any], row: int) -> RawImages:
         cell = record[self._column]
         content = cell.get("bytes") if isinstance(cell, dict) else cell
+        pixels = decode_image(content or b"", self._options.channels)
         label = None if self._labels is None else record[self._labels]
-        try:
-            pixels = decode_image(content or b"", self._options.channels)
-            if self._labels is not None and not isinstance(label, int):
-                raise ValueError(f"its label is {label!r}, not an integer")
-        except ValueError as error:
-            bad.note(f"row {row}", str(error))
-            return
+        if self._labels is not None and not isinstance(label, int):
+            raise ValueError(f"its label is {label!r}, not an integer")
         labels = None if label is None else np.array([label], np.int64)
-        yield RawImages(pixels[np.newaxis], labels, row, f"row {row}")
-
-
-def _listed(columns: list[str]) -> str:
-    return f"columns that hold bytes: {', '.join(columns) or 'none'}"
+        return RawImages(pixels[np.newaxis], labels, row, f"row {row}")

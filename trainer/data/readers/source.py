@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,20 +27,24 @@ class RawImages:
     first: int = 0
     """The index of the first of them in the source."""
     file: str | None = None
-    """The file that it is, where it is one by itself."""
+    """The name of a single image, if it has one."""
 
     def name(self, row: int = 0) -> str:
-        """What one of them is called, for messages."""
+        """What messages call one of them."""
         return f"image {self.first + row}" if self.file is None else self.file
+
+    def chosen(self, rows: NDArray[np.bool_]) -> RawImages:
+        """Those where `rows` [n] is true."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, pixels=self.pixels[rows], labels=labels)
 
 
 @dataclass(slots=True)
 class BadImages:
-    """The images that cannot be used, and why."""
+    """How many images cannot be used, and the first few with their reasons."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
-    """The first few of them, each with its reason."""
 
     def note(self, name: str, reason: str, *, count: int = 1) -> None:
         """Count one more, or several with the same reason."""
@@ -59,12 +63,12 @@ class ImageSource(Protocol):
     """A file or folder of images."""
 
     @property
-    def count(self) -> int | None:
-        """Images in it, good and bad; None where only reading it tells."""
+    def count(self) -> int:
+        """Images in it, good and bad."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of labels 0, 1, ...; None where the labels have no names."""
+        """The names of labels 0, 1, ...; None if the labels have no names."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,14 +78,18 @@ class ImageSource(Protocol):
         """All images in order, some at a time; those that cannot be read are noted as bad. Raises DataError."""
 
 
+def first_line(reason: object) -> str:
+    """The first line of an error's text; its type if it has none."""
+    return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+
+
 def not_readable(path: object, reason: object) -> DataError:
     """The error for a file that is broken as a whole."""
-    first_line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
-    return DataError(f"{path} cannot be read ({first_line})")
+    return DataError(f"{path} cannot be read ({first_line(reason)})")
 
 
 def check_length(path: Path, expected: int) -> None:
-    """Find a truncated file before its first image is read."""
+    """Raise DataError for a truncated file, before its first image is read."""
     length = path.stat().st_size
     if length < expected:
         raise not_readable(path, f"it is truncated: {length:,} bytes where {expected:,} belong")

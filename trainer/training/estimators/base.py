@@ -1,10 +1,10 @@
 """The interface of the gradient estimators: logits and a loss of each image give a scalar to call backward on.
 
+In this package p = sigma(m) is the probability that a neuron fires, b its bit, and m = a l its logit l scaled by
+the slope a. Formulas are by m; autograd continues from m to l, which gives the factor a, and to the weights.
+
 Shapes: B batch, C channels, H rows, W columns, K images of the same logits; logits, images and gradients are
 [B, C, H, W], losses [B].
-
-A neuron fires with p = sigma(a l) for its logit l and the slope a. Formulas here are by the scaled
-logits m = a l; autograd goes on from m to l, which gives the factor a, and to the generator's weights.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Estimate(NamedTuple):
     surrogate: Tensor
     """A scalar whose gradient by the logits is the estimate. Its value means nothing."""
     value: Tensor
-    """The mean loss of the images that were losses_without_grad, a scalar, for the log."""
+    """The mean loss of the images that were judged, a scalar, for the log."""
 
 
 class Estimator(nn.Module, ABC):
-    """Estimates the gradient of the expected loss by the logits; its memory are its parameters and buffers."""
+    """Estimates the gradient of the expected loss by the logits; its parameters and buffers are its state."""
 
     optimizer: torch.optim.Optimizer | None = None
-    """Trains its parameters, where it has any; it steps within `forward`."""
+    """Trains its parameters, if it has any, within `forward`."""
 
     @abstractmethod
     def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
@@ -43,7 +43,7 @@ class Estimator(nn.Module, ABC):
 
 
 class LogitEstimator(Estimator):
-    """An estimator that works out the gradient of each image's loss by its logits itself."""
+    """An estimator that computes the gradient of each image's loss by its logits itself."""
 
     def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
         """See `Estimator`."""
@@ -57,7 +57,7 @@ class LogitEstimator(Estimator):
 
 
 class SampledEstimator(LogitEstimator):
-    """sum_k v_k (b_k - p) over K images b_k of the same logits, p = sigma(m), v made from the K losses."""
+    """sum_k v_k (b_k - p) over K images b_k of the same logits, v made from the K losses."""
 
     def __init__(self, samples: int) -> None:
         super().__init__()

@@ -7,45 +7,35 @@ from collections.abc import Callable
 
 from ...common.image_shape import ImageShape
 from ...config.training import TrainingConfig
+from ...networks.neurons import IDENTITY, REINMAX, SIGMOID_ADJUSTED
 from .base import Estimator
 from .control_variates import MuProp, Rebar, Relax
 from .importance_weights import BoundarySeeking, MaliGan
 from .score_function import Disarm, LeaveOneOutReinforce, PerUnitReinforce, Reinforce
 from .straight_through import BinaryConcrete, ThroughNeurons
 
-_BUILDERS: dict[str, Callable[[TrainingConfig, ImageShape], Estimator]] = {
-    "sigmoid-adjusted": lambda config, shape: _through_neurons(config),
-    "identity": lambda config, shape: _through_neurons(config),
-    "reinmax": lambda config, shape: _through_neurons(config),
-    "st-gumbel": lambda config, shape: BinaryConcrete(_temperature(config), is_hard=True),
-    "concrete": lambda config, shape: BinaryConcrete(_temperature(config), is_hard=False),
-    "reinforce": lambda config, shape: Reinforce(),
-    "reinforce-per-unit": lambda config, shape: PerUnitReinforce(shape),
-    "reinforce-loo": lambda config, shape: LeaveOneOutReinforce(_samples(config)),
-    "muprop": lambda config, shape: MuProp(),
-    "disarm": lambda config, shape: Disarm(),
-    "rebar": lambda config, shape: Rebar(_temperature(config)),
-    "relax": lambda config, shape: Relax(_temperature(config), math.prod(shape)),
-    "bgan": lambda config, shape: BoundarySeeking(_samples(config)),
-    "maligan": lambda config, shape: MaliGan(),
-}
-
 
 def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimator:
     """The estimator that the settings name, untrained; RELAX draws its weights from torch's global generator."""
-    return _BUILDERS[config.neurons.estimator](config, image_shape)
-
-
-def _through_neurons(config: TrainingConfig) -> ThroughNeurons:
-    assert config.neurons.training_neuron is not None
-    return ThroughNeurons(config.neurons.training_neuron, config.neurons.estimator)
-
-
-def _samples(config: TrainingConfig) -> int:
-    assert config.neurons.estimator_samples is not None
-    return config.neurons.estimator_samples
-
-
-def _temperature(config: TrainingConfig) -> float:
-    assert config.neurons.estimator_temperature is not None
-    return config.neurons.estimator_temperature
+    neuron = config.neurons.training_neuron or config.neurons.neuron
+    samples, temperature = (
+        config.neurons.estimator_samples or 0,
+        config.neurons.estimator_temperature or 0.0,
+    )  # 0: it has none
+    builders: dict[str, Callable[[], Estimator]] = {
+        **dict.fromkeys(
+            (SIGMOID_ADJUSTED, IDENTITY, REINMAX), lambda: ThroughNeurons(neuron, config.neurons.estimator)
+        ),
+        "st-gumbel": lambda: BinaryConcrete(temperature, is_hard=True),
+        "concrete": lambda: BinaryConcrete(temperature, is_hard=False),
+        "reinforce": Reinforce,
+        "reinforce-per-unit": lambda: PerUnitReinforce(image_shape),
+        "reinforce-loo": lambda: LeaveOneOutReinforce(samples),
+        "muprop": MuProp,
+        "disarm": Disarm,
+        "rebar": lambda: Rebar(temperature),
+        "relax": lambda: Relax(temperature, math.prod(image_shape)),
+        "bgan": lambda: BoundarySeeking(samples),
+        "maligan": MaliGan,
+    }
+    return builders[config.neurons.estimator]()

@@ -1,6 +1,6 @@
 """Score-function estimators with control variates made from the loss between 0 and 1. They are unbiased.
 
-p = sigma(m), b the bits. Shapes are those of `estimation`.
+Symbols and shapes are those of `base`.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ class MuProp(LogitEstimator):
 class Rebar(LogitEstimator):
     """(f(b) - c(z')) (b - p) + d/dm c(z) - d/dm c(z'), c(z) = eta f(sigma(z / t)) (Tucker et al. 2017).
 
-    z = m + L with logistic L gives b = 1[z > 0]; z' is drawn anew among those that give the same b.
+    z = m + L with logistic L gives b = 1[z > 0]; z' is drawn again among those that give the same b.
     eta (from 1) and t are trained to lower the squared norm of the estimate: its expectation is the
     variance and a constant (Grathwohl et al. 2018).
     """
+
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self._train_parameters()
+        self.optimizer = self._optimizer()
 
     def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `LogitEstimator`."""
@@ -65,11 +67,10 @@ class Rebar(LogitEstimator):
         """c(z), [B], of relaxed logits z."""
         return self.scale * losses(torch.sigmoid(relaxed / self.log_temperature.exp()))
 
-    def _train_parameters(self) -> None:
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
 
     def _reduce_variance(self, gradients: Tensor) -> None:
-        assert self.optimizer is not None
         parameters = list(self.parameters())
         slopes = torch.autograd.grad(gradients.square().sum() / len(gradients), parameters)
         for parameter, slope in zip(parameters, slopes, strict=True):
@@ -88,7 +89,7 @@ class Relax(Rebar):
         self.network = nn.Sequential(nn.Linear(pixels, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, 1))
         for parameter in self.network[-1].parameters():
             nn.init.zeros_(parameter)
-        self._train_parameters()
+        self.optimizer = self._optimizer()
 
     def control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         """See `Rebar`."""

@@ -3,7 +3,7 @@
 They do not estimate the gradient of the expected loss: their target is the cross entropy from the
 ratio-weighted generator to the generator, whose minimum is the data's distribution too. The loss of an image must
 be the non-saturating f = -log D(b), so that the ratio D / (1 - D) is 1 / (e^f - 1).
-Shapes are those of `estimation`.
+Symbols and shapes are those of `base`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Score-function estimators: unbiased, from the losses of drawn images alone.
 
-For bits b drawn with p = sigma(m), the gradient of E f(b) by m is E f(b) (b - p) (Williams 1992); what
-is subtracted from f is a baseline, and must not depend on b. Shapes are those of `estimation`.
+For bits b drawn with p, the gradient of E f(b) by m is E f(b) (b - p) (Williams 1992); what is subtracted from f
+is a baseline, and must not depend on b. Symbols and shapes are those of `base`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Reinforce(LogitEstimator):
         return (by_image(values) - baseline) * deviations, values
 
     def baseline(self) -> Tensor:
-        """What is subtracted from the losses; broadcasts to [B, C, H, W]."""
+        """The baseline, which broadcasts to [B, C, H, W]."""
         return self.total / self.weight
 
     def remember(self, deviations: Tensor, values: Tensor) -> None:
-        """Take a batch into the baseline: b - p, [B, C, H, W], and losses [B]."""
+        """Add a batch to the baseline: b - p, [B, C, H, W], and losses [B]."""
         self.total.lerp_(values.mean().to(self.total.dtype), 1 - _DECAY)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - _DECAY)
 

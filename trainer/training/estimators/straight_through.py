@@ -1,7 +1,6 @@
 """Estimators that backpropagate through the images: straight-through ones and relaxations. They are biased.
 
-Formulas are by the scaled logits m, with p = sigma(m), b the bits and f' the slope of the loss at the
-image that was judged. Shapes are those of `estimation`.
+f' is the slope of the loss at the image that was judged; other symbols and shapes are those of `base`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from .base import Estimate, Estimator, LossFunction, draw_logistic, draw_uniform
 
 
 class ThroughNeurons(Estimator):
-    """Backpropagates through the output neurons with the derivative that they have, see `neurons`.
+    """Backpropagates through the output neurons with their derivative, see `networks.neurons`.
 
     For binary ones: f'(b) p (1 - p) (`sigmoid-adjusted`, Dong and Yang 2018), f'(b) (`identity`, Bengio
     et al. 2013), or f'(b) |b - p| / 2 (`reinmax`, Liu et al. 2023, for two classes). For real ones it is exact.
