@@ -203,10 +203,10 @@ def test_what_cannot_be_trained_on_is_one_line(tmp_path, command):
 
 def test_options_that_do_not_go_together_are_one_line(path, command):
     for arguments, says in (
-        (("train", "--data", path, "--dataset", "mnist"), "give one of them"),
+        (("train", "--data", path, "--dataset", "mnist"), "give either --dataset, a data set by name, or --data"),
         (("data",), "name a file or folder of images, or a data set with --dataset"),
         (("data", path, "--size", "9x9"), "size and fit go together"),
-        (("data", path, "--threshold", "3"), "threshold has a meaning for --binarize threshold only"),
+        (("data", path, "--threshold", "3"), "threshold needs --binarize threshold"),
         (("data", "--dataset", "digits", "--axes", "NHW"), "axes goes with --data"),
         (("evaluate", "--invert"), "options of reading images go with --data or --dataset"),
     ):

@@ -441,7 +441,7 @@ def test_what_is_not_there_or_not_known_is_one_line(tmp_path):
     ("options", "says"),
     [
         ({"binarize": "dither"}, "choose one of nonzero, threshold, otsu, bernoulli"),
-        ({"threshold": 3}, "threshold has a meaning for --binarize threshold only"),
+        ({"threshold": 3}, "threshold needs --binarize threshold"),
         ({"size": "28x28"}, "size and fit go together"),
         ({"size": "28", "fit": "pad"}, "size is '28'; write it as 28x28"),
         ({"size": "0x9", "fit": "pad"}, "size is '0x9'; write it as 28x28"),
