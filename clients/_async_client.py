@@ -64,12 +64,11 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
     async def _unary(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
         """The answer of the first server that is there."""
         check_request_id(request_id)
-        timeout = self._timeout(timeout_seconds)
 
         async def ask(connection: Connection[grpc.aio.Channel]) -> Any:
-            call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
+            options = {"timeout": self._timeout(timeout_seconds), "metadata": connection.metadata(request_id)}
             with typed_errors(connection.target, request_id):
-                return await call(request, timeout=timeout, metadata=metadata)
+                return await getattr(connection.stub, method)(request, **options)
 
         *others, last = self._connections
         for connection in others:

@@ -23,8 +23,6 @@ _MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 # A server that hangs or vanishes is noticed after both times; bgan's servers accept a ping every 10 s.
 KEEPALIVE_SECONDS = 30.0
 KEEPALIVE_TIMEOUT_SECONDS = 20.0
-
-
 # Distinguishes a timeout that was not given from None, which means no limit.
 _Unset = enum.Enum("_Unset", "UNSET")
 UNSET: Final = _Unset.UNSET
@@ -106,20 +104,20 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         seed: 0 to 2^63 - 1; None: one is drawn. Each batch says it.
         model, version: "" is the server's default model, None the model's highest version.
         batch_size: images per batch; None: the server's choice. It never changes the images.
+        include_probabilities: whether batches also have the preactivated outputs, float32 in [0, 1].
         revision: what all images must come from; None: that of the first batch. A stream resumes at its
             revision or, where no server has it any more, raises RevisionChangedError.
-        labels: for a class-conditional model: image i is of class labels[i % len(labels)]. Empty: the class of
-            each image is drawn with its noise. Each batch says them.
+        labels: for class-conditional models: image i is of class labels[i % len(labels)]; empty: each is drawn.
         request_id: up to 128 letters, digits and ._:/@+=- that name all tries in the servers' logs and traces.
-        timeout_seconds: for the whole stream, retries and waits included; None: no limit. Unless given, the
-            client's and 10 ms for each image.
+        timeout_seconds: for the whole stream, retries and waits included, in place of the client's.
 
         When a server is away, restarts or breaks the connection, the stream resumes at its next image, as the
         retry policy says, and logs a warning; every image arrives exactly once. Several servers make shards of
-        the stream at the same time; one that stays away leaves its images to the others.
+        the stream at the same time; one that stays away leaves its images to the others. The call begins when the
+        first batch is asked for, and ends when the iterator is closed.
 
-        The call begins when the first batch is asked for; closing the iterator cancels it. Raises a
-        SamplingError, whose `next_index` says where to resume.
+        Raises a SamplingError: at once for values that cannot be sent, and while batches are read for what the
+        call fails with; its `next_index` says where to resume.
         """
         request = SampleRequest(
             image_count=image_count,

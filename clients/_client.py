@@ -64,12 +64,11 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
     def _unary(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
         """The answer of the first server that is there."""
         check_request_id(request_id)
-        timeout = self._timeout(timeout_seconds)
 
         def ask(connection: Connection[grpc.Channel]) -> Any:
-            call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
+            options = {"timeout": self._timeout(timeout_seconds), "metadata": connection.metadata(request_id)}
             with typed_errors(connection.target, request_id):
-                return call(request, timeout=timeout, metadata=metadata)
+                return getattr(connection.stub, method)(request, **options)
 
         *others, last = self._connections
         for connection in others:

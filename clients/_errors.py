@@ -91,10 +91,9 @@ _ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {
 
 
 def from_rpc_error(
-    error: grpc.RpcError, *, target: str, next_index: int | None = None, request_id: str | None = None
+    error: Any, *, target: str, next_index: int | None = None, request_id: str | None = None
 ) -> SamplingError:
-    """The typed error of a failed call to `target`; `request_id` is its caller's."""
-    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    """The typed error of a call to `target` that failed with gRPC's `error`; `request_id` is its caller's."""
     trailing = dict(error.trailing_metadata() or ())
     status = status_pb2.Status.FromString(trailing.get(_STATUS_KEY, b""))
     sampling_error = _typed(error, status, target, next_index)

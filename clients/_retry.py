@@ -12,8 +12,7 @@ import grpc
 
 from ._errors import SamplingError, ServerOverloadedError
 
-_SERVICE = "bgan.v1.SamplingService"
-_UNARY_METHODS = ("ListModels", "GetModel")
+_UNARY_METHODS = [{"service": "bgan.v1.SamplingService", "method": name} for name in ("ListModels", "GetModel")]
 _MAX_UNARY_ATTEMPTS = 5  # gRPC makes no more
 _MAX_CONNECT_SECONDS = 5
 # gRPC says so of streams whose connection or proxy gave up; a server's own INTERNAL says neither.
@@ -24,15 +23,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """How a call is tried again when the server is away, restarts, or is overloaded.
-
-    A stream resumes at its next image. The waits are drawn between 0 and a bound that doubles.
-    """
+    """How a call is tried again when the server is away, restarts or is overloaded."""
 
     attempts: int = 8
     """Tries in a row without a new image, at least 1 (no retries); unary calls make at most 5."""
     initial_backoff_seconds: float = 0.1
-    """The longest wait before the second try; later ones double."""
+    """The longest wait before the second try; it doubles with each try, and waits are drawn from 0 to it."""
     max_backoff_seconds: float = 2.0
     """The longest wait before any try, unless the server names a longer one."""
 
@@ -60,7 +56,7 @@ class RetryPolicy:
         ]
 
     def _service_config(self) -> str:
-        method: dict[str, object] = {"name": [{"service": _SERVICE, "method": name} for name in _UNARY_METHODS]}
+        method: dict[str, object] = {"name": _UNARY_METHODS}
         if self.attempts > 1:
             method["retryPolicy"] = {
                 "maxAttempts": min(self.attempts, _MAX_UNARY_ATTEMPTS),
@@ -115,11 +111,10 @@ def is_transient(failure: SamplingError) -> bool:
     gRPC reports UNAVAILABLE for servers that are away, stopped or killed and for broken connections; a proxy's
     RST_STREAM arrives as INTERNAL, UNKNOWN or CANCELLED. An invalid certificate stays invalid.
     """
-    match failure.code:
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return _REFUSED_CERTIFICATE not in str(failure)
-        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
-            return any(text in str(failure) for text in _BROKEN_STREAM_TEXTS)
+    if failure.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+        return _REFUSED_CERTIFICATE not in str(failure)
+    if failure.code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}:
+        return any(text in str(failure) for text in _BROKEN_STREAM_TEXTS)
     return isinstance(failure, ServerOverloadedError) and failure.retry_after_seconds is not None
 
 

@@ -25,7 +25,6 @@ COMMANDS = {
     "models": ("Sample", "List a server's models, and the files that it cannot serve.", "bgan.clients.cli:models"),
 }
 """By name: the help panel, the summary and the function, whose docstring is the rest of the help."""
-_DEFAULT_SERVER = "localhost:50051"
 _CLASSES_NAMED = 20  # in a message, of more
 
 Server = Annotated[str, Option(help="The server's address.", envvar="BGAN_SERVER")]
@@ -112,7 +111,7 @@ def sample(
     batch_size: Annotated[
         int, Option(help="Images per message; never changes the images.", show_default="the server's choice")
     ] = 0,
-    server: Server = _DEFAULT_SERVER,
+    server: Server = "localhost:50051",
     servers: Annotated[
         str | None, Option(help="Several servers with the same models, separated by commas; they share the work.")
     ] = None,
@@ -154,7 +153,7 @@ def sample(
 
 
 @_with_security_options
-def models(server: Server = _DEFAULT_SERVER, *, security: Security) -> None:
+def models(server: Server = "localhost:50051", *, security: Security) -> None:
     """A * marks the default model.
 
     Example: bgan models --server localhost:50051
