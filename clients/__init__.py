@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         UnauthenticatedError,
     )
     from ._retry import RetryPolicy
-    from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
+    from ._types import ImageBatch, Limits, ModelFailure, ModelInfo, ModelList
 
 __all__ = [
     "AsyncSamplingClient",
@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "ModelFailure",
     "ModelInfo",
+    "ModelList",
     "ModelNotFoundError",
     "PermissionDeniedError",
     "RetryPolicy",
@@ -46,11 +47,11 @@ _MODULES = {
     "RetryPolicy": "_retry",
     "SamplingClient": "_client",
     "tls_credentials": "_credentials",
-} | dict.fromkeys(("ImageBatch", "Limits", "ModelFailure", "ModelInfo"), "_types")
+} | dict.fromkeys(("ImageBatch", "Limits", "ModelFailure", "ModelInfo", "ModelList"), "_types")
 
 
 def __getattr__(name: str) -> object:
-    # Names are loaded when they are asked for: `bgan --help` passes here and needs neither grpc nor numpy.
+    # Loaded on first use: `bgan --help` passes here and needs neither grpc nor numpy.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES.get(name, '_errors')}", __name__), name)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from types import TracebackType
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Self
 
 import grpc
 
-from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from bgan.v1 import sampling_pb2
 
-from ._base import DEFAULT_TIMEOUT_SECONDS, UNSET, BaseClient, Timeout
-from ._credentials import with_token
-from ._errors import SamplingError, ServerUnavailableError, from_rpc_error
-from ._messages import build_request, check_request_id, decode_failure, decode_limits, decode_model
-from ._retry import Deadline, Retries, RetryPolicy
-from ._stream.call import closed_error, open_call, request_metadata
-from ._stream.cursor import Cursor, Origin
-from ._stream.shards import Pieces, is_splittable
-from ._stream.tasks import Crew, Lifetime, Server, typed_cancellation
-from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
+from ._base import UNSET, BaseClient, Timeout
+from ._errors import SamplingError, ServerUnavailableError, closed_error
+from ._messages import SampleRequest, check_request_id, decode_model, decode_models
+from ._retry import Retries
+from ._stream.call import Connection, open_call, typed_errors
+from ._stream.cursor import Cursor
+from ._stream.shards import Shards
+from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation
+from ._types import ImageBatch, ModelInfo, ModelList
 
 
-class AsyncSamplingClient(BaseClient):
+class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[ImageBatch, None]]):
     """Samples binary images from one or several servers. Use as an async context manager, or await `close`.
 
     >>> async with AsyncSamplingClient("localhost:50051") as client:
@@ -31,82 +29,13 @@ class AsyncSamplingClient(BaseClient):
     ...         batch.images  # uint8 [n, channels, height, width]
     """
 
-    def __init__(
-        self,
-        target: str | Sequence[str],
-        *,
-        timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
-        retry: RetryPolicy | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        server_name: str | None = None,
-        token: str | None = None,
-    ) -> None:
-        super().__init__(
-            target,
-            timeout_seconds=timeout_seconds,
-            retry=retry,
-            credentials=credentials,
-            server_name=server_name,
-            token=token,
-        )
-        self._lifetime = Lifetime()
-        self._servers = [self._connect(target) for target in self.targets]
+    _grpc = grpc.aio
+    _new_lifetime = Lifetime
 
-    __init__.__doc__ = BaseClient.__init__.__doc__
-
-    def sample_binary_images(
-        self,
-        *,
-        image_count: int,
-        seed: int | None = None,
-        model: str = "",
-        version: int | None = None,
-        first_index: int = 0,
-        batch_size: int | None = None,
-        include_probabilities: bool = False,
-        revision: str | None = None,
-        labels: Sequence[int] = (),
-        request_id: str | None = None,
-        timeout_seconds: Timeout = UNSET,
-    ) -> AsyncGenerator[ImageBatch, None]:
-        """Yield images first_index .. first_index + image_count - 1 of a seed, in order, in batches.
-
-        As `SamplingClient.sample_binary_images`.
-        """
-        request = build_request(
-            image_count=image_count,
-            seed=seed,
-            model=model,
-            version=version,
-            first_index=first_index,
-            batch_size=batch_size,
-            include_probabilities=include_probabilities,
-            labels=labels,
-        )
-        check_request_id(request_id)
-        timeout = self._timeout(timeout_seconds, image_count)
-        if len(self._servers) > 1 and is_splittable(request):
-            return self._split_stream(request, revision, request_id, timeout)
-        return self._stream(request, revision, request_id, timeout)
-
-    async def list_models(
-        self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET
-    ) -> list[ModelInfo]:
-        """The models that the server has, by name, the highest version first. Raises a SamplingError."""
-        response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), request_id, timeout_seconds)
-        return [decode_model(model) for model in response.models]
-
-    async def list_model_failures(
-        self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET
-    ) -> list[ModelFailure]:
-        """The model files that the server cannot serve. Raises a SamplingError."""
-        response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), request_id, timeout_seconds)
-        return [decode_failure(failure) for failure in response.failures]
-
-    async def get_limits(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> Limits:
-        """The limits that the server holds requests to. Raises a SamplingError."""
-        response = await self._ask("ListModels", sampling_pb2.ListModelsRequest(), request_id, timeout_seconds)
-        return decode_limits(response.limits)
+    async def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
+        """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
+        request = sampling_pb2.ListModelsRequest()
+        return decode_models(await self._unary("ListModels", request, request_id, timeout_seconds))
 
     async def get_model(
         self,
@@ -117,92 +46,56 @@ class AsyncSamplingClient(BaseClient):
         timeout_seconds: Timeout = UNSET,
     ) -> ModelInfo:
         """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
-        response = await self._ask(
-            "GetModel",
-            sampling_pb2.GetModelRequest(name=name, version=version or 0),
-            request_id,
-            timeout_seconds,
-        )
-        return decode_model(response.model)
+        request = sampling_pb2.GetModelRequest(name=name, version=version or 0)
+        return decode_model((await self._unary("GetModel", request, request_id, timeout_seconds)).model)
 
     async def close(self) -> None:
-        """Close the connections; calls that still run are cancelled, and streams end with a SamplingError."""
+        """Close the connections; running calls are cancelled, and streams end with a SamplingError."""
         await self._lifetime.close()
-        for server in self._servers:
-            await server.channel.close()
+        for connection in self._connections:
+            await connection.channel.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    def _connect(self, target: str) -> Server:
-        if self._credentials is None:
-            channel = grpc.aio.insecure_channel(target, options=self._options)
-        else:
-            channel = grpc.aio.secure_channel(target, self._credentials, options=self._options)
-        stub = with_token(sampling_pb2_grpc.SamplingServiceStub(channel), self._token)
-        return Server(target=target, channel=channel, stub=stub)
-
-    async def _ask(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
+    async def _unary(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
         """The answer of the first server that is there."""
         check_request_id(request_id)
-        *others, last = self._servers
-        for server in others:
+
+        async def ask(connection: Connection[grpc.aio.Channel]) -> Any:
+            options = {"timeout": self._timeout(timeout_seconds), "metadata": connection.metadata(request_id)}
+            with typed_errors(connection.target, request_id):
+                return await getattr(connection.stub, method)(request, **options)
+
+        *others, last = self._connections
+        for connection in others:
             with suppress(ServerUnavailableError):
-                return await self._ask_server(server, method, request, request_id, timeout_seconds)
-        return await self._ask_server(last, method, request, request_id, timeout_seconds)
+                return await ask(connection)
+        return await ask(last)
 
-    async def _ask_server(
-        self, server: Server, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout
-    ) -> Any:
-        try:
-            return await getattr(server.stub, method)(
-                request, timeout=self._timeout(timeout_seconds), metadata=request_metadata(request_id)
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=server.target, request_id=request_id) from error
-
-    async def _stream(
-        self,
-        request: sampling_pb2.SampleBinaryImagesRequest,
-        revision: str | None,
-        request_id: str | None,
-        timeout: float | None,
-    ) -> AsyncGenerator[ImageBatch, None]:
-        server, deadline = self._servers[0], Deadline(timeout)
-        cursor = Cursor(request, Origin(revision=revision), request_id)
-        retries = Retries(server.target, self._retry, deadline)
+    async def _stream(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
+        connection, cursor = self._connections[0], Cursor(request)
+        retries = Retries(connection.target, self._retry, timeout)
         while not self._lifetime.is_closed:
             try:
                 with (
                     typed_cancellation(self._lifetime, cursor),
-                    open_call(server.stub, server.target, cursor, deadline) as call,
+                    open_call(connection, cursor, retries) as call,
                 ):
                     async for response in call:
-                        batch = cursor.accept(response, server.target)
+                        batch = cursor.accept(response, connection.target)
                         retries.reset()
                         yield batch
-                cursor.check_complete(server.target)
+                cursor.check_complete(connection.target)
             except SamplingError as failure:
                 if not cursor.is_complete and not self._lifetime.is_closed:
-                    await self._lifetime.wait(retries.wait_after(failure))
+                    await self._lifetime.wait_for(lambda: self._lifetime.is_closed, retries.wait_after(failure))
             if cursor.is_complete:
                 return
         raise closed_error(cursor.next_index)
 
-    async def _split_stream(
-        self,
-        request: sampling_pb2.SampleBinaryImagesRequest,
-        revision: str | None,
-        request_id: str | None,
-        timeout: float | None,
-    ) -> AsyncGenerator[ImageBatch, None]:
-        pieces = Pieces(request, server_count=len(self._servers), revision=revision, request_id=request_id)
-        crew = Crew(self._servers, pieces, retry=self._retry, deadline=Deadline(timeout), lifetime=self._lifetime)
-        async with aclosing(crew.batches()) as batches:
-            async for batch in batches:
-                yield batch
+    def _shards(self, shards: Shards, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
+        return ShardWorkers(self._connections, shards, self._lifetime).batches(self._retry, timeout)

@@ -1,38 +1,41 @@
-"""What the blocking and the asyncio client share: settings, and how a call is opened and ended."""
+"""What the blocking and the asyncio client share: settings, requests and connections."""
 
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 
+from bgan.v1 import sampling_pb2_grpc
+
 from ._credentials import check_token
+from ._messages import SampleRequest
 from ._retry import RetryPolicy
+from ._stream.call import Channel, Connection
+from ._stream.shards import Shards, is_splittable
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 STREAM_SECONDS_PER_IMAGE = 0.01
-_RECEIVE_BYTES_AT_MOST = 64 * 1024 * 1024
-# A server that hangs, or is gone without a word, is noticed after both times; bgan's take a ping every 10 s.
+_MAX_RECEIVED_BYTES = 64 * 1024 * 1024
+# A server that hangs or vanishes is noticed after both times; bgan's servers accept a ping every 10 s.
 KEEPALIVE_SECONDS = 30.0
 KEEPALIVE_TIMEOUT_SECONDS = 20.0
-
-
-class _Unset(enum.Enum):
-    """Tells a timeout that was not given from None, which means none at all."""
-
-    UNSET = enum.auto()
-
-
+# Distinguishes a timeout that was not given from None, which means no limit.
+_Unset = enum.Enum("_Unset", "UNSET")
 UNSET: Final = _Unset.UNSET
-
-
 Timeout = float | None | _Unset
+Lifetime = TypeVar("Lifetime")
+Batches = TypeVar("Batches")
 
 
-class BaseClient:
-    """Settings, and what follows from them."""
+class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
+    """A client without its I/O. `Batches` is what it returns a stream as, and `Lifetime` ends its streams."""
+
+    _grpc: Any  # grpc or grpc.aio
+    _new_lifetime: type[Lifetime]
 
     def __init__(
         self,
@@ -46,15 +49,15 @@ class BaseClient:
     ) -> None:
         """Make a client; it connects with its first call.
 
-        target: the server's address, such as "localhost:50051", or those of several servers of the same
+        target: the server's address, such as "localhost:50051", or those of several servers with the same
             models. Streams are then split over all of them; other calls go to the first that is there.
             An address that is given several times gets as many connections.
-        timeout_seconds: how long a call may take, tries and waits included; a stream gets 10 ms more for
+        timeout_seconds: how long a call may take, retries and waits included; a stream gets 10 ms more for
             each image. None: no limit.
-        retry: how to go on when a server is away or restarts; RetryPolicy() unless given.
+        retry: how to continue when a server is away or restarts; None: RetryPolicy().
         credentials: for TLS, such as `tls_credentials()`; None: plaintext.
-        server_name: the name that the server's certificate must be good for, if it is not that of the target.
-        token: what a server asks for that has tokens; goes with every call. Raises ValueError if it cannot be one.
+        server_name: the name that the server's certificate must have, if it is not that of the target.
+        token: sent with every call, for servers that require one. Raises ValueError if it is invalid.
         """
         self.targets = (target,) if isinstance(target, str) else tuple(target)
         """The servers' addresses."""
@@ -66,7 +69,7 @@ class BaseClient:
         self._token = None if token is None else check_token(token)
         self._options = [
             *self._retry.channel_options(),
-            ("grpc.max_receive_message_length", _RECEIVE_BYTES_AT_MOST),
+            ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
             ("grpc.keepalive_time_ms", round(1000 * KEEPALIVE_SECONDS)),
             ("grpc.keepalive_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
             # Without this gRPC waits a minute for the answer, whatever the keepalive's timeout.
@@ -76,10 +79,80 @@ class BaseClient:
             ("grpc.use_local_subchannel_pool", 1),
             *([] if server_name is None else [("grpc.ssl_target_name_override", server_name)]),
         ]
+        self._lifetime = self._new_lifetime()
+        self._connections = [self._connect(target) for target in self.targets]
+
+    def sample_binary_images(
+        self,
+        *,
+        image_count: int,
+        seed: int | None = None,
+        model: str = "",
+        version: int | None = None,
+        first_index: int = 0,
+        batch_size: int | None = None,
+        include_probabilities: bool = False,
+        revision: str | None = None,
+        labels: Sequence[int] = (),
+        request_id: str | None = None,
+        timeout_seconds: Timeout = UNSET,
+    ) -> Batches:
+        """Yield images first_index .. first_index + image_count - 1 of a seed, in order, in batches.
+
+        Image i of a (revision, seed) is always the same, however a range is split into calls and batches.
+
+        seed: 0 to 2^63 - 1; None: one is drawn. Each batch says it.
+        model, version: "" is the server's default model, None the model's highest version.
+        batch_size: images per batch; None: the server's choice. It never changes the images.
+        include_probabilities: whether batches also have the preactivated outputs, float32 in [0, 1].
+        revision: what all images must come from; None: that of the first batch. A stream resumes at its
+            revision or, where no server has it any more, raises RevisionChangedError.
+        labels: for class-conditional models: image i is of class labels[i % len(labels)]; empty: each is drawn.
+        request_id: up to 128 letters, digits and ._:/@+=- that name all tries in the servers' logs and traces.
+        timeout_seconds: for the whole stream, retries and waits included, in place of the client's.
+
+        When a server is away, restarts or breaks the connection, the stream resumes at its next image, as the
+        retry policy says, and logs a warning; every image arrives exactly once. Several servers make shards of
+        the stream at the same time; one that stays away leaves its images to the others. The call begins when the
+        first batch is asked for, and ends when the iterator is closed.
+
+        Raises a SamplingError: at once for values that cannot be sent, and while batches are read for what the
+        call fails with; its `next_index` says where to resume.
+        """
+        request = SampleRequest(
+            image_count=image_count,
+            seed=seed,
+            model=model,
+            version=version,
+            first_index=first_index,
+            batch_size=batch_size,
+            include_probabilities=include_probabilities,
+            revision=revision,
+            labels=tuple(labels),
+            request_id=request_id,
+        )
+        timeout = self._timeout(timeout_seconds, image_count)
+        if len(self._connections) > 1 and is_splittable(request):
+            return self._shards(Shards(request, server_count=len(self._connections)), timeout)
+        return self._stream(request, timeout)
+
+    @abstractmethod
+    def _stream(self, request: SampleRequest, timeout: float | None) -> Batches:
+        """The stream from the first server."""
+
+    @abstractmethod
+    def _shards(self, shards: Shards, timeout: float | None) -> Batches:
+        """The stream from all servers."""
+
+    def _connect(self, target: str) -> Connection[Channel]:
+        if self._credentials is None:
+            channel = self._grpc.insecure_channel(target, options=self._options)
+        else:
+            channel = self._grpc.secure_channel(target, self._credentials, options=self._options)
+        stub = sampling_pb2_grpc.SamplingServiceStub(channel)
+        return Connection(target=target, channel=channel, stub=stub, token=self._token)
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
-        if given is not UNSET:
-            return given
-        if self._timeout_seconds is None:
-            return None
-        return self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * image_count
+        if given is UNSET and self._timeout_seconds is not None:
+            return self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * image_count
+        return None if given is UNSET else given

@@ -1,26 +1,16 @@
-"""What a call can fail with.
-
-SamplingError
-├── InvalidRequestError       INVALID_ARGUMENT: fields are out of range; see `violations`
-├── ModelNotFoundError        NOT_FOUND: no model of that name and version
-├── UnauthenticatedError      UNAUTHENTICATED: the server wants a token that it knows
-├── PermissionDeniedError     PERMISSION_DENIED: the token is not good for that model
-├── ServerUnavailableError    UNAVAILABLE: not there, loading, or stopping; try again
-├── ServerOverloadedError     RESOURCE_EXHAUSTED: see `retry_after_seconds`
-├── DeadlineExceededError     DEADLINE_EXCEEDED: the timeout passed
-└── RevisionChangedError      FAILED_PRECONDITION: a server has another revision of the stream's model
-
-Anything else is a plain SamplingError. The gRPC error is its `__cause__`.
-"""
+"""What a call can fail with: a SamplingError, and its kinds. The gRPC error is its `__cause__`."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+REQUEST_ID_KEY = "x-request-id"
 _REVISION_NOT_SERVED = "REVISION_NOT_SERVED"
 _STATUS_KEY = "grpc-status-details-bin"
-REQUEST_ID_KEY = "x-request-id"
 
 
 class SamplingError(Exception):
@@ -33,53 +23,53 @@ class SamplingError(Exception):
         self.code = code
         """The canonical status code."""
         self.next_index = next_index
-        """For streams: the index of the first image that did not arrive, to go on from."""
+        """For streams: the index of the first image that did not arrive, to resume from."""
         self.request_id: str | None = None
-        """What the server's log calls the call: what its caller named it, or else what the server answered."""
+        """The call's id in the server's log: its caller's, or else the one that the server gave it."""
 
 
 class InvalidRequestError(SamplingError):
-    """Fields of the request are out of range."""
+    """INVALID_ARGUMENT: fields of the request are out of range."""
 
     violations: dict[str, str]
     """What is wrong, by field."""
 
 
 class ModelNotFoundError(SamplingError):
-    """The server has no model of that name and version."""
+    """NOT_FOUND: the server has no model of that name and version."""
 
 
 class UnauthenticatedError(SamplingError):
-    """The server wants a token, and knows none such."""
+    """UNAUTHENTICATED: the server requires a token that it knows."""
 
 
 class PermissionDeniedError(SamplingError):
-    """The token is not good for that model."""
+    """PERMISSION_DENIED: the token does not allow that model."""
 
 
 class ServerUnavailableError(SamplingError):
-    """The server is not there, still loading, or stopping."""
+    """UNAVAILABLE: the server cannot be reached, is loading, or is stopping."""
 
 
 class ServerOverloadedError(SamplingError):
-    """The server takes no more streams, or the token's images of this minute are spent."""
+    """RESOURCE_EXHAUSTED: the server takes no more streams, or the token's images of this minute are spent."""
 
     retry_after_seconds: float | None
-    """When the server suggests to try again."""
+    """How long the server suggests to wait, if it does."""
 
 
 class DeadlineExceededError(SamplingError):
-    """The timeout passed before the answer was complete."""
+    """DEADLINE_EXCEEDED: the timeout passed before the answer was complete."""
 
 
 class RevisionChangedError(SamplingError):
-    """A server has another revision of the stream's model: its images are not those of the stream."""
+    """FAILED_PRECONDITION: a server has another revision of the stream's model, so other images."""
 
     def __init__(self, target: str, *, model: str, revision: str, expected_revision: str, next_index: int) -> None:
         super().__init__(
             f"{target}: image {next_index} would come from revision {revision} of {model}, but the stream is of "
-            f"{expected_revision}, and the two do not belong together; go on from index {next_index} on a server "
-            "of that revision, or begin anew",
+            f"{expected_revision}, and the two do not belong together; resume from index {next_index} on a server "
+            "of that revision, or start again",
             code=grpc.StatusCode.FAILED_PRECONDITION,
             next_index=next_index,
         )
@@ -101,73 +91,56 @@ _ERRORS: dict[grpc.StatusCode, type[SamplingError]] = {
 
 
 def from_rpc_error(
-    error: grpc.RpcError, *, target: str, next_index: int | None = None, request_id: str | None = None
+    error: Any, *, target: str, next_index: int | None = None, request_id: str | None = None
 ) -> SamplingError:
-    """The typed error of a failed call to `target`; `request_id` is what its caller named it."""
-    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
-    sampling_error = _typed(error, target, next_index)
-    sampling_error.request_id = request_id or _answered_id(error)
-    # Where nobody named it, its id is told where it helps: the server's log has more than the message.
+    """The typed error of a call to `target` that failed with gRPC's `error`; `request_id` is its caller's."""
+    trailing = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailing.get(_STATUS_KEY, b""))
+    sampling_error = _typed(error, status, target, next_index)
+    sampling_error.request_id = request_id or trailing.get(REQUEST_ID_KEY)
+    # The server's own id is shown where it helps: its log says more about an INTERNAL error than the message.
     if sampling_error.request_id and (request_id or sampling_error.code == grpc.StatusCode.INTERNAL):
         sampling_error.args = (f"{sampling_error} (request {sampling_error.request_id})",)
     return sampling_error
 
 
-def _typed(error: grpc.Call | grpc.aio.AioRpcError, target: str, next_index: int | None) -> SamplingError:
+def data_loss(target: str, next_index: int, text: str) -> SamplingError:
+    """What a stream ends with when a server does not keep to the protocol."""
+    text = f"{target}: the server {text}; is it another version?"
+    return SamplingError(text, code=grpc.StatusCode.DATA_LOSS, next_index=next_index)
+
+
+def closed_error(next_index: int) -> SamplingError:
+    """What a stream ends with when its client is closed."""
+    text = f"the client was closed; image {next_index} was next"
+    return SamplingError(text, code=grpc.StatusCode.CANCELLED, next_index=next_index)
+
+
+def _typed(error: Any, status: status_pb2.Status, target: str, next_index: int | None) -> SamplingError:
+    for info in _details(status, error_details_pb2.ErrorInfo):
+        if info.reason == _REVISION_NOT_SERVED:
+            return RevisionChangedError(
+                target,
+                model=info.metadata["model"],
+                revision=info.metadata["revision"],
+                expected_revision=info.metadata["wanted_revision"],
+                next_index=next_index or 0,
+            )
     code = error.code()
-    status = _status(error)
-    if found := _other_revision(status):
-        return RevisionChangedError(
-            target,
-            model=found["model"],
-            revision=found["revision"],
-            expected_revision=found["wanted_revision"],
-            next_index=next_index or 0,
-        )
-    text = error.details() or code.name
-    kind = _ERRORS.get(code, SamplingError)
-    sampling_error = kind(f"{target}: {text}", code=code, next_index=next_index)
-    if isinstance(sampling_error, InvalidRequestError):
-        sampling_error.violations = _violations(status)
-    if isinstance(sampling_error, ServerOverloadedError):
-        sampling_error.retry_after_seconds = _retry_after(status)
-    return sampling_error
+    text = f"{target}: {error.details() or code.name}"
+    typed = _ERRORS.get(code, SamplingError)(text, code=code, next_index=next_index)
+    if isinstance(typed, InvalidRequestError):
+        requests = _details(status, error_details_pb2.BadRequest)
+        typed.violations = {field.field: field.description for each in requests for field in each.field_violations}
+    if isinstance(typed, ServerOverloadedError):
+        delays = (info.retry_delay for info in _details(status, error_details_pb2.RetryInfo))
+        typed.retry_after_seconds = next((delay.ToNanoseconds() / 1e9 for delay in delays), None)
+    return typed
 
 
-def _answered_id(error: grpc.Call | grpc.aio.AioRpcError) -> str | None:
-    for key, value in error.trailing_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str):
-            return value
-    return None
-
-
-def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:
-    for key, value in error.trailing_metadata() or ():
-        if key == _STATUS_KEY and isinstance(value, bytes):
-            return status_pb2.Status.FromString(value)
-    return status_pb2.Status()
-
-
-def _other_revision(status: status_pb2.Status) -> dict[str, str] | None:
+def _details(status: status_pb2.Status, kind: Any) -> Iterator[Any]:
+    """The details of one kind that a status carries."""
     for packed in status.details:
-        details = error_details_pb2.ErrorInfo()
-        if packed.Unpack(details) and details.reason == _REVISION_NOT_SERVED:
-            return dict(details.metadata)
-    return None
-
-
-def _violations(status: status_pb2.Status) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for packed in status.details:
-        details = error_details_pb2.BadRequest()
+        details = kind()
         if packed.Unpack(details):
-            found |= {violation.field: violation.description for violation in details.field_violations}
-    return found
-
-
-def _retry_after(status: status_pb2.Status) -> float | None:
-    for packed in status.details:
-        details = error_details_pb2.RetryInfo()
-        if packed.Unpack(details):
-            return float(details.retry_delay.ToNanoseconds() / 1e9)
-    return None
+            yield details

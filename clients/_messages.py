@@ -4,51 +4,66 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import grpc
 import numpy as np
 
 from bgan.v1 import model_pb2, sampling_pb2
 
-from ._errors import SamplingError
-from ._types import ImageBatch, Limits, ModelFailure, ModelInfo
+from ._errors import SamplingError, data_loss
+from ._types import ImageBatch, Limits, ModelFailure, ModelInfo, ModelList
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
 
 
-def build_request(
-    *,
-    image_count: int,
-    seed: int | None,
-    model: str,
-    version: int | None = None,
-    first_index: int,
-    batch_size: int | None,
-    include_probabilities: bool,
-    labels: Sequence[int] = (),
-) -> sampling_pb2.SampleBinaryImagesRequest:
-    """The request of a stream. Raises SamplingError where a number does not fit its field."""
-    try:
-        return sampling_pb2.SampleBinaryImagesRequest(
-            model=model,
-            version=version or 0,
-            image_count=image_count,
-            seed=seed,
-            first_index=first_index,
-            batch_size=batch_size or 0,
-            include_probabilities=include_probabilities,
-            labels=labels,
-        )
-    except ValueError as error:
-        raise SamplingError(
-            f"a number is out of range ({error}); counts, seeds and indices end at 2^63 - 1, labels at 2^31 - 1",
-            code=grpc.StatusCode.INVALID_ARGUMENT,
-        ) from error
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRequest:
+    """The arguments of `sample_binary_images`. Raises SamplingError for a value that cannot be sent."""
+
+    image_count: int
+    seed: int | None = None
+    model: str = ""
+    version: int | None = None
+    first_index: int = 0
+    batch_size: int | None = None
+    include_probabilities: bool = False
+    revision: str | None = None
+    labels: tuple[int, ...] = ()
+    request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        check_request_id(self.request_id)
+        self.message()
+
+    @property
+    def end_index(self) -> int:
+        """The index after the last image."""
+        return self.first_index + self.image_count
+
+    def message(self) -> sampling_pb2.SampleBinaryImagesRequest:
+        """What goes over the wire. Raises SamplingError where a number does not fit its field."""
+        try:
+            return sampling_pb2.SampleBinaryImagesRequest(
+                model=self.model,
+                version=self.version or 0,
+                image_count=self.image_count,
+                seed=self.seed,
+                first_index=self.first_index,
+                batch_size=self.batch_size or 0,
+                include_probabilities=self.include_probabilities,
+                revision=self.revision or "",
+                labels=self.labels,
+            )
+        except ValueError as error:
+            raise SamplingError(
+                f"a number is out of range ({error}); counts, seeds, indices end at 2^63 - 1, labels at 2^31 - 1",
+                code=grpc.StatusCode.INVALID_ARGUMENT,
+            ) from error
 
 
 def check_request_id(request_id: str | None) -> None:
-    """Raises SamplingError where it is none that servers take."""
+    """Raises SamplingError for an id that servers do not accept."""
     if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
         raise SamplingError(
             f"request_id is {request_id!r}; use up to 128 letters, digits and ._:/@+=-",
@@ -66,12 +81,8 @@ def decode_batch(
     packed = np.frombuffer(response.packed_images, np.uint8)
     is_whole = packed.size == count * -(-pixels // 8) and len(response.labels) in {0, count}
     if response.first_index != expected_index or count < 1 or not is_whole:
-        raise SamplingError(
-            f"{target}: the server sent {count} images from {response.first_index} in {packed.size} bytes "
-            f"where image {expected_index} was next; is it another version?",
-            code=grpc.StatusCode.DATA_LOSS,
-            next_index=expected_index,
-        )
+        sent = f"sent {count} images from {response.first_index} in {packed.size} bytes"
+        raise data_loss(target, expected_index, f"{sent} where image {expected_index} was next")
     probabilities = None
     if response.probabilities:
         probabilities = np.frombuffer(response.probabilities, "<f4").reshape(count, *image_shape)
@@ -88,7 +99,7 @@ def decode_batch(
 
 
 def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
-    """What a server says of a model."""
+    """What a server says about a model."""
     manifest = served.model
     shape = manifest.image_shape
     return ModelInfo(
@@ -111,15 +122,15 @@ def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
     )
 
 
-def decode_failure(failure: sampling_pb2.ModelFailure) -> ModelFailure:
-    """What a server says of a file that it cannot serve."""
-    return ModelFailure(model=failure.model, reason=failure.reason)
-
-
-def decode_limits(limits: sampling_pb2.Limits) -> Limits:
-    """The limits that a server holds requests to."""
-    return Limits(
-        max_image_count=limits.max_image_count,
-        max_batch_size=limits.max_batch_size,
-        max_message_bytes=limits.max_message_bytes,
+def decode_models(response: sampling_pb2.ListModelsResponse) -> ModelList:
+    """The models of a server, the files that it cannot serve and its limits."""
+    limits = response.limits
+    return ModelList(
+        models=tuple(map(decode_model, response.models)),
+        failures=tuple(ModelFailure(model=failure.model, reason=failure.reason) for failure in response.failures),
+        limits=Limits(
+            max_image_count=limits.max_image_count,
+            max_batch_size=limits.max_batch_size,
+            max_message_bytes=limits.max_message_bytes,
+        ),
     )

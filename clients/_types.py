@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +29,9 @@ class ImageBatch:
     packed_images: npt.NDArray[np.uint8]
     """uint8 [n, ceil(channels * height * width / 8)]: one bit a pixel, most significant bit first."""
     probabilities: npt.NDArray[np.float32] | None
-    """float32 [n, channels, height, width] in [0, 1], or None if they were not asked for."""
+    """float32 [n, channels, height, width] in [0, 1]; None unless they were asked for."""
     labels: npt.NDArray[np.int32] | None = None
-    """The class of each image, int32 [n]; None where the model makes images of no classes."""
+    """The class of each image, int32 [n]; None unless the model is class-conditional."""
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint8]:
@@ -43,7 +45,7 @@ class ImageBatch:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that the batch takes in memory, unless `images` was asked for."""
+        """The bytes that the batch takes in memory, without `images`."""
         arrays = (self.packed_images, self.probabilities, self.labels)
         return sum(array.nbytes for array in arrays if array is not None)
 
@@ -60,13 +62,13 @@ class ModelInfo:
     name: str
     """What to ask for."""
     version: int | None
-    """Its number; None: it has none. The highest of a model answers calls that name no version."""
+    """The number of its version, if it has one; calls that name no version get a model's highest."""
     revision: str
-    """The digest of all that decides its streams."""
+    """The digest of everything that decides its streams."""
     is_default: bool
     """Whether calls that name no model get this one."""
     neuron: str
-    """Its output neurons: "deterministic", "stochastic" or "real"."""
+    """The output neurons: "deterministic", "stochastic" or "real"."""
     binarization: str
     """How it sets bits: "threshold" or "bernoulli"."""
     network: str
@@ -86,9 +88,9 @@ class ModelInfo:
     epoch: int
     """Epochs of that run."""
     metrics: dict[str, float]
-    """Figures measured at export."""
+    """The metrics measured at export, by name."""
     classes: tuple[str, ...] = ()
-    """The names of the classes that it makes images of, by label; none: it takes no labels."""
+    """The names of its classes, by label; empty unless it is class-conditional."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +98,7 @@ class ModelFailure:
     """A model file that a server cannot serve."""
 
     model: str
-    """The model that it would be; a good version of it goes on."""
+    """The model that it would be; a good version of that model is still served."""
     reason: str
     """Which file it is, and what is wrong with it."""
 
@@ -111,3 +113,26 @@ class Limits:
     """The most images a batch may hold."""
     max_message_bytes: int
     """The most bytes a response may take."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelList(Sequence[ModelInfo]):
+    """The models that a server has: a sequence, by name, the highest version first."""
+
+    models: tuple[ModelInfo, ...]
+    """The same models, as a tuple."""
+    failures: tuple[ModelFailure, ...]
+    """The model files that the server cannot serve."""
+    limits: Limits
+    """The bounds that the server holds requests to."""
+
+    @overload
+    def __getitem__(self, index: int) -> ModelInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ModelInfo]: ...
+    def __getitem__(self, index: int | slice) -> ModelInfo | Sequence[ModelInfo]:
+        return self.models[index]
+
+    def __len__(self) -> int:
+        """The number of models."""
+        return len(self.models)

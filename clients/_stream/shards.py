@@ -1,141 +1,130 @@
-"""One stream cut into pieces for several servers, and laid together again in order. No I/O and no locks."""
+"""One stream cut into shards for several servers, and put together again in order. No I/O and no locks."""
 
 from __future__ import annotations
 
-import heapq
 import logging
 import secrets
 from collections import deque
+from dataclasses import dataclass, field, replace
 
 from bgan.v1 import sampling_pb2
 
-from .._errors import SamplingError
+from .._errors import SamplingError, closed_error
+from .._messages import SampleRequest
 from .._retry import is_transient
 from .._types import ImageBatch
-from .cursor import Cursor, Origin
+from .cursor import Cursor, StreamIdentity
 
-_IMAGES_AT_FIRST = 512  # until a batch has told how large an image is
-_IMAGES_AT_MOST = 8192
-_BYTES_AT_MOST = 4 * 1024 * 1024
-_INDEX_END = 2**63 - 1
+_FIRST_IMAGES = 512  # until a batch has told how large an image is
+_MAX_IMAGES = 8192
+_MAX_BYTES = 4 * 1024 * 1024
+_MAX_INDEX = 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
-class Piece:
-    """Consecutive images that one server makes; what is left of it can be handed to another."""
+@dataclass(eq=False, slots=True)
+class Shard:
+    """Consecutive images that one server makes; the rest of a shard can be handed to another server."""
 
-    def __init__(self, cursor: Cursor) -> None:
-        self.cursor = cursor
-        """Where the piece is."""
-        self.batches: deque[ImageBatch] = deque()
-        """What arrived and was not taken yet."""
-
-    def __lt__(self, other: Piece) -> bool:
-        return self.cursor.next_index < other.cursor.next_index
+    cursor: Cursor
+    """The position in the shard."""
+    batches: deque[ImageBatch] = field(default_factory=deque)
+    """What arrived and was not read yet."""
 
 
-class Pieces:
-    """The pieces of a stream: which are free, which are being made, and what arrived.
+class Shards:
+    """The shards of a stream: which are free, which are being made, and what arrived.
 
-    Few pieces are out at a time, so memory is bounded. Servers never wait inside of a piece and always
-    take the earliest free one, so the piece that is next in line is always made.
+    Few shards are out at a time, so memory is bounded. Servers never wait inside a shard and always take the
+    earliest free one, so the shard that is read next is always made.
     """
 
-    def __init__(
-        self,
-        request: sampling_pb2.SampleBinaryImagesRequest,
-        *,
-        server_count: int,
-        revision: str | None,
-        request_id: str | None = None,
-    ) -> None:
-        self._request = sampling_pb2.SampleBinaryImagesRequest()
-        self._request.CopyFrom(request)
-        if not request.HasField("seed"):
-            self._request.seed = secrets.randbits(63)
-        self._origin = Origin(revision=revision)
-        self._request_id = request_id
+    def __init__(self, request: SampleRequest, *, server_count: int) -> None:
+        if request.seed is None:
+            request = replace(request, seed=secrets.randbits(63))
+        self._request = request
+        self._identity = StreamIdentity(request.revision, request.model, request.seed)
         self._server_count = server_count
-        self._pieces_at_most = 2 * server_count + 1
+        self._max_shards = 2 * server_count + 1
         self._share = -(-request.image_count // server_count)
         self._cut_index = request.first_index
-        self._end = request.first_index + request.image_count
-        self._free: list[Piece] = []
-        self._line: deque[Piece] = deque()
-        self.next_index = request.first_index
-        """The index of the image that `pop` gives next."""
-        self.error: Exception | None = None
-        """Why the stream ended early."""
+        self._free: list[Shard] = []
+        self._line: deque[Shard] = deque()
+        self._next_index = request.first_index
+        self._error: Exception | None = None
 
     @property
     def is_ended(self) -> bool:
         """Whether servers have nothing more to do: all images arrived, or the stream failed."""
-        if self.error is not None:
-            return True
-        return self._cut_index == self._end and all(piece.cursor.is_complete for piece in self._line)
+        arrived = all(shard.cursor.is_complete for shard in self._line)
+        return self._error is not None or (arrived and self._cut_index == self._request.end_index)
 
     @property
     def has_free(self) -> bool:
-        """Whether `take` has a piece."""
-        return bool(self._free) or (self._cut_index < self._end and len(self._line) < self._pieces_at_most)
+        """Whether `take` has a shard."""
+        may_cut = self._cut_index < self._request.end_index and len(self._line) < self._max_shards
+        return bool(self._free) or may_cut
 
-    def take(self) -> Piece:
-        """The earliest piece that no server is at."""
+    def take(self) -> Shard:
+        """The earliest shard that no server makes."""
         if self._free:
-            return heapq.heappop(self._free)
-        request = sampling_pb2.SampleBinaryImagesRequest()
-        request.CopyFrom(self._request)
-        request.first_index = self._cut_index
-        request.image_count = min(self._piece_size(), self._end - self._cut_index)
-        self._cut_index += request.image_count
-        piece = Piece(Cursor(request, self._origin, self._request_id))
-        self._line.append(piece)
-        return piece
+            shard = min(self._free, key=lambda shard: shard.cursor.next_index)
+            self._free.remove(shard)
+            return shard
+        count = min(self._shard_size(), self._request.end_index - self._cut_index)
+        request = replace(self._request, first_index=self._cut_index, image_count=count)
+        self._cut_index += count
+        shard = Shard(Cursor(request, self._identity))
+        self._line.append(shard)
+        return shard
 
-    def add(self, piece: Piece, response: sampling_pb2.SampleBinaryImagesResponse, target: str) -> None:
-        """A batch of a piece arrived. Raises SamplingError if it does not belong there."""
-        piece.batches.append(piece.cursor.accept(response, target))
+    def add(self, shard: Shard, response: sampling_pb2.SampleBinaryImagesResponse, target: str) -> None:
+        """A batch of a shard arrived. Raises SamplingError if it does not belong there."""
+        shard.batches.append(shard.cursor.accept(response, target))
 
-    def give_back(self, piece: Piece) -> None:
-        """Another server may make the rest of a piece."""
-        heapq.heappush(self._free, piece)
+    def give_back(self, shard: Shard) -> None:
+        """Let another server make the rest of a shard."""
+        self._free.append(shard)
 
     def give_up(self, target: str, error: Exception) -> None:
-        """A server does no more; the stream fails if none is left, or if it could fare no better elsewhere."""
+        """A server stops; the stream fails if it was the last, or if no other would do better."""
         self._server_count -= 1
         if self._server_count > 0 and isinstance(error, SamplingError) and is_transient(error):
             _log.warning("%s: stays away; the other servers make its images", target)
-        elif self.error is None:
-            self.error = error
+        elif self._error is None:
+            self._error = error
 
     @property
     def has_next(self) -> bool:
         """Whether `pop` has a batch."""
         return bool(self._line) and bool(self._line[0].batches)
 
-    def pop(self) -> ImageBatch:
-        """The next batch in order."""
-        piece = self._line[0]
-        batch = piece.batches.popleft()
-        self.next_index = batch.next_index
-        if piece.cursor.is_complete and not piece.batches:
+    def pop(self) -> ImageBatch | None:
+        """The next batch in order, or None after the last.
+
+        With no batch to come, raises what the stream failed with, or else that the client was closed.
+        """
+        if not self.has_next:
+            if isinstance(self._error, SamplingError):
+                self._error.next_index = self._next_index
+            if self._error is not None:
+                raise self._error
+            if not self.is_ended:
+                raise closed_error(self._next_index)
+            return None
+        shard = self._line[0]
+        batch = shard.batches.popleft()
+        self._next_index = batch.next_index
+        if shard.cursor.is_complete and not shard.batches:
             self._line.popleft()
         return batch
 
-    def raise_error(self) -> None:
-        """Raises what the stream failed with, if it did, with the index to go on from."""
-        if isinstance(self.error, SamplingError):
-            self.error.next_index = self.next_index
-        if self.error is not None:
-            raise self.error
-
-    def _piece_size(self) -> int:
-        if self._origin.image_bytes is None:
-            return min(self._share, _IMAGES_AT_FIRST)
-        return max(1, min(self._share, _IMAGES_AT_MOST, _BYTES_AT_MOST // self._origin.image_bytes))
+    def _shard_size(self) -> int:
+        if self._identity.image_bytes is None:
+            return min(self._share, _FIRST_IMAGES)
+        return max(1, min(self._share, _MAX_IMAGES, _MAX_BYTES // self._identity.image_bytes))
 
 
-def is_splittable(request: sampling_pb2.SampleBinaryImagesRequest) -> bool:
-    """Whether a request can be cut into pieces; a server says best what is wrong with one that cannot."""
-    end = request.first_index + request.image_count
-    return request.image_count > 0 and request.first_index >= 0 and end <= _INDEX_END
+def is_splittable(request: SampleRequest) -> bool:
+    """Whether a request can be cut into shards; a server says best what is wrong with one that cannot."""
+    return request.image_count > 0 and request.first_index >= 0 and request.end_index <= _MAX_INDEX

@@ -1,4 +1,4 @@
-"""Several servers making one stream, a task for each: the asyncio client's side of `_pieces`."""
+"""Several servers making one stream, a task for each: the asyncio client's side of `shards`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from bgan.v1 import sampling_pb2_grpc
-
-from .._errors import SamplingError
-from .._retry import Deadline, Retries, RetryPolicy
+from .._errors import SamplingError, closed_error
+from .._retry import Retries, RetryPolicy
 from .._types import ImageBatch
-from .call import closed_error, open_call
+from .call import Connection, open_call
 from .cursor import Cursor
-from .shards import Piece, Pieces
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
-    """A server and the connection to it."""
-
-    target: str
-    channel: grpc.aio.Channel
-    stub: sampling_pb2_grpc.SamplingServiceAsyncStub
+from .shards import Shard, Shards
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,13 +30,9 @@ class Lifetime:
         await self.notify()
 
     async def notify(self) -> None:
-        """Let all who wait look again."""
+        """Let everything that waits check its condition."""
         async with self.changed:
             self.changed.notify_all()
-
-    async def wait(self, seconds: float) -> None:
-        """Wait that long, or until the client is closed."""
-        await self.wait_for(lambda: self.is_closed, seconds)
 
     async def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
         """Wait until a condition holds, at most that long."""
@@ -68,27 +53,18 @@ def typed_cancellation(lifetime: Lifetime, cursor: Cursor) -> Iterator[None]:
         raise closed_error(cursor.next_index) from None
 
 
-class Crew:
+@dataclass(eq=False)
+class ShardWorkers:
     """The tasks that make one stream."""
 
-    def __init__(
-        self,
-        servers: Sequence[Server],
-        pieces: Pieces,
-        *,
-        retry: RetryPolicy,
-        deadline: Deadline,
-        lifetime: Lifetime,
-    ) -> None:
-        self._servers = servers
-        self._pieces = pieces
-        self._retry = retry
-        self._deadline = deadline
-        self._lifetime = lifetime
+    connections: Sequence[Connection[grpc.aio.Channel]]
+    shards: Shards
+    lifetime: Lifetime
 
-    async def batches(self) -> AsyncGenerator[ImageBatch, None]:
-        """The stream in order. Raises a SamplingError."""
-        tasks = [asyncio.create_task(self._work(server)) for server in self._servers]
+    async def batches(self, policy: RetryPolicy, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
+        """The stream in order, within so many seconds. Raises a SamplingError."""
+        retries = [Retries(connection.target, policy, timeout) for connection in self.connections]
+        tasks = [asyncio.create_task(self._work(*pair)) for pair in zip(self.connections, retries, strict=True)]
         try:
             while (batch := await self._next()) is not None:
                 yield batch
@@ -98,50 +74,44 @@ class Crew:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _next(self) -> ImageBatch | None:
-        await self._lifetime.wait_for(lambda: self._pieces.has_next or self._is_over())
-        if self._pieces.has_next:
-            batch = self._pieces.pop()
-            await self._lifetime.notify()
-            return batch
-        self._pieces.raise_error()
-        if not self._pieces.is_ended:
-            raise closed_error(self._pieces.next_index)
-        return None
+        await self.lifetime.wait_for(lambda: self.shards.has_next or self._is_over())
+        batch = self.shards.pop()
+        await self.lifetime.notify()
+        return batch
 
     def _is_over(self) -> bool:
-        return self._lifetime.is_closed or self._pieces.is_ended
+        return self.lifetime.is_closed or self.shards.is_ended
 
-    async def _work(self, server: Server) -> None:
-        retries = Retries(server.target, self._retry, self._deadline)
+    async def _work(self, connection: Connection[grpc.aio.Channel], retries: Retries) -> None:
         try:
-            while (piece := await self._take()) is not None:
+            while (shard := await self._take()) is not None:
                 try:
-                    await self._make(piece, server, retries)
+                    await self._make(shard, connection, retries)
                 except SamplingError as failure:
-                    if not piece.cursor.is_complete:
-                        await self._pass_on(piece, failure, retries)
-        except Exception as error:  # whatever it is, whoever reads the stream gets it
-            self._pieces.give_up(server.target, error)
-            await self._lifetime.notify()
+                    if not shard.cursor.is_complete:
+                        await self._pass_on(shard, failure, retries)
+        except Exception as error:  # whatever it is, the stream's reader gets it
+            self.shards.give_up(connection.target, error)
+            await self.lifetime.notify()
 
-    async def _take(self) -> Piece | None:
-        await self._lifetime.wait_for(lambda: self._pieces.has_free or self._is_over())
-        return None if self._is_over() else self._pieces.take()
+    async def _take(self) -> Shard | None:
+        await self.lifetime.wait_for(lambda: self.shards.has_free or self._is_over())
+        return None if self._is_over() else self.shards.take()
 
-    async def _make(self, piece: Piece, server: Server, retries: Retries) -> None:
+    async def _make(self, shard: Shard, connection: Connection[grpc.aio.Channel], retries: Retries) -> None:
         with (
-            typed_cancellation(self._lifetime, piece.cursor),
-            open_call(server.stub, server.target, piece.cursor, self._deadline) as call,
+            typed_cancellation(self.lifetime, shard.cursor),
+            open_call(connection, shard.cursor, retries) as call,
         ):
             async for response in call:
-                self._pieces.add(piece, response, server.target)
+                self.shards.add(shard, response, connection.target)
                 retries.reset()
-                await self._lifetime.notify()
-        piece.cursor.check_complete(server.target)
+                await self.lifetime.notify()
+        shard.cursor.check_complete(connection.target)
 
-    async def _pass_on(self, piece: Piece, failure: SamplingError, retries: Retries) -> None:
-        """Leave what is left of a piece to whoever is free first, and wait before the next try."""
-        self._pieces.give_back(piece)
-        await self._lifetime.notify()
+    async def _pass_on(self, shard: Shard, failure: SamplingError, retries: Retries) -> None:
+        """Leave the rest of a shard to whichever server is free first, and wait before the next try."""
+        self.shards.give_back(shard)
+        await self.lifetime.notify()
         if not self._is_over():
-            await self._lifetime.wait_for(self._is_over, retries.wait_after(failure))
+            await self.lifetime.wait_for(self._is_over, retries.wait_after(failure))

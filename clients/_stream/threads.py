@@ -1,4 +1,4 @@
-"""Several servers making one stream, a thread for each: the blocking client's side of `_pieces`."""
+"""Several servers making one stream, a thread for each: the blocking client's side of `shards`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,11 @@ from typing import Any
 
 import grpc
 
-from bgan.v1 import sampling_pb2_grpc
-
 from .._errors import SamplingError
-from .._retry import Deadline, Retries, RetryPolicy
+from .._retry import Retries, RetryPolicy
 from .._types import ImageBatch
-from .call import closed_error, open_call
-from .shards import Piece, Pieces
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
-    """A server and the connection to it."""
-
-    target: str
-    channel: grpc.Channel
-    stub: sampling_pb2_grpc.SamplingServiceStub
+from .call import Connection, open_call
+from .shards import Shard, Shards
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,30 +35,21 @@ class Lifetime:
             self.changed.wait_for(lambda: self.is_closed, seconds)
 
 
-class Crew:
+@dataclass(eq=False)
+class ShardWorkers:
     """The threads that make one stream."""
 
-    def __init__(
-        self,
-        servers: Sequence[Server],
-        pieces: Pieces,
-        *,
-        retry: RetryPolicy,
-        deadline: Deadline,
-        lifetime: Lifetime,
-    ) -> None:
-        self._servers = servers
-        self._pieces = pieces
-        self._retry = retry
-        self._deadline = deadline
-        self._lifetime = lifetime
-        self._changed = lifetime.changed
-        self._calls: set[Any] = set()
-        self._is_left = False
+    connections: Sequence[Connection[grpc.Channel]]
+    shards: Shards
+    lifetime: Lifetime
+    calls: set[Any] = field(default_factory=set, init=False)
+    is_left: bool = field(default=False, init=False)
 
-    def batches(self) -> Generator[ImageBatch, None, None]:
-        """The stream in order. Raises a SamplingError."""
-        threads = [threading.Thread(target=self._work, args=(server,), daemon=True) for server in self._servers]
+    def batches(self, policy: RetryPolicy, timeout: float | None) -> Generator[ImageBatch, None, None]:
+        """The stream in order, within so many seconds. Raises a SamplingError."""
+        retries = [Retries(connection.target, policy, timeout) for connection in self.connections]
+        pairs = zip(self.connections, retries, strict=True)
+        threads = [threading.Thread(target=self._work, args=pair, daemon=True) for pair in pairs]
         for thread in threads:
             thread.start()
         try:
@@ -81,68 +61,60 @@ class Crew:
                 thread.join()
 
     def _next(self) -> ImageBatch | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._pieces.has_next or self._is_over())
-            if self._pieces.has_next:
-                self._changed.notify_all()
-                return self._pieces.pop()
-            self._pieces.raise_error()
-            if not self._pieces.is_ended:
-                raise closed_error(self._pieces.next_index)
-            return None
+        with self.lifetime.changed:
+            self.lifetime.changed.wait_for(lambda: self.shards.has_next or self._is_over())
+            self.lifetime.changed.notify_all()
+            return self.shards.pop()
 
     def _leave(self) -> None:
-        with self._changed:
-            self._is_left = True
-            self._changed.notify_all()
-            calls = list(self._calls)
+        with self.lifetime.changed:
+            self.is_left = True
+            self.lifetime.changed.notify_all()
+            calls = list(self.calls)
         for call in calls:
             call.cancel()
 
     def _is_over(self) -> bool:
-        return self._is_left or self._lifetime.is_closed or self._pieces.is_ended
+        return self.is_left or self.lifetime.is_closed or self.shards.is_ended
 
-    def _work(self, server: Server) -> None:
-        retries = Retries(server.target, self._retry, self._deadline)
+    def _work(self, connection: Connection[grpc.Channel], retries: Retries) -> None:
         try:
-            while (piece := self._take()) is not None:
+            while (shard := self._take()) is not None:
                 try:
-                    self._make(piece, server, retries)
+                    self._make(shard, connection, retries)
                 except SamplingError as failure:
-                    if not piece.cursor.is_complete:
-                        self._pass_on(piece, failure, retries)
-        except Exception as error:  # whatever it is, whoever reads the stream gets it
-            with self._changed:
-                self._pieces.give_up(server.target, error)
-                self._changed.notify_all()
+                    if not shard.cursor.is_complete:
+                        self._pass_on(shard, failure, retries)
+        except Exception as error:  # whatever it is, the stream's reader gets it
+            with self.lifetime.changed:
+                self.shards.give_up(connection.target, error)
+                self.lifetime.changed.notify_all()
 
-    def _take(self) -> Piece | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._pieces.has_free or self._is_over())
-            return None if self._is_over() else self._pieces.take()
+    def _take(self) -> Shard | None:
+        with self.lifetime.changed:
+            self.lifetime.changed.wait_for(lambda: self.shards.has_free or self._is_over())
+            return None if self._is_over() else self.shards.take()
 
-    def _make(self, piece: Piece, server: Server, retries: Retries) -> None:
-        with open_call(server.stub, server.target, piece.cursor, self._deadline) as call:
-            with self._changed:
+    def _make(self, shard: Shard, connection: Connection[grpc.Channel], retries: Retries) -> None:
+        with open_call(connection, shard.cursor, retries) as call:
+            with self.lifetime.changed:
                 if self._is_over():
                     return
-                self._calls.add(call)
+                self.calls.add(call)
             try:
                 for response in call:
-                    with self._changed:
-                        self._pieces.add(piece, response, server.target)
-                        self._changed.notify_all()
+                    with self.lifetime.changed:
+                        self.shards.add(shard, response, connection.target)
+                        self.lifetime.changed.notify_all()
                     retries.reset()
-                piece.cursor.check_complete(server.target)
+                shard.cursor.check_complete(connection.target)
             finally:
-                self._calls.discard(call)
+                self.calls.discard(call)
 
-    def _pass_on(self, piece: Piece, failure: SamplingError, retries: Retries) -> None:
-        """Leave what is left of a piece to whoever is free first, and wait before the next try."""
-        with self._changed:
-            self._pieces.give_back(piece)
-            self._changed.notify_all()
-            if self._is_over():
-                return
-            seconds = retries.wait_after(failure)
-            self._changed.wait_for(self._is_over, seconds)
+    def _pass_on(self, shard: Shard, failure: SamplingError, retries: Retries) -> None:
+        """Leave the rest of a shard to whichever server is free first, and wait before the next try."""
+        with self.lifetime.changed:
+            self.shards.give_back(shard)
+            self.lifetime.changed.notify_all()
+            if not self._is_over():
+                self.lifetime.changed.wait_for(self._is_over, retries.wait_after(failure))

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Samples binary images from a bgan server into a picture. All it knows of the server are the files under proto/.
+// Samples binary images from a bgan server into a picture. It needs nothing but the files under proto/.
 
 import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,7 +12,7 @@ import { loadSync } from "@grpc/proto-loader";
 const USAGE = `Usage: node sample.mjs [options] FILE.pbm
 
 Samples binary images from a bgan server into one black and white picture, a square grid of them.
-The same seed and index give the same image, always.
+The same seed and index always give the same image.
 
   --server HOST:PORT   the server's address        (default: localhost:50051)
   --model NAME         the model's name            (default: the server's default)
@@ -26,7 +26,7 @@ Example: node sample.mjs --count 64 --seed 1 digits.pbm`;
 const PROTO_ROOT = fileURLToPath(new URL("../../proto", import.meta.url));
 const INT64_END = 2n ** 63n;
 const MAX_COUNT = 10_000n;
-const ATTEMPTS = 5; // in a row, with no batch in between
+const ATTEMPTS = 5; // in a row, without a new batch
 const GAP = 2; // pixels around each image
 
 class UsageError extends Error {}
@@ -73,14 +73,14 @@ function connect(server) {
   return new SamplingService(server, grpc.credentials.createInsecure());
 }
 
-// The batches of a stream, in order. When the server goes away, it is gone on with from the next index.
+// The batches of a stream, in order. When the server goes away, the stream resumes at its next index.
 async function* sample(client, { model, count, seed, firstIndex }) {
   const end = firstIndex + count;
   let next = firstIndex;
   let failures = 0;
   let revision;
   while (next < end) {
-    // 64-bit integers go over as strings; a seed that is undefined is not sent.
+    // 64-bit integers are sent as strings; an undefined seed is not sent.
     const request = { model, seed: seed?.toString(), firstIndex: `${next}`, imageCount: `${end - next}` };
     try {
       for await (const batch of client.sampleBinaryImages(request)) {
@@ -127,7 +127,7 @@ function makePicture(packed, count, { channels, height, width }) {
   return Buffer.concat([Buffer.from(`P4\n${pictureWidth} ${pictureHeight}\n`), picture]);
 }
 
-// The file is whole or not there.
+// Writes the file whole or not at all.
 function writeWhole(file, content) {
   const temporary = `${file}.${process.pid}.tmp`;
   try {

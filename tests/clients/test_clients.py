@@ -1,9 +1,12 @@
 """The blocking and the asyncio client against a real server; each test is written for both."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from bgan.clients import (
+    AsyncSamplingClient,
     DeadlineExceededError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -15,6 +18,12 @@ from bgan.clients import (
 from tests.kit.clients import Blocking
 
 ONCE = RetryPolicy(attempts=1)
+PUBLIC_METHODS = {
+    name
+    for client in (SamplingClient, AsyncSamplingClient)
+    for name, _ in inspect.getmembers(client, inspect.isfunction)
+    if not name.startswith("_")
+}
 
 
 @pytest.fixture(params=[SamplingClient, Blocking], ids=["blocking", "asyncio"])
@@ -26,6 +35,20 @@ def client(request, running):
 @pytest.fixture(params=[SamplingClient, Blocking], ids=["blocking", "asyncio"])
 def make_client(request):
     return request.param
+
+
+@pytest.mark.parametrize("name", ["__init__", *sorted(PUBLIC_METHODS)])
+def test_both_clients_have_the_same_methods(name):
+    """Alike in the names, kinds, defaults and annotations of their parameters, and in their docstrings."""
+    blocking, asynchronous = (getattr(client, name) for client in (SamplingClient, AsyncSamplingClient))
+    assert inspect.signature(blocking, eval_str=True) == inspect.signature(asynchronous, eval_str=True)
+    assert inspect.getdoc(blocking) == inspect.getdoc(asynchronous) != ""
+
+
+def test_a_client_needs_a_server():
+    for client in (SamplingClient, AsyncSamplingClient):
+        with pytest.raises(ValueError, match="no server was named"):
+            client([])
 
 
 def test_images_arrive_in_order_as_arrays(client):
@@ -55,12 +78,13 @@ def test_probabilities_on_request(client):
 def test_models_and_limits(client):
     models = client.list_models()
     assert [model.name for model in models] == ["cnn-sbn", "mlp-dbn", "mlp-sbn"]
+    assert (len(models), models[:2], models.failures) == (3, models.models[:2], ())
     assert client.get_model() == models[1]
     sbn = client.get_model("cnn-sbn")
     assert (sbn.neuron, sbn.binarization, sbn.network) == ("stochastic", "bernoulli", "cnn")
     assert (sbn.image_shape, sbn.latent_size, sbn.dataset) == ((2, 9, 13), 10, "digits")
     assert sbn.is_default is False
-    assert client.get_limits().max_image_count == 100_000
+    assert models.limits.max_image_count == 100_000
 
 
 def test_errors_are_typed(client):
@@ -78,7 +102,7 @@ def test_errors_are_typed(client):
         list(client.sample_binary_images(image_count=2**64))
 
 
-def test_the_timeout_holds_for_streams_and_says_where_to_go_on(client):
+def test_the_timeout_holds_for_streams_and_says_where_to_resume(client):
     received = 0
     with pytest.raises(DeadlineExceededError) as caught:
         for batch in client.sample_binary_images(

@@ -1,11 +1,12 @@
-"""Streams that go on when servers are killed and connections break; each test is written for both clients."""
+"""Streams that resume when servers are killed and connections break; each test is written for both clients."""
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
 import threading
-import time
+from contextlib import contextmanager
 from itertools import repeat
 
 import grpc
@@ -35,6 +36,19 @@ def make_client(request):
     return request.param
 
 
+@contextmanager
+def on_retry(function):
+    """Calls `function` once, when a client says that it tries again and before it waits."""
+    functions, handler = iter([function]), logging.Handler()
+    handler.emit = lambda record: next(functions, lambda: None)()
+    log = logging.getLogger("bgan.clients._retry")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 @pytest.mark.long
 def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
     count = 24_000
@@ -42,12 +56,11 @@ def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
     with restarting_server(small_models) as process:
         with SamplingClient(process.target) as client:
             whole = digest_of(client.sample_binary_images(image_count=count, seed=11))
-        digest, killed_at = Digest(), []
+        digest, killed_at, reached = Digest(), [], threading.Semaphore(0)
 
         def kill_again_and_again():
-            for kill in range(1, KILLS + 1):
-                while digest.next_index < kill * count // (KILLS + 2):
-                    time.sleep(0.002)
+            for _ in range(KILLS):
+                reached.acquire()
                 process.stop()
                 killed_at.append(digest.next_index)
                 process.start(small_models)
@@ -55,8 +68,10 @@ def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
         killer = threading.Thread(target=kill_again_and_again)
         killer.start()
         with make_client(process.target, retry=PATIENT) as client:
-            for batch in client.sample_binary_images(**request):
+            for i, batch in enumerate(client.sample_binary_images(**request), 1):
                 digest.add(batch)
+                if i % (count // 4 // (KILLS + 2)) == 0:
+                    reached.release()
         killer.join()
     assert digest.next_index == count
     assert digest.hex() == whole
@@ -65,7 +80,7 @@ def test_one_stream_survives_twenty_kills(make_client, small_models, caplog):
     assert len(starts) >= KILLS, "each kill cut the stream at another image"
 
 
-def test_a_stopping_server_is_gone_on_from_where_it_cut(make_client, small_models, caplog):
+def test_a_stream_that_a_stopping_server_cut_resumes(make_client, small_models, caplog):
     with (
         restarting_server(small_models, "--grace-seconds", 0.2) as process,
         make_client(process.target, retry=PATIENT) as client,
@@ -202,8 +217,7 @@ def test_an_overloaded_server_says_how_long_to_wait(make_client, small_models, c
                 list(client.sample_binary_images(image_count=5))
             assert caught.value.retry_after_seconds == 1
             assert [record.args[3] >= 1 for record in resumed(caplog)] == [True]
-        with make_client(process.target, retry=PATIENT) as client:
-            threading.Timer(0.3, taken.close).start()
+        with make_client(process.target, retry=PATIENT) as client, on_retry(taken.close):
             assert sum(map(len, client.sample_binary_images(image_count=5))) == 5
 
 
@@ -213,14 +227,15 @@ def test_closing_the_client_ends_its_streams(is_connected, small_models):
     with restarting_server(small_models) as process:
         client = SamplingClient(process.target, retry=policy, timeout_seconds=None)
         batches = client.sample_binary_images(image_count=10**6, include_probabilities=True)
-        first = next(batches)
+        next_index, closer = next(batches).next_index, threading.Thread(target=client.close)
         if not is_connected:
             process.stop()
-        threading.Timer(0.5, client.close).start()
-        next_index = first.next_index
-        with pytest.raises(SamplingError, match="the client was closed") as caught:
+        with on_retry(closer.start), pytest.raises(SamplingError, match="the client was closed") as caught:
             for batch in batches:
                 next_index = batch.next_index
+                if is_connected and closer.ident is None:
+                    closer.start()
+        closer.join()
         assert (caught.value.code, caught.value.next_index) == (grpc.StatusCode.CANCELLED, next_index)
         with pytest.raises(SamplingError, match="the client was closed"):
             next(client.sample_binary_images(image_count=1))
@@ -233,7 +248,7 @@ async def test_closing_the_asyncio_client_ends_its_streams(is_connected, ends_by
     with restarting_server(small_models) as process:
         async with AsyncSamplingClient(process.target, retry=policy, timeout_seconds=None) as client:
             batches = client.sample_binary_images(image_count=10**6, include_probabilities=True)
-            next_index = (await anext(batches)).next_index
+            next_index, is_time = (await anext(batches)).next_index, asyncio.Event()
             if not is_connected:
                 process.stop()
 
@@ -241,9 +256,12 @@ async def test_closing_the_asyncio_client_ends_its_streams(is_connected, ends_by
                 nonlocal next_index
                 async for batch in batches:
                     next_index = batch.next_index
+                    if is_connected:
+                        is_time.set()
 
-            reading = asyncio.create_task(read())
-            await asyncio.sleep(0.5)
+            with on_retry(is_time.set):
+                reading = asyncio.create_task(read())
+                await is_time.wait()
             if ends_by == "cancel":
                 reading.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -259,7 +277,7 @@ _RECONNECTS = """
 import sys
 from pathlib import Path
 from bgan.clients import RetryPolicy, SamplingClient
-from tests.blocking import Blocking
+from tests.kit.clients import Blocking
 
 def resident_kib():
     return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in l).split()[1])

@@ -41,7 +41,7 @@ def whole(process, count, **options):
 
 @CLIENTS
 @pytest.mark.parametrize("count", [1, 7, 300, 50_000])
-def test_the_pieces_are_the_whole_and_every_server_has_its_part(make_client, replicas, count):
+def test_the_shards_are_the_whole_and_every_server_has_its_part(make_client, replicas, count):
     with ExitStack() as stack:
         proxies = [stack.enter_context(breaking_proxy(process.port, repeat(None))) for process in replicas]
         with make_client([proxy.target for proxy in proxies]) as client:
@@ -163,9 +163,11 @@ def test_a_split_stream_can_be_left_early(make_client, replicas):
 def test_closing_the_client_ends_a_split_stream(replicas):
     client = SamplingClient([replicas[0].target, f"localhost:{free_port()}"], timeout_seconds=None)
     batches = client.sample_binary_images(image_count=10**9, seed=1)
-    next(batches)
-    threading.Timer(0.3, client.close).start()
+    next_index, closer = next(batches).next_index, threading.Thread(target=client.close)
     with pytest.raises(SamplingError, match="the client was closed") as caught:
         for batch in batches:
             next_index = batch.next_index
+            if closer.ident is None:
+                closer.start()
+    closer.join()
     assert caught.value.next_index == next_index

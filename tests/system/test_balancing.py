@@ -3,7 +3,6 @@
 import shutil
 import signal
 import sys
-import time
 from contextlib import contextmanager
 
 import grpc
@@ -15,6 +14,7 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.clients import Blocking
 from tests.kit.nameserver import name_server
 from tests.kit.servers import server
+from tests.kit.waiting import eventually
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is a loopback address on Linux"),
@@ -33,13 +33,6 @@ def two_servers(models, others, *options):
         yield first, second, f"ipv4:127.0.0.1:{first.port},127.0.0.2:{first.port}"
 
 
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def revisions(client, calls):
     """Which servers answer calls in a row."""
     return {client.get_model().revision for _ in range(calls)}
@@ -50,16 +43,16 @@ def test_calls_take_turns(make_client, small_models, other_models):
         two_servers(small_models, other_models) as (_, second, target),
         make_client(target, retry=PATIENT) as client,
     ):
-        wait_for(lambda: len(revisions(client, 2)) == 2)
+        eventually(lambda: len(revisions(client, 2)) == 2)
         second.stop(signal.SIGKILL)
         revisions(client, 20)  # none fails
         assert len(revisions(client, 10)) == 1
         with server(other_models, "--host", "127.0.0.2", port=second.port):
-            wait_for(lambda: len(revisions(client, 2)) == 2)
+            eventually(lambda: len(revisions(client, 2)) == 2)
 
 
-def test_a_stream_goes_on_at_the_other_server(make_client, small_models, tmp_path):
-    """Of two streams each server has one; when a server is killed, its stream goes on at the other."""
+def test_a_stream_resumes_at_the_other_server(make_client, small_models, tmp_path):
+    """Each server has one of two streams; when a server is killed, its stream resumes at the other."""
     (tmp_path / "twin").mkdir()
     for copy in ("sbn.onnx", "twin/1.onnx"):  # the same model, and another by which to know the server
         shutil.copy(small_models / "sbn.onnx", tmp_path / copy)
@@ -77,7 +70,7 @@ def test_a_stream_goes_on_at_the_other_server(make_client, small_models, tmp_pat
         two_servers(small_models, tmp_path) as (first, _, target),
         make_client(target, retry=PATIENT, timeout_seconds=None) as client,
     ):
-        wait_for(lambda: len({len(client.list_models()) for _ in range(2)}) == 2)
+        eventually(lambda: len({len(client.list_models()) for _ in range(2)}) == 2)
         streams = [stream(client, seed) for seed in (1, 2)]
         assert [next(one) for one in streams] == [50, 50]
         first.stop(signal.SIGKILL)
@@ -98,11 +91,11 @@ def test_a_server_that_a_name_gets_later_is_found(make_client, small_models, oth
         request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**9)
         stream = sampling_pb2_grpc.SamplingServiceStub(channel).SampleBinaryImages(request)
         next_index = next(stream).image_count
-        wait_for(
+        eventually(
             lambda: len(revisions(client, 4)) == 1 and names.lookups > 8
         )  # by itself gRPC asks twice a minute
         names.addresses = ("127.0.0.1", "127.0.0.2")
-        wait_for(lambda: len(revisions(client, 2)) == 2)
+        eventually(lambda: len(revisions(client, 2)) == 2)
         for _ in range(20):
             batch = next(stream)
             assert batch.first_index == next_index

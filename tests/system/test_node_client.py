@@ -110,7 +110,7 @@ def test_the_images_are_those_of_the_python_client(
     assert list(tmp_path.iterdir()) == [picture]
 
 
-def test_a_seed_that_the_server_draws_is_said(example, running, tmp_path):
+def test_the_seed_that_the_server_drew_is_printed(example, running, tmp_path):
     code, stdout, _ = _sample(example, "--server", running.target, "--count", 5, tmp_path / "a.pbm")
     assert code == 0
     seed = int(re.search(r"5 images of digits, seed (\d+), from index 0", stdout)[1])
@@ -139,7 +139,7 @@ async def _forward(reader, writer, limit):
 
 
 @pytest.mark.parametrize("seed", [[], ["--seed", "0"]])
-async def test_a_stream_that_breaks_is_gone_on_with(example, running, tmp_path, seed):
+async def test_a_stream_that_breaks_resumes(example, running, tmp_path, seed):
     limits = iter([300_000])  # bytes of the first connection; the next one holds
 
     async def connect(reader, writer):
@@ -175,7 +175,7 @@ async def test_a_stream_that_breaks_is_gone_on_with(example, running, tmp_path, 
         (["no-such-folder/a.pbm"], 1, "sample: ENOENT: no such file or directory"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(example, running, tmp_path, arguments, code, text):
+def test_an_error_is_one_line(example, running, tmp_path, arguments, code, text):
     if arguments:
         arguments = [*arguments[:-1], tmp_path / arguments[-1]]
     found, stdout, stderr = _sample(example, "--server", running.target, *arguments)

@@ -1,0 +1,56 @@
+"""Streams that are written to files."""
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from bgan.clients import ImageBatch, SamplingError
+from bgan.clients._files import make_grid, write_batches
+from bgan.clients._messages import decode_batch
+from tests.clients.responses import make_response
+
+
+@pytest.fixture
+def batch():
+    return decode_batch(make_response(), expected_index=10, target="here")
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode", "size"), [((5, 1, 4, 6), "L", (26, 14)), ((4, 3, 4, 4), "RGB", (14, 14))]
+)
+def test_a_grid_shows_every_image(shape, mode, size):
+    images = np.ones(shape, np.uint8)
+    grid = make_grid(images)
+    assert (grid.mode, grid.size) == (mode, size)
+    assert (np.asarray(grid) == 255).sum() == images.size
+
+
+def test_other_channel_counts_lie_side_by_side():
+    images = np.zeros((1, 2, 2, 2), np.uint8)
+    images[0, 1] = 1
+    pixels = np.asarray(make_grid(images))[2:4, 2:6]
+    assert pixels.tolist() == [[0, 0, 255, 255]] * 2
+
+
+def test_a_broken_stream_leaves_no_file(tmp_path, batch):
+    def broken():
+        yield batch
+        raise SamplingError("gone", code=grpc.StatusCode.UNAVAILABLE, next_index=12)
+
+    with pytest.raises(SamplingError):
+        write_batches(broken(), tmp_path / "x.npy", image_count=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_hold_the_images(tmp_path, batch):
+    assert isinstance(batch, ImageBatch)
+    for name in ("a.npy", "a.npz", "a.png"):
+        write_batches([batch], tmp_path / name, image_count=2)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), batch.images)
+    with np.load(tmp_path / "a.npz") as file:
+        np.testing.assert_array_equal(file["packed_images"], batch.packed_images)
+        assert tuple(file["image_shape"]) == (1, 3, 3)
+        assert (int(file["seed"]), int(file["first_index"]), str(file["model"])) == (5, 10, "m")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (12, 7)
