@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,13 +27,6 @@ COMMANDS = {
 _CLASSES_NAMED = 20  # in a message, of more
 
 Server = Annotated[str, Option(help="The server's address.", envvar="BGAN_SERVER")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the clients' commands."""
-    for name, (panel, summary, path) in COMMANDS.items():
-        function = resolve_name(path)
-        app.command(name, rich_help_panel=panel, help=f"{summary}\n\n{inspect.getdoc(function)}")(function)
 
 
 @dataclass(frozen=True)
@@ -233,9 +225,3 @@ def _with_progress(batches: Iterable[ImageBatch], count: int) -> Iterator[ImageB
         for batch in batches:
             progress.advance(task, len(batch))
             yield batch
-
-
-COMMANDS = {
-    "sample": ("Sample", "sample", "bgan.clients.cli:sample"),
-    "models": ("Sample", "models", "bgan.clients.cli:list_models"),
-}

@@ -330,8 +330,8 @@ def bad_model_files(site: Site) -> str:
         paths = [drop(site.folder, name, content) for name, (_, content) in zip(names, files, strict=True)]
         try:
             seen = len(served) + len(paths)
-            _soon("refusals", lambda: len(client.list_model_failures()) + len(_served(client)) >= seen)
-            failures, now = client.list_model_failures(), _served(client)
+            _soon("refusals", lambda: len(client.list_models().failures) + len(_served(client)) >= seen)
+            failures, now = client.list_models().failures, _served(client)
         finally:
             for path in paths:
                 path.unlink()
@@ -342,7 +342,7 @@ def bad_model_files(site: Site) -> str:
         assert max(map(len, shown)) < _SHOWN_AT_MOST, f"a refusal has {max(map(len, shown))} characters"
         assert all(text.isprintable() for text in shown), f"not printable: {shown!r}"
         site.check(site.steady.target)
-        _soon("the end of the refusals", lambda: not client.list_model_failures())
+        _soon("the end of the refusals", lambda: not client.list_models().failures)
     assert not re.search(r"^\S+ \S+ INFO forged", site.steady.output(), re.MULTILINE), (
         "a line of the log is forged"
     )

@@ -209,7 +209,7 @@ def test_files_of_classes_are_the_same_from_a_server_and_without_one(running, fo
     ("model", "label", "says"),
     [
         ("sbn", "fox", "there are cat, dog, 3, mouse, owl, or by number 0 to 4"),
-        ("plain", "0", "plain makes images of no classes; leave it out"),
+        ("plain", "0", "plain is not class-conditional; leave it out"),
     ],
 )
 def test_the_command_line_refuses_labels_that_cannot_be(running, folder, tmp_path, model, label, says):

@@ -129,5 +129,5 @@ def test_a_file_reaches_the_workers(models, tmp_path):
     path = tmp_path / "server.toml"
     path.write_text('workers = 2\ndefault_model = "mlp-sbn"\nmax_image_count = 5\n')
     with server(models, "--config", path) as process, SamplingClient(process.target) as client:
-        assert client.get_limits().max_image_count == 5
+        assert client.list_models().limits.max_image_count == 5
         assert client.get_model().name == "mlp-sbn"

@@ -324,7 +324,7 @@ def test_what_onnxruntime_says_of_a_broken_file_is_for_the_log_alone(tmp_path):
     _write(tmp_path / "odd.onnx", model)
     with server(tmp_path) as process:
         with SamplingClient(process.target) as client:
-            (failure,) = client.list_model_failures()
+            (failure,) = client.list_models().failures
         assert failure.reason == "odd.onnx is no ONNX model that onnxruntime can load"
         assert "NoSuchOperator" in process.output()
 

@@ -357,7 +357,7 @@ def test_a_broken_file_shows_and_the_good_one_goes_on(folder, contents, revision
     with server(folder, *FAST) as process, SamplingClient(process.target) as client:
         _write(folder / "m" / "2.onnx", contents["b"][:5_000])
         _write(folder / "n.onnx", b"no model")
-        eventually(lambda: len(client.list_model_failures()) == 2)
+        eventually(lambda: len(client.list_models().failures) == 2)
         assert client.get_model().revision == revisions["a"]
         listed = bgan("models", "--server", process.target)
         assert "m cannot be served: m/2.onnx is no ONNX model" in listed.stdout
@@ -372,7 +372,7 @@ def test_a_broken_file_shows_and_the_good_one_goes_on(folder, contents, revision
                 assert check(health_pb2.HealthCheckRequest(service=name)).status == status
         _write(folder / "m" / "2.onnx", contents["b"])
         eventually(lambda: client.get_model().revision == revisions["b"])
-        assert [failure.model for failure in client.list_model_failures()] == ["n"]
+        assert [failure.model for failure in client.list_models().failures] == ["n"]
         assert [model.version for model in client.list_models()] == [2, 1]
         assert [model.is_default for model in client.list_models()] == [True, False]
         (old,) = client.sample_binary_images(image_count=3, model="m", version=1)
@@ -427,7 +427,7 @@ def test_replacing_under_load_costs_no_call_and_mixes_nothing(folder, contents, 
             thread.start()
         for name in [name for name, _ in zip(cycle("ba"), range(6), strict=False)]:
             _write(folder / "m" / "1.onnx", contents[name][:9_000])
-            eventually(client.list_model_failures)
+            eventually(lambda: client.list_models().failures)
             shutil.copyfile(_file(folder.parent, contents[name]), folder / "m" / "1.onnx")
             eventually(lambda name=name: client.get_model().revision == revisions[name])
         done.set()

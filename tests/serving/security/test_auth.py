@@ -344,4 +344,4 @@ def test_the_commands_make_and_carry_tokens(models, tmp_path):
         assert refused.returncode == 1
         assert "--token-file or BGAN_TOKEN" in refused.stderr
         kept.write_text("not a token\n")
-        assert "characters that no token has" in bgan("models", *at, "--token-file", kept).stderr
+        assert "the token is empty or has invalid characters" in bgan("models", *at, "--token-file", kept).stderr
