@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.distance import jensenshannon
 
 Images = NDArray[np.uint8]
 Counts = NDArray[np.int64]
@@ -51,13 +52,7 @@ def pattern_histogram(images: Images) -> NDArray[np.float64]:
 
 def jensen_shannon_divergence(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Jensen-Shannon divergence of two distributions over the same bins, in bits, from 0 to 1 (Lin 1991)."""
-    middle = (first + second) / 2
-    return float((_relative_entropy(first, middle) + _relative_entropy(second, middle)) / 2)
-
-
-def _relative_entropy(first: NDArray[np.float64], second: NDArray[np.float64]) -> np.float64:
-    there = first > 0
-    return np.sum(first[there] * np.log2(first[there] / second[there]))
+    return float(jensenshannon(first, second, base=2) ** 2)
 
 
 def _windows(images: Images) -> dict[tuple[int, int], Images]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 BINS = 256
 _CENTRE = (0.48, 0.52)
@@ -48,10 +49,7 @@ def middle_mass(probabilities: NDArray[np.float32]) -> float:
 def binary_entropy(probabilities: NDArray[np.float32]) -> float:
     """Mean of -p log2 p - (1 - p) log2(1 - p), in bits."""
     p = np.asarray(probabilities, np.float64)
-    q = 1 - p
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.where(p > 0, p * np.log2(p), 0) - np.where(q > 0, q * np.log2(q), 0)
-    return float(entropy.mean())
+    return float((entr(p) + entr(1 - p)).mean() / np.log(2))
 
 
 def _density(probabilities: NDArray[np.float32], low: float, high: float) -> float:
