@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,10 +33,12 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from ..evaluation.evaluate import Evaluation
     from ..evaluation.generator import TrainedGenerator
     from ..evaluation.reference import Reference
-    from ..evaluation.samples import Samples
 
 _ARRAYS = (".npy", ".npz")
 
@@ -66,7 +68,8 @@ def evaluate(
         bool | None,
         typer.Option(
             "--labels/--no-labels",
-            help="Measure with a classifier of the data set's labels, trained once and cached.",
+            help="Measure with a classifier of the data set's labels; one for other data than mnist and digits "
+            "is trained once and cached.",
             show_default="if it has labels",
         ),
     ] = None,
@@ -96,34 +99,47 @@ def evaluate(
     from rich.console import Console
 
     with held_back():
-        from ..common.console import progress_line
+        from ..common.console import progress_line, say
         from ..evaluation.evaluate import evaluate_samples
         from ..evaluation.samples import load_samples
 
     console = Console(stderr=True)
     asked = _asked(context, data, dataset, data_dir)
+    opened = [_opened(name, runs_dir) for name in sources or [""]]
+    specs = [asked] if asked else [_own_spec(source) for source in opened]
+    spec = _common([_resolved(each, data_dir, lambda text: say(console, text)) for each in specs])
+    reference = read_reference(spec, console, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
-        reference = first = None
-        for name in sources or [""]:
-            source = _opened(name, runs_dir)
-            own = DatasetSpec(dataset="auto") if isinstance(source, Path) else source.dataset_spec
-            choice = _resolved(asked or own, data_dir, report)
-            if first is None or reference is None:
-                first, reference = choice, _reference(choice, labels, report)
-            elif choice != first:
-                raise _mixed(first, choice)
-            report(f"samples of {name or choice.dataset}")
+        for source in opened:
             if isinstance(source, Path):
                 samples = load_samples(source, reference.test.shape[1:]).first(count)
             else:
+                report(f"{count} samples of {source.name}")
                 samples = source.sample(count, seed=seed, binarization=binarization)
-            evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
+            evaluations.append(
+                evaluate_samples(samples, reference, seed=seed, report=named(samples.source, report))
+            )
     if json_file is not None:
         _write(json_file, evaluations)
     if json_file is None or str(json_file) != "-":
-        assert reference is not None
         _print(evaluations, reference)
+
+
+def read_reference(spec: DatasetSpec, console: Console, *, labelled: bool | None = None) -> Reference:
+    """The images to measure against, while a bar shows how far the training of their classifier has come."""
+    from ..common.console import counting_bar, say
+    from ..evaluation.classifier import TRAINING
+    from ..evaluation.reference import load_reference
+
+    say(console, f"reading {spec.dataset}")
+    with counting_bar(console, TRAINING) as progress:
+        return load_reference(spec, labelled=labelled, report=lambda text: say(console, text), progress=progress)
+
+
+def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
+    """A report whose lines begin with a name."""
+    return lambda text: report(f"{name}: {text}")
 
 
 def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
@@ -138,6 +154,11 @@ def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     if not path.is_file():
         raise SamplesError(f"there is no file {name}")
     return path
+
+
+def _own_spec(source: TrainedGenerator | Path) -> DatasetSpec:
+    """The images that a source belongs to; "auto" for samples, which do not say."""
+    return DatasetSpec(dataset="auto") if isinstance(source, Path) else source.dataset_spec
 
 
 def _asked(
@@ -175,24 +196,17 @@ def _resolved(choice: DatasetSpec, data_dir: Path | None, report: Callable[[str]
     return dataclasses.replace(choice, dataset=name, data_dir=folder)
 
 
-def _reference(choice: DatasetSpec, labelled: bool | None, report: Callable[[str], None]) -> Reference:
-    from ..evaluation.reference import load_reference
-
-    report(f"reading {choice.dataset}")
-    return load_reference(choice, labelled=labelled, report=report)
-
-
-def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda text: report(f"{samples.source}: {text}")
-
-
-def _mixed(first: DatasetSpec, second: DatasetSpec) -> Exception:
+def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
+    """The images that all sources belong to. Raises ConfigError where they differ."""
     from ..common.errors import ConfigError
 
-    names = f"{first.data or first.dataset} and {second.data or second.dataset}"
-    if first.options != second.options:
-        names += ", read in different ways"
-    return ConfigError(f"the sources belong to {names}; name one with --dataset or --data")
+    first = specs[0]
+    for other in specs:
+        if other != first:
+            names = f"{first.data or first.dataset} and {other.data or other.dataset}"
+            how = ", read in different ways" if first.options != other.options else ""
+            raise ConfigError(f"the sources belong to {names}{how}; name one with --dataset or --data")
+    return first
 
 
 def _write(path: Path, evaluations: list[Evaluation]) -> None:
@@ -207,9 +221,26 @@ def _write(path: Path, evaluations: list[Evaluation]) -> None:
 
 def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from ..common.console import say
+
+    console = Console()
+    console.print(_table(evaluations))
+    for evaluation in evaluations:
+        if evaluation.class_histogram is not None:
+            shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
+            say(console, f"classes of {evaluation.source}, %: {shares}")
+    console.print("floor: the same metric of real test images against real training images")
+    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
+        say(console, f"left out: {line}")
+    if reference.classifier_accuracy is not None:
+        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")
+
+
+def _table(evaluations: list[Evaluation]) -> Table:
+    """A row for each metric that any source has, a section for each group."""
+    from rich.table import Table
+
     from ..evaluation.metrics.table import METRICS, format_value
 
     first = evaluations[0]
@@ -229,14 +260,4 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
             group = metric.group
         values = [format_value(key, evaluation.metrics.get(key)) for evaluation in evaluations]
         table.add_row(metric.title, *values, format_value(key, first.floor.get(key)), metric.better)
-    console = Console()
-    console.print(table)
-    for evaluation in evaluations:
-        if evaluation.class_histogram is not None:
-            shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
-            say(console, f"classes of {evaluation.source}, %: {shares}")
-    console.print("floor: the same metric of real test images against real training images")
-    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
-        say(console, f"left out: {line}")
-    if reference.classifier_accuracy is not None:
-        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")
+    return table

@@ -9,7 +9,7 @@ from bgan.trainer.common.errors import DataError, SamplesError
 from bgan.trainer.data.catalog import load_dataset
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.classifier import accuracy, cached_classifier, train_classifier
-from bgan.trainer.evaluation.evaluate import evaluate_samples
+from bgan.trainer.evaluation.evaluate import evaluate_samples, measure_floor
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics.table import METRICS
 from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
@@ -70,6 +70,34 @@ def test_the_cached_classifier_is_used_and_a_damaged_one_is_made_anew(tmp_path):
     assert any("damaged" in text for text in said)
     assert cached_classifier(images, 1 - labels, cache=tmp_path)[1] != first
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist"])
+def test_bgan_comes_with_the_classifiers_and_floors_of_digits_and_mnist(dataset, tmp_path, request):
+    folder = str(request.getfixturevalue("mnist_dir")) if dataset == "mnist" else None
+    said = []
+    splits = (load_dataset(dataset, data_dir=folder, split=split) for split in ("train", "test"))
+    reference = make_reference(*splits, cache=tmp_path, report=said.append)
+    assert reference.classifier_accuracy > {"digits": 0.9, "mnist": 0.98}[dataset]
+    assert set(measure_floor(reference, 10_000, report=said.append)) == (
+        set(METRICS) - PREACTIVATIONS - NEED_CLASSES_ASKED_FOR
+    )
+    assert said == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_a_classifier_says_how_long_it_will_take(tmp_path, monkeypatch):
+    seconds = iter(range(0, 2000, 4))
+    monkeypatch.setattr("bgan.trainer.common.console.time.monotonic", lambda: next(seconds))
+    images = (np.random.default_rng(1).random((128, 1, 8, 8)) < 0.5).astype(np.uint8)
+    said, steps = [], []
+    cached_classifier(images, images[:, 0, 0, 0].astype(np.int64), cache=tmp_path, report=said.append)
+    assert said[1] == "training the classifier: 4 of 40, 0:02:24 left"
+    assert len(said) == 1 + 40 // 3
+    cached_classifier(
+        images, images[:, 0, 0, 1].astype(np.int64), cache=tmp_path, progress=lambda *done: steps.append(done)
+    )
+    assert steps == [(step, 40) for step in range(1, 41)]
 
 
 def test_two_samples_of_one_distribution_cannot_be_told_apart_and_others_can():
