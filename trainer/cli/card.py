@@ -55,7 +55,7 @@ def card(
         from ..evaluation.samples import load_samples
         from ..reports.card import card_text, open_trained_model
 
-    for path in [*models, *([published_samples] if published_samples else [])]:
+    for path in (*models, published_samples or models[0]):
         if not path.is_file():
             raise SamplesError(f"there is no file {path}")
     trained = [open_trained_model(path, runs_dir) for path in models]

@@ -228,8 +228,7 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     console.print(_table(evaluations))
     for evaluation in evaluations:
         if evaluation.class_histogram is not None:
-            shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
-            say(console, f"classes of {evaluation.source}, %: {shares}")
+            say(console, f"classes of {evaluation.source}, %: {evaluation.class_percents()}")
     console.print("floor: the same metric of real test images against real training images")
     for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
         say(console, f"left out: {line}")

@@ -132,6 +132,8 @@ def cached_classifier(
     report(f"{TRAINING} that measures features, once for this data set")
     progress = progress or counted(report, TRAINING)
     classifier = train_classifier(images, labels, classes=classes, progress=progress)
+    # As it is once it was loaded: the order of the weights in memory decides the last bits of its features.
+    classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     sidecar = {"classes": classes, "images": len(images)}
     return classifier, save_tensors(cache / name, classifier.state_dict(), sidecar)
 

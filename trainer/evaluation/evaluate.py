@@ -43,6 +43,10 @@ class Evaluation:
     left_out: list[str]
     """What was not measured, and why."""
 
+    def class_percents(self) -> str:
+        """The share of each class in per cent; nothing without a classifier."""
+        return " ".join(f"{100 * share:.1f}" for share in self.class_histogram or [])
+
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
         return asdict(self)

@@ -22,6 +22,7 @@ from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples, chunks
 
+Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Probabilities = Callable[[Floats, Labels | None], Floats]
@@ -38,11 +39,11 @@ class Noise(NamedTuple):
     """What samples are drawn from. Each call draws the next numbers of one stream."""
 
     latents: Callable[[int, int], Floats]
-    """Standard normal, float32 [N, Z]."""
+    """(N, Z) to standard normal ones, float32 [N, Z]."""
     labels: Callable[[int, int], Labels]
-    """Of this many classes and for N images: int64 [N], all classes alike."""
+    """(classes, N) to labels, int64 [N], all classes alike."""
     uniforms: Uniforms
-    """In [0, 1), float32 of this shape."""
+    """A shape to float32 in [0, 1)."""
 
 
 def torch_noise(seed: int) -> Noise:
@@ -95,7 +96,7 @@ class TrainedGenerator:
 
     A class-conditional generator takes labels too, int64 [N].
     """
-    graph: Callable[[Floats, Labels | None, Uniforms], tuple[NDArray[np.uint8], Floats]] | None = None
+    graph: Callable[[Floats, Labels | None, Uniforms], tuple[Images, Floats]] | None = None
     """A model file's own images and probabilities; None: an image is on where its probability says so."""
     noise: Callable[[int], Noise] = torch_noise
 
@@ -142,7 +143,7 @@ class TrainedGenerator:
         if manifest.neuron not in _NEURONS:
             raise SamplesError(f"{path} does not say which neurons it has; export it again")
 
-        def graph(latents: Floats, labels: Labels | None, uniforms: Uniforms) -> tuple[NDArray[np.uint8], Floats]:
+        def graph(latents: Floats, labels: Labels | None, uniforms: Uniforms) -> tuple[Images, Floats]:
             try:
                 images, outputs = model.run(latents, uniforms, labels)
                 return images.reshape(-1, *shape), outputs.reshape(len(latents), *shape)
@@ -183,24 +184,21 @@ class TrainedGenerator:
         for rows in chunks(count):
             latents = noise.latents(rows, self.latent_size)
             labels = noise.labels(len(self.classes), rows) if self.classes else None
-            batches.append((*self._draw(latents, labels, noise.uniforms, binarization), labels))
-        images, probabilities, drawn = zip(*batches, strict=True)
+            if self.graph and binarization is None:
+                images, probabilities = self.graph(latents, labels, noise.uniforms)
+            else:
+                probabilities = self.probabilities(latents, labels)
+                is_drawn = binarization == "bernoulli" or (binarization is None and self.is_stochastic)
+                threshold = noise.uniforms(probabilities.shape) if is_drawn else np.float32(0.5)
+                images = (probabilities > threshold).astype(np.uint8)
+            batches.append((images, probabilities, labels))
+        all_images, all_probabilities, all_labels = zip(*batches, strict=True)
         return Samples(
             self.name if binarization is None else f"{self.name}, {binarization}",
-            np.concatenate(images),
-            np.concatenate(probabilities),
-            np.concatenate(drawn) if self.classes else None,
+            np.concatenate(all_images),
+            np.concatenate(all_probabilities),
+            np.concatenate(all_labels) if self.classes else None,
         )
-
-    def _draw(
-        self, latents: Floats, labels: Labels | None, uniforms: Uniforms, binarization: str | None
-    ) -> tuple[NDArray[np.uint8], Floats]:
-        if self.graph and binarization is None:
-            return self.graph(latents, labels, uniforms)
-        probabilities = self.probabilities(latents, labels)
-        is_drawn = self.is_stochastic if binarization is None else binarization == "bernoulli"
-        threshold = uniforms(probabilities.shape) if is_drawn else np.float32(0.5)
-        return (probabilities > threshold).astype(np.uint8), probabilities
 
 
 def open_generator(source: str | None, runs_dir: Path, warn: Callable[[str], None]) -> TrainedGenerator:

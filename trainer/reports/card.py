@@ -87,9 +87,8 @@ _DATA = {
         "in the file.",
     ),
 }
-
-
 _SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
+_NOT_STATED = "none is stated"
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
 
@@ -171,7 +170,7 @@ def card_text(
         evaluate_command=_evaluate_command(model.path.name, config, evaluation.count),
         figures=_figures(evaluation, published),
         classes=_classes(evaluation, reference),
-        licence=licence or "none is stated",
+        licence=licence or _NOT_STATED,
         data_licence=data_licence,
     )
 
@@ -192,11 +191,11 @@ def _training(run: Run) -> dict[str, Any]:
     """The report of a run. Raises RunError where it has none yet."""
     try:
         training: dict[str, Any] = json.loads(run.report_file.read_text())
+        return training
     except FileNotFoundError:
         raise RunError(f"{run.folder} is not finished; resume it with the command that made it") from None
     except ValueError as error:
         raise RunError(f"{run.report_file} cannot be read ({error})") from error
-    return training
 
 
 def _data(config: TrainingConfig) -> tuple[str, str]:
@@ -205,7 +204,7 @@ def _data(config: TrainingConfig) -> tuple[str, str]:
         return _DATA[config.dataset]
     how = ", ".join(f"{option(name)} {value}" for name, value in config.image_options.changed().items())
     kind = "images of a file or folder" if config.data else "a published set"
-    return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
+    return f"{config.dataset}: {kind}{f', read with {how}' if how else ''}.", _NOT_STATED
 
 
 def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:
@@ -225,8 +224,5 @@ def _classes(evaluation: Evaluation, reference: Reference) -> str:
     """The share of each class, where there are classes."""
     if evaluation.class_histogram is None or reference.classifier_accuracy is None:
         return ""
-    shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
-    return (
-        f"Share of each class, %: {shares}, by a classifier that is right on "
-        f"{100 * reference.classifier_accuracy:.2f} % of the test images.\n"
-    )
+    how = f"by a classifier that is right on {100 * reference.classifier_accuracy:.2f} % of the test images"
+    return f"Share of each class, %: {evaluation.class_percents()}, {how}.\n"

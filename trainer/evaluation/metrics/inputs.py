@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..reference import Images, Reference, Report
 from ..samples import Samples
-from . import artifacts, classes, memorization, preactivations
+from . import artifacts
+from .classes import class_shares
 from .features import Features, precision_recall_density_coverage
+from .memorization import nearest_distances
+from .preactivations import preactivation_histogram
 from .two_sample import two_sample_accuracy
 
 LEAST_COMPARED = 64
 """Real images below which nothing is said of how two sets differ."""
-T = TypeVar("T")
 
 
 class Need(Enum):
@@ -30,18 +31,19 @@ class Need(Enum):
 
 
 class MetricInputs:
-    """The inputs of all metrics for one set of samples."""
+    """The inputs of all metrics for one set of samples. What is computed is told to `report`."""
 
     def __init__(
         self, samples: Samples, real: Images, reference: Reference, *, compared: int, seed: int, report: Report
     ) -> None:
         rows = np.random.default_rng(seed).permutation(len(real))[:compared]
-        self.images, self.requested_classes = samples.images, samples.labels
+        self.images = samples.images
         self.first, self.second = samples.images[:compared], real[rows]
+        """The two sets that are compared."""
+        self.probabilities = np.empty(0, np.float32) if samples.probabilities is None else samples.probabilities
+        """The preactivated outputs, float32 [N, C, H, W]; empty if they are missing."""
         self.seed = seed
-        self._probabilities = samples.probabilities
-        self._reference = reference
-        self._report = report
+        self._samples, self._reference, self._report = samples, reference, report
         there = {
             Need.LABELS: reference.classifier is not None,
             Need.TWO_SETS: compared >= LEAST_COMPARED,
@@ -50,31 +52,35 @@ class MetricInputs:
         }
         self.missing = {need for need, is_there in there.items() if not is_there}
 
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """The preactivated outputs, float32 [N, C, H, W]."""
-        return _present(self._probabilities, Need.PROBABILITIES)
-
     @cached_property
     def _described(self) -> tuple[Features, NDArray[np.float32]]:
         self._report("features")
-        return _present(self._reference.classifier, Need.LABELS).describe(self.images)
+        return self._describe(self.images)
 
-    @cached_property
-    def features(self) -> tuple[Features, Features]:
-        """The classifier's features of the two sets that are compared."""
-        real, _ = _present(self._reference.classifier, Need.LABELS).describe(self.second)
-        return self._described[0][: len(self.second)], real
+    def _describe(self, images: Images) -> tuple[Features, NDArray[np.float32]]:
+        if self._reference.classifier is None:
+            raise ValueError(f"features: {Need.LABELS.value}")
+        return self._reference.classifier.describe(images)
 
     @property
-    def class_probabilities(self) -> NDArray[np.float32]:
-        """The classifier's, float32 [N, K]."""
+    def classes(self) -> NDArray[np.float32]:
+        """The classifier's class probabilities, float32 [N, K]."""
         return self._described[1]
 
     @property
     def class_shares(self) -> NDArray[np.float64]:
         """The share of the images by most likely class, float64 [K]."""
-        return classes.class_shares(self.class_probabilities)
+        return class_shares(self.classes)
+
+    def label_accuracy(self) -> float:
+        """How often the classifier finds the class that was asked for."""
+        return float((self.classes.argmax(axis=1) == self._samples.labels).mean())
+
+    @cached_property
+    def features(self) -> tuple[Features, Features]:
+        """The classifier's features of the two sets."""
+        real, _ = self._describe(self.second)
+        return self._described[0][: len(real)], real
 
     @cached_property
     def manifold(self) -> dict[str, float]:
@@ -92,7 +98,7 @@ class MetricInputs:
     def nearest(self) -> NDArray[np.int64]:
         """Pixels in which each image differs from the nearest training image, int64 [N]."""
         self._report("nearest training images")
-        return memorization.nearest_distances(self.images, self._reference.training)
+        return nearest_distances(self.images, self._reference.training)
 
     @cached_property
     def components(self) -> NDArray[np.int64]:
@@ -100,13 +106,11 @@ class MetricInputs:
         self._report("artifacts")
         return artifacts.components(self.images)
 
+    def pattern_divergence(self) -> float:
+        """How much the local patterns of the two sets differ."""
+        return artifacts.jensen_shannon_divergence(*map(artifacts.pattern_histogram, (self.first, self.second)))
+
     @cached_property
     def histogram(self) -> NDArray[np.float64]:
-        """That of preactivations: 256 shares of floor(255 p)."""
-        return preactivations.preactivation_histogram(self.probabilities)
-
-
-def _present(value: T | None, need: Need) -> T:
-    if value is None:
-        raise ValueError(f"{need.name} is missing: {need.value}")
-    return value
+        """That of the preactivated outputs: 256 shares of floor(255 p)."""
+        return preactivation_histogram(self.probabilities)

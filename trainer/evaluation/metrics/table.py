@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from .artifacts import holes, isolated_pixels, jensen_shannon_divergence, pattern_histogram
+from .artifacts import holes, isolated_pixels
 from .classes import entropy, inception_score, missing_classes
 from .features import frechet_distance, kernel_distance
 from .inputs import MetricInputs, Need
@@ -17,92 +18,62 @@ from .preactivations import binary_entropy, middle_mass, notch_depth, notch_rati
 class Metric:
     """How a metric is computed and shown, and which way is better."""
 
+    group: str
     title: str
     function: Callable[[MetricInputs], float]
-    needs: frozenset[Need]
-    """What it cannot be computed without."""
     better: str
     """"lower", "higher", or "floor": the closer to the value of real images the better."""
-    group: str
+    needs: frozenset[Need] = frozenset()
+    """What it cannot be computed without."""
     digits: int = 3
 
 
-_ALWAYS: frozenset[Need] = frozenset()
 _LABELS = frozenset({Need.LABELS})
 _TWO_SETS = frozenset({Need.TWO_SETS})
 _FEATURES = _LABELS | _TWO_SETS
 _REQUESTED = _LABELS | {Need.REQUESTED_CLASSES}
-_P = frozenset({Need.PROBABILITIES})
-
-
-def _label_accuracy(of: MetricInputs) -> float:
-    return float((of.class_probabilities.argmax(axis=1) == of.requested_classes).mean())
-
-
-def _pattern_divergence(of: MetricInputs) -> float:
-    return jensen_shannon_divergence(pattern_histogram(of.first), pattern_histogram(of.second))
-
+_quality = partial(Metric, "quality")
+_classes = partial(Metric, "classes")
+_memorization = partial(Metric, "memorization")
+_artifacts = partial(Metric, "artifacts")
+_preactivations = partial(Metric, "preactivations", needs=frozenset({Need.PROBABILITIES}), better="")
 
 METRICS = {
-    "frechet_distance": Metric(
-        "Frechet distance", lambda of: frechet_distance(*of.features), _FEATURES, "lower", "quality"
+    "frechet_distance": _quality("Frechet distance", lambda x: frechet_distance(*x.features), "lower", _FEATURES),
+    "kernel_distance": _quality(
+        "KID x 1000", lambda x: kernel_distance(*x.features, seed=x.seed), "lower", _FEATURES
     ),
-    "kernel_distance": Metric(
-        "KID x 1000", lambda of: kernel_distance(*of.features, seed=of.seed), _FEATURES, "lower", "quality"
+    "inception_score": _quality("inception score", lambda x: inception_score(x.classes), "higher", _LABELS),
+    "precision": _quality("precision", lambda x: x.manifold["precision"], "floor", _FEATURES),
+    "recall": _quality("recall", lambda x: x.manifold["recall"], "floor", _FEATURES),
+    "density": _quality("density", lambda x: x.manifold["density"], "floor", _FEATURES),
+    "coverage": _quality("coverage", lambda x: x.manifold["coverage"], "higher", _FEATURES),
+    "two_sample_accuracy": _quality("two-sample accuracy", MetricInputs.two_sample_accuracy, "lower", _TWO_SETS),
+    "class_entropy": _classes("class entropy, bits", lambda x: entropy(x.class_shares), "higher", _LABELS),
+    "missing_classes": _classes("missing classes", lambda x: missing_classes(x.class_shares), "lower", _LABELS, 0),
+    "label_accuracy": _classes("of the class asked for, share", MetricInputs.label_accuracy, "higher", _REQUESTED),
+    "nearest_distance": _memorization(
+        "pixels to nearest training image", lambda x: x.nearest.mean(), "floor", digits=1
     ),
-    "inception_score": Metric(
-        "inception score", lambda of: inception_score(of.class_probabilities), _LABELS, "higher", "quality"
+    "exact_copies": _memorization("exact copies, share", lambda x: (x.nearest == 0).mean(), "lower", digits=4),
+    "unique_share": _memorization("unique images, share", lambda x: unique_share(x.images), "higher", digits=4),
+    "on_fraction": _artifacts("on pixels, share", lambda x: x.images.mean(), "floor"),
+    "isolated_pixels": _artifacts("isolated pixels an image", lambda x: isolated_pixels(x.images).mean(), "lower"),
+    "components": _artifacts("components an image", lambda x: x.components.mean(), "floor"),
+    "multiple_components": _artifacts(
+        "images of several components, share", lambda x: (x.components > 1).mean(), "lower"
     ),
-    "precision": Metric("precision", lambda of: of.manifold["precision"], _FEATURES, "floor", "quality"),
-    "recall": Metric("recall", lambda of: of.manifold["recall"], _FEATURES, "floor", "quality"),
-    "density": Metric("density", lambda of: of.manifold["density"], _FEATURES, "floor", "quality"),
-    "coverage": Metric("coverage", lambda of: of.manifold["coverage"], _FEATURES, "higher", "quality"),
-    "two_sample_accuracy": Metric(
-        "two-sample accuracy", lambda of: of.two_sample_accuracy(), _TWO_SETS, "lower", "quality"
+    "holes": _artifacts("holes an image", lambda x: holes(x.images).mean(), "floor"),
+    "pattern_divergence": _artifacts(
+        "JS divergence of 3x3 patterns, bits", MetricInputs.pattern_divergence, "lower", _TWO_SETS, 5
     ),
-    "class_entropy": Metric(
-        "class entropy, bits", lambda of: entropy(of.class_shares), _LABELS, "higher", "classes"
-    ),
-    "missing_classes": Metric(
-        "missing classes", lambda of: missing_classes(of.class_shares), _LABELS, "lower", "classes", 0
-    ),
-    "label_accuracy": Metric("of the class asked for, share", _label_accuracy, _REQUESTED, "higher", "classes"),
-    "nearest_distance": Metric(
-        "pixels to nearest training image", lambda of: of.nearest.mean(), _ALWAYS, "floor", "memorization", 1
-    ),
-    "exact_copies": Metric(
-        "exact copies, share", lambda of: (of.nearest == 0).mean(), _ALWAYS, "lower", "memorization", 4
-    ),
-    "unique_share": Metric(
-        "unique images, share", lambda of: unique_share(of.images), _ALWAYS, "higher", "memorization", 4
-    ),
-    "on_fraction": Metric("on pixels, share", lambda of: of.images.mean(), _ALWAYS, "floor", "artifacts"),
-    "isolated_pixels": Metric(
-        "isolated pixels an image", lambda of: isolated_pixels(of.images).mean(), _ALWAYS, "lower", "artifacts"
-    ),
-    "components": Metric("components an image", lambda of: of.components.mean(), _ALWAYS, "floor", "artifacts"),
-    "multiple_components": Metric(
-        "images of several components, share", lambda of: (of.components > 1).mean(), _ALWAYS, "lower", "artifacts"
-    ),
-    "holes": Metric("holes an image", lambda of: holes(of.images).mean(), _ALWAYS, "floor", "artifacts"),
-    "pattern_divergence": Metric(
-        "JS divergence of 3x3 patterns, bits", _pattern_divergence, _TWO_SETS, "lower", "artifacts", 5
-    ),
-    "first_bin": Metric(
-        "preactivations in the first of 256 bins", lambda of: of.histogram[0], _P, "", "preactivations"
-    ),
-    "last_bin": Metric("preactivations in the last bin", lambda of: of.histogram[-1], _P, "", "preactivations", 4),
-    "middle_mass": Metric(
-        "preactivations in [0.1, 0.9]", lambda of: middle_mass(of.probabilities), _P, "", "preactivations"
-    ),
-    "notch_ratio": Metric(
-        "density at 0.5 / mean of both sides", lambda of: notch_ratio(of.probabilities), _P, "", "preactivations"
-    ),
-    "notch_depth": Metric(
-        "density at 0.5 / lower side", lambda of: notch_depth(of.probabilities), _P, "", "preactivations"
-    ),
-    "preactivation_entropy": Metric(
-        "preactivation entropy, bits", lambda of: binary_entropy(of.probabilities), _P, "", "preactivations"
+    "first_bin": _preactivations("preactivations in the first of 256 bins", lambda x: x.histogram[0]),
+    "last_bin": _preactivations("preactivations in the last bin", lambda x: x.histogram[-1], digits=4),
+    "middle_mass": _preactivations("preactivations in [0.1, 0.9]", lambda x: middle_mass(x.probabilities)),
+    "notch_ratio": _preactivations("density at 0.5 / mean of both sides", lambda x: notch_ratio(x.probabilities)),
+    "notch_depth": _preactivations("density at 0.5 / lower side", lambda x: notch_depth(x.probabilities)),
+    "preactivation_entropy": _preactivations(
+        "preactivation entropy, bits", lambda x: binary_entropy(x.probabilities)
     ),
 }
 
