@@ -104,7 +104,7 @@ def test_models_without_their_run(folder, tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     for name, runs_dir, error, says in (
         ("text", runs, SamplesError, r"text\.onnx is not a model that `bgan export` wrote"),
-        ("unfinished", runs, RunError, "unfinished has not come to its end"),
+        ("unfinished", runs, RunError, "unfinished is not finished; resume it"),
         ("mine", runs, RunError, "there is no run 'mine'"),
         ("mine", folder / "runs", RunError, "was exported at step 3 .* export it again: bgan export mine"),
     ):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..common.signals import held_back
+from .evaluate import named, read_reference
 from .options import DataDir, RunsDir
 
 if TYPE_CHECKING:
-    from ..evaluation.reference import Reference
+    from ..config.dataset import DatasetSpec
+    from ..evaluation.evaluate import Evaluation
+    from ..evaluation.samples import Samples
     from ..reports.card import TrainedModel
 
 _PICTURE_COUNT = 64
@@ -50,71 +52,55 @@ def card(
         from ..common.errors import SamplesError
         from ..common.files import write_atomically
         from ..evaluation.evaluate import evaluate_samples
-        from ..evaluation.generator import sample_model
+        from ..evaluation.samples import load_samples
         from ..reports.card import card_text, open_trained_model
 
-    missing = [
-        path for path in [*models, *([published_samples] if published_samples else [])] if not path.is_file()
-    ]
-    if missing:
-        raise SamplesError(f"there is no file {missing[0]}")
+    for path in (*models, published_samples or models[0]):
+        if not path.is_file():
+            raise SamplesError(f"there is no file {path}")
     trained = [open_trained_model(path, runs_dir) for path in models]
-    with progress_line(Console(stderr=True)) as say:
-        reference = _reference(trained, data_dir, say)
-        published = _published(published_samples, count, reference, say) if published_samples else None
-        if picture is not None:
-            _draw(trained, picture)
+    console = Console(stderr=True)
+    reference = read_reference(_common_spec(trained, data_dir), console)
+    if picture is not None:
+        _draw(trained, picture)
+    with progress_line(console) as report:
+
+        def measured(samples: Samples) -> Evaluation:
+            return evaluate_samples(samples, reference, report=named(samples.source, report))
+
+        published = None
+        if published_samples is not None:
+            published = measured(load_samples(published_samples, reference.test.shape[1:]).first(count)).metrics
         for model in trained:
-            evaluation = evaluate_samples(
-                sample_model(model.file, count), reference, report=_named(model.name, say)
-            )
             text = card_text(
                 model,
-                evaluation,
+                measured(model.generator.sample(count)),
                 reference,
                 published=published,
                 licence=licence,
                 picture=None if picture is None else os.path.relpath(picture, model.path.parent),
             )
-            write_atomically(_card_path(model), text.encode())
+            write_atomically(model.card, text.encode())
     for model in trained:
-        typer.echo(_card_path(model))
+        typer.echo(model.card)
 
 
-def _card_path(model: TrainedModel) -> Path:
-    return model.path.with_suffix(".md")
-
-
-def _reference(trained: list[TrainedModel], data_dir: Path | None, say: Callable[[str], None]) -> Reference:
+def _common_spec(trained: list[TrainedModel], data_dir: Path | None) -> DatasetSpec:
+    """The images that all models were trained on. Raises ConfigError where they differ."""
     from ..common.errors import ConfigError
-    from ..evaluation.reference import load_reference
 
     folder = str(data_dir) if data_dir else None
-    choices = [dataclasses.replace(model.config.data, data_dir=folder) for model in trained]
-    if any(choice != choices[0] for choice in choices):
-        names = sorted({choice.dataset for choice in choices})
+    first, *others = [dataclasses.replace(model.config.data, data_dir=folder) for model in trained]
+    if any(other != first for other in others):
+        names = sorted({spec.dataset for spec in (first, *others)})
         differ = " and ".join(names) if len(names) > 1 else f"{names[0]}, read in different ways"
         raise ConfigError(f"the models belong to {differ}; write the cards of one data set at a time")
-    say(f"reading {choices[0].dataset}")
-    return load_reference(choices[0], report=say)
-
-
-def _published(path: Path, count: int, reference: Reference, say: Callable[[str], None]) -> dict[str, float]:
-    from ..evaluation.evaluate import evaluate_samples
-    from ..evaluation.samples import load_samples
-
-    samples = load_samples(path, reference.test.shape[1:]).first(count)
-    return evaluate_samples(samples, reference, report=_named(path.name, say)).metrics
+    return first
 
 
 def _draw(trained: list[TrainedModel], path: Path) -> None:
-    from ..evaluation.generator import sample_model
     from ..reports.figures import grid_figure
 
-    panels = [sample_model(model.file, _PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
-    names = [model.name for model in trained]
+    panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
+    names = [model.generator.name for model in trained]
     grid_figure(path, [panels], row_titles=[""], column_titles=names, preactivated=[False] * len(names))
-
-
-def _named(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda text: say(f"{name}: {text}")

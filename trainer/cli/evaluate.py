@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +14,15 @@ from ..common.errors import ConfigError
 from ..common.signals import held_back
 from ..config.dataset import DATASETS, DatasetSpec
 from ..config.images import ImageOptions
-from .options import RunsDir, given_settings, image_options, own_images, with_settings
+from .options import RunsDir, given_settings, image_options, own_images, warn, with_settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from ..evaluation.evaluate import Evaluation
+    from ..evaluation.generator import TrainedGenerator
     from ..evaluation.reference import Reference
-    from ..evaluation.samples import Samples
 
 _ARRAYS = (".npy", ".npz")
 
@@ -40,13 +43,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: Annotated[
         str | None,
-        typer.Option(help="threshold or bernoulli, for runs.", show_default="bernoulli for sbn, else threshold"),
+        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
     ] = None,
     labels: Annotated[
         bool | None,
         typer.Option(
             "--labels/--no-labels",
-            help="Measure with a classifier of the data set's labels, trained once and cached.",
+            help="Measure with a classifier of the data set's labels; one for other data than mnist and digits "
+            "is trained once and cached.",
             show_default="if it has labels",
         ),
     ] = None,
@@ -56,74 +60,73 @@ def evaluate(
     runs_dir: RunsDir = Path("runs"),
     **_: Any,
 ) -> None:
-    """Measure a generator, or a file of samples, against real images.
-
-    Beside each figure stands the floor: the same metric of real test images against real training images.
+    """Next to each figure stands the floor: the same metric of real test images against real training images.
 
     Examples: bgan evaluate;  bgan evaluate samples.npz models/a.onnx --dataset mnist --json figures.json
     """
     from rich.console import Console
 
     with held_back():
-        from ..common.console import progress_line
+        from ..common.console import progress_line, say
         from ..evaluation.evaluate import evaluate_samples
+        from ..evaluation.samples import load_samples
 
     console = Console(stderr=True)
     given = given_settings(context)
     asked, data_dir = _asked(given), given.get("data_dir")
+    opened = [_opened(name, runs_dir) for name in sources or [""]]
+    specs = [asked] if asked else [_own_spec(source) for source in opened]
+    spec = _common([_resolved(each, data_dir, lambda text: say(console, text)) for each in specs])
+    reference = read_reference(spec, console, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
-        reference = first = None
-        for name in sources or [""]:
-            source = _Source(name, runs_dir)
-            choice = _resolved(asked or source.dataset_spec, data_dir, report)
-            if first is None or reference is None:
-                first, reference = choice, _reference(choice, labels, report)
-            elif choice != first:
-                raise _mixed(first, choice)
-            report(f"samples of {name or choice.dataset}")
-            samples = source.samples(count, seed, binarization, reference)
-            evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
+        for source in opened:
+            if isinstance(source, Path):
+                samples = load_samples(source, reference.test.shape[1:]).first(count)
+            else:
+                report(f"{count} samples of {source.name}")
+                samples = source.sample(count, seed=seed, binarization=binarization)
+            evaluations.append(
+                evaluate_samples(samples, reference, seed=seed, report=named(samples.source, report))
+            )
     if json_file is not None:
         _write(json_file, evaluations)
     if json_file is None or str(json_file) != "-":
-        assert reference is not None
         _print(evaluations, reference)
 
 
-class _Source:
-    """Something to be measured: a run, a model file or a file of samples."""
+def read_reference(spec: DatasetSpec, console: Console, *, labelled: bool | None = None) -> Reference:
+    """The images to measure against, while a bar shows how far the training of their classifier has come."""
+    from ..common.console import counting_bar, say
+    from ..evaluation.classifier import TRAINING
+    from ..evaluation.reference import load_reference
 
-    def __init__(self, name: str, runs_dir: Path) -> None:
-        from ..common.errors import SamplesError
-        from ..export.model_file import OnnxModel
-        from ..training.run import find_run
+    say(console, f"reading {spec.dataset}")
+    with counting_bar(console, TRAINING) as progress:
+        return load_reference(spec, labelled=labelled, report=lambda text: say(console, text), progress=progress)
 
-        self._path = Path(name)
-        self._run = self._model = None
-        if self._path.suffix not in {*_ARRAYS, ".onnx"}:
-            self._run = find_run(name or None, runs_dir)
-        elif not self._path.is_file():
-            raise SamplesError(f"there is no file {name}")
-        elif self._path.suffix == ".onnx":
-            self._model = OnnxModel(self._path)
 
-    @property
-    def dataset_spec(self) -> DatasetSpec:
-        """The images that it belongs to; "auto" where it does not say."""
-        if self._run is not None:
-            return self._run.config().data
-        return DatasetSpec(dataset="auto" if self._model is None else self._model.dataset)
+def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
+    """A report whose lines begin with a name."""
+    return lambda text: report(f"{name}: {text}")
 
-    def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
-        from ..evaluation.generator import sample_model, sample_run
-        from ..evaluation.samples import load_samples
 
-        if self._run is not None:
-            return sample_run(self._run, count, seed=seed, binarization=binarization)
-        if self._model is not None:
-            return sample_model(self._model, count, seed=seed)
-        return load_samples(self._path, reference.test.shape[1:]).first(count)
+def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
+    """What is to be measured: a run, a model file, or the path of a file of samples."""
+    from ..common.errors import SamplesError
+    from ..evaluation.generator import open_generator
+
+    path = Path(name)
+    if path.suffix not in _ARRAYS:
+        return open_generator(name or None, runs_dir, warn)
+    if not path.is_file():
+        raise SamplesError(f"there is no file {name}")
+    return path
+
+
+def _own_spec(source: TrainedGenerator | Path) -> DatasetSpec:
+    """The images that a source belongs to; "auto" for samples, which do not say."""
+    return DatasetSpec(dataset="auto") if isinstance(source, Path) else source.dataset_spec
 
 
 def _asked(given: dict[str, Any]) -> DatasetSpec | None:
@@ -154,23 +157,15 @@ def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str],
     return dataclasses.replace(choice, dataset=name, data_dir=folder)
 
 
-def _reference(choice: DatasetSpec, labelled: bool | None, report: Callable[[str], None]) -> Reference:
-    from ..evaluation.reference import load_reference
-
-    report(f"reading {choice.dataset}")
-    return load_reference(choice, labelled=labelled, report=report)
-
-
-def _named(samples: Samples, report: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda text: report(f"{samples.source}: {text}")
-
-
-def _mixed(first: DatasetSpec, second: DatasetSpec) -> Exception:
-
-    names = f"{first.data or first.dataset} and {second.data or second.dataset}"
-    if first.options != second.options:
-        names += ", read in different ways"
-    return ConfigError(f"the sources belong to {names}; name one with --dataset or --data")
+def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
+    """The images that all sources belong to. Raises ConfigError where they differ."""
+    first = specs[0]
+    for other in specs:
+        if other != first:
+            names = f"{first.data or first.dataset} and {other.data or other.dataset}"
+            how = ", read in different ways" if first.options != other.options else ""
+            raise ConfigError(f"the sources belong to {names}{how}; name one with --dataset or --data")
+    return first
 
 
 def _write(path: Path, evaluations: list[Evaluation]) -> None:
@@ -185,9 +180,25 @@ def _write(path: Path, evaluations: list[Evaluation]) -> None:
 
 def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from ..common.console import say
+
+    console = Console()
+    console.print(_table(evaluations))
+    for evaluation in evaluations:
+        if evaluation.class_histogram is not None:
+            say(console, f"classes of {evaluation.source}, %: {evaluation.class_percents()}")
+    console.print("floor: the same metric of real test images against real training images")
+    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
+        say(console, f"left out: {line}")
+    if reference.classifier_accuracy is not None:
+        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")
+
+
+def _table(evaluations: list[Evaluation]) -> Table:
+    """A row for each metric that any source has, a section for each group."""
+    from rich.table import Table
+
     from ..evaluation.metrics.table import METRICS, format_value
 
     first = evaluations[0]
@@ -207,14 +218,4 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
             group = metric.group
         values = [format_value(key, evaluation.metrics.get(key)) for evaluation in evaluations]
         table.add_row(metric.title, *values, format_value(key, first.floor.get(key)), metric.better)
-    console = Console()
-    console.print(table)
-    for evaluation in evaluations:
-        if evaluation.class_histogram is not None:
-            shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
-            say(console, f"classes of {evaluation.source}, %: {shares}")
-    console.print("floor: the same metric of real test images against real training images")
-    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
-        say(console, f"left out: {line}")
-    if reference.classifier_accuracy is not None:
-        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")
+    return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 
@@ -49,13 +50,23 @@ def counting_bar(console: Console, text: str) -> Iterator[Callable[[int, int | N
 
 
 def counted(report: Callable[[str], None], text: str) -> Callable[[int, int | None], None]:
-    """A function that reports (done, of how many) as a line, at most every ten seconds."""
-    last = time.monotonic()
+    """A function that reports (done, of how many) every ten seconds, with the time left where it is known."""
+    last = begun = 0.0
+    before: int | None = None
 
     def note(done: int, total: int | None) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PLAIN_INTERVAL_SECONDS:
-            last = time.monotonic()
-            report(f"{text}: {done:,}" + ("" if total is None else f" of {total:,}"))
+        nonlocal last, begun, before
+        now = time.monotonic()
+        if before is None:
+            last, begun, before = now, now, done
+        if now - last < _PLAIN_INTERVAL_SECONDS:
+            return
+        last, line = now, f"{text}: {done:,}"
+        if total is not None:
+            line += f" of {total:,}"
+            if done > before:
+                left = (now - begun) * (total - done) / (done - before)
+                line += f", {timedelta(seconds=round(left))} left"
+        report(line)
 
     return note

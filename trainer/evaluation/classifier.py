@@ -1,6 +1,7 @@
 """A small classifier of binary images: features to measure with, and class probabilities.
 
-It is trained once on a data set's own training images and kept in a cache, with its digest.
+It is trained once on a data set's own training images and kept in a cache, with its digest. bgan comes
+with those of MNIST and of the bundled digits, in a folder laid out as the cache.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..common.console import counted
 from ..common.errors import CheckpointError
 from ..common.tensor_files import load_tensors, save_tensors
+from ..data.packed import ProgressCallback
 
+SHIPPED = Path(__file__).with_name("shipped")
+"""What comes with bgan, named as in the cache: classifiers and floors."""
+TRAINING = "training the classifier"
 FEATURES = 128
-_VERSION = 1  # of architecture and training: another one makes the cache train anew
+_VERSION = 1  # of architecture and training: another one is trained again
 _BATCH = 128
 _STEPS_AT_MOST = 2000
 _EPOCHS_AT_MOST = 40
@@ -69,11 +75,11 @@ def train_classifier(
     classes: int,
     steps_at_most: int = _STEPS_AT_MOST,
     seed: int = 0,
-    report: Callable[[str], None] = lambda text: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Classifier:
     """Train by Adam with a one-cycle learning rate, for 40 epochs at most.
 
-    The same arguments give the same weights on one machine.
+    The same arguments give the same weights on one machine. `progress` is called after each step.
     """
     steps = min(steps_at_most, math.ceil(_EPOCHS_AT_MOST * len(images) / _BATCH))
     with torch.random.fork_rng(devices=[]):
@@ -90,8 +96,7 @@ def train_classifier(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if (step + 1) % 500 == 0:
-                report(f"training the classifier: step {step + 1}/{steps}")
+            progress(step + 1, steps)
     return classifier.eval()
 
 
@@ -106,22 +111,31 @@ def cached_classifier(
     *,
     cache: Path,
     report: Callable[[str], None] = lambda text: None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Classifier, str]:
-    """The classifier of these training images, from the cache if it is there and whole, and its digest."""
+    """The classifier of these training images and its digest: one that comes with bgan, or the cache's.
+
+    It is trained where there is none, or none that is whole; `progress` is called meanwhile, None being lines that
+    `report` is called with.
+    """
     classes = int(labels.max()) + 1
-    path = cache / f"classifier-{data_digest(images, labels)[:16]}-v{_VERSION}.safetensors"
-    if path.exists():
+    name = f"classifier-{data_digest(images, labels)[:16]}-v{_VERSION}.safetensors"
+    for path in (SHIPPED / name, cache / name):
         try:
-            tensors, sidecar = load_tensors(path)
-            classifier = Classifier(images.shape[1:], classes)
-            classifier.load_state_dict(tensors)
-            return classifier.eval(), sidecar["sha256"]
+            if path.exists():
+                tensors, sidecar = load_tensors(path)
+                classifier = Classifier(images.shape[1:], classes)
+                classifier.load_state_dict(tensors)
+                return classifier.eval(), sidecar["sha256"]
         except (CheckpointError, RuntimeError) as error:
-            report(f"{error}; training it anew")
-    else:
-        report("training the classifier that measures features, once for this data set")
-    classifier = train_classifier(images, labels, classes=classes, report=report)
-    return classifier, save_tensors(path, classifier.state_dict(), {"classes": classes, "images": len(images)})
+            report(f"{error}; training it again")
+    report(f"{TRAINING} that measures features, once for this data set")
+    progress = progress or counted(report, TRAINING)
+    classifier = train_classifier(images, labels, classes=classes, progress=progress)
+    # As it is once it was loaded: the order of the weights in memory decides the last bits of its features.
+    classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    sidecar = {"classes": classes, "images": len(images)}
+    return classifier, save_tensors(cache / name, classifier.state_dict(), sidecar)
 
 
 def data_digest(*arrays: NDArray[np.generic]) -> str:

@@ -15,10 +15,10 @@ from ..common.files import cache_folder
 from ..config.dataset import DatasetSpec
 from ..data.catalog import open_dataset
 from ..data.dataset import BinaryDataset
+from ..data.packed import ProgressCallback
 from .classifier import Classifier, accuracy, cached_classifier, data_digest
 
 _TRAINING_AT_MOST, _TEST_AT_MOST = 60_000, 10_000  # of a file or folder; a published set is taken as a whole
-
 
 Images = NDArray[np.uint8]
 Report = Callable[[str], None]
@@ -46,15 +46,16 @@ def load_reference(
     labelled: bool | None = None,
     cache: Path | None = None,
     report: Report = lambda text: None,
+    progress: ProgressCallback | None = None,
 ) -> Reference:
-    """The images that were chosen with their classifier, which is trained on first use. Raises DataError.
+    """The images that were chosen with their classifier; for the rest see `make_reference`.
 
-    Of a file or folder, 60,000 training and 10,000 test images at most, evenly spaced.
+    At most 60,000 training and 10,000 test images of a file or folder are taken, evenly spaced.
     """
-    progress = counted(report, f"converting {choice.data}")
-    training, test = (open_dataset(choice, split=split, progress=progress) for split in ("train", "test"))
+    converting = counted(report, f"converting {choice.data}")
+    training, test = (open_dataset(choice, split=split, progress=converting) for split in ("train", "test"))
     training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
-    return make_reference(training, test, labelled=labelled, cache=cache, report=report)
+    return make_reference(training, test, labelled=labelled, cache=cache, report=report, progress=progress)
 
 
 def make_reference(
@@ -64,8 +65,9 @@ def make_reference(
     labelled: bool | None = None,
     cache: Path | None = None,
     report: Report = lambda text: None,
+    progress: ProgressCallback | None = None,
 ) -> Reference:
-    """A reference of two splits.
+    """A reference of two splits; its classifier is trained on first use, see `cached_classifier`.
 
     `labelled` False leaves out what needs a classifier, None does so where there are no labels, and True
     raises DataError there.
@@ -77,7 +79,9 @@ def make_reference(
         if labelled:
             raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
     elif labelled is not False:
-        classifier, digest = cached_classifier(images, training.labels.numpy(), cache=cache, report=report)
+        classifier, digest = cached_classifier(
+            images, training.labels.numpy(), cache=cache, report=report, progress=progress
+        )
         correct = accuracy(classifier, test_images, test.labels.numpy())
     return Reference(
         dataset=training.name,

@@ -54,13 +54,13 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
             "name their own data set with --dataset"
         )
     images = _as_images(arrays["images"], shape, path)
-    probabilities = arrays.get("probabilities")
-    if probabilities is not None:
-        probabilities = _as_probabilities(probabilities, images.shape, path)
-    labels = arrays.get("labels")
-    if labels is not None:
-        labels = _as_labels(labels, len(images), path)
-    return Samples(path.name, images, probabilities, labels)
+    probabilities, labels = arrays.get("probabilities"), arrays.get("labels")
+    return Samples(
+        path.name,
+        images,
+        None if probabilities is None else _as_probabilities(probabilities, images.shape, path),
+        None if labels is None else _as_labels(labels, len(images), path),
+    )
 
 
 def chunks(count: int) -> Iterator[int]:
@@ -83,8 +83,8 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             f"{path} is not an array file that can be read safely ({str(error).splitlines()[0]}); "
             "save images with numpy.save or numpy.savez_compressed, without objects"
         ) from error
-    if "images" not in arrays and len(arrays) == 1:
-        arrays = {"images": next(iter(arrays.values()))}
+    if len(arrays) == 1:
+        return {"images": next(iter(arrays.values()))}
     if "images" not in arrays:
         raise SamplesError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; name the samples images")
     return arrays
@@ -92,20 +92,14 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
     pixels = int(np.prod(shape))
-    packed = array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == (pixels + 7) // 8 != pixels
-    if packed:
-        images: NDArray[np.uint8] = np.unpackbits(array, axis=1, count=pixels).reshape(-1, *shape)
-        return images
-    fits = array.ndim >= 2 and (
-        array.shape[1:] in (shape, (pixels,)) or (shape[0] == 1 and array.shape[1:] == shape[1:])
-    )
-    if not fits:
+    if array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == (pixels + 7) // 8 != pixels:
+        return np.unpackbits(array, axis=1, count=pixels).reshape(-1, *shape)
+    if array.shape[1:] not in {shape, (pixels,), shape[1:] if shape[0] == 1 else shape}:
         raise SamplesError(
             f"{path} holds an array of shape {_text(array.shape)}; images of {_text(shape)} are "
             f"[N, {', '.join(map(str, shape))}], [N, {pixels}], or packed uint8 [N, {(pixels + 7) // 8}]"
         )
-    bits: NDArray[np.uint8] = _as_bits(array, path).reshape(-1, *shape)
-    return bits
+    return _as_bits(array, path).reshape(-1, *shape)
 
 
 def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
@@ -113,15 +107,13 @@ def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         raise SamplesError(f"{path} holds values of type {array.dtype}; pixels are 0 and 1")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise SamplesError(f"{path} holds NaN or infinite values")
-    on = array != 0
-    top = array.max(initial=0)
-    if not (np.array_equal(array[on], np.full(int(on.sum()), top)) and top in {0, 1, 255}):
+    on, top = array != 0, array.max(initial=0)
+    if top not in {0, 1, 255} or (array[on] != top).any():
         raise SamplesError(
             f"{path} holds values other than 0 and 1 (or 0 and 255), such as {array[on & (array != 1)][0]}; "
             "binarize the samples first"
         )
-    bits: NDArray[np.uint8] = on.astype(np.uint8)
-    return bits
+    return np.asarray(on, np.uint8)
 
 
 def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.float32]:
@@ -134,9 +126,8 @@ def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -
 
 def _as_labels(array: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
     if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise SamplesError(
-            f"{path}: labels are {array.dtype} {_text(array.shape)}; they are a whole number an image"
-        )
+        what = f"labels are {array.dtype} {_text(array.shape)}"
+        raise SamplesError(f"{path}: {what}; they are a whole number an image")
     return array.astype(np.int64)
 
 

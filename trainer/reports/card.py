@@ -16,6 +16,7 @@ from ..config.command import data_options, train_options, training_command
 from ..config.setting import option
 from ..config.training import TrainingConfig
 from ..evaluation.evaluate import Evaluation
+from ..evaluation.generator import TrainedGenerator
 from ..evaluation.metrics.table import METRICS, format_value
 from ..evaluation.reference import Reference
 from ..export.model_file import OnnxModel
@@ -64,14 +65,15 @@ images against real training images.{published_note}
 - Data: {data_licence}
 """
 
-
 _NEURONS = {"dbn": "deterministic binary", "sbn": "stochastic binary", "real": "real-valued"}
-_RULES = {
-    model_pb2.BINARIZATION_THRESHOLD: "where its probability is above 0.5",
-    model_pb2.BINARIZATION_BERNOULLI: "with its probability: where its uniform is below it",
+# When a pixel is on, and the input that decides it.
+_BINARIZATIONS = {
+    model_pb2.BINARIZATION_THRESHOLD: ("where its probability is above 0.5", ""),
+    model_pb2.BINARIZATION_BERNOULLI: (
+        "with its probability: where its uniform is below it",
+        "; `uniforms`, float32 in [0, 1), shaped as the images",
+    ),
 }
-
-
 # What each data set is, and its licence.
 _DATA = {
     "mnist": (
@@ -85,9 +87,8 @@ _DATA = {
         "in the file.",
     ),
 }
-
-
 _SPLITS = {"train": "the training images alone", "all": "the training and the test images"}
+_NOT_STATED = "none is stated"
 _PUBLISHED = "samples of the published code (MLP, DBN, WGAN-GP, 20 epochs)"
 _LEFT_OUT = "preactivations"  # neither the floor nor the published samples have them
 
@@ -97,25 +98,26 @@ class TrainedModel:
     """A model file, and the run that it was exported from."""
 
     path: Path
-    file: OnnxModel
+    manifest: model_pb2.Model
+    generator: TrainedGenerator
     config: TrainingConfig
     training: dict[str, Any]
     """The run's report: what the training took, and on what."""
 
     @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.file.manifest.name
+    def card(self) -> Path:
+        """Where its card goes: beside it."""
+        return self.path.with_suffix(".md")
 
 
 def open_trained_model(path: Path, runs_dir: Path) -> TrainedModel:
     """A model file and its run, found by the name in its manifest.
 
-    Raises SamplesError where the file is no model, and RunError where its run is not there, has not come to its
-    end, or has gone on since.
+    Raises SamplesError where the file is no model, and RunError where its run is not there, is unfinished or was
+    resumed since.
     """
-    file = OnnxModel(path)
-    exported = file.manifest.training_run
+    manifest = OnnxModel(path).manifest
+    exported = manifest.training_run
     run = find_run(exported.name, runs_dir)
     training = _training(run)
     if training["steps"] != exported.step:
@@ -123,7 +125,8 @@ def open_trained_model(path: Path, runs_dir: Path) -> TrainedModel:
             f"{path} was exported at step {exported.step} of {run.folder}, which ended at {training['steps']}; "
             f"export it again: bgan export {run.name} --models {path.parent}"
         )
-    return TrainedModel(path=path, file=file, config=run.config(), training=training)
+    generator = TrainedGenerator.from_model(path)
+    return TrainedModel(path=path, manifest=manifest, generator=generator, config=run.config(), training=training)
 
 
 def card_text(
@@ -136,37 +139,38 @@ def card_text(
     picture: str | None = None,
 ) -> str:
     """The card of a model; `published` are the metrics of the published code, `picture` is a link."""
-    manifest, threads = model.file.manifest, model.training["threads"]
-    shape = manifest.image_shape
+    manifest, config, threads = model.manifest, model.config, model.training["threads"]
     content = model.path.read_bytes()
-    data, data_licence = _data(model.config)
+    rule, uniforms = _BINARIZATIONS[manifest.binarization]
+    classes = f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
+    data, data_licence = _data(config)
     return _TEMPLATE.format(
         manifest=manifest,
-        shape=f"{shape.channels}, {shape.height}, {shape.width}",
+        shape=", ".join(map(str, model.generator.image_shape)),
         training=model.training,
         evaluation=evaluation,
         reference=reference,
-        neurons=_NEURONS[model.config.neurons.neuron],
+        neurons=_NEURONS[config.neurons.neuron],
         picture=f"\n![Samples of the models]({picture})\n" if picture else "",
         file=model.path.name,
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        uniforms=_uniforms(manifest),
-        rule=_RULES[manifest.binarization],
+        uniforms=uniforms,
+        labels=classes if manifest.classes else "",
+        rule=rule,
         data=data,
-        trained_on=_SPLITS[model.config.optimization.training_split],
+        trained_on=_SPLITS[config.optimization.training_split],
         training_count=len(reference.training),
         data_sha256=hashlib.sha256(reference.training.tobytes()).hexdigest(),
-        training_command=training_command(model.config, manifest.training_run.name),
+        training_command=training_command(config, manifest.training_run.name),
         export_command=_export_command(manifest),
         minutes=model.training["seconds"] / 60,
         threads=f"{threads} thread{'' if threads == 1 else 's'}",
         published_note=f" Published code: {_PUBLISHED}." if published else "",
-        labels=_labels(manifest),
-        evaluate_command=_evaluate_command(model.path.name, model.config, evaluation.count),
+        evaluate_command=_evaluate_command(model.path.name, config, evaluation.count),
         figures=_figures(evaluation, published),
         classes=_classes(evaluation, reference),
-        licence=licence or "none is stated",
+        licence=licence or _NOT_STATED,
         data_licence=data_licence,
     )
 
@@ -187,23 +191,11 @@ def _training(run: Run) -> dict[str, Any]:
     """The report of a run. Raises RunError where it has none yet."""
     try:
         training: dict[str, Any] = json.loads(run.report_file.read_text())
+        return training
     except FileNotFoundError:
-        raise RunError(f"{run.folder} has not come to its end; go on with the command that made it") from None
+        raise RunError(f"{run.folder} is not finished; resume it with the command that made it") from None
     except ValueError as error:
         raise RunError(f"{run.report_file} cannot be read ({error})") from error
-    return training
-
-
-def _uniforms(manifest: model_pb2.Model) -> str:
-    if manifest.binarization != model_pb2.BINARIZATION_BERNOULLI:
-        return ""
-    return "; `uniforms`, float32 in [0, 1), shaped as the images"
-
-
-def _labels(manifest: model_pb2.Model) -> str:
-    if not manifest.classes:
-        return ""
-    return f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
 
 
 def _data(config: TrainingConfig) -> tuple[str, str]:
@@ -212,7 +204,7 @@ def _data(config: TrainingConfig) -> tuple[str, str]:
         return _DATA[config.data.dataset]
     how = ", ".join(f"{option(name)} {value}" for name, value in config.data.options.changed().items())
     kind = "images of a file or folder" if config.data.data else "a published set"
-    return f"{config.data.dataset}: {kind}{f', read with {how}' if how else ''}.", "none is stated"
+    return f"{config.data.dataset}: {kind}{f', read with {how}' if how else ''}.", _NOT_STATED
 
 
 def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:
@@ -232,8 +224,5 @@ def _classes(evaluation: Evaluation, reference: Reference) -> str:
     """The share of each class, where there are classes."""
     if evaluation.class_histogram is None or reference.classifier_accuracy is None:
         return ""
-    shares = " ".join(f"{100 * share:.1f}" for share in evaluation.class_histogram)
-    return (
-        f"Share of each class, %: {shares}, by a classifier that is right on "
-        f"{100 * reference.classifier_accuracy:.2f} % of the test images.\n"
-    )
+    how = f"by a classifier that is right on {100 * reference.classifier_accuracy:.2f} % of the test images"
+    return f"Share of each class, %: {evaluation.class_percents()}, {how}.\n"

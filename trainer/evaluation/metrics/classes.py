@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr, rel_entr
 
 MISSING_BELOW = 0.01
 
@@ -20,8 +21,7 @@ def class_shares(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def entropy(shares: NDArray[np.float64]) -> float:
     """Entropy of a distribution in bits: log2 K where all K classes are as frequent, 0 where there is one."""
-    present = shares[shares > 0]
-    return float(-(present * np.log2(present)).sum())
+    return float(entr(shares).sum() / np.log(2))
 
 
 def missing_classes(shares: NDArray[np.float64]) -> int:
@@ -32,5 +32,4 @@ def missing_classes(shares: NDArray[np.float64]) -> int:
 def inception_score(probabilities: NDArray[np.float32]) -> float:
     """Exp E KL(p(y | x) || p(y)), from 1 to K (Salimans et al. 2016), with the data set's own classifier."""
     p = np.asarray(probabilities, np.float64).clip(min=1e-12)
-    marginal = p.mean(axis=0)
-    return float(np.exp((p * (np.log(p) - np.log(marginal))).sum(axis=1).mean()))
+    return float(np.exp(rel_entr(p, p.mean(axis=0)).sum(axis=1).mean()))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
 BINS = 256
-_CENTRE = (0.48, 0.52)
-_BESIDE = ((0.40, 0.48), (0.52, 0.60))
+_INTERVALS = ((0.48, 0.52), (0.40, 0.48), (0.52, 0.60))  # the centre, and both its sides
 
 
 def preactivation_histogram(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -27,8 +27,8 @@ def notch_ratio(probabilities: NDArray[np.float32]) -> float:
     A density that falls through 0.5 in a step is under 1 as well: see `notch_depth`. NaN where there is
     nothing on either side.
     """
-    beside = np.mean([_density(probabilities, *interval) for interval in _BESIDE])
-    return float(_density(probabilities, *_CENTRE) / beside) if beside else float("nan")
+    centre, *beside = _densities(probabilities)
+    return float(centre / np.mean(beside)) if any(beside) else float("nan")
 
 
 def notch_depth(probabilities: NDArray[np.float32]) -> float:
@@ -36,8 +36,8 @@ def notch_depth(probabilities: NDArray[np.float32]) -> float:
 
     NaN where there is nothing on that side.
     """
-    beside = min(_density(probabilities, *interval) for interval in _BESIDE)
-    return float(_density(probabilities, *_CENTRE) / beside) if beside else float("nan")
+    centre, *beside = _densities(probabilities)
+    return float(centre / min(beside)) if all(beside) else float("nan")
 
 
 def middle_mass(probabilities: NDArray[np.float32]) -> float:
@@ -48,12 +48,8 @@ def middle_mass(probabilities: NDArray[np.float32]) -> float:
 def binary_entropy(probabilities: NDArray[np.float32]) -> float:
     """Mean of -p log2 p - (1 - p) log2(1 - p), in bits."""
     p = np.asarray(probabilities, np.float64)
-    q = 1 - p
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.where(p > 0, p * np.log2(p), 0) - np.where(q > 0, q * np.log2(q), 0)
-    return float(entropy.mean())
+    return float((entr(p) + entr(1 - p)).mean() / np.log(2))
 
 
-def _density(probabilities: NDArray[np.float32], low: float, high: float) -> float:
-    inside = (probabilities > low) & (probabilities < high)
-    return float(inside.mean() / (high - low))
+def _densities(p: NDArray[np.float32]) -> list[float]:
+    return [float(((p > low) & (p < high)).mean() / (high - low)) for low, high in _INTERVALS]

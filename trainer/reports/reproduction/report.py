@@ -14,7 +14,7 @@ import numpy as np
 
 from ...common.files import write_atomically, write_json
 from ...config.presets import PRESETS
-from ...evaluation.generator import sample_run
+from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.table import METRICS, format_value
 from ...training.run import Run
 from ..figures import Panel, grid_figure, histogram_figure
@@ -308,7 +308,8 @@ class _Writer:
         outcomes = self._results.of(experiment, preset, model, binarization)
         if not outcomes:
             return None, None
-        samples = sample_run(Run(self._folder / "runs" / outcomes[0].run), _SHOWN, binarization=binarization)
+        run = Run(self._folder / "runs" / outcomes[0].run)
+        samples = TrainedGenerator.from_run(run).sample(_SHOWN, binarization=binarization)
         return samples.images, samples.probabilities
 
     def _figure(self, name: str) -> Path:

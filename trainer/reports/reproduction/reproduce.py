@@ -18,7 +18,7 @@ from ...config.dataset import DatasetSpec
 from ...config.training import TrainingConfig
 from ...evaluation.classifier import data_digest
 from ...evaluation.evaluate import Evaluation, evaluate_samples, measure_floor
-from ...evaluation.generator import sample_run
+from ...evaluation.generator import TrainedGenerator
 from ...evaluation.reference import Reference, load_reference
 from ...evaluation.samples import load_samples
 from ...training.run import Run
@@ -117,7 +117,7 @@ class Reproduction:
         asked = {"step": training["steps"], "asked": self._plan.count}
 
         def measure() -> Evaluation:
-            samples = sample_run(run, self._plan.count, binarization=binarization)
+            samples = TrainedGenerator.from_run(run).sample(self._plan.count, binarization=binarization)
             return evaluate_samples(samples, reference, report=lambda text: self._say(f"{run.name}: {text}"))
 
         found = self._measured(path, asked, measure)
