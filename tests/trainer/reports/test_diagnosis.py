@@ -287,7 +287,7 @@ def test_the_estimator_of_the_run_is_diagnosed_as_it_was_trained(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "options", "says"),
     [
-        ({"neuron": "real"}, {}, "--neuron sbn takes them as stochastic"),
+        ({"neuron": "real"}, {}, "--neuron sbn treats the run's as stochastic ones"),
         ({"discriminator_norm": "batch", "objective": "gan"}, {}, "depends on the others of its batch"),
         ({"discriminator_norm": "batch", "objective": "relativistic"}, {}, "depends on the others of its batch"),
         ({}, {"estimators": ["newton"]}, "estimator is 'newton'; choose one of sigmoid-adjusted, identity"),
@@ -308,7 +308,7 @@ def test_a_gradient_of_zero_is_no_measure(tmp_path):
     for name in ("discriminator.0.layers.5.weight", "discriminator.0.layers.5.bias"):
         checkpoint.tensors[name].zero_()
     save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.meta)
-    with pytest.raises(ConfigError, match="not told from 0; give more --backgrounds"):
+    with pytest.raises(ConfigError, match="cannot be told from 0; give more --backgrounds"):
         diagnose(run, DiagnosisOptions(images=2, draws=20, backgrounds=20))
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from ...config.estimators import ESTIMATORS
 from ..figures import save_figure
-from .diagnose import Diagnosis, EstimatorDiagnosis
+from .diagnose import Diagnosis
+from .estimates import EstimatorDiagnosis
 
 _UNBIASED, _BIASED = "#1f6fb4", "#c8502d"
 _AREA = 40  # of a point, in square points, for each image that is judged
