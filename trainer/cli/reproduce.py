@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import DataDir
-
-_QUICK_EPOCHS = 5
-_QUICK_COUNT = 1000
-_EPOCHS = 20
-_COUNT = 10_000
 
 
 def reproduce(
@@ -53,51 +48,40 @@ def reproduce(
 ) -> None:
     """Run the paper's experiments, measure them, and write one report: report.md, report.html and figures.
 
-    The same command again goes on where it was stopped. Experiments that the folder was given before stay
-    in its report, so they may be run one by one and at different lengths.
+    The same command resumes what was stopped. Earlier experiments in the folder stay in the report, so you may run
+    them one by one and at different lengths.
 
     Examples: bgan reproduce --quick;  bgan reproduce --experiment I --experiment II --seeds 3 --jobs 2
     """
     from rich.console import Console
 
     from ..common.console import say
-    from ..common.errors import ConfigError, SamplesError
-    from ..config.presets import PRESETS
+    from ..common.errors import SamplesError
     from ..data.catalog import choose_dataset
-    from ..reports.reproduction.experiments import check_experiments
-    from ..reports.reproduction.reproduce import Reproduction, ReproductionPlan
-    from ..reports.reproduction.results import ExperimentPlan
+    from ..reports.reproduction.experiments import check_experiments, check_presets
+    from ..reports.reproduction.reproduce import PLANS, Reproduction
 
     console = Console(stderr=True)
-    names = check_experiments(experiment or [])
-    presets = tuple(name for name in ("published", "paper") if not preset or name in preset)
-    unknown = [name for name in preset or [] if name not in PRESETS]
-    if unknown:
-        raise ConfigError(f"preset is {unknown[0]!r}; choose one of {', '.join(PRESETS)}")
+    names, presets = check_experiments(experiment or ()), check_presets(preset or ())
     if published_samples is not None and not published_samples.is_file():
         raise SamplesError(f"there is no file {published_samples}")
+    plan = PLANS["quick" if quick else "full"]
+    each = plan.experiments[names[0]]
+    each = replace(each, presets=tuple(presets), epochs=epochs or each.epochs, seeds=seeds)
     data_folder = str(data_dir) if data_dir else None
-    resolved = choose_dataset(
-        "digits" if quick and dataset == "auto" else dataset,
-        data_dir=data_folder,
-        say=lambda text: say(console, text),
-    )
-    plan = ExperimentPlan(
-        presets=presets,
-        epochs=epochs or (_QUICK_EPOCHS if quick else _EPOCHS),
-        seeds=seeds,
-        overrides={"discriminator_bursts": False} if quick else {},
-    )
-    reproduction = Reproduction(
-        output or Path("reproduction-quick" if quick else "reproduction"),
-        ReproductionPlan(
-            dataset=resolved,
-            count=count or (_QUICK_COUNT if quick else _COUNT),
-            experiments=dict.fromkeys(names, plan),
+    plan = replace(
+        plan,
+        dataset=choose_dataset(
+            plan.dataset if dataset == "auto" else dataset,
+            data_dir=data_folder,
+            say=lambda text: say(console, text),
         ),
-        data_dir=data_folder,
-        console=console,
+        count=count or plan.count,
+        experiments=dict.fromkeys(names, each),
+        folder=output or plan.folder,
+        jobs=jobs or plan.jobs,
     )
+    reproduction = Reproduction(plan, data_dir=data_folder, console=console)
     if train:
-        reproduction.train(jobs or (os.cpu_count() or 1 if quick else 1))
+        reproduction.train()
     typer.echo(f"{reproduction.report(published_samples)}\nand the same as one page: report.html beside it")
