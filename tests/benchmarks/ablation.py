@@ -18,7 +18,7 @@ from bgan.trainer.config.dataset import DatasetSpec
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.evaluate import evaluate_samples
-from bgan.trainer.evaluation.generator import sample_run
+from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.reference import load_reference
 from bgan.trainer.reports.reproduction.jobs import Job, run_jobs
 from bgan.trainer.training.run import Run
@@ -118,7 +118,7 @@ def _measured(job, reference):
     """The columns of a run, from its file where it was measured before."""
     path = FOLDER / "evaluations" / f"{job.name}.json"
     if not path.exists():
-        evaluation = evaluate_samples(sample_run(Run(job.folder), COUNT), reference)
+        evaluation = evaluate_samples(TrainedGenerator.from_run(Run(job.folder)).sample(COUNT), reference)
         write_json(path, evaluation.to_dict())
     found = json.loads(path.read_text())
     seconds = json.loads(Run(job.folder).report_file.read_text())["seconds"]

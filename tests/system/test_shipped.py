@@ -15,10 +15,9 @@ from PIL import Image
 from bgan.clients import SamplingClient
 from bgan.serving.config.default_models import SHIPPED
 from bgan.serving.models.engine import Engine
-from bgan.trainer.evaluation.generator import sample_model
+from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics import artifacts
 from bgan.trainer.evaluation.metrics.table import format_value
-from bgan.trainer.export.model_file import OnnxModel
 from tests.conftest import ROOT
 from tests.kit.cli import bgan
 from tests.kit.models import make_model
@@ -160,7 +159,7 @@ def test_a_card_says_all_that_it_should(name, engines):
 
 
 def test_the_figures_of_a_card_are_those_of_its_file(name):
-    images = sample_model(OnnxModel(SHIPPED / f"{name}.onnx"), 10_000).images
+    images = TrainedGenerator.from_model(SHIPPED / f"{name}.onnx").sample(10_000).images
     for title, key, measured in (
         ("on pixels, share", "on_fraction", images.mean()),
         ("isolated pixels an image", "isolated_pixels", artifacts.isolated_pixels(images).mean()),

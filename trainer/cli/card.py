@@ -50,7 +50,7 @@ def card(
         from ..common.errors import SamplesError
         from ..common.files import write_atomically
         from ..evaluation.evaluate import evaluate_samples
-        from ..evaluation.generator import sample_model
+        from ..evaluation.generator import TrainedGenerator
         from ..reports.card import card_text, open_trained_model
 
     missing = [
@@ -66,7 +66,7 @@ def card(
             _draw(trained, picture)
         for model in trained:
             evaluation = evaluate_samples(
-                sample_model(model.file, count), reference, report=_named(model.name, say)
+                TrainedGenerator.from_model(model.path).sample(count), reference, report=_named(model.name, say)
             )
             text = card_text(
                 model,
@@ -108,10 +108,11 @@ def _published(path: Path, count: int, reference: Reference, say: Callable[[str]
 
 
 def _draw(trained: list[TrainedModel], path: Path) -> None:
-    from ..evaluation.generator import sample_model
+    from ..evaluation.generator import TrainedGenerator
     from ..reports.figures import grid_figure
 
-    panels = [sample_model(model.file, _PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
+    generators = [TrainedGenerator.from_model(model.path) for model in trained]
+    panels = [generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for generator in generators]
     names = [model.name for model in trained]
     grid_figure(path, [panels], row_titles=[""], column_titles=names, preactivated=[False] * len(names))
 

@@ -34,6 +34,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
+    from ..evaluation.generator import TrainedGenerator
     from ..evaluation.reference import Reference
     from ..evaluation.samples import Samples
 
@@ -59,7 +60,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: Annotated[
         str | None,
-        typer.Option(help="threshold or bernoulli, for runs.", show_default="bernoulli for sbn, else threshold"),
+        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
     ] = None,
     labels: Annotated[
         bool | None,
@@ -97,6 +98,7 @@ def evaluate(
     with held_back():
         from ..common.console import progress_line
         from ..evaluation.evaluate import evaluate_samples
+        from ..evaluation.samples import load_samples
 
     console = Console(stderr=True)
     asked = _asked(context, data, dataset, data_dir)
@@ -104,14 +106,18 @@ def evaluate(
     with progress_line(console) as report:
         reference = first = None
         for name in sources or [""]:
-            source = _Source(name, runs_dir)
-            choice = _resolved(asked or source.dataset_spec, data_dir, report)
+            source = _opened(name, runs_dir)
+            own = DatasetSpec(dataset="auto") if isinstance(source, Path) else source.dataset_spec
+            choice = _resolved(asked or own, data_dir, report)
             if first is None or reference is None:
                 first, reference = choice, _reference(choice, labels, report)
             elif choice != first:
                 raise _mixed(first, choice)
             report(f"samples of {name or choice.dataset}")
-            samples = source.samples(count, seed, binarization, reference)
+            if isinstance(source, Path):
+                samples = load_samples(source, reference.test.shape[1:]).first(count)
+            else:
+                samples = source.sample(count, seed=seed, binarization=binarization)
             evaluations.append(evaluate_samples(samples, reference, seed=seed, report=_named(samples, report)))
     if json_file is not None:
         _write(json_file, evaluations)
@@ -120,39 +126,18 @@ def evaluate(
         _print(evaluations, reference)
 
 
-class _Source:
-    """Something to be measured: a run, a model file or a file of samples."""
+def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
+    """What is to be measured: a run, a model file, or the path of a file of samples."""
+    from ..common.console import warn
+    from ..common.errors import SamplesError
+    from ..evaluation.generator import open_generator
 
-    def __init__(self, name: str, runs_dir: Path) -> None:
-        from ..common.errors import SamplesError
-        from ..export.model_file import OnnxModel
-        from ..training.run import find_run
-
-        self._path = Path(name)
-        self._run = self._model = None
-        if self._path.suffix not in {*_ARRAYS, ".onnx"}:
-            self._run = find_run(name or None, runs_dir)
-        elif not self._path.is_file():
-            raise SamplesError(f"there is no file {name}")
-        elif self._path.suffix == ".onnx":
-            self._model = OnnxModel(self._path)
-
-    @property
-    def dataset_spec(self) -> DatasetSpec:
-        """The images that it belongs to; "auto" where it does not say."""
-        if self._run is not None:
-            return self._run.config().dataset_spec
-        return DatasetSpec(dataset="auto" if self._model is None else self._model.dataset)
-
-    def samples(self, count: int, seed: int, binarization: str | None, reference: Reference) -> Samples:
-        from ..evaluation.generator import sample_model, sample_run
-        from ..evaluation.samples import load_samples
-
-        if self._run is not None:
-            return sample_run(self._run, count, seed=seed, binarization=binarization)
-        if self._model is not None:
-            return sample_model(self._model, count, seed=seed)
-        return load_samples(self._path, reference.test.shape[1:]).first(count)
+    path = Path(name)
+    if path.suffix not in _ARRAYS:
+        return open_generator(name or None, runs_dir, warn)
+    if not path.is_file():
+        raise SamplesError(f"there is no file {name}")
+    return path
 
 
 def _asked(

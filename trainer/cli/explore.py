@@ -55,7 +55,7 @@ def explore(
     with held_back():
         from ..common.console import progress_line, warn
         from ..common.files import write_atomically
-        from ..evaluation.generator import open_source
+        from ..evaluation.generator import open_generator
         from ..reports.exploration.explore import ExplorationOptions
         from ..reports.exploration.explore import explore as compute
         from ..reports.exploration.page import build_page
@@ -64,7 +64,7 @@ def explore(
 
     plan = ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:
-        generator = open_source(source, runs_dir, warn)
+        generator = open_generator(source, runs_dir, warn)
         folder = output or generator.output
         _check_folder(folder)
         real = None

@@ -1,10 +1,11 @@
-"""Drawing samples from a trained generator: a run's newest checkpoint, or a model file."""
+"""A trained generator, opened: the newest checkpoint of a run, or a model file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples, chunks
 
-Probabilities = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Probabilities = Callable[[Floats, Labels | None], Floats]
+Uniforms = Callable[[tuple[int, ...]], Floats]
 _OUTPUT = "exploration"
 _NEURONS = {
     model_pb2.NEURON_DETERMINISTIC: "dbn",
@@ -30,8 +34,39 @@ _NEURONS = {
 }
 
 
+class Noise(NamedTuple):
+    """What samples are drawn from. Each call draws the next numbers of one stream."""
+
+    latents: Callable[[int, int], Floats]
+    """Standard normal, float32 [N, Z]."""
+    labels: Callable[[int, int], Labels]
+    """Of this many classes and for N images: int64 [N], all classes alike."""
+    uniforms: Uniforms
+    """In [0, 1), float32 of this shape."""
+
+
+def torch_noise(seed: int) -> Noise:
+    """The noise that samples of runs are drawn from."""
+    random = random_stream(seed, "evaluation")
+    return Noise(
+        latents=lambda count, size: torch.randn(count, size, generator=random).numpy(),
+        labels=lambda classes, count: torch.randint(classes, (count,), generator=random).numpy(),
+        uniforms=lambda shape: torch.rand(shape, generator=random).numpy(),
+    )
+
+
+def numpy_noise(seed: int) -> Noise:
+    """The noise that samples of model files are drawn from."""
+    random = np.random.default_rng(seed)
+    return Noise(
+        latents=lambda count, size: random.standard_normal((count, size), np.float32),
+        labels=lambda classes, count: random.integers(classes, size=count),
+        uniforms=lambda shape: random.random(shape, np.float32),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExploredGenerator:
+class TrainedGenerator:
     """A trained generator, and what is known of it."""
 
     name: str
@@ -47,163 +82,141 @@ class ExploredGenerator:
     slope: float
     step: int
     """Generator iterations that it was trained for."""
-    dataset: str
-    """The data set that it was trained on."""
-    data_dir: str | None
-    """Where that lay, if it is known."""
-    training_split: str
+    dataset_spec: DatasetSpec
+    """The images that it was trained on; a model file knows their name alone."""
+    training_split: str = "train"
     """The part that it was trained on: "train" or "all"."""
-    dataset_spec: DatasetSpec | None = None
-    """Which images those are, as the run says; None: all that is known is `dataset`."""
+    classes: tuple[str, ...] = ()
+    """The names of its classes if it is class-conditional."""
     output: Path
     """The folder that its exploration goes to if no other is named."""
     probabilities: Probabilities
     """Latents, float32 [N, Z], to preactivated outputs, float32 [N, C, H, W] in [0, 1].
 
-    A generator of classes takes their labels too, int64 [N].
+    A class-conditional generator takes labels too, int64 [N].
     """
-    classes: tuple[str, ...] = ()
-    """The names of the classes that it makes images of."""
+    graph: Callable[[Floats, Labels | None, Uniforms], tuple[NDArray[np.uint8], Floats]] | None = None
+    """A model file's own images and probabilities; None: an image is on where its probability says so."""
+    noise: Callable[[int], Noise] = torch_noise
+
+    @classmethod
+    def from_run(cls, run: Run, warn: Callable[[str], None] = lambda text: None) -> TrainedGenerator:
+        """The newest whole checkpoint of a run; `warn` is called with damaged ones.
+
+        Raises RunError where there is no checkpoint, CheckpointError where all are damaged.
+        """
+        config = run.config()
+        checkpoint = trained_checkpoint(run, warn)
+        meta = checkpoint.meta
+        network = trained_generator(config, checkpoint)
+
+        @torch.no_grad()
+        def probabilities(latents: Floats, labels: Labels | None) -> Floats:
+            logits = network(torch.from_numpy(latents), None if labels is None else torch.from_numpy(labels))
+            outputs: Floats = torch.sigmoid(meta.slope * logits).numpy()
+            return outputs
+
+        return cls(
+            name=run.name,
+            network=config.network,
+            neuron=config.neuron,
+            training_neuron=config.training_neuron or config.neuron,
+            is_stochastic=config.neuron == "sbn",
+            latent_size=config.latent_size,
+            image_shape=meta.image_shape,
+            slope=meta.slope,
+            step=meta.step,
+            dataset_spec=config.dataset_spec,
+            training_split=config.training_split,
+            classes=meta.classes,
+            output=run.folder / _OUTPUT,
+            probabilities=probabilities,
+        )
+
+    @classmethod
+    def from_model(cls, path: Path) -> TrainedGenerator:
+        """An exported model file. Raises SamplesError where it is none, or does not run as its manifest says."""
+        model = OnnxModel(path)
+        manifest = model.manifest
+        shape = ImageShape(*(getattr(manifest.image_shape, axis) for axis in ImageShape._fields))
+        if manifest.neuron not in _NEURONS:
+            raise SamplesError(f"{path} does not say which neurons it has; export it again")
+
+        def graph(latents: Floats, labels: Labels | None, uniforms: Uniforms) -> tuple[NDArray[np.uint8], Floats]:
+            try:
+                images, outputs = model.run(latents, uniforms, labels)
+                return images.reshape(-1, *shape), outputs.reshape(len(latents), *shape)
+            except Exception as error:  # onnxruntime raises classes of its own that it does not export
+                reason = str(error).strip().splitlines()[0]
+                raise SamplesError(
+                    f"{path} does not run as its manifest says ({reason}); export it again"
+                ) from error
+
+        return cls(
+            name=manifest.name,
+            network=manifest.network,
+            neuron=_NEURONS[manifest.neuron],
+            training_neuron=_NEURONS[manifest.training_run.neuron or manifest.neuron],
+            is_stochastic=manifest.binarization == model_pb2.BINARIZATION_BERNOULLI,
+            latent_size=manifest.latent_size,
+            image_shape=shape,
+            slope=manifest.slope,
+            step=manifest.training_run.step,
+            dataset_spec=DatasetSpec(dataset=manifest.dataset),
+            classes=tuple(manifest.classes),
+            output=Path(_OUTPUT) / path.stem,
+            probabilities=lambda latents, labels: graph(latents, labels, _no_noise)[1],
+            graph=graph,
+            noise=numpy_noise,
+        )
+
+    def sample(self, count: int, *, seed: int = 0, binarization: str | None = None) -> Samples:
+        """`count` images, of all classes alike if it is class-conditional.
+
+        `binarization` is "threshold" or "bernoulli"; None is that of its neurons, threshold for real-valued ones.
+        Raises ConfigError for another one.
+        """
+        if binarization not in {None, "threshold", "bernoulli"}:
+            raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
+        noise = self.noise(seed)
+        batches = []
+        for rows in chunks(count):
+            latents = noise.latents(rows, self.latent_size)
+            labels = noise.labels(len(self.classes), rows) if self.classes else None
+            batches.append((*self._draw(latents, labels, noise.uniforms, binarization), labels))
+        images, probabilities, drawn = zip(*batches, strict=True)
+        return Samples(
+            self.name if binarization is None else f"{self.name}, {binarization}",
+            np.concatenate(images),
+            np.concatenate(probabilities),
+            np.concatenate(drawn) if self.classes else None,
+        )
+
+    def _draw(
+        self, latents: Floats, labels: Labels | None, uniforms: Uniforms, binarization: str | None
+    ) -> tuple[NDArray[np.uint8], Floats]:
+        if self.graph and binarization is None:
+            return self.graph(latents, labels, uniforms)
+        probabilities = self.probabilities(latents, labels)
+        is_drawn = self.is_stochastic if binarization is None else binarization == "bernoulli"
+        threshold = uniforms(probabilities.shape) if is_drawn else np.float32(0.5)
+        return (probabilities > threshold).astype(np.uint8), probabilities
 
 
-def open_source(source: str | None, runs_dir: Path, warn: Callable[[str], None]) -> ExploredGenerator:
+def open_generator(source: str | None, runs_dir: Path, warn: Callable[[str], None]) -> TrainedGenerator:
     """A model file (.onnx), or the run of that name or folder, None being the newest one.
 
-    `warn` hears of damaged checkpoints. Raises RunError or SamplesError where there is neither.
+    `warn` is called with damaged checkpoints. Raises RunError or SamplesError where there is neither.
     """
     path = Path(source or "")
     if path.suffix == ".onnx":
         if not path.is_file():
             raise SamplesError(f"there is no file {source}; `bgan export` writes models")
-        return _of_model(path)
+        return TrainedGenerator.from_model(path)
     if path.is_file():
         raise SamplesError(f"{source} is neither the folder of a run nor a model (.onnx)")
-    return _of_run(find_run(source, runs_dir), warn)
+    return TrainedGenerator.from_run(find_run(source, runs_dir), warn)
 
 
-def _of_run(run: Run, warn: Callable[[str], None]) -> ExploredGenerator:
-    config = run.config()
-    checkpoint = trained_checkpoint(run, warn)
-    progress = checkpoint.meta
-    generator = trained_generator(config, checkpoint)
-
-    @torch.no_grad()
-    def probabilities(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        logits = generator(torch.from_numpy(latents), None if labels is None else torch.from_numpy(labels))
-        outputs: NDArray[np.float32] = torch.sigmoid(progress.slope * logits).numpy()
-        return outputs
-
-    return ExploredGenerator(
-        name=run.name,
-        network=config.network,
-        neuron=config.neuron,
-        training_neuron=config.training_neuron or config.neuron,
-        is_stochastic=config.neuron == "sbn",
-        latent_size=config.latent_size,
-        image_shape=progress.image_shape,
-        slope=progress.slope,
-        step=progress.step,
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        training_split=config.training_split,
-        dataset_spec=config.dataset_spec,
-        output=run.folder / _OUTPUT,
-        probabilities=probabilities,
-        classes=progress.classes,
-    )
-
-
-def _of_model(path: Path) -> ExploredGenerator:
-    model = OnnxModel(path)
-    manifest = model.manifest
-    shape = manifest.image_shape
-    if manifest.neuron not in _NEURONS:
-        raise SamplesError(f"{path} does not say which neurons it has; export it anew")
-
-    def probabilities(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        try:
-            outputs = model.probabilities(latents, labels)
-            return outputs.reshape(len(latents), shape.channels, shape.height, shape.width)
-        except Exception as error:  # onnxruntime raises classes of its own that it does not export
-            reason = str(error).strip().splitlines()[0]
-            raise SamplesError(f"{path} does not run as its manifest says ({reason}); export it anew") from error
-
-    return ExploredGenerator(
-        name=manifest.name,
-        network=manifest.network,
-        neuron=_NEURONS[manifest.neuron],
-        training_neuron=_NEURONS[manifest.training_run.neuron or manifest.neuron],
-        is_stochastic=manifest.binarization == model_pb2.BINARIZATION_BERNOULLI,
-        latent_size=manifest.latent_size,
-        image_shape=ImageShape(shape.channels, shape.height, shape.width),
-        slope=manifest.slope,
-        step=manifest.training_run.step,
-        dataset=manifest.dataset,
-        data_dir=None,
-        training_split="train",
-        output=Path(_OUTPUT) / path.stem,
-        probabilities=probabilities,
-        classes=tuple(manifest.classes),
-    )
-
-
-@torch.no_grad()
-def sample_run(
-    run: Run,
-    count: int,
-    *,
-    seed: int = 0,
-    binarization: str | None = None,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Samples:
-    """`count` images of the run's newest checkpoint, as an exported generator would make them.
-
-    Those of a generator of classes are of all classes alike. `binarization` is "threshold" or "bernoulli"; None
-    is that of the run's neurons, threshold for the real-valued ones. Raises RunError where there is no checkpoint.
-    """
-    config = run.config()
-    if binarization not in {None, "threshold", "bernoulli"}:
-        raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
-    checkpoint = trained_checkpoint(run, warn)
-    generator = trained_generator(config, checkpoint)
-    bernoulli = binarization == "bernoulli" or (binarization is None and config.neuron == "sbn")
-    random = random_stream(seed, "evaluation")
-    images, probabilities, labels = [], [], []
-    for rows in chunks(count):
-        latents = torch.randn(rows, config.latent_size, generator=random)
-        chunk_labels = None
-        if generator.class_count:
-            chunk_labels = torch.randint(generator.class_count, (rows,), generator=random)
-            labels.append(chunk_labels.numpy())
-        chunk = torch.sigmoid(checkpoint.meta.slope * generator(latents, chunk_labels))
-        threshold = torch.rand(chunk.shape, generator=random) if bernoulli else 0.5
-        probabilities.append(chunk.numpy())
-        images.append((chunk > threshold).numpy())
-    name = run.name if binarization is None else f"{run.name}, {binarization}"
-    return Samples(
-        name,
-        np.concatenate(images).astype(np.uint8),
-        np.concatenate(probabilities),
-        np.concatenate(labels) if labels else None,
-    )
-
-
-def sample_model(model: OnnxModel, count: int, *, seed: int = 0) -> Samples:
-    """`count` images, of all classes alike where it has any, drawn with numpy's generator of that seed."""
-    random = np.random.default_rng(seed)
-    images, probabilities, labels = [], [], []
-    for rows in chunks(count):
-        latents = random.standard_normal((rows, model.manifest.latent_size), np.float32)
-        chunk_labels = None
-        if model.class_count:
-            chunk_labels = random.integers(model.class_count, size=rows)
-            labels.append(chunk_labels)
-        outputs = model.run(latents, lambda shape: random.random(shape, np.float32), chunk_labels)
-        images.append(outputs[0])
-        probabilities.append(outputs[1])
-    return Samples(
-        model.manifest.name,
-        np.concatenate(images),
-        np.concatenate(probabilities),
-        np.concatenate(labels) if labels else None,
-    )
+def _no_noise(shape: tuple[int, ...]) -> Floats:
+    return np.zeros(shape, np.float32)

@@ -10,12 +10,11 @@ from bgan.trainer.data.catalog import load_dataset
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.classifier import accuracy, cached_classifier, train_classifier
 from bgan.trainer.evaluation.evaluate import evaluate_samples
-from bgan.trainer.evaluation.generator import sample_model, sample_run
+from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics.table import METRICS
 from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.evaluation.samples import Samples
-from bgan.trainer.export.model_file import OnnxModel
 from tests.kit.cli import bgan
 from tests.kit.models import make_model, make_run
 
@@ -125,7 +124,7 @@ def test_one_class_alone_is_a_collapse(digits, reference):
 def test_without_labels_the_other_metrics_remain(digits, cache, run):
     train, test = digits
     unlabelled = make_reference(train, test, labelled=False, cache=cache)
-    evaluation = evaluate_samples(sample_run(run, 100), unlabelled)
+    evaluation = evaluate_samples(TrainedGenerator.from_run(run).sample(100), unlabelled)
     assert set(evaluation.metrics) == set(METRICS) - NEED_LABELS
     assert evaluation.class_histogram is None
 
@@ -145,23 +144,23 @@ def test_too_few_samples_and_another_shape(reference):
 
 
 def test_same_seed_same_figures(reference, run):
-    first, second = (evaluate_samples(sample_run(run, 100), reference) for _ in range(2))
+    first, second = (evaluate_samples(TrainedGenerator.from_run(run).sample(100), reference) for _ in range(2))
     assert first == second
     assert np.isclose(sum(first.preactivation_histogram), 1)
 
 
 def test_samples_of_a_run_are_those_of_its_model(tmp_path, run):
-    samples = sample_run(run, 4000, seed=3)
+    generator = TrainedGenerator.from_run(run)
+    samples = generator.sample(4000, seed=3)
     assert samples.images.shape == samples.probabilities.shape == (4000, 1, 28, 28)
     # Bernoulli: the mean of the images is that of the probabilities, within five standard errors.
     error = np.sqrt((samples.probabilities * (1 - samples.probabilities)).mean() / samples.images.size)
     assert abs(samples.images.mean() - samples.probabilities.mean()) < 5 * error
-    hard = sample_run(run, 70, seed=3, binarization="threshold")
+    hard = generator.sample(70, seed=3, binarization="threshold")
     np.testing.assert_array_equal(hard.images, hard.probabilities > 0.5)
-    path = make_model(tmp_path, "m", neuron="sbn")
-    file = OnnxModel(path)
-    model = sample_model(file, 4000, seed=3)
-    assert (model.source, file.dataset) == ("m", "digits")
+    file = TrainedGenerator.from_model(make_model(tmp_path, "m", neuron="sbn"))
+    model = file.sample(4000, seed=3)
+    assert (model.source, file.dataset_spec.dataset) == ("m", "digits")
     assert abs(model.images.mean() - model.probabilities.mean()) < 5 * error
 
 

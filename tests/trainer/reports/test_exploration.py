@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from bgan.trainer.common.image_shape import ImageShape
-from bgan.trainer.evaluation.generator import ExploredGenerator
+from bgan.trainer.config.dataset import DatasetSpec
+from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics.memorization import nearest_distances, nearest_images
 from bgan.trainer.reports.exploration.explore import AVERAGED, DRAWN, ExplorationOptions, explore, slerp
 from bgan.trainer.reports.exploration.page import build_page
@@ -29,7 +30,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
     def follow_latents(latents, labels):
         return (1 / (1 + np.exp(-latents[:, :pixels]))).reshape(-1, *shape).astype(np.float32)
 
-    return ExploredGenerator(
+    return TrainedGenerator(
         **{
             "name": "known",
             "network": "mlp",
@@ -40,8 +41,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
             "image_shape": shape,
             "slope": 1.0,
             "step": 7,
-            "dataset": "digits",
-            "data_dir": None,
+            "dataset_spec": DatasetSpec(dataset="digits"),
             "training_split": "train",
             "output": Path("exploration"),
             "probabilities": probabilities or follow_latents,

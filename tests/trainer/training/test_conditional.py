@@ -9,7 +9,7 @@ from bgan.trainer.common.errors import DataError
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.evaluate import evaluate_samples
-from bgan.trainer.evaluation.generator import open_source, sample_run
+from bgan.trainer.evaluation.generator import TrainedGenerator, open_generator
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.export.exporter import export_run
 from bgan.trainer.export.model_file import OnnxModel
@@ -151,7 +151,7 @@ def test_samples_know_their_classes_and_the_share_that_is_right_is_measured(run,
     data = _halves()
     reference = make_reference(data, data.first(120), cache=tmp_path)
     assert reference.classifier_accuracy > 0.95
-    samples = sample_run(run, 90)
+    samples = TrainedGenerator.from_run(run).sample(90)
     assert np.bincount(samples.labels, minlength=3).min() > 10
     evaluation = evaluate_samples(samples, reference)
     predicted = reference.classifier.describe(samples.images)[1].argmax(axis=1)
@@ -163,7 +163,7 @@ def test_samples_know_their_classes_and_the_share_that_is_right_is_measured(run,
 def test_few_real_images_leave_out_what_compares_two_sets_and_say_so(run, tmp_path):
     data = _halves()
     reference = make_reference(data, data.first(20), cache=tmp_path)
-    evaluation = evaluate_samples(sample_run(run, 90), reference)
+    evaluation = evaluate_samples(TrainedGenerator.from_run(run).sample(90), reference)
     assert {"inception_score", "class_entropy", "nearest_distance", "on_fraction"} <= evaluation.metrics.keys()
     assert not {
         "frechet_distance",
@@ -177,7 +177,7 @@ def test_few_real_images_leave_out_what_compares_two_sets_and_say_so(run, tmp_pa
 
 
 def test_explored_images_are_of_classes_in_turns(run):
-    generator = open_source(str(run.folder), run.folder.parent, print)
+    generator = open_generator(str(run.folder), run.folder.parent, print)
     exploration = explore(generator, ExplorationOptions(images=4, steps=3, draws=2), None, lambda text: None)
     latents = np.random.default_rng(1).standard_normal((3, 8), np.float32)
     assert generator.probabilities(latents, np.arange(3)).shape == (3, *SHAPE)

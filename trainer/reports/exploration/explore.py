@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...common.rng import random_stream
-from ...evaluation.generator import ExploredGenerator
+from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images
 from .real_images import RealImages
 
@@ -59,7 +59,7 @@ class Nearest:
 class Exploration:
     """Everything that the pictures show."""
 
-    generator: ExploredGenerator
+    generator: TrainedGenerator
     plan: ExplorationOptions
     probabilities: NDArray[np.float32]
     """Of all that are drawn, [DRAWN, C, H, W]; the first N are those shown."""
@@ -73,7 +73,7 @@ class Exploration:
 
 
 def explore(
-    generator: ExploredGenerator,
+    generator: TrainedGenerator,
     plan: ExplorationOptions,
     real: RealImages | None,
     report: Report = lambda text: None,
@@ -119,7 +119,7 @@ def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> N
 
 
 def _interpolation(
-    generator: ExploredGenerator,
+    generator: TrainedGenerator,
     latents: NDArray[np.float32],
     uniforms: NDArray[np.float32],
     plan: ExplorationOptions,
@@ -132,7 +132,7 @@ def _interpolation(
     return np.stack(rows)
 
 
-def _labels(generator: ExploredGenerator, latents: NDArray[np.int64]) -> NDArray[np.int64] | None:
+def _labels(generator: TrainedGenerator, latents: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """The classes of the latents of these numbers: one after the other, in turns."""
     return latents % len(generator.classes) if generator.classes else None
 
@@ -154,7 +154,7 @@ def _binarized(probabilities: NDArray[np.float32], uniforms: NDArray[np.float32]
     return images
 
 
-def _uniforms(count: int, generator: ExploredGenerator, seed: int, index: int) -> NDArray[np.float32]:
+def _uniforms(count: int, generator: TrainedGenerator, seed: int, index: int) -> NDArray[np.float32]:
     """Stream 0 is that of the images, i + 1 that of the further draws of latent i."""
     random = random_stream(seed, "exploration uniforms", index)
     return torch.rand(count, *generator.image_shape, generator=random).numpy()

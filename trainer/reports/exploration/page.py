@@ -38,9 +38,9 @@ def build_page(exploration: Exploration, pictures: Sequence[Picture]) -> str:
     """The page as HTML. It names nothing outside itself."""
     generator = exploration.generator
     facts = (
-        f"Generator {generator.network}, neurons {generator.neuron}, trained on {generator.dataset} for "
-        f"{generator.step:,} steps; slope {generator.slope:.3g}. Latents and noise are those of seed "
-        f"{exploration.plan.seed}; latent 1 is the same in every picture."
+        f"Generator {generator.network}, neurons {generator.neuron}, trained on "
+        f"{generator.dataset_spec.dataset} for {generator.step:,} steps; slope {generator.slope:.3g}. "
+        f"Latents and noise are those of seed {exploration.plan.seed}; latent 1 is the same in every picture."
     )
     plan = exploration.plan
     options = f"--images {plan.images} --steps {plan.steps} --draws {plan.draws} --seed {plan.seed}"

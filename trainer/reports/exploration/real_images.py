@@ -13,7 +13,7 @@ from ...config.dataset import DatasetSpec
 from ...config.images import ImageOptions
 from ...config.training import DATASETS
 from ...data.catalog import choose_dataset, open_dataset
-from ...evaluation.generator import ExploredGenerator
+from ...evaluation.generator import TrainedGenerator
 
 TEST_IMAGES = 500
 TRAINING_IMAGES = 60_000  # of a file or folder
@@ -32,7 +32,7 @@ class RealImages:
 
 
 def load_real_images(
-    generator: ExploredGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
+    generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
 ) -> RealImages:
     """The images of the data set that is named, or of the generator's own.
 
@@ -45,21 +45,21 @@ def load_real_images(
 
 
 def _choice(
-    generator: ExploredGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
+    generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
 ) -> DatasetSpec:
     """The images that are asked for, or the generator's own. Raises ConfigError where there are none."""
     own = generator.dataset_spec
-    if own is not None and own.data is not None and dataset is None:
+    if own.data is not None and dataset is None:
         return own
-    name, folder = dataset or generator.dataset, data_dir or generator.data_dir
+    name, folder = dataset or own.dataset, data_dir or own.data_dir
     if name not in DATASETS:
         raise ConfigError(f"dataset is {name!r}; name one of {', '.join(DATASETS)} with --dataset")
     name = choose_dataset(name, data_dir=folder, say=report)
-    options = own.options if own is not None and dataset is None else ImageOptions()
+    options = own.options if dataset is None else ImageOptions()
     return DatasetSpec(dataset=name, data_dir=folder, options=options)
 
 
-def _load(generator: ExploredGenerator, choice: DatasetSpec, report: Callable[[str], None]) -> RealImages:
+def _load(generator: TrainedGenerator, choice: DatasetSpec, report: Callable[[str], None]) -> RealImages:
     name = choice.dataset
     report(f"reading {name}")
     training = open_dataset(choice, split=generator.training_split).in_memory(TRAINING_IMAGES)

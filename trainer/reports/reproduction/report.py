@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...common.files import write_atomically, write_json
-from ...evaluation.generator import sample_run
+from ...evaluation.generator import TrainedGenerator
 from ...evaluation.samples import Samples
 from ...training.run import Run
 from ..figures import Panel, data_url, grid_figure, histogram_figure
@@ -88,7 +88,7 @@ def _markdown(part: Part) -> str:
 def _draw(figures: Sequence[Grid | Histograms], folder: Path) -> None:
     @cache
     def samples(run: str, binarization: str | None) -> Samples:
-        return sample_run(Run(folder / "runs" / run), _SHOWN, binarization=binarization)
+        return TrainedGenerator.from_run(Run(folder / "runs" / run)).sample(_SHOWN, binarization=binarization)
 
     def panel(outcome: Outcome | None, column: Column) -> Panel:
         if outcome is None:

@@ -21,7 +21,7 @@ from ...config.dataset import DatasetSpec
 from ...config.training import TrainingConfig
 from ...evaluation.classifier import data_digest
 from ...evaluation.evaluate import evaluate_samples, measure_floor
-from ...evaluation.generator import sample_run
+from ...evaluation.generator import TrainedGenerator
 from ...evaluation.reference import Reference, load_reference
 from ...evaluation.samples import Samples, load_samples
 from ...training.run import Run
@@ -130,7 +130,7 @@ class Reproduction:
                 found = self._measured(
                     f"{run.name}-{way}" if way else run.name,
                     {"step": training["steps"]},
-                    partial(sample_run, run, self._plan.count, binarization=way),
+                    partial(self._samples, run, way),
                     reference,
                 )
                 outcome = Outcome(
@@ -147,6 +147,9 @@ class Reproduction:
                 )
                 outcomes.append(outcome)
         return outcomes
+
+    def _samples(self, run: Run, binarization: str | None) -> Samples:
+        return TrainedGenerator.from_run(run).sample(self._plan.count, binarization=binarization)
 
     def _measured(
         self, name: str, source: dict[str, Any], draw: Callable[[], Samples], reference: Reference
