@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 
@@ -130,7 +129,7 @@ def test_pages_are_written_again_from_the_numbers(tmp_path):
     claims = content.pop("verdicts")
     results = Results.from_dict(content)
     assert json.loads(json.dumps(results.to_dict())) == content
-    assert [dataclasses.asdict(verdict) for verdict in verdicts(results)] == claims
+    assert [verdict._asdict() for verdict in verdicts(results)] == claims
 
 
 def test_tiles():

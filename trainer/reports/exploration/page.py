@@ -65,10 +65,11 @@ def build_page(exploration: Exploration, pictures: Sequence[Picture]) -> str:
 def _figure(picture: Picture) -> str:
     with Image.open(BytesIO(picture.png)) as image:
         width, height = (length // DENSITY for length in image.size)
+    title = escape(picture.title)
     return (
-        f'<h2 id="{picture.name}">{escape(picture.title)}</h2>\n'
+        f'<h2 id="{picture.name}">{title}</h2>\n'
         f"<figure><figcaption>{escape(picture.caption)}</figcaption>\n"
-        f'<div class="sheet" role="region" aria-label="{escape(picture.title)}" tabindex="0" '
-        f'style="--width: {width}px"><img width="{width}" height="{height}" '
-        f'alt="{escape(picture.alternative)}" src="{data_url(picture.png)}"></div></figure>'
+        f'<div class="sheet" role="region" aria-label="{title}" tabindex="0" style="--width: {width}px">'
+        f'<img width="{width}" height="{height}" alt="{escape(picture.alternative)}" '
+        f'src="{data_url(picture.png)}"></div></figure>'
     )

@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from ...evaluation.metrics.table import format_value
 from .experiments import BINARY_MODELS, EXPERIMENTS, REAL_MODEL, ExperimentModel
 from .results import Results
 
-HOLDS = "holds"
-FAILS = "does not hold"
-MIXED = "mixed"
-NOT_RUN = "not run"
-
 _DBN, _SBN = BINARY_MODELS
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One metric of two models, the means over their seeds, and what must hold of them."""
 
     title: str
     """What the evidence says before the figures."""
     key: str
     """A key of `METRICS`."""
-    first: tuple[str, ExperimentModel]
-    second: tuple[str, ExperimentModel]
-    """A name for the evidence, and the model; of the real-valued one, the thresholded outputs."""
+    models: dict[str, ExperimentModel]
+    """By their names in the evidence; of the real-valued one, the thresholded outputs."""
     holds: Callable[[float, float], bool]
 
-    def evidence(self, first: float, second: float) -> str:
-        """The two figures, named."""
-        figures = (
-            f"{name} {format_value(self.key, value)}"
-            for (name, _), value in ((self.first, first), (self.second, second))
-        )
-        return f"{self.title} {', '.join(figures)}"
 
-
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One claim: it holds where all its comparisons do."""
 
     text: str
@@ -51,8 +36,7 @@ class Claim:
     comparisons: tuple[Comparison, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the numbers say of a claim under one preset."""
 
     claim: str
@@ -73,16 +57,18 @@ def verdicts(results: Results) -> list[Verdict]:
 
 def _verdict(results: Results, claim: Claim, preset: str) -> Verdict:
     held, evidence = [], []
-    for comparison in claim.comparisons:
-        first, second = (
-            results.mean(claim.experiment, preset, model, comparison.key, model.binarizations[0])
-            for _, model in (comparison.first, comparison.second)
-        )
+    for each in claim.comparisons:
+        means = [
+            results.mean(claim.experiment, preset, model, each.key, model.binarizations[0])
+            for model in each.models.values()
+        ]
+        first, second = means
         if first is None or second is None:
-            return Verdict(claim.text, preset, NOT_RUN, "")
-        held.append(comparison.holds(first, second))
-        evidence.append(comparison.evidence(first, second))
-    verdict = HOLDS if all(held) else MIXED if any(held) else FAILS
+            return Verdict(claim.text, preset, "not run", "")
+        held.append(each.holds(first, second))
+        figures = [f"{name} {format_value(each.key, mean)}" for name, mean in zip(each.models, means, strict=True)]
+        evidence.append(f"{each.title} {', '.join(figures)}")
+    verdict = "holds" if all(held) else "mixed" if any(held) else "does not hold"
     return Verdict(claim.text, preset, verdict, "; ".join(evidence))
 
 
@@ -91,7 +77,7 @@ def _similar(first: float, second: float) -> bool:
 
 
 def _dbn_and_sbn(title: str, key: str, holds: Callable[[float, float], bool]) -> tuple[Comparison, ...]:
-    return (Comparison(title, key, ("DBN", _DBN), ("SBN", _SBN), holds),)
+    return (Comparison(title, key, {"DBN": _DBN, "SBN": _SBN}, holds),)
 
 
 def _against_gp(
@@ -102,8 +88,7 @@ def _against_gp(
         Comparison(
             f"{model.neuron_title}, {title}:",
             key,
-            (objective.upper(), replace(model, objective=objective)),
-            ("WGAN-GP", model),
+            {objective.upper(): replace(model, objective=objective), "WGAN-GP": model},
             holds,
         )
         for model in BINARY_MODELS
@@ -112,18 +97,17 @@ def _against_gp(
 
 _NORM = tuple(
     Comparison(
-        f"{without.neuron_title} {without.objective.upper()}",
+        f"{model.neuron_title} {model.objective.upper()}",
         "frechet_distance",
-        ("without", without),
-        ("with", replace(without, normalized=True)),
+        {"without": model, "with": replace(model, normalized=True)},
         operator.lt,
     )
-    for without in EXPERIMENTS["III"].models
-    if not without.normalized
+    for model in EXPERIMENTS["III"].models
+    if not model.normalized
 )
 _ARTIFACTS = tuple(
     Comparison(
-        f"{model.neuron_title}, {title}:", key, ("CNN", replace(model, network="cnn")), ("MLP", model), operator.lt
+        f"{model.neuron_title}, {title}:", key, {"CNN": replace(model, network="cnn"), "MLP": model}, operator.lt
     )
     for model in BINARY_MODELS
     for key, title in (
@@ -158,7 +142,7 @@ CLAIMS = (
         "II",
         (
             Comparison(
-                "share in [0.1, 0.9]:", "middle_mass", ("real-valued", REAL_MODEL), ("SBN", _SBN), operator.lt
+                "share in [0.1, 0.9]:", "middle_mass", {"real-valued": REAL_MODEL, "SBN": _SBN}, operator.lt
             ),
         ),
     ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...evaluation.metrics.table import METRICS, format_value
@@ -37,8 +37,7 @@ _TABLES = {
 _FIGURE_4 = {"DBN": (0.099, 0.0), "SBN": (0.688, 0.00624), "real-valued": (0.754, 0.0509)}
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A table of text; the first column names the rows."""
 
     header: Sequence[str]
@@ -55,8 +54,7 @@ class Column(NamedTuple):
     """Whether it shows probabilities instead of images."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(NamedTuple):
     """Samples of models in rows and columns."""
 
     file: str
@@ -66,8 +64,7 @@ class Grid:
     """By title; None: not run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Histograms:
+class Histograms(NamedTuple):
     """Preactivated outputs: a panel a preset, the shares of 256 bins for each model."""
 
     file: str
@@ -179,20 +176,17 @@ def _tables(results: Results, name: str, shown: set[tuple[Sequence[str], str, st
     tables: list[Part] = []
     repeated: dict[str, None] = {}
     for keys in _TABLES[name]:
-        trained = {(keys, found[0].run, found[0].binarization): found for found in _trained(results, name)}
-        repeated |= dict.fromkeys(found[0].model.neuron_title for key, found in trained.items() if key in shown)
-        tables.append(_table(results, keys, [found for key, found in trained.items() if key not in shown]))
+        found = [
+            results.of(name, preset, model, binarization)
+            for preset in results.plans[name].presets
+            for model in EXPERIMENTS[name].models
+            for binarization in model.binarizations
+        ]
+        trained = {(keys, each[0].run, each[0].binarization): each for each in found if each}
+        repeated |= dict.fromkeys(each[0].model.neuron_title for key, each in trained.items() if key in shown)
+        tables.append(_table(results, keys, [each for key, each in trained.items() if key not in shown]))
         shown.update(trained)
     return [*tables, f"For {' and '.join(repeated)} see the same tables above." if repeated else ""]
-
-
-def _trained(results: Results, name: str) -> Iterator[list[Outcome]]:
-    """The outcomes of each model of an experiment, one a seed."""
-    for preset in results.plans[name].presets:
-        for model in EXPERIMENTS[name].models:
-            for binarization in model.binarizations:
-                if outcomes := results.of(name, preset, model, binarization):
-                    yield outcomes
 
 
 def _table(results: Results, keys: Sequence[str], models: Sequence[Sequence[Outcome]]) -> Table:

@@ -6,7 +6,6 @@ import json
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -36,7 +35,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write report.md, report.html, report.json and figures/ beside runs/; report.md is returned."""
     parts = report_parts(results)
     _draw([part for part in parts if isinstance(part, Grid | Histograms)], folder)
-    claims = [asdict(verdict) for verdict in verdicts(results)]
+    claims = [verdict._asdict() for verdict in verdicts(results)]
     write_json(folder / _RESULTS, {"verdicts": claims, **results.to_dict()})
     return _write_pages(parts, folder)
 

@@ -25,7 +25,7 @@ from ...evaluation.generator import TrainedGenerator
 from ...evaluation.reference import Reference, load_reference
 from ...evaluation.samples import Samples, load_samples
 from ...training.run import Run
-from .experiments import COMPARED_PRESETS, EXPERIMENTS, ExperimentModel, ExperimentPlan, run_name
+from .experiments import COMPARED_PRESETS, EXPERIMENTS, PAPER_EPOCHS, ExperimentModel, ExperimentPlan, run_name
 from .jobs import Job, run_jobs
 from .report import circumstances, write_report
 from .results import Outcome, Results
@@ -47,19 +47,20 @@ class ReproductionPlan:
     """Trainings at a time."""
 
 
-def _plan(*, epochs: int, overrides: dict[str, Any], **settings: Any) -> ReproductionPlan:
-    """A plan of all experiments under the same conditions."""
-    each = ExperimentPlan(presets=COMPARED_PRESETS, epochs=epochs, seeds=1, overrides=overrides)
-    return ReproductionPlan(experiments=dict.fromkeys(EXPERIMENTS, each), **settings)
-
-
+_FULL = ExperimentPlan(presets=COMPARED_PRESETS, epochs=PAPER_EPOCHS, seeds=1, overrides={})
+_QUICK = dataclasses.replace(_FULL, epochs=5, overrides={"discriminator_bursts": False})
 PLANS = {
-    "full": _plan(dataset="auto", epochs=20, overrides={}, count=10_000, folder=Path("reproduction"), jobs=1),
-    "quick": _plan(
+    "full": ReproductionPlan(
+        dataset="auto",
+        count=10_000,
+        experiments=dict.fromkeys(EXPERIMENTS, _FULL),
+        folder=Path("reproduction"),
+        jobs=1,
+    ),
+    "quick": ReproductionPlan(
         dataset="digits",
-        epochs=5,
-        overrides={"discriminator_bursts": False},
         count=1000,
+        experiments=dict.fromkeys(EXPERIMENTS, _QUICK),
         folder=Path("reproduction-quick"),
         jobs=os.cpu_count() or 1,
     ),
@@ -170,13 +171,12 @@ class Reproduction:
 
     def _planned(self) -> Iterable[tuple[str, ExperimentModel, TrainingConfig, Run]]:
         """The preset, model, settings and run of all that is planned; experiments share runs."""
-        runs: dict[str, tuple[str, ExperimentModel, TrainingConfig, Run]] = {}
+        runs = {}
         for name, plan in self._plan.experiments.items():
-            for model, preset, seed in itertools.product(
-                EXPERIMENTS[name].models, plan.presets, range(plan.seeds)
-            ):
-                settings = {"epochs": plan.epochs, "seed": seed, "dataset": self._plan.dataset}
-                config = model.config(preset, data_dir=self._data_dir, **settings, **plan.overrides)
+            settings = {"epochs": plan.epochs, "dataset": self._plan.dataset, "data_dir": self._data_dir}
+            models = EXPERIMENTS[name].models
+            for model, preset, seed in itertools.product(models, plan.presets, range(plan.seeds)):
+                config = model.config(preset, **{"seed": seed, **settings, **plan.overrides})
                 run = Run(self._folder / "runs" / run_name(config))
                 runs[run.name] = (preset, model, config, run)
         return runs.values()
