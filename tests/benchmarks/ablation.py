@@ -1,6 +1,6 @@
 """Trains the modern recipe with one change a line, on several seeds, and prints what each change does.
 
-Runs, one a core, and evaluations lie in runs/ablation: the same command again goes on where it was stopped.
+Runs, one a core, and evaluations lie in runs/ablation: the same command resumes them.
 """
 
 import argparse

@@ -26,25 +26,25 @@ def diagnose_gradients(
     ] = None,
     estimator: Annotated[
         list[str] | None,
-        typer.Option(help="Measure these only; may be given several times.", show_default="all that can be used"),
+        typer.Option(help="Measure only these (repeatable).", show_default="all that can be used"),
     ] = None,
     neuron: Annotated[
         str | None,
-        typer.Option(help="Take the generator's neurons as dbn or sbn.", show_default="as it was trained"),
+        typer.Option(help="Treat the generator's neurons as dbn or sbn.", show_default="as it was trained"),
     ] = None,
-    images: Annotated[int, typer.Option(help="Latents to diagnose at.", min=2)] = 8,
-    draws: Annotated[int, typer.Option(help="Estimates of each estimator, in tens.", min=20)] = 400,
+    images: Annotated[int, typer.Option(help="Latents to measure at.", min=2)] = 8,
+    draws: Annotated[int, typer.Option(help="Estimates per estimator, rounded up to tens.", min=20)] = 400,
     backgrounds: Annotated[
         int,
-        typer.Option(help="Images of each latent that are flipped for the truth, in tens.", min=20),
+        typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20),
     ] = 40,
-    seed: Annotated[int, typer.Option(help="Decides latents, their real images, and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Where the picture goes, a .png.", show_default=f"{PICTURE} in the run's folder"),
+        typer.Option(help="Write the picture to this .png.", show_default=f"{PICTURE} in the run's folder"),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
+        Path | None, typer.Option("--json", help="Write all measurements to this file as JSON; - prints them.")
     ] = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = Path("runs"),
@@ -83,7 +83,7 @@ def diagnose_gradients(
     if json_file is not None:
         write_json(json_file, diagnosis.to_dict())
     _print(diagnosis)
-    typer.echo(f"the picture: {picture}")
+    typer.echo(f"picture: {picture}")
 
 
 def _print(diagnosis: Diagnosis) -> None:

@@ -13,37 +13,40 @@ from .options import DataDir
 
 def reproduce(
     experiment: Annotated[
-        list[str] | None, typer.Option(help="I, II, III or IV; may be given several times.", show_default="all")
+        list[str] | None, typer.Option(help="I, II, III or IV (repeatable).", show_default="all")
     ] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option(help="published or paper; may be given several times.", show_default="both"),
+        typer.Option(help="published or paper (repeatable).", show_default="both"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Trainings at a time, which share the cores.",
+            help="Trainings at once, which share the cores.",
             show_default="1, or with --quick one for each core",
             min=1,
         ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of critic steps."),
+        typer.Option(
+            "--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of discriminator steps."
+        ),
     ] = False,
     dataset: Annotated[str, typer.Option(help="mnist, digits, or auto: mnist if it can be had.")] = "auto",
     data_dir: DataDir = None,
     count: Annotated[
-        int | None, typer.Option(help="Samples to measure of each model.", show_default="10000", min=64)
+        int | None, typer.Option(help="Samples to measure per model.", show_default="10000", min=64)
     ] = None,
     published_samples: Annotated[
-        Path | None, typer.Option(help="Samples of the published code (.npz), for the first row of each table.")
+        Path | None,
+        typer.Option(help="Samples of the published code (.npz), shown in the first row of each table."),
     ] = None,
-    train: Annotated[bool, typer.Option(help="Train what is missing, or report what there is.")] = True,
+    train: Annotated[bool, typer.Option(help="Train what is missing, or only report what is there.")] = True,
     output: Annotated[
-        Path | None, typer.Option(help="Where all of it goes.", show_default="reproduction or reproduction-quick")
+        Path | None, typer.Option(help="Folder for all of it.", show_default="reproduction or reproduction-quick")
     ] = None,
 ) -> None:
     """Run the paper's experiments, measure them, and write one report: report.md, report.html and figures.
@@ -67,7 +70,7 @@ def reproduce(
         raise SamplesError(f"there is no file {published_samples}")
     plan = PLANS["quick" if quick else "full"]
     each = plan.experiments[names[0]]
-    each = replace(each, presets=tuple(presets), epochs=epochs or each.epochs, seeds=seeds)
+    each = replace(each, presets=presets, epochs=epochs or each.epochs, seeds=seeds)
     data_folder = str(data_dir) if data_dir else None
     plan = replace(
         plan,
@@ -84,4 +87,4 @@ def reproduce(
     reproduction = Reproduction(plan, data_dir=data_folder, console=console)
     if train:
         reproduction.train()
-    typer.echo(f"{reproduction.report(published_samples)}\nand the same as one page: report.html beside it")
+    typer.echo(f"{reproduction.report(published_samples)}\nthe same as one page: report.html next to it")

@@ -40,7 +40,7 @@ def build_page(exploration: Exploration, pictures: Sequence[Picture]) -> str:
     facts = (
         f"Generator {generator.network}, neurons {generator.neuron}, trained on "
         f"{generator.dataset_spec.dataset} for {generator.step:,} steps; slope {generator.slope:.3g}. "
-        f"Latents and noise are those of seed {exploration.plan.seed}; latent 1 is the same in every picture."
+        f"Latents and noise come from seed {exploration.plan.seed}; latent 1 is the same in every picture."
     )
     plan = exploration.plan
     options = f"--images {plan.images} --steps {plan.steps} --draws {plan.draws} --seed {plan.seed}"

@@ -58,7 +58,7 @@ def _neurons(exploration: Exploration) -> Picture:
     flips = float(np.minimum(probabilities, 1 - probabilities).sum(axis=(1, 2, 3), dtype=np.float64).mean())
     caption = (
         "Every pixel has a probability p. A deterministic neuron is on where p is above 0.5; a stochastic one is "
-        "drawn, on with probability p whatever its neighbours do, so draws of one latent differ from the "
+        "drawn, on with probability p independently of its neighbours, so draws of one latent differ from the "
         f"thresholded image, here in {flips:.1f} of {probabilities[0].size} pixels on average, and the mean of "
         f"{AVERAGED} leads back to p. This generator was trained with {_NEURONS[generator.training_neuron]}; its "
         f"image, below, is {'draw 1' if generator.is_stochastic else 'the thresholded one'}."
@@ -101,7 +101,7 @@ def _interpolation(exploration: Exploration) -> Picture:
     plan = exploration.plan
     caption = (
         "Each row walks from one latent to the next, the last one back to the first: a generator that has learned "
-        "shapes bends one image into another, one that has learned images by heart jumps. The walk is spherical, "
+        "shapes bends one image into another, one that has memorized images jumps. The walk is spherical, "
         "as a straight line between Gaussian latents comes too close to the origin, where hardly any latent lies."
     )
     if exploration.generator.is_stochastic:
@@ -151,7 +151,7 @@ def _real_distances(nearest: Nearest) -> str:
         return ""
     return (
         f"; of {len(real)} real test images half come within {np.median(real):.0f}, the most alike within "
-        f"{real.min()}. A generator that has learned images by heart lies far below real ones"
+        f"{real.min()}. A generator that has memorized images lies far below real ones"
     )
 
 

@@ -16,7 +16,6 @@ from .experiments import (
     PAPER_EPOCHS,
     REAL_MODEL,
     ExperimentModel,
-    ExperimentPlan,
 )
 from .results import Outcome, Results, spread
 
@@ -99,7 +98,10 @@ def report_parts(results: Results) -> list[Part]:
     shown: set[tuple[Sequence[str], str, str | None]] = set()
     for name, plan in results.plans.items():
         experiment = EXPERIMENTS[name]
-        parts += [f"## {experiment.title}", experiment.question, _conditions(plan)]
+        presets = " and ".join(f"`{preset}`" for preset in plan.presets)
+        overrides = "".join(f", `{key}` = {value}" for key, value in plan.overrides.items())
+        conditions = f"{presets}, {plan.epochs} epochs, {plan.seeds} seed(s){overrides}."
+        parts += [f"## {experiment.title}", experiment.question, conditions]
         parts += [*_figures(results, name), experiment.note, *_tables(results, name, shown)]
     parts += ["## What was not run", _not_run(results)]
     return [part for part in parts if part]
@@ -131,12 +133,6 @@ def _claims(results: Results) -> list[Part]:
         "\n".join(rules),
         "Mixed: the parts of the claim disagree. With one seed, differences may be chance.",
     ]
-
-
-def _conditions(plan: ExperimentPlan) -> str:
-    presets = " and ".join(f"`{preset}`" for preset in plan.presets)
-    overrides = "".join(f", `{key}` = {value}" for key, value in plan.overrides.items())
-    return f"{presets}, {plan.epochs} epochs, {plan.seeds} seed(s){overrides}."
 
 
 def _figures(results: Results, name: str) -> list[Part]:

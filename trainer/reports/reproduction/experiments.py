@@ -68,16 +68,11 @@ class Experiment:
 class ExperimentPlan:
     """How one experiment is run."""
 
-    presets: tuple[str, ...]
+    presets: Sequence[str]
     epochs: int
     seeds: int
     overrides: dict[str, Any]
     """Settings in which it differs from its presets."""
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> ExperimentPlan:
-        """The plan of its JSON. Raises KeyError or TypeError for anything else."""
-        return cls(**{**content, "presets": tuple(content["presets"])})
 
 
 BINARY_MODELS = (ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn"))

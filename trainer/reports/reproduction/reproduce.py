@@ -209,5 +209,5 @@ def _merged(plan: ReproductionPlan) -> ReproductionPlan:
         raise RunError(f"{folder / PLAN_FILE} cannot be read ({error})") from error
     if before["dataset"] != plan.dataset:
         raise RunError(f"{folder} reproduces on {before['dataset']}, not {plan.dataset}; choose another --output")
-    experiments = {name: ExperimentPlan.from_dict(each) for name, each in before["experiments"].items()}
+    experiments = {name: ExperimentPlan(**each) for name, each in before["experiments"].items()}
     return dataclasses.replace(plan, experiments=dict(sorted({**experiments, **plan.experiments}.items())))

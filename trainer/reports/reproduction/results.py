@@ -76,7 +76,7 @@ class Results:
         outcomes = [
             Outcome(**{**outcome, "model": ExperimentModel(**outcome["model"])}) for outcome in content["outcomes"]
         ]
-        plans = {name: ExperimentPlan.from_dict(plan) for name, plan in content["plans"].items()}
+        plans = {name: ExperimentPlan(**plan) for name, plan in content["plans"].items()}
         return cls(**{**content, "plans": plans, "outcomes": outcomes})
 
 
