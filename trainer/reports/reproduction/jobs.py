@@ -131,7 +131,7 @@ class _Bars(Progress):
                 say(self.console, f"{job.name}: step {done}/{total or '?'}")
                 continue
             if job.name not in self._of_jobs:
-                self._of_jobs[job.name] = self.add_task(job.name)
+                self._of_jobs[job.name] = self.add_task(job.name, total=None)
             self.update(self._of_jobs[job.name], completed=done, total=total)
 
     def end(self, job: Job, failure: str | None) -> None:
