@@ -1,6 +1,6 @@
 """Trains the modern recipe with one change a line, on several seeds, and prints what each change does.
 
-Runs, one a core, and evaluations lie in runs/ablation: the same command again goes on where it was stopped.
+Runs, one a core, and evaluations lie in runs/ablation: the same command resumes them.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.evaluate import evaluate_samples
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.reference import load_reference
-from bgan.trainer.reports.reproduction.jobs import Job, JobRunner
+from bgan.trainer.reports.reproduction.jobs import Job, run_jobs
 from bgan.trainer.training.run import Run
 
 FOLDER = Path("runs/ablation")
@@ -42,29 +42,33 @@ MODELS = {
 CHANGES = {
     "cnn-dbn": {
         "the recipe": {},
-        "without averaging": {"ema_decay": 0.0},
+        "no EMA": {"ema_decay": 0.0},
         "constant learning rate": {"learning_rate_decay": "none"},
         "output bias 0": {"output_bias": "zero"},
         "He weights": {"initialization": "he"},
-        "one critic: mlp": {"discriminator": "mlp"},
-        "one critic: strided-cnn": {"discriminator": "strided-cnn"},
-        "gan, no pairs and no penalty": {"objective": "gan"},
-        "wgan-gp, 1 critic step": {"objective": "wgan-gp", "discriminator_steps": 1, "penalty_weight": 10.0},
+        "discriminator: mlp": {"discriminator": "mlp"},
+        "discriminator: strided-cnn": {"discriminator": "strided-cnn"},
+        "gan (no pairs, no penalty)": {"objective": "gan"},
+        "wgan-gp, 1 discriminator step": {
+            "objective": "wgan-gp",
+            "discriminator_steps": 1,
+            "penalty_weight": 10.0,
+        },
         "trained as dbn": _AS_DBN,
-        "straight-through for reinmax": {"estimator": "sigmoid-adjusted"},
+        "straight-through, not reinmax": {"estimator": "sigmoid-adjusted"},
         "batch 128, half the steps": {"batch_size": 128},
         "the published cnn generator": {"network": "cnn"},
         "the paper's settings": {"preset": "paper", "network": "mlp"},
     },
     "cnn-sbn": {
         "the recipe": {},
-        "straight-through for reinmax": {"estimator": "sigmoid-adjusted"},
+        "straight-through, not reinmax": {"estimator": "sigmoid-adjusted"},
         "the paper's settings": {"preset": "paper", "network": "mlp"},
     },
     "mlp-dbn": {
         "the recipe": {},
         "learning rate to 0": {"learning_rate_decay": "cosine"},
-        "two critics: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
+        "discriminator: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
         "trained as sbn, reinmax": {"training_neuron": "sbn", "estimator": "reinmax"},
     },
 }
@@ -90,7 +94,7 @@ def main() -> None:
         parser.error(f"--changes: no line of {', '.join(options.models)} is called so")
     console = Console(stderr=True)
     waiting = [job for job in jobs.values() if not Run(job.folder).report_file.exists()]
-    failed = JobRunner(options.jobs, console).run(waiting)
+    failed = run_jobs(waiting, options.jobs, console)
     reference = load_reference(DatasetSpec(dataset="mnist"))
     measured = {key: _measured(job, reference) for key, job in jobs.items() if job.name not in failed}
     print(_circumstances(options))

@@ -66,7 +66,7 @@ def test_experiments_that_were_run_before_stay_in_the_report(reproduced, cache_e
     assert result.returncode == 1
 
 
-def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, cache_environment):
+def test_a_signal_saves_the_trainings_for_the_same_command_to_resume(tmp_path, cache_environment):
     folder = tmp_path / "out"
     command = [*ARGUMENTS, "--epochs", "40", "--output", str(folder)]
     process = subprocess.Popen(
@@ -81,7 +81,7 @@ def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, cac
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on" in errors.splitlines()[-1]
+    assert "the same command resumes them" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     for log in logs:
         assert "stopped and saved at step" in log.read_text()
@@ -91,7 +91,7 @@ def test_a_signal_saves_the_trainings_and_the_same_command_goes_on(tmp_path, cac
 def test_bad_input(tmp_path, cache_environment):
     for arguments, says in (
         (("--experiment", "V"), "choose from I, II, III, IV"),
-        (("--preset", "sota"), "choose one of paper, published"),
+        (("--preset", "sota"), "choose from published, paper"),
         (("--published-samples", tmp_path / "none.npz"), "there is no file"),
         (("--no-train", "--output", tmp_path / "new"), "nothing in"),
     ):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,7 @@ from .options import DataDir, RunsDir, warn
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
+    from ..reports.diagnosis.estimates import EstimatorDiagnosis
     from ..reports.diagnosis.gradient_error import GradientError
 
 PICTURE = "gradients.png"
@@ -24,25 +26,25 @@ def diagnose_gradients(
     ] = None,
     estimator: Annotated[
         list[str] | None,
-        typer.Option(help="Measure these only; may be given several times.", show_default="all that can be used"),
+        typer.Option(help="Measure only these (repeatable).", show_default="all that can be used"),
     ] = None,
     neuron: Annotated[
         str | None,
-        typer.Option(help="Take the generator's neurons as dbn or sbn.", show_default="as it was trained"),
+        typer.Option(help="Treat the generator's neurons as dbn or sbn.", show_default="as it was trained"),
     ] = None,
-    images: Annotated[int, typer.Option(help="Latents to diagnose at.", min=2)] = 8,
-    draws: Annotated[int, typer.Option(help="Estimates of each estimator, in tens.", min=20)] = 400,
+    images: Annotated[int, typer.Option(help="Latents to measure at.", min=2)] = 8,
+    draws: Annotated[int, typer.Option(help="Estimates per estimator, rounded up to tens.", min=20)] = 400,
     backgrounds: Annotated[
         int,
-        typer.Option(help="Images of each latent that are flipped for the truth, in tens.", min=20),
+        typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20),
     ] = 40,
-    seed: Annotated[int, typer.Option(help="Decides latents, their real images, and noise.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Where the picture goes, a .png.", show_default=f"{PICTURE} in the run's folder"),
+        typer.Option(help="Write the picture to this .png.", show_default=f"{PICTURE} in the run's folder"),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
+        Path | None, typer.Option("--json", help="Write all measurements to this file as JSON; - prints them.")
     ] = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = Path("runs"),
@@ -57,16 +59,16 @@ def diagnose_gradients(
 
     with held_back():
         from ..common.console import progress_line
+        from ..common.files import write_json
         from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
         from ..reports.diagnosis.figure import diagnosis_figure
         from ..training.run import find_run
 
     found = find_run(run, runs_dir)
-    plan = DiagnosisOptions(images=images, draws=draws, backgrounds=backgrounds, seed=seed)
     with progress_line(Console(stderr=True)) as report:
         diagnosis = diagnose(
             found,
-            plan,
+            DiagnosisOptions(images=images, draws=draws, backgrounds=backgrounds, seed=seed),
             estimators=estimator or (),
             neuron=neuron,
             data_dir=str(data_dir) if data_dir else None,
@@ -75,30 +77,13 @@ def diagnose_gradients(
         )
     picture = picture or found.folder / PICTURE
     diagnosis_figure(picture, diagnosis)
+    if str(json_file) == "-":
+        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+        return
     if json_file is not None:
-        _write(json_file, diagnosis)
-    if str(json_file) != "-":
-        _print(diagnosis)
-        typer.echo(f"the picture: {picture}")
-
-
-def _write(path: Path, diagnosis: Diagnosis) -> None:
-    from ..common.files import write_atomically
-
-    content = json.dumps(_without_nan(diagnosis.to_dict()), indent=2)
-    if str(path) == "-":
-        typer.echo(content)
-    else:
-        write_atomically(path, (content + "\n").encode())
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - that is NaN
+        write_json(json_file, diagnosis.to_dict())
+    _print(diagnosis)
+    typer.echo(f"picture: {picture}")
 
 
 def _print(diagnosis: Diagnosis) -> None:
@@ -106,39 +91,30 @@ def _print(diagnosis: Diagnosis) -> None:
     from rich.table import Table
 
     from ..common.console import say
-    from ..reports.diagnosis.diagnose import BASELINE
 
-    console = Console()
+    columns: dict[str, Callable[[EstimatorDiagnosis], str]] = {
+        "bias": lambda item: bias_text(item.accuracy),
+        "noise": lambda item: f"{item.accuracy.noise:.3g}",
+        "cosine": lambda item: f"{item.accuracy.cosine:.3f}",
+        f"in a batch of {diagnosis.batch_size}": lambda item: f"{item.batch_error:.3g}",
+        "judged": lambda item: f"{item.evaluations:g}",
+        "ms/image": lambda item: f"{item.milliseconds:.2f}",
+        "time": lambda item: f"{diagnosis.time_ratio(item):.1f}",
+    }
     table = Table(
         title=f"{diagnosis.run}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
         f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images"
     )
     table.add_column("estimator")
-    for title in (
-        "bias",
-        "noise",
-        "cosine",
-        f"in a batch of {diagnosis.batch_size}",
-        "judged",
-        "ms/image",
-        "time",
-    ):
+    for title in columns:
         table.add_column(title, justify="right")
     for item in diagnosis.estimators:
-        accuracy = item.accuracy
-        table.add_row(
-            item.estimator,
-            bias_text(accuracy),
-            f"{accuracy.noise:.3g}",
-            f"{accuracy.cosine:.3f}",
-            f"{item.batch_error:.3g}",
-            f"{item.evaluations:g}",
-            f"{item.milliseconds:.2f}",
-            f"{diagnosis.time_ratio(item):.1f}",
-        )
+        table.add_row(item.estimator, *(text(item) for text in columns.values()))
+    console = Console()
     console.print(table)
+    baseline = diagnosis.estimators[0].estimator
     say(console, f"compared with {diagnosis.reference}; all relative to its norm, {diagnosis.gradient_norm:.3g}")
-    say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {BASELINE}")
+    say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}")
     for reason in dict.fromkeys(diagnosis.refused.values()):
         names = [name for name, other in diagnosis.refused.items() if other == reason]
         say(console, f"left out: {', '.join(names)}: {reason}")

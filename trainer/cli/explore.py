@@ -20,24 +20,24 @@ def explore(
             metavar="RUN|MODEL", help="A run's name or folder, or a model (.onnx).", show_default="the newest run"
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="Latents that each picture shows.", min=2, max=16)] = 8,
+    images: Annotated[int, typer.Option(help="Latents per picture.", min=2, max=16)] = 8,
     steps: Annotated[int, typer.Option(help="Images from one latent to the next.", min=3, max=25)] = 11,
-    draws: Annotated[int, typer.Option(help="Stochastic draws of each latent.", min=1, max=12)] = 8,
+    draws: Annotated[int, typer.Option(help="Stochastic draws per latent.", min=1, max=12)] = 8,
     nearest: Annotated[
         bool, typer.Option("--nearest/--no-nearest", help="Search a data set for the nearest training images.")
     ] = True,
     dataset: Annotated[
         str | None,
-        typer.Option(help="The data set to search: mnist or digits.", show_default="the source's own"),
+        typer.Option(help="Data set to search.", show_default="the source's own"),
     ] = None,
     data_dir: DataDir = None,
     seed: Annotated[
-        int, typer.Option(help="Decides latents and noise: the same seed, the same bytes.", min=0)
+        int, typer.Option(help="Seed of latents and noise; the same seed gives the same bytes.", min=0)
     ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The folder that the page and its pictures go to.",
+            help="Folder for the page and its pictures.",
             show_default="exploration in the run's folder, or exploration/MODEL",
         ),
     ] = None,
@@ -46,7 +46,7 @@ def explore(
     """Draw what a generator has learned: one page to look at, offline, and its pictures as PNG.
 
     The same latents under deterministic and stochastic neurons, their probabilities and where those are near
-    0.5, a walk from each latent to the next, and the training images nearest to what is generated.
+    0.5, a walk from each latent to the next, and the training images nearest to generated ones.
 
     Examples: bgan explore;  bgan explore models/digits.onnx --seed 3 --output digits
     """
@@ -76,9 +76,7 @@ def explore(
     for picture in pictures:
         write_atomically(folder / f"{picture.name}.png", picture.png)
     write_atomically(folder / PAGE, build_page(exploration, pictures).encode())
-    typer.echo(
-        f"{folder / PAGE}\nits pictures beside it: {', '.join(picture.name for picture in pictures)} (.png)"
-    )
+    typer.echo(f"{folder / PAGE}\npictures next to it: {', '.join(picture.name for picture in pictures)} (.png)")
 
 
 def _check_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,94 +10,81 @@ import typer
 
 from .options import DataDir
 
-_QUICK_EPOCHS = 5
-_QUICK_COUNT = 1000
-_EPOCHS = 20
-_COUNT = 10_000
-
 
 def reproduce(
     experiment: Annotated[
-        list[str] | None, typer.Option(help="I, II, III or IV; may be given several times.", show_default="all")
+        list[str] | None, typer.Option(help="I, II, III or IV (repeatable).", show_default="all")
     ] = None,
     preset: Annotated[
         list[str] | None,
-        typer.Option(help="published or paper; may be given several times.", show_default="both"),
+        typer.Option(help="published or paper (repeatable).", show_default="both"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Trainings at a time, which share the cores.",
+            help="Trainings at once, which share the cores.",
             show_default="1, or with --quick one for each core",
             min=1,
         ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of critic steps."),
+        typer.Option(
+            "--quick", help="All of it in minutes: bundled digits, 5 epochs, no bursts of discriminator steps."
+        ),
     ] = False,
     dataset: Annotated[str, typer.Option(help="mnist, digits, or auto: mnist if it can be had.")] = "auto",
     data_dir: DataDir = None,
     count: Annotated[
-        int | None, typer.Option(help="Samples to measure of each model.", show_default="10000", min=64)
+        int | None, typer.Option(help="Samples to measure per model.", show_default="10000", min=64)
     ] = None,
     published_samples: Annotated[
-        Path | None, typer.Option(help="Samples of the published code (.npz), for the first row of each table.")
+        Path | None,
+        typer.Option(help="Samples of the published code (.npz), shown in the first row of each table."),
     ] = None,
-    train: Annotated[bool, typer.Option(help="Train what is missing, or report what there is.")] = True,
+    train: Annotated[bool, typer.Option(help="Train what is missing, or only report what is there.")] = True,
     output: Annotated[
-        Path | None, typer.Option(help="Where all of it goes.", show_default="reproduction or reproduction-quick")
+        Path | None, typer.Option(help="Folder for all of it.", show_default="reproduction or reproduction-quick")
     ] = None,
 ) -> None:
     """Run the paper's experiments, measure them, and write one report: report.md, report.html and figures.
 
-    The same command again goes on where it was stopped. Experiments that the folder was given before stay
-    in its report, so they may be run one by one and at different lengths.
+    The same command resumes what was stopped. Earlier experiments in the folder stay in the report, so you may run
+    them one by one and at different lengths.
 
     Examples: bgan reproduce --quick;  bgan reproduce --experiment I --experiment II --seeds 3 --jobs 2
     """
     from rich.console import Console
 
     from ..common.console import say
-    from ..common.errors import ConfigError, SamplesError
-    from ..config.presets import PRESETS
+    from ..common.errors import SamplesError
     from ..data.catalog import choose_dataset
-    from ..reports.reproduction.experiments import check_experiments
-    from ..reports.reproduction.reproduce import Reproduction, ReproductionPlan
-    from ..reports.reproduction.results import ExperimentPlan
+    from ..reports.reproduction.experiments import check_experiments, check_presets
+    from ..reports.reproduction.reproduce import PLANS, Reproduction
 
     console = Console(stderr=True)
-    names = check_experiments(experiment or [])
-    presets = tuple(name for name in ("published", "paper") if not preset or name in preset)
-    unknown = [name for name in preset or [] if name not in PRESETS]
-    if unknown:
-        raise ConfigError(f"preset is {unknown[0]!r}; choose one of {', '.join(PRESETS)}")
+    names, presets = check_experiments(experiment or ()), check_presets(preset or ())
     if published_samples is not None and not published_samples.is_file():
         raise SamplesError(f"there is no file {published_samples}")
+    plan = PLANS["quick" if quick else "full"]
+    each = plan.experiments[names[0]]
+    each = replace(each, presets=presets, epochs=epochs or each.epochs, seeds=seeds)
     data_folder = str(data_dir) if data_dir else None
-    resolved = choose_dataset(
-        "digits" if quick and dataset == "auto" else dataset,
-        data_dir=data_folder,
-        say=lambda text: say(console, text),
-    )
-    plan = ExperimentPlan(
-        presets=presets,
-        epochs=epochs or (_QUICK_EPOCHS if quick else _EPOCHS),
-        seeds=seeds,
-        overrides={"discriminator_bursts": False} if quick else {},
-    )
-    reproduction = Reproduction(
-        output or Path("reproduction-quick" if quick else "reproduction"),
-        ReproductionPlan(
-            dataset=resolved,
-            count=count or (_QUICK_COUNT if quick else _COUNT),
-            experiments=dict.fromkeys(names, plan),
+    plan = replace(
+        plan,
+        dataset=choose_dataset(
+            plan.dataset if dataset == "auto" else dataset,
+            data_dir=data_folder,
+            say=lambda text: say(console, text),
         ),
-        data_dir=data_folder,
-        console=console,
+        count=count or plan.count,
+        experiments=dict.fromkeys(names, each),
+        folder=output or plan.folder,
+        jobs=jobs or plan.jobs,
     )
+    reproduction = Reproduction(plan, data_dir=data_folder, console=console)
     if train:
-        reproduction.train(jobs or (os.cpu_count() or 1 if quick else 1))
-    typer.echo(f"{reproduction.report(published_samples)}\nand the same as one page: report.html beside it")
+        reproduction.train()
+    typer.echo(f"{reproduction.report(published_samples)}\nthe same as one page: report.html next to it")

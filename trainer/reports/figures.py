@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -42,27 +43,19 @@ def grid_figure(
     figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=_DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     shown = None
-    for i, row in enumerate(panels):
-        for j, images in enumerate(row):
-            axis = axes[i][j]
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_facecolor("#bbbbbb")
-            if i == 0:
-                axis.set_title(column_titles[j])
-            if j == 0:
-                axis.set_ylabel(row_titles[i])
-            if images is None:
-                axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
-                continue
-            drawn = axis.imshow(
-                _panel(images),
-                cmap=_PREACTIVATION if preactivated[j] else "gray",
-                vmin=0,
-                vmax=1,
-                interpolation="none",
-            )
-            shown = drawn if preactivated[j] else shown
+    for (i, j), axis in np.ndenumerate(axes):
+        axis.set(xticks=[], yticks=[], facecolor="#bbbbbb")
+        if i == 0:
+            axis.set_title(column_titles[j])
+        if j == 0:
+            axis.set_ylabel(row_titles[i])
+        images = panels[i][j]
+        if images is None:
+            axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
+            continue
+        colours = _PREACTIVATION if preactivated[j] else "gray"
+        drawn = axis.imshow(_panel(images), cmap=colours, vmin=0, vmax=1, interpolation="none")
+        shown = drawn if preactivated[j] else shown
     if shown is not None:
         figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
     save_figure(figure, path)
@@ -74,18 +67,15 @@ def _panel(images: NDArray[np.generic]) -> NDArray[np.float32]:
     return tiled(pictures, columns=GRID_COLUMNS, gap=1, background=np.nan)
 
 
-def histogram_figure(path: Path, panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]]) -> None:
+def histogram_figure(path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """Histograms of floor(255 p) as shares on a logarithmic axis: one panel a title, one line a model."""
     figure = Figure(figsize=(6 * len(panels), 3.8), dpi=_DPI, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, lines) in zip(axes, panels, strict=True):
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, shares in lines.items():
             axis.step(np.arange(len(shares)) / (len(shares) - 1), shares, where="mid", label=name, linewidth=1)
         axis.axvline(0.5, color="grey", linewidth=0.6, linestyle=":")
-        axis.set_yscale("log")
-        axis.set_title(title)
-        axis.set_xlabel("preactivated output")
-        axis.set_ylabel("share of pixels")
+        axis.set(yscale="log", title=title, xlabel="preactivated output", ylabel="share of pixels")
         axis.legend()
     save_figure(figure, path)
 
@@ -98,3 +88,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     picture.save(packed, "png", optimize=True)
     write_atomically(path, packed.getvalue())
+
+
+def data_url(png: bytes) -> str:
+    """A picture as the address of an image that lies within its page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

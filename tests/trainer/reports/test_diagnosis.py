@@ -33,7 +33,7 @@ FREE = [28 * row + column for row in (12, 15) for column in (10, 13, 16)]  # pix
 
 @pytest.fixture(scope="module")
 def sbn_run(tmp_path_factory):
-    """An SBN generator and a critic, trained for a while at a high rate so that the critic is curved."""
+    """An SBN generator, and a discriminator that a high rate has made curved."""
     return make_run(
         tmp_path_factory.mktemp("runs") / "tiny",
         shape=SHAPE,
@@ -77,14 +77,14 @@ class _Exact:
 
     logits: torch.Tensor  # [B, F]
     slope: float
-    judge: object  # [S, F] to [critics, S]
-    real_logits: torch.Tensor  # [critics, B]
+    judge: object  # [S, F] to [discriminators, S]
+    real_logits: torch.Tensor  # [discriminators, B]
     generator_loss: object
 
     @classmethod
     def of(cls, run, images, free=slice(None)):
         checkpoint, config = trained_checkpoint(run, print), run.config()
-        critics = trained_discriminators(config, checkpoint).double()
+        discriminators = trained_discriminators(config, checkpoint).double()
         latents = torch.randn(images, config.networks.latent_size, generator=random_stream(0, "diagnosis"))
         with torch.no_grad():
             logits = trained_generator(config, checkpoint)(latents).flatten(1).double()
@@ -92,20 +92,25 @@ class _Exact:
         def judge(rows):
             pixels = (logits[:1] > 0).double().repeat(len(rows), 1)
             pixels[:, free] = rows
-            return torch.stack([critic(pixels.reshape(-1, *checkpoint.meta.image_shape)) for critic in critics])
+            return torch.stack(
+                [
+                    discriminator(pixels.reshape(-1, *checkpoint.meta.image_shape))
+                    for discriminator in discriminators
+                ]
+            )
 
-        real_logits = torch.zeros(len(critics), images, dtype=torch.float64)
+        real_logits = torch.zeros(len(discriminators), images, dtype=torch.float64)
         if config.objective.objective == "relativistic":
             real = load_dataset("digits").images
             random = random_stream(0, "diagnosis pairs")
             rows = torch.randint(len(real), (images,), generator=random)
-            real_logits = torch.stack([critic(real[rows].double()) for critic in critics])
+            real_logits = torch.stack([discriminator(real[rows].double()) for discriminator in discriminators])
         generator_loss = OBJECTIVES[config.objective.objective].generator_loss
         return cls(logits[:, free], checkpoint.meta.slope, judge, real_logits, generator_loss)
 
     def losses(self, rows):
         """[S, F] to the losses [B, S] that they would have in each image's place."""
-        differences = self.judge(rows)[:, None, :] - self.real_logits[:, :, None]  # [critics, B, S]
+        differences = self.judge(rows)[:, None, :] - self.real_logits[:, :, None]  # [discriminators, B, S]
         return self.generator_loss(differences).sum(dim=0)
 
     @property
@@ -216,15 +221,15 @@ def _with(bits, pixel, value):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_losses_and_their_flips_are_those_of_the_images_one_by_one(network, objective):
     shape = ImageShape(2, 9, 7)
-    critic = build_discriminator(network, shape).requires_grad_(False).double()
+    discriminator = build_discriminator(network, shape).requires_grad_(False).double()
     random = torch.Generator().manual_seed(1)
     real, images = (torch.rand(2, 3, *shape, generator=random, dtype=torch.float64) < 0.4).double()
     pairs = objective == "relativistic"
-    losses = ImageLosses(Discriminators([critic]), OBJECTIVES[objective], real if pairs else None)
+    losses = ImageLosses(Discriminators([discriminator]), OBJECTIVES[objective], real if pairs else None)
 
     def loss(image, row):
-        (logit,) = critic(image[None])
-        logit = logit - critic(real[row][None])[0] if pairs else logit
+        (logit,) = discriminator(image[None])
+        logit = logit - discriminator(real[row][None])[0] if pairs else logit
         return -logit if objective.startswith("wgan") else torch.log1p(torch.exp(-logit))
 
     own = torch.stack([loss(image, row) for row, image in enumerate(images)])
@@ -241,14 +246,16 @@ def test_losses_and_their_flips_are_those_of_the_images_one_by_one(network, obje
 @pytest.mark.parametrize("norm", ["none", "affine"])
 def test_flips_in_one_product_are_flips_one_by_one(network, norm):
     shape = ImageShape(2, 9, 7)
-    critic = build_discriminator(network, shape, norm=norm).requires_grad_(False)
+    discriminator = build_discriminator(network, shape, norm=norm).requires_grad_(False)
     images = (torch.rand(2, *shape, generator=torch.Generator().manual_seed(1)) < 0.4).float()
-    found = discriminator_flip_differences(critic, torch.nn.functional.softplus, images)
+    found = discriminator_flip_differences(discriminator, torch.nn.functional.softplus, images)
     assert found.shape == (2, 126)
     for pixel in (0, 5, 62, 63, 125):
         on, off = images.clone(), images.clone()
         on.view(2, -1)[:, pixel], off.view(2, -1)[:, pixel] = 1, 0
-        expected = torch.nn.functional.softplus(critic(on)) - torch.nn.functional.softplus(critic(off))
+        expected = torch.nn.functional.softplus(discriminator(on)) - torch.nn.functional.softplus(
+            discriminator(off)
+        )
         torch.testing.assert_close(found[:, pixel], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -287,7 +294,7 @@ def test_the_estimator_of_the_run_is_diagnosed_as_it_was_trained(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "options", "says"),
     [
-        ({"neuron": "real"}, {}, "--neuron sbn takes them as stochastic"),
+        ({"neuron": "real"}, {}, "--neuron sbn treats the run's as stochastic ones"),
         ({"discriminator_norm": "batch", "objective": "gan"}, {}, "depends on the others of its batch"),
         ({"discriminator_norm": "batch", "objective": "relativistic"}, {}, "depends on the others of its batch"),
         ({}, {"estimators": ["newton"]}, "estimator is 'newton'; choose one of sigmoid-adjusted, identity"),
@@ -308,7 +315,7 @@ def test_a_gradient_of_zero_is_no_measure(tmp_path):
     for name in ("discriminator.0.layers.5.weight", "discriminator.0.layers.5.bias"):
         checkpoint.tensors[name].zero_()
     save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.meta)
-    with pytest.raises(ConfigError, match="not told from 0; give more --backgrounds"):
+    with pytest.raises(ConfigError, match="cannot be told from 0; give more --backgrounds"):
         diagnose(run, DiagnosisOptions(images=2, draws=20, backgrounds=20))
 
 

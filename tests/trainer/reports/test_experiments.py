@@ -1,11 +1,22 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 
 from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.common.grids import side_by_side, tiled
 from bgan.trainer.reports.reproduction.claims import CLAIMS, verdicts
-from bgan.trainer.reports.reproduction.experiments import EXPERIMENTS, ExperimentModel, check_experiments, run_name
-from bgan.trainer.reports.reproduction.results import ExperimentPlan, Outcome, Results, binarizations, spread
+from bgan.trainer.reports.reproduction.experiments import (
+    EXPERIMENTS,
+    ExperimentModel,
+    ExperimentPlan,
+    check_experiments,
+    run_name,
+)
+from bgan.trainer.reports.reproduction.report import rewrite_pages
+from bgan.trainer.reports.reproduction.results import Outcome, Results, spread
+from tests.conftest import ROOT
 
 
 def _outcome(model, *, seed=0, binarization=None, epochs=5, **metrics):
@@ -17,7 +28,6 @@ def _outcome(model, *, seed=0, binarization=None, epochs=5, **metrics):
         seed=seed,
         binarization=binarization,
         metrics=metrics,
-        preactivation_histogram=None,
         steps=1,
         seconds=1.0,
     )
@@ -25,13 +35,22 @@ def _outcome(model, *, seed=0, binarization=None, epochs=5, **metrics):
 
 def _results(experiment, *outcomes):
     plan = ExperimentPlan(presets=("paper",), epochs=5, seeds=1, overrides={})
-    return Results(dataset="d", count=9, plans={experiment: plan}, outcomes=outcomes, floor={}, published=None)
+    return Results(
+        made="today",
+        dataset="d",
+        count=9,
+        classifier_accuracy=None,
+        plans={experiment: plan},
+        floor={},
+        published_samples=None,
+        outcomes=outcomes,
+    )
 
 
 def test_the_experiments_hold_what_the_paper_shows():
     assert [len(experiment.models) for experiment in EXPERIMENTS.values()] == [2, 3, 12, 4]
     assert len({model for experiment in EXPERIMENTS.values() for model in experiment.models}) == 15
-    assert binarizations(ExperimentModel(neuron="real")) == ("threshold", "bernoulli")
+    assert ExperimentModel(neuron="real").binarizations == ("threshold", "bernoulli")
 
 
 def test_settings_of_a_model_by_preset():
@@ -62,7 +81,7 @@ def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
     if sbn is not None:
         outcomes.append(_outcome(ExperimentModel(neuron="sbn"), frechet_distance=sbn))
     found = verdicts(_results("I", *outcomes))[0]
-    assert found.claim.text == "DBNs and SBNs give samples of similar quality"
+    assert found.claim == "DBNs and SBNs give samples of similar quality"
     assert found.verdict == verdict
 
 
@@ -74,7 +93,7 @@ def test_a_claim_of_which_one_part_holds_is_mixed():
             ("dbn", "wgan", 0.6), ("sbn", "wgan", 0.6),
         )
     ]  # fmt: skip
-    found = {verdict.claim.text: verdict for verdict in verdicts(_results("III", *outcomes))}
+    found = {verdict.claim: verdict for verdict in verdicts(_results("III", *outcomes))}
     assert found["GAN suffers from mode collapse"].verdict == "mixed"
     assert "DBN, coverage: GAN 0.100, WGAN-GP 0.600" in found["GAN suffers from mode collapse"].evidence
     assert found["WGAN and WGAN-GP give digits of similar quality"].verdict == "holds"
@@ -94,6 +113,23 @@ def test_means_and_spreads_over_seeds():
     assert spread(outcomes, "frechet_distance") == "11.000 ± 1.000"
     assert spread(outcomes[:1], "frechet_distance") == "10.000"
     assert spread([], "frechet_distance") == spread(outcomes, "coverage") == "-"
+
+
+def test_pages_are_written_again_from_the_numbers(tmp_path):
+    source = ROOT / "docs" / "reproduction"
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    for name in ("report.md", "report.html"):
+        (tmp_path / name).unlink()
+    text = rewrite_pages(tmp_path).read_text()
+    assert text == (source / "report.md").read_text()
+    assert text.count("`published` MLP, SBN, WGAN-GP | 49.700 ± 2.508 |") == 1  # Experiment II does not repeat I
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == len(list((source / "figures").iterdir()))
+    content = json.loads((source / "report.json").read_text())
+    claims = content.pop("verdicts")
+    results = Results.from_dict(content)
+    assert json.loads(json.dumps(results.to_dict())) == content
+    assert [verdict._asdict() for verdict in verdicts(results)] == claims
 
 
 def test_tiles():

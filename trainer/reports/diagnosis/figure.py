@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from ...config.estimators import ESTIMATORS
 from ..figures import save_figure
-from .diagnose import Diagnosis, EstimatorDiagnosis
+from .diagnose import Diagnosis
+from .estimates import EstimatorDiagnosis
 
 _UNBIASED, _BIASED = "#1f6fb4", "#c8502d"
 _AREA = 40  # of a point, in square points, for each image that is judged
@@ -31,7 +32,12 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
     is_noisy = any(item.accuracy.noise > 0 for item in diagnosis.estimators)
     points = [(item, item.accuracy.noise if is_noisy else item.accuracy.cosine) for item in diagnosis.estimators]
     for item, height in points:
-        _draw_point(axis, item, height)
+        colour = _UNBIASED if ESTIMATORS[item.estimator].is_unbiased else _BIASED
+        bias = item.accuracy.bias
+        axis.scatter([bias], [height], s=_AREA * item.evaluations, color=colour, alpha=0.65, linewidths=0)
+        if not item.accuracy.is_biased:
+            arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1}
+            axis.annotate("", (bias * 0.62, height), xytext=(bias, height), arrowprops=arrow)
     axis.set_xscale("log")
     axis.set_xlabel("relative bias, |E g - g*| / |g*|    (an arrow: at most that, no bias seen)")
     axis.margins(0.18, 0.12)
@@ -49,15 +55,6 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
     figure.draw_without_rendering()
     _draw_labels(axis, points)
     save_figure(figure, path)
-
-
-def _draw_point(axis: Axes, item: EstimatorDiagnosis, height: float) -> None:
-    colour = _UNBIASED if ESTIMATORS[item.estimator].is_unbiased else _BIASED
-    bias = item.accuracy.bias
-    axis.scatter([bias], [height], s=_AREA * item.evaluations, color=colour, alpha=0.65, linewidths=0)
-    if not item.accuracy.is_biased:
-        arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1}
-        axis.annotate("", (bias * 0.62, height), xytext=(bias, height), arrowprops=arrow)
 
 
 def _draw_labels(axis: Axes, points: Sequence[tuple[EstimatorDiagnosis, float]]) -> None:

@@ -1,6 +1,6 @@
-"""What the flip of each pixel of an image does to its loss.
+"""The truth: what the flip of each pixel of an image does to its loss.
 
-Shapes: B batch, C channels, H rows, W columns, N = C * H * W pixels.
+Shapes: B images, C channels, H rows, W columns, N = C * H * W pixels, G groups of independent draws.
 """
 
 from __future__ import annotations
@@ -12,17 +12,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...networks.discriminators import Discriminator
+from ...training.estimators.base import draw_bits
 from ...training.losses import ImageLosses
+from .gradient_error import GROUPS, in_groups
+from .subject import Subject
 
 _FLIPS_AT_ONCE = 196
+
+
+def flip_gradients(subject: Subject, backgrounds: int, report: Callable[[str], None]) -> Tensor:
+    """What estimates are compared with: the means of groups [G, B, N], or exactly [1, B, N]; float64.
+
+    Stochastic neurons: the gradient of each image's expected loss by its logits, slope p_i (1 - p_i)
+    E [f(b_i = 1) - f(b_i = 0)], over at least `backgrounds` drawn images. Deterministic neurons have no gradient:
+    theirs is the same with the one image that they give, how far the loss moves when a neuron crosses its
+    threshold, weighted as the straight-through gradient is.
+    """
+    probabilities = torch.sigmoid(subject.slope * subject.logits)
+    weights = subject.slope * (probabilities * (1 - probabilities)).flatten(1)
+    if subject.neuron == "dbn":
+        images = (probabilities > 0.5).to(probabilities.dtype)
+        return (weights * flip_differences(subject.losses, images)).double()[None]
+    count = in_groups(backgrounds)
+    groups = torch.zeros(GROUPS, *weights.shape, dtype=torch.float64)
+    for index in range(count):
+        report(f"the truth: all {weights.shape[1]} flips of {len(weights)} images, {index + 1} of {count}")
+        images = draw_bits(probabilities, subject.random)
+        groups[index % GROUPS] += weights * flip_differences(subject.losses, images)
+    return groups / (count / GROUPS)
 
 
 def flip_differences(losses: ImageLosses, images: Tensor) -> Tensor:
     """f(b_i = 1) - f(b_i = 0) of every pixel i of images [B, C, H, W] of 0 and 1, the others as they are: [B, N].
 
-    The discriminators must judge every image by itself, and images as they are.
+    Each discriminator must judge every image by itself. Raises ValueError for losses with an augmentation.
     """
-    assert losses.transform is None
+    if losses.transform is not None:
+        raise ValueError("the flips of augmented images are not those of their pixels")
     return torch.stack(
         [
             discriminator_flip_differences(each.discriminator, each.of_logits, images, each.labels)
@@ -39,8 +65,7 @@ def discriminator_flip_differences(
 ) -> Tensor:
     """`flip_differences` of one discriminator: [B, N].
 
-    `loss` takes the discriminator's logits [..., B], of any number of images in each row's place, to losses.
-    `labels` [B] are the images' classes, where the discriminator has any.
+    `loss` maps logits [..., B], any number of images for each row, to losses; `labels` [B] are the rows' classes.
     """
     with torch.no_grad():
         own = loss(discriminator(images, labels))  # [B]
@@ -53,18 +78,19 @@ def discriminator_flip_differences(
 
 
 def _flipped_logits(discriminator: Discriminator, image: Tensor, label: Tensor | None) -> Tensor:
-    """The logits [N] of the images [C, H, W] of one class with one pixel flipped each."""
+    """The logits [N] of an image [C, H, W] with one pixel flipped each."""
     pixels = image.flatten()
     steps = 1 - 2 * pixels
+    labels = None if label is None else label.expand(len(pixels))
     if isinstance(discriminator.layers[0], nn.Flatten) and isinstance(discriminator.layers[1], nn.Linear):
         # A flip adds a multiple of one column of the first layer's weights, so that layer is done once for all.
         first = discriminator.layers[1]
         hidden = F.linear(pixels, first.weight, first.bias) + steps[:, None] * first.weight.t()  # [N, hidden]
-        return discriminator.after(2, hidden, None if label is None else label.expand(len(hidden)))
-    logits_of = []
+        return discriminator.after(2, hidden, labels)
+    logits = []
     for indices in torch.split(torch.arange(len(pixels)), _FLIPS_AT_ONCE):
         flipped = pixels.repeat(len(indices), 1)
         flipped[torch.arange(len(indices)), indices] += steps[indices]
-        labels = None if label is None else label.expand(len(flipped))
-        logits_of.append(discriminator(flipped.view(-1, *image.shape), labels))
-    return torch.cat(logits_of)
+        some = None if labels is None else labels[: len(indices)]
+        logits.append(discriminator(flipped.view(-1, *image.shape), some))
+    return torch.cat(logits)

@@ -1,7 +1,6 @@
 """How close estimates come to a truth that is itself estimated, told apart from the noise in both.
 
-Shapes: G groups of independent draws, B images, N pixels an image. Gradients are by the logits of an image,
-of that image's own loss; the means of groups are [G, B, N], float64.
+Shapes: G groups of independent draws, B images, N pixels an image; the means of groups are [G, B, N], float64.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+GROUPS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,27 +51,29 @@ class GradientError:
         return math.sqrt((self.squared_bias if self.is_biased else 0.0) + self.noise**2 / batch_size)
 
 
+def in_groups(count: int) -> int:
+    """The count, rounded up to the same number for each group."""
+    return -(-count // GROUPS) * GROUPS
+
+
 def compare(draws: Tensor, variance: float, truth: Tensor) -> GradientError:
-    """The accuracy of group means of estimates [G, B, N] by those of the truth, or [1, B, N] where that is exact.
+    """How far group means of estimates [G, B, N] are from those of the truth, or from [1, B, N] if that is exact.
 
     Squared norms come from products of different groups, whose noise is independent, so that noise adds nothing to
     them; standard errors from leaving out one group at a time (the jackknife). `variance` is the
     trace of the covariance of one estimate, summed over the images.
     """
-    squared_bias = square(draws - truth) / square(truth)
-    cosine = _cosine(draws, truth)
-    biases, cosines = [], []
-    for left_out in range(len(draws) if len(draws) > 1 else 0):
-        kept = [index for index in range(len(draws)) if index != left_out]
-        some, some_truth = draws[kept], truth[kept] if len(truth) > 1 else truth
-        biases.append(square(some - some_truth) / square(some_truth))
-        cosines.append(_cosine(some, some_truth))
+    squared_bias, cosine = _bias_and_cosine(draws, truth)
+    left_out = []
+    for index in range(len(draws) if len(draws) > 1 else 0):
+        kept = [other for other in range(len(draws)) if other != index]
+        left_out.append(_bias_and_cosine(draws[kept], truth[kept] if len(truth) > 1 else truth))
     return GradientError(
         squared_bias=squared_bias,
-        squared_bias_error=_jackknife_error(biases),
+        squared_bias_error=_jackknife_error([bias for bias, _ in left_out]),
         noise=math.sqrt(variance / square(truth)),
         cosine=cosine,
-        cosine_error=_jackknife_error(cosines),
+        cosine_error=_jackknife_error([cosine for _, cosine in left_out]),
     )
 
 
@@ -88,9 +91,11 @@ def _product(first: Tensor, second: Tensor) -> float:
     return all_pairs.item() / (count * (count - 1))
 
 
-def _cosine(first: Tensor, second: Tensor) -> float:
-    squares = square(first) * square(second)
-    return _product(first, second) / math.sqrt(squares) if squares > 0 else math.nan
+def _bias_and_cosine(draws: Tensor, truth: Tensor) -> tuple[float, float]:
+    """The squared relative bias, and the cosine, NaN where noise drowns it."""
+    squares = square(draws) * square(truth)
+    cosine = _product(draws, truth) / math.sqrt(squares) if squares > 0 else math.nan
+    return square(draws - truth) / square(truth), cosine
 
 
 def _jackknife_error(leaving_one_out: Sequence[float]) -> float:

@@ -29,7 +29,7 @@ AVERAGED = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplorationOptions:
-    """How much to show. What is shown with less stays, but for the walk that leads back to the first latent."""
+    """How much to show. Raising a count keeps existing images, except the interpolation back to latent 1."""
 
     images: int = 8
     """Latents to show, at most DRAWN."""
@@ -79,23 +79,34 @@ def explore(
     report: Report = lambda text: None,
 ) -> Exploration:
     """Compute everything that is shown; without real images all but the nearest of them."""
+
+    def uniforms(count: int, index: int) -> NDArray[np.float32]:
+        """Stream 0 is that of the images, i + 1 that of the further draws of latent i."""
+        random = random_stream(plan.seed, "exploration uniforms", index)
+        return torch.rand(count, *generator.image_shape, generator=random).numpy()
+
     report(f"drawing {DRAWN} images of {generator.name}")
-    latents = torch.randn(DRAWN, generator.latent_size, generator=random_stream(plan.seed, "exploration"))
-    uniforms = _uniforms(DRAWN, generator, plan.seed, 0)
-    probabilities = generator.probabilities(latents.numpy(), _labels(generator, np.arange(DRAWN)))
-    images = _binarized(probabilities, uniforms, generator.is_stochastic)
+    random = random_stream(plan.seed, "exploration")
+    latents = torch.randn(DRAWN, generator.latent_size, generator=random).numpy()
+    own = uniforms(DRAWN, 0)
+    probabilities = generator.probabilities(latents, _labels(generator, np.arange(DRAWN)))
+    images = _binarized(generator, probabilities, own)
     draws = [
-        np.concatenate([uniforms[i : i + 1], _uniforms(AVERAGED - 1, generator, plan.seed, i + 1)])
-        < probabilities[i]
+        np.concatenate([own[i : i + 1], uniforms(AVERAGED - 1, i + 1)]) < probabilities[i]
         for i in range(plan.images)
     ]
     report(f"interpolating between {plan.images} latents")
+    rows = []
+    for i in range(plan.images):
+        path = slerp(latents[i], latents[(i + 1) % plan.images], plan.steps)
+        row = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)))
+        rows.append(_binarized(generator, row, own[i]))
     return Exploration(
         generator=generator,
         plan=plan,
         probabilities=probabilities,
         images=images,
-        interpolation=_interpolation(generator, latents.numpy(), uniforms, plan),
+        interpolation=np.stack(rows),
         draws=np.stack(draws).astype(np.uint8),
         nearest=None if real is None else _nearest(images, real, report),
     )
@@ -104,8 +115,7 @@ def explore(
 def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
     """The spherical path between two latents [Z], [steps, Z]: their angle passes evenly (White 2016).
 
-    A straight line between two Gaussian latents would pass where hardly any latent lies, close to the origin.
-    It is taken nevertheless between latents on one line, which have no angle to turn by.
+    Between latents on one line, which have no angle to turn by, the path is straight.
     """
     first, last = start.astype(np.float64), end.astype(np.float64)
     cosine = first @ last / (np.linalg.norm(first) * np.linalg.norm(last))
@@ -116,20 +126,6 @@ def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> N
     else:
         path = (np.sin((1 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle)
     return path.astype(np.float32)
-
-
-def _interpolation(
-    generator: TrainedGenerator,
-    latents: NDArray[np.float32],
-    uniforms: NDArray[np.float32],
-    plan: ExplorationOptions,
-) -> Images:
-    rows = []
-    for i in range(plan.images):
-        path = slerp(latents[i], latents[(i + 1) % plan.images], plan.steps)
-        probabilities = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)))
-        rows.append(_binarized(probabilities, uniforms[i], generator.is_stochastic))
-    return np.stack(rows)
 
 
 def _labels(generator: TrainedGenerator, latents: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -149,12 +145,8 @@ def _nearest(images: Images, real: RealImages, report: Report) -> Nearest:
     )
 
 
-def _binarized(probabilities: NDArray[np.float32], uniforms: NDArray[np.float32], is_stochastic: bool) -> Images:
-    images: Images = (probabilities > (uniforms if is_stochastic else 0.5)).astype(np.uint8)
+def _binarized(
+    generator: TrainedGenerator, probabilities: NDArray[np.float32], uniforms: NDArray[np.float32]
+) -> Images:
+    images: Images = (probabilities > (uniforms if generator.is_stochastic else 0.5)).astype(np.uint8)
     return images
-
-
-def _uniforms(count: int, generator: TrainedGenerator, seed: int, index: int) -> NDArray[np.float32]:
-    """Stream 0 is that of the images, i + 1 that of the further draws of latent i."""
-    random = random_stream(seed, "exploration uniforms", index)
-    return torch.rand(count, *generator.image_shape, generator=random).numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from ..figures import data_url
 from .explore import Exploration
 from .pictures import Picture
 from .sheet import DENSITY, PAPER
@@ -40,7 +40,7 @@ def build_page(exploration: Exploration, pictures: Sequence[Picture]) -> str:
     facts = (
         f"Generator {generator.network}, neurons {generator.neuron}, trained on "
         f"{generator.dataset_spec.dataset} for {generator.step:,} steps; slope {generator.slope:.3g}. "
-        f"Latents and noise are those of seed {exploration.plan.seed}; latent 1 is the same in every picture."
+        f"Latents and noise come from seed {exploration.plan.seed}; latent 1 is the same in every picture."
     )
     plan = exploration.plan
     options = f"--images {plan.images} --steps {plan.steps} --draws {plan.draws} --seed {plan.seed}"
@@ -65,11 +65,11 @@ def build_page(exploration: Exploration, pictures: Sequence[Picture]) -> str:
 def _figure(picture: Picture) -> str:
     with Image.open(BytesIO(picture.png)) as image:
         width, height = (length // DENSITY for length in image.size)
-    content = base64.b64encode(picture.png).decode()
+    title = escape(picture.title)
     return (
-        f'<h2 id="{picture.name}">{escape(picture.title)}</h2>\n'
+        f'<h2 id="{picture.name}">{title}</h2>\n'
         f"<figure><figcaption>{escape(picture.caption)}</figcaption>\n"
-        f'<div class="sheet" role="region" aria-label="{escape(picture.title)}" tabindex="0" '
-        f'style="--width: {width}px"><img width="{width}" height="{height}" '
-        f'alt="{escape(picture.alternative)}" src="data:image/png;base64,{content}"></div></figure>'
+        f'<div class="sheet" role="region" aria-label="{title}" tabindex="0" style="--width: {width}px">'
+        f'<img width="{width}" height="{height}" alt="{escape(picture.alternative)}" '
+        f'src="{data_url(picture.png)}"></div></figure>'
     )

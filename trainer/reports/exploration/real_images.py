@@ -16,7 +16,6 @@ from ...evaluation.generator import TrainedGenerator
 
 TEST_IMAGES = 500
 TRAINING_IMAGES = 60_000  # of a file or folder
-_WITHOUT = "or leave the nearest training images out with --no-nearest"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +37,24 @@ def load_real_images(
     Raises DataError where they cannot be had or have another shape than the generator's.
     """
     try:
-        return _load(generator, _choice(generator, dataset, data_dir, report), report)
+        spec = _dataset_spec(generator, dataset, data_dir, report)
+        report(f"reading {spec.dataset}")
+        training = open_dataset(spec, split=generator.training_split).in_memory(TRAINING_IMAGES)
+        if training.image_shape != generator.image_shape:
+            own, other = ("x".join(map(str, shape)) for shape in (generator.image_shape, training.image_shape))
+            raise DataError(
+                f"{generator.name} makes images of {own}, but those of {spec.dataset} are {other}; "
+                "name its own data set with --dataset"
+            )
+        test = training.numpy()[:0]
+        if generator.training_split == "train":
+            test = open_dataset(spec, split="test").first(TEST_IMAGES).numpy()
     except UserError as error:
-        raise DataError(f"{error}, {_WITHOUT}") from error
+        raise DataError(f"{error}, or leave the nearest training images out with --no-nearest") from error
+    return RealImages(name=spec.dataset, training=training.numpy(), test=test)
 
 
-def _choice(
+def _dataset_spec(
     generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Callable[[str], None]
 ) -> DatasetSpec:
     """The images that are asked for, or the generator's own. Raises ConfigError where there are none."""
@@ -54,21 +65,4 @@ def _choice(
     if name not in DATASETS:
         raise ConfigError(f"dataset is {name!r}; name one of {', '.join(DATASETS)} with --dataset")
     name = choose_dataset(name, data_dir=folder, say=report)
-    options = own.options if dataset is None else ImageOptions()
-    return DatasetSpec(dataset=name, data_dir=folder, options=options)
-
-
-def _load(generator: TrainedGenerator, choice: DatasetSpec, report: Callable[[str], None]) -> RealImages:
-    name = choice.dataset
-    report(f"reading {name}")
-    training = open_dataset(choice, split=generator.training_split).in_memory(TRAINING_IMAGES)
-    if training.image_shape != generator.image_shape:
-        own, other = ("x".join(map(str, shape)) for shape in (generator.image_shape, training.image_shape))
-        raise DataError(
-            f"{generator.name} makes images of {own}, but those of {name} are {other}; "
-            "name its own data set with --dataset"
-        )
-    test = training.numpy()[:0]
-    if generator.training_split == "train":
-        test = open_dataset(choice, split="test").first(TEST_IMAGES).numpy()
-    return RealImages(name=name, training=training.numpy(), test=test)
+    return DatasetSpec(dataset=name, data_dir=folder, options=own.options if dataset is None else ImageOptions())

@@ -1,7 +1,7 @@
-"""Contact sheets: images in labelled rows and columns, as one PNG that looks the same on any page.
+"""Contact sheets: images in labelled rows and columns, as one dark PNG for light and dark pages.
 
-A sheet is dark, so that it can lie on a light or a dark page. All lengths are multiples of DENSITY pixels of the
-PNG, which is shown at a half of its size on screens of usual density, and sharp on dense ones.
+All lengths are multiples of DENSITY pixels of the PNG, which is shown at half its size on screens of usual
+density, and sharp on dense ones.
 """
 
 from __future__ import annotations
@@ -46,18 +46,16 @@ class Block:
 
 def grey(values: NDArray[Any]) -> Pictures:
     """[N, C, H, W] in [0, 1] as pictures: three channels are colours, other numbers of them lie side by side."""
-    if values.shape[1] == 3:
-        pictures = values.transpose(0, 2, 3, 1)
-    else:
-        pictures = side_by_side(values)[..., None].repeat(3, axis=3)
-    return _bytes(pictures * np.float32(255))
+    return tinted(values, (255, 255, 255))
 
 
 def tinted(values: NDArray[Any], colour: tuple[int, int, int] = ORANGE) -> Pictures:
     """As `grey`, but from black to one colour where channels are not colours themselves."""
     if values.shape[1] == 3:
-        return grey(values)
-    return _bytes(side_by_side(values)[..., None] * np.array(colour, np.float32))
+        pictures = values.transpose(0, 2, 3, 1) * np.float32(255)
+    else:
+        pictures = side_by_side(values)[..., None] * np.array(colour, np.float32)
+    return np.rint(pictures).astype(np.uint8)
 
 
 def draw_sheet(title: str, subject: str, blocks: Sequence[Block]) -> bytes:
@@ -92,19 +90,13 @@ class _Layout:
         self.left = _MARGIN + max(_width(label, _TEXT) for label, _ in rows) + 2 * _GAP
         self.top = _MARGIN + 3 * _LINE
         self.width = self.left + columns * self.pitch - _GAP + _MARGIN
-        lines = sum(bool(block.heading) + 1 for block in blocks)
-        self.height = (
-            self.top
-            + lines * _LINE
-            + len(rows) * (self.cell_height + _GAP)
-            + (len(blocks) - 1) * _SPACE
-            + _MARGIN
-            - _GAP
-        )
+        lines = sum(bool(block.heading) + 1 for block in blocks) * _LINE
+        cells = len(rows) * (self.cell_height + _GAP) - _GAP
+        self.height = self.top + lines + cells + (len(blocks) - 1) * _SPACE + _MARGIN
 
 
 def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, layout: _Layout, top: int) -> int:
-    """Draw a block at `top`, and give where it ends."""
+    """Draw a block at `top`; the result is where it ends."""
     if block.heading:
         draw.text((_MARGIN, top + _BASELINE), block.heading, _INK, _TEXT, anchor="ls")
         top += _LINE
@@ -113,8 +105,7 @@ def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, lay
         draw.text((left + layout.cell_width // 2, top + _BASELINE), column, _FAINT, _TEXT, anchor="ms")
     top += _LINE
     for label, cells in block.rows:
-        middle = top + layout.cell_height // 2
-        draw.text((layout.left - 2 * _GAP, middle), label, _FAINT, _TEXT, anchor="rm")
+        draw.text((layout.left - 2 * _GAP, top + layout.cell_height // 2), label, _FAINT, _TEXT, anchor="rm")
         for left, cell in zip(lefts, cells, strict=True):
             size = (layout.cell_width, layout.cell_height)
             sheet.paste(Image.fromarray(cell).resize(size, Image.Resampling.NEAREST), (left, top))
@@ -122,15 +113,10 @@ def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, lay
     return top - _GAP
 
 
-def _bytes(pictures: NDArray[Any]) -> Pictures:
-    rounded: Pictures = np.rint(pictures).astype(np.uint8)
-    return rounded
-
-
 def _width(text: str, font: ImageFont.FreeTypeFont) -> int:
     return _whole(int(font.getlength(text)) + DENSITY)
 
 
 def _whole(length: int) -> int:
-    """Whole pixels of a screen of usual density, where every pixel of an image is then as large as the others."""
+    """Whole pixels of a screen of usual density, so that all pixels of an image are equally large on it."""
     return length // DENSITY * DENSITY

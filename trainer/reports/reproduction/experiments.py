@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ...common.errors import ConfigError
 from ...config.presets import preset_values
@@ -10,6 +12,7 @@ from ...config.run_name import default_name
 from ...config.training import TrainingConfig
 
 PAPER_EPOCHS = 20
+COMPARED_PRESETS = ("published", "paper")
 # Batch normalization in the discriminator, as each preset understands it.
 _DISCRIMINATOR_NORM = {"paper": "batch", "published": "affine"}
 
@@ -25,29 +28,28 @@ class ExperimentModel:
     """Whether there is batch normalization in the discriminator."""
 
     @property
+    def neuron_title(self) -> str:
+        """What the reports call its neurons."""
+        return "real-valued" if self.neuron == "real" else self.neuron.upper()
+
+    @property
     def title(self) -> str:
         """What the reports call it."""
-        neuron = "real-valued" if self.neuron == "real" else self.neuron.upper()
         norm = " with BN in D" if self.normalized else ""
-        return f"{self.network.upper()}, {neuron}, {self.objective.upper()}{norm}"
+        return f"{self.network.upper()}, {self.neuron_title}, {self.objective.upper()}{norm}"
 
-    def config(self, *, preset: str, epochs: int, seed: int, dataset: str, data_dir: str | None) -> TrainingConfig:
-        """The settings that train it."""
-        settings = preset_values(preset, neuron=self.neuron, network=self.network)
+    @property
+    def binarizations(self) -> tuple[str | None, ...]:
+        """How its outputs are made binary: the real-valued ones are measured both ways."""
+        return ("threshold", "bernoulli") if self.neuron == "real" else (None,)
+
+    def config(self, preset: str, **settings: Any) -> TrainingConfig:
+        """The settings that train it, of which `settings` override the preset's."""
+        values = preset_values(preset, neuron=self.neuron, network=self.network)
         if self.normalized:
-            settings["discriminator_norm"] = _DISCRIMINATOR_NORM[preset]
-        return TrainingConfig.resolve(
-            **{
-                **settings,
-                "neuron": self.neuron,
-                "network": self.network,
-                "objective": self.objective,
-                "epochs": epochs,
-                "seed": seed,
-                "dataset": dataset,
-                "data_dir": data_dir,
-            }
-        )
+            values["discriminator_norm"] = _DISCRIMINATOR_NORM[preset]
+        own = {"neuron": self.neuron, "network": self.network, "objective": self.objective}
+        return TrainingConfig.resolve(**{**values, **own, **settings})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,49 +60,71 @@ class Experiment:
     question: str
     """What it asks, in a sentence."""
     models: tuple[ExperimentModel, ...]
+    note: str = ""
+    """What one should know, in sentences."""
 
 
-OBJECTIVE_ROWS = tuple((objective, bn) for objective in ("gan", "wgan", "wgan-gp") for bn in (False, True))
-"""The rows of the paper's Figure 8."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentPlan:
+    """How one experiment is run."""
+
+    presets: Sequence[str]
+    epochs: int
+    seeds: int
+    overrides: dict[str, Any]
+    """Settings in which it differs from its presets."""
+
+
+BINARY_MODELS = (ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn"))
+REAL_MODEL = ExperimentModel(neuron="real")
+OBJECTIVE_ROWS: dict[str, dict[str, Any]] = {
+    f"{objective.upper()}{', BN in D' if bn else ''}": {"objective": objective, "normalized": bn}
+    for objective in ("gan", "wgan", "wgan-gp")
+    for bn in (False, True)
+}
+"""The rows of the paper's Figure 8: in what their models differ."""
 
 EXPERIMENTS = {
     "I": Experiment(
         title="Experiment I: deterministic against stochastic binary neurons",
         question="How do DBNs and SBNs differ in quality, and in what they output before binarization?",
-        models=(ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn")),
+        models=BINARY_MODELS,
     ),
     "II": Experiment(
         title="Experiment II: the real-valued model, binarized after training",
         question="What is lost when sigmoid outputs are binarized only at test time?",
-        models=(ExperimentModel(neuron="real"), ExperimentModel(neuron="dbn"), ExperimentModel(neuron="sbn")),
+        models=(REAL_MODEL, *BINARY_MODELS),
     ),
     "III": Experiment(
         title="Experiment III: GAN, WGAN and WGAN-GP, with and without batch normalization in D",
         question="Which objectives train BinaryGAN?",
-        models=tuple(
-            ExperimentModel(neuron=neuron, objective=objective, normalized=bn)
-            for objective, bn in OBJECTIVE_ROWS
-            for neuron in ("dbn", "sbn")
-        ),
+        models=tuple(replace(model, **row) for row in OBJECTIVE_ROWS.values() for model in BINARY_MODELS),
     ),
     "IV": Experiment(
         title="Experiment IV: multilayer perceptrons against convolutional networks",
         question="Does a CNN with fewer parameters make fewer artifacts?",
-        models=tuple(
-            ExperimentModel(neuron=neuron, network=network)
-            for network in ("mlp", "cnn")
-            for neuron in ("dbn", "sbn")
-        ),
+        models=(*BINARY_MODELS, *(replace(model, network="cnn") for model in BINARY_MODELS)),
+        note="Trainable parameters of both networks under `published`, at 28x28: MLP 1,472,817, CNN 530,212. The "
+        "paper and its slides print them swapped.",
     ),
 }
 
 
-def check_experiments(names: list[str]) -> list[str]:
-    """The experiments of those names, all of them for none. Raises ConfigError on one that is not there."""
-    unknown = [name for name in names if name.upper() not in EXPERIMENTS]
+def check_experiments(names: Sequence[str]) -> list[str]:
+    """The experiments of those names, in their order, or all. Raises ConfigError for an unknown one."""
+    return _chosen("experiment", [name.upper() for name in names], EXPERIMENTS)
+
+
+def check_presets(names: Sequence[str]) -> list[str]:
+    """The same of presets that can be compared with the paper."""
+    return _chosen("preset", names, COMPARED_PRESETS)
+
+
+def _chosen(what: str, names: Sequence[str], known: Collection[str]) -> list[str]:
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConfigError(f"experiment is {unknown[0]!r}; choose from {', '.join(EXPERIMENTS)}")
-    return [name for name in EXPERIMENTS if not names or name in {given.upper() for given in names}]
+        raise ConfigError(f"{what} is {unknown[0]!r}; choose from {', '.join(known)}")
+    return [name for name in known if not names or name in names]
 
 
 def run_name(config: TrainingConfig) -> str:

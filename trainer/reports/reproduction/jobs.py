@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ...common.console import say
 from ...common.errors import Interrupted
@@ -49,13 +50,23 @@ class Job:
         settings |= self.config.data.options.changed()
         return ["train", "--name", self.name, "--runs-dir", str(self.folder.parent), *train_options(settings)]
 
-    def progress(self) -> tuple[int, int] | None:
-        """Iterations (done, in all) by the last line of its log."""
-        try:
-            found = _STEP.findall(self.log.read_text())
-        except OSError:
-            return None
-        return (int(found[-1][0]), int(found[-1][1])) if found else None
+    def start(self, threads: int) -> subprocess.Popen[bytes]:
+        """The process that does it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                # -P: a folder named bgan where the command is run is not the package
+                [sys.executable, "-P", "-c", _COMMAND, *self.command()],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"},
+                start_new_session=True,  # a Ctrl-C reaches this process alone, which passes it on once
+            )
+
+    def progress(self) -> tuple[int, int | None]:
+        """Iterations (done, in all) by the last line of its log; (0, None) before the first."""
+        found = _STEP.findall(self.log.read_text())
+        return (int(found[-1][0]), int(found[-1][1])) if found else (0, None)
 
     def last_words(self) -> str:
         """The last line of its log: why it failed."""
@@ -63,110 +74,71 @@ class Job:
         return lines[-1].removeprefix("bgan: ") if lines else "it said nothing"
 
 
-class JobRunner:
-    """Runs jobs, at most `jobs` at a time, and shows how they go."""
+def run_jobs(jobs: Iterable[Job], at_once: int, console: Console) -> dict[str, str]:
+    """Run all jobs, `at_once` at a time, and show how they go; why each that failed did, by name.
 
-    def __init__(self, jobs: int, console: Console) -> None:
-        self._slots = jobs
-        self._console = console
-        self._running: dict[subprocess.Popen[bytes], Job] = {}
-        self._failed: dict[str, str] = {}
-
-    def run(self, jobs: list[Job]) -> dict[str, str]:
-        """Run all jobs; the result is why each that failed did, by name.
-
-        Raises Interrupted after a signal, when every process has saved its run.
-        """
-        waiting = deque(jobs)
-        with StopSignals() as signals, _Display(len(jobs), self._console) as display:
-            while waiting or self._running:
-                while waiting and len(self._running) < self._slots:
-                    self._start(waiting.popleft())
-                time.sleep(_POLL_SECONDS)
-                if signals.received is not None:
-                    self._stop(signals.received)
-                for process in [process for process in self._running if process.poll() is not None]:
-                    self._finish(process, display)
-                display.update(list(self._running.values()))
-        return self._failed
-
-    def _start(self, job: Job) -> None:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        threads = max(1, (os.cpu_count() or 1) // self._slots)
-        with job.log.open("wb") as log:
-            process = subprocess.Popen(
-                # -P: a folder named bgan where the command is run is not the package
-                [sys.executable, "-P", "-c", _COMMAND, *job.command()],
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "NO_COLOR": "1"},
-                start_new_session=True,  # a Ctrl-C reaches this process alone, which passes it on once
-            )
-        self._running[process] = job
-
-    def _finish(self, process: subprocess.Popen[bytes], display: _Display) -> None:
-        job = self._running.pop(process)
-        if process.returncode:
-            self._failed[job.name] = job.last_words()
-        display.finished(job, self._failed.get(job.name))
-
-    def _stop(self, received: signal.Signals) -> None:
-        for process in self._running:
-            process.send_signal(signal.SIGTERM)
-        for process in self._running:
-            process.wait()
-        raise Interrupted(
-            f"{received.name}: stopped, and the trainings under way were saved; the same command goes on",
-            exit_code=128 + received,
-        )
+    Raises Interrupted after a signal, when every process has saved its run.
+    """
+    waiting = deque(jobs)
+    running: dict[subprocess.Popen[bytes], Job] = {}
+    failed: dict[str, str] = {}
+    with StopSignals() as signals, _Bars(len(waiting), console) as bars:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.popleft()
+                running[job.start(max(1, (os.cpu_count() or 1) // at_once))] = job
+            time.sleep(_POLL_SECONDS)
+            if signals.received is not None:
+                _stop(running, signals.received)
+            for process in [process for process in running if process.poll() is not None]:
+                job = running.pop(process)
+                if process.returncode:
+                    failed[job.name] = job.last_words()
+                bars.end(job, failed.get(job.name))
+            bars.show(running.values())
+    return failed
 
 
-class _Display:
+def _stop(running: Iterable[subprocess.Popen[bytes]], received: signal.Signals) -> None:
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        process.wait()
+    raise Interrupted(
+        f"{received.name}: stopped, and the running trainings were saved; the same command resumes them",
+        exit_code=128 + received,
+    )
+
+
+class _Bars(Progress):
     """A bar for each running job and one for all, or a line now and then where there is no terminal."""
 
     def __init__(self, total: int, console: Console) -> None:
-        self._console = console
-        self._total = total
-        self._done = 0
-        self._last_line = time.monotonic()
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._all = self._bars.add_task("runs", total=total)
-        self._tasks: dict[str, TaskID] = {}
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self._all = self.add_task("runs", total=total)
+        self._of_jobs: dict[str, TaskID] = {}
+        self._last_lines = time.monotonic()
 
-    def __enter__(self) -> _Display:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._bars.stop()
-
-    def update(self, running: list[Job]) -> None:
+    def show(self, running: Iterable[Job]) -> None:
         """Show where the running jobs are."""
-        plain = not self._console.is_terminal
-        if plain and time.monotonic() - self._last_line < _PLAIN_INTERVAL_SECONDS:
+        if self.disable and time.monotonic() - self._last_lines < _PLAIN_INTERVAL_SECONDS:
             return
-        self._last_line = time.monotonic()
+        self._last_lines = time.monotonic()
         for job in running:
-            done, total = job.progress() or (0, 0)
-            if plain:
-                say(self._console, f"{job.name}: step {done}/{total or '?'}")
+            done, total = job.progress()
+            if self.disable:
+                say(self.console, f"{job.name}: step {done}/{total or '?'}")
                 continue
-            if job.name not in self._tasks:
-                self._tasks[job.name] = self._bars.add_task(job.name)
-            self._bars.update(self._tasks[job.name], completed=done, total=total or None)
+            if job.name not in self._of_jobs:
+                self._of_jobs[job.name] = self.add_task(job.name, total=None)
+            self.update(self._of_jobs[job.name], completed=done, total=total)
 
-    def finished(self, job: Job, failure: str | None) -> None:
-        """Show that a job ended."""
-        self._done += 1
-        self._bars.update(self._all, completed=self._done)
-        if job.name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(job.name))
+    def end(self, job: Job, failure: str | None) -> None:
+        """Show that a job ended, and why it failed."""
+        self.advance(self._all)
+        if job.name in self._of_jobs:
+            self.remove_task(self._of_jobs.pop(job.name))
+        runs = self._tasks[self._all]
         outcome = f"failed: {failure}" if failure else "trained"
-        say(self._console, f"[{self._done}/{self._total}] {job.name} {outcome}")
+        say(self.console, f"[{runs.completed:.0f}/{runs.total:.0f}] {job.name} {outcome}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,15 @@ from ...common.files import write_json
 from ...config.dataset import DatasetSpec
 from ...config.training import TrainingConfig
 from ...evaluation.classifier import data_digest
-from ...evaluation.evaluate import Evaluation, evaluate_samples, measure_floor
+from ...evaluation.evaluate import evaluate_samples, measure_floor
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.reference import Reference, load_reference
-from ...evaluation.samples import load_samples
+from ...evaluation.samples import Samples, load_samples
 from ...training.run import Run
-from .experiments import ExperimentModel, run_name
-from .jobs import Job, JobRunner
-from .report import write_report
-from .results import ExperimentPlan, Outcome, Results, binarizations, models_of
+from .experiments import COMPARED_PRESETS, EXPERIMENTS, PAPER_EPOCHS, ExperimentModel, ExperimentPlan, run_name
+from .jobs import Job, run_jobs
+from .report import circumstances, write_report
+from .results import Outcome, Results
 
 PLAN_FILE = "plan.json"
 
@@ -38,26 +41,58 @@ class ReproductionPlan:
     count: int
     """Samples to measure of each model."""
     experiments: dict[str, ExperimentPlan]
+    folder: Path
+    """Where all of it goes."""
+    jobs: int
+    """Trainings at a time."""
+
+
+_FULL = ExperimentPlan(presets=COMPARED_PRESETS, epochs=PAPER_EPOCHS, seeds=1, overrides={})
+_QUICK = dataclasses.replace(_FULL, epochs=5, overrides={"discriminator_bursts": False})
+PLANS = {
+    "full": ReproductionPlan(
+        dataset="auto",
+        count=10_000,
+        experiments=dict.fromkeys(EXPERIMENTS, _FULL),
+        folder=Path("reproduction"),
+        jobs=1,
+    ),
+    "quick": ReproductionPlan(
+        dataset="digits",
+        count=1000,
+        experiments=dict.fromkeys(EXPERIMENTS, _QUICK),
+        folder=Path("reproduction-quick"),
+        jobs=os.cpu_count() or 1,
+    ),
+}
+"""The paper's experiments, and all of them in minutes."""
 
 
 class Reproduction:
     """One reproduction, in a folder of its own: runs/, logs/, evaluations/, figures/ and the report."""
 
-    def __init__(self, folder: Path, plan: ReproductionPlan, *, data_dir: str | None, console: Console) -> None:
-        self._folder = folder
+    def __init__(self, plan: ReproductionPlan, *, data_dir: str | None, console: Console) -> None:
+        self._plan = _merged(plan)
+        self._folder = plan.folder
         self._data_dir = data_dir
         self._console = console
-        self._plan = _merged(folder, plan)
-        write_json(folder / PLAN_FILE, asdict(self._plan))
+        experiments = {name: asdict(each) for name, each in self._plan.experiments.items()}
+        content = {"dataset": plan.dataset, "count": plan.count, "experiments": experiments}
+        write_json(self._folder / PLAN_FILE, content)
 
-    def train(self, jobs: int) -> None:
+    def train(self) -> None:
         """Train what is not trained yet. Raises Interrupted after a signal, and RunError if any failed."""
-        waiting = [job for job in self._jobs() if not _is_trained(Run(job.folder), job.config)]
-        failed = JobRunner(jobs, self._console).run(waiting) if waiting else {}
+        logs = self._folder / "logs"
+        jobs = [
+            Job(config, run.folder, logs / f"{run.name}.log")
+            for _, _, config, run in self._planned()
+            if not _is_trained(run, config)
+        ]
+        failed = run_jobs(jobs, self._plan.jobs, self._console) if jobs else {}
         if failed:
             name, reason = next(iter(failed.items()))
             others = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-            raise RunError(f"{name} failed: {reason}{others}; the logs are in {self._folder / 'logs'}")
+            raise RunError(f"{name} failed: {reason}{others}; the logs are in {logs}")
 
     def report(self, published_samples: Path | None) -> Path:
         """Measure what is not measured yet, and write the report; its Markdown file is returned."""
@@ -66,111 +101,85 @@ class Reproduction:
         )
         published = None
         if published_samples is not None:
-            published = self._published(published_samples, reference)
+            samples = load_samples(published_samples, reference.test.shape[1:]).first(self._plan.count)
+            source = {"samples": data_digest(samples.images)}
+            name = f"samples-{published_samples.stem}"
+            published = self._measured(name, source, lambda: samples, reference)["metrics"]
         outcomes = self._outcomes(reference)
         if not outcomes:
             raise RunError(f"nothing in {self._folder} is trained yet; there is nothing to report")
         results = Results(
+            made=circumstances(),
             dataset=self._plan.dataset,
             count=self._plan.count,
+            classifier_accuracy=reference.classifier_accuracy,
             plans=self._plan.experiments,
-            outcomes=outcomes,
             floor=measure_floor(reference, self._plan.count, report=self._say),
-            published=published,
+            published_samples=published,
+            outcomes=outcomes,
         )
-        return write_report(results, self._folder, reference.classifier_accuracy)
-
-    def _published(self, path: Path, reference: Reference) -> dict[str, float]:
-        """The metrics of as many samples of the published code as of each model."""
-        samples = load_samples(path, reference.test.shape[1:]).first(self._plan.count)
-        asked = {"samples": data_digest(samples.images), "asked": self._plan.count}
-        file = self._folder / "evaluations" / f"samples-{path.stem}.json"
-        found = self._measured(file, asked, lambda: evaluate_samples(samples, reference, report=self._say))
-        metrics: dict[str, float] = found["metrics"]
-        return metrics
+        return write_report(results, self._folder)
 
     def _outcomes(self, reference: Reference) -> list[Outcome]:
         """All that is trained, measured."""
-        outcomes: dict[tuple[str, str | None], Outcome] = {}
-        for experiment, model in models_of(self._plan.experiments):
-            for config in self._configs(experiment, model):
-                run = Run(self._folder / "runs" / run_name(config))
-                if not _is_trained(run, config):
-                    continue
-                for binarization in binarizations(model):
-                    if (run.name, binarization) not in outcomes:
-                        outcome = self._outcome(run, config, model, binarization, reference)
-                        outcomes[run.name, binarization] = outcome
-        return list(outcomes.values())
+        outcomes = []
+        for preset, model, config, run in self._planned():
+            if not _is_trained(run, config):
+                continue
+            training = json.loads(run.report_file.read_text())
+            for way in model.binarizations:
+                found = self._measured(
+                    f"{run.name}-{way}" if way else run.name,
+                    {"step": training["steps"]},
+                    partial(self._samples, run, way),
+                    reference,
+                )
+                outcome = Outcome(
+                    run=run.name,
+                    preset=preset,
+                    model=model,
+                    epochs=config.optimization.epochs,
+                    seed=config.run.seed,
+                    binarization=way,
+                    metrics=found["metrics"],
+                    steps=training["steps"],
+                    seconds=training["seconds"],
+                    preactivation_histogram=found["preactivation_histogram"],
+                )
+                outcomes.append(outcome)
+        return outcomes
 
-    def _outcome(
-        self,
-        run: Run,
-        config: TrainingConfig,
-        model: ExperimentModel,
-        binarization: str | None,
-        reference: Reference,
-    ) -> Outcome:
-        training = json.loads(run.report_file.read_text())
-        suffix = f"-{binarization}" if binarization else ""
-        path = self._folder / "evaluations" / f"{run.name}{suffix}.json"
-        asked = {"step": training["steps"], "asked": self._plan.count}
+    def _samples(self, run: Run, binarization: str | None) -> Samples:
+        return TrainedGenerator.from_run(run).sample(self._plan.count, binarization=binarization)
 
-        def measure() -> Evaluation:
-            samples = TrainedGenerator.from_run(run).sample(self._plan.count, binarization=binarization)
-            return evaluate_samples(samples, reference, report=lambda text: self._say(f"{run.name}: {text}"))
-
-        found = self._measured(path, asked, measure)
-        assert config.preset is not None
-        return Outcome(
-            run=run.name,
-            preset=config.preset,
-            model=model,
-            epochs=config.optimization.epochs,
-            seed=config.run.seed,
-            binarization=binarization,
-            metrics=found["metrics"],
-            preactivation_histogram=found["preactivation_histogram"],
-            steps=training["steps"],
-            seconds=training["seconds"],
-        )
-
-    def _measured(self, path: Path, asked: dict[str, Any], measure: Callable[[], Evaluation]) -> dict[str, Any]:
-        """An evaluation as JSON, from its file where it was made before of the same."""
+    def _measured(
+        self, name: str, source: dict[str, Any], draw: Callable[[], Samples], reference: Reference
+    ) -> dict[str, Any]:
+        """An evaluation as JSON, from its file if as many samples of the same source were measured before."""
+        path = self._folder / "evaluations" / f"{name}.json"
+        asked = {**source, "asked": self._plan.count}
         try:
             found: dict[str, Any] = json.loads(path.read_text())
             if asked.items() <= found.items():
                 return found
         except (OSError, ValueError):
             pass
-        found = {**measure().to_dict(), **asked}
+        evaluation = evaluate_samples(draw(), reference, report=lambda text: self._say(f"{name}: {text}"))
+        found = {**evaluation.to_dict(), **asked}
         write_json(path, found)
         return found
 
-    def _configs(self, experiment: str, model: ExperimentModel) -> list[TrainingConfig]:
-        plan = self._plan.experiments[experiment]
-        return [
-            dataclasses.replace(
-                model.config(
-                    preset=preset,
-                    epochs=plan.epochs,
-                    seed=seed,
-                    dataset=self._plan.dataset,
-                    data_dir=self._data_dir,
-                ),
-                **plan.overrides,
-            )
-            for preset in plan.presets
-            for seed in range(plan.seeds)
-        ]
-
-    def _jobs(self) -> list[Job]:
-        jobs: dict[str, Job] = {}
-        for experiment, model in models_of(self._plan.experiments):
-            for config in self._configs(experiment, model):
-                name = run_name(config)
-                jobs[name] = Job(config, self._folder / "runs" / name, self._folder / "logs" / f"{name}.log")
-        return list(jobs.values())
+    def _planned(self) -> Iterable[tuple[str, ExperimentModel, TrainingConfig, Run]]:
+        """The preset, model, settings and run of all that is planned; experiments share runs."""
+        runs = {}
+        for name, plan in self._plan.experiments.items():
+            settings = {"epochs": plan.epochs, "dataset": self._plan.dataset, "data_dir": self._data_dir}
+            models = EXPERIMENTS[name].models
+            for model, preset, seed in itertools.product(models, plan.presets, range(plan.seeds)):
+                config = model.config(preset, **{"seed": seed, **settings, **plan.overrides})
+                run = Run(self._folder / "runs" / run_name(config))
+                runs[run.name] = (preset, model, config, run)
+        return runs.values()
 
     def _say(self, text: str) -> None:
         say(self._console, text)
@@ -185,8 +194,9 @@ def _is_trained(run: Run, config: TrainingConfig) -> bool:
     return done >= config.optimization.epochs
 
 
-def _merged(folder: Path, plan: ReproductionPlan) -> ReproductionPlan:
-    """The plan, with the experiments that the folder was given before. Raises RunError on another data set's."""
+def _merged(plan: ReproductionPlan) -> ReproductionPlan:
+    """The plan, with the experiments that its folder was given before. Raises RunError on another data set's."""
+    folder = plan.folder
     try:
         before = json.loads((folder / PLAN_FILE).read_text())
     except FileNotFoundError:
@@ -199,9 +209,5 @@ def _merged(folder: Path, plan: ReproductionPlan) -> ReproductionPlan:
         raise RunError(f"{folder / PLAN_FILE} cannot be read ({error})") from error
     if before["dataset"] != plan.dataset:
         raise RunError(f"{folder} reproduces on {before['dataset']}, not {plan.dataset}; choose another --output")
-    experiments = {
-        name: ExperimentPlan(**{**settings, "presets": tuple(settings["presets"])})
-        for name, settings in before["experiments"].items()
-    }
-    merged = {**experiments, **plan.experiments}
-    return dataclasses.replace(plan, experiments={name: merged[name] for name in sorted(merged)})
+    experiments = {name: ExperimentPlan(**each) for name, each in before["experiments"].items()}
+    return dataclasses.replace(plan, experiments=dict(sorted({**experiments, **plan.experiments}.items())))

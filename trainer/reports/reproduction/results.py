@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...evaluation.metrics.table import format_value
-from .experiments import EXPERIMENTS, ExperimentModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExperimentPlan:
-    """How one experiment is run."""
-
-    presets: tuple[str, ...]
-    epochs: int
-    seeds: int
-    overrides: dict[str, Any]
-    """Settings in which it differs from its presets."""
+from .experiments import ExperimentModel, ExperimentPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,36 +23,37 @@ class Outcome:
     binarization: str | None
     """"threshold" or "bernoulli" for the real-valued model."""
     metrics: dict[str, float]
-    preactivation_histogram: list[float] | None
     steps: int
     seconds: float
     """Time spent in training."""
+    preactivation_histogram: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """All outcomes of a reproduction, and what they stand beside."""
+    """All outcomes of a reproduction, and what they are compared with."""
 
+    made: str
+    """When, and with what machine and versions, in words."""
     dataset: str
     count: int
+    classifier_accuracy: float | None
+    """Of the classifier whose features are compared, on test images; None without labels."""
     plans: dict[str, ExperimentPlan]
     """By experiment."""
-    outcomes: Sequence[Outcome]
     floor: dict[str, float]
     """The metrics of real images."""
-    published: dict[str, float] | None
+    published_samples: dict[str, float] | None
     """Those of samples of the published code."""
+    outcomes: Sequence[Outcome]
 
     def of(
         self, experiment: str, preset: str, model: ExperimentModel, binarization: str | None = None
     ) -> list[Outcome]:
         """The outcomes of a model as that experiment trains it, one a seed."""
-        epochs = self.plans[experiment].epochs
+        wanted = (preset, model, self.plans[experiment].epochs, binarization)
         return [
-            outcome
-            for outcome in self.outcomes
-            if (outcome.preset, outcome.model, outcome.epochs, outcome.binarization)
-            == (preset, model, epochs, binarization)
+            each for each in self.outcomes if (each.preset, each.model, each.epochs, each.binarization) == wanted
         ]
 
     def mean(
@@ -72,6 +62,22 @@ class Results:
         """The mean of a metric over the seeds, None where it was not run or has no such metric."""
         values = _values(self.of(experiment, preset, model, binarization), key)
         return statistics.fmean(values) if values else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the histograms, ready for JSON."""
+        content = asdict(self)
+        for outcome in content["outcomes"]:
+            del outcome["preactivation_histogram"]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Results:
+        """The results that `to_dict` gave. Raises KeyError or TypeError for anything else."""
+        outcomes = [
+            Outcome(**{**outcome, "model": ExperimentModel(**outcome["model"])}) for outcome in content["outcomes"]
+        ]
+        plans = {name: ExperimentPlan(**plan) for name, plan in content["plans"].items()}
+        return cls(**{**content, "plans": plans, "outcomes": outcomes})
 
 
 def spread(outcomes: Sequence[Outcome], key: str) -> str:
@@ -85,13 +91,3 @@ def spread(outcomes: Sequence[Outcome], key: str) -> str:
 
 def _values(outcomes: Sequence[Outcome], key: str) -> list[float]:
     return [outcome.metrics[key] for outcome in outcomes if key in outcome.metrics]
-
-
-def binarizations(model: ExperimentModel) -> tuple[str | None, ...]:
-    """How a model's outputs are made binary: the real-valued one is measured both ways."""
-    return ("threshold", "bernoulli") if model.neuron == "real" else (None,)
-
-
-def models_of(plans: dict[str, ExperimentPlan]) -> list[tuple[str, ExperimentModel]]:
-    """(experiment, model) of all that is planned."""
-    return [(name, model) for name in plans for model in EXPERIMENTS[name].models]
