@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+
+from bgan.v1 import model_pb2
 
 from ..config.settings import MAX_MODEL_BYTES
 from ..errors import ModelFileError
@@ -46,52 +49,58 @@ class ImageBatch:
     """The class of each image, where the model has any."""
 
 
+def load_engine(
+    path: Path,
+    *,
+    threads: int = 1,
+    name: str | None = None,
+    version: int = 0,
+    max_bytes: int = MAX_MODEL_BYTES,
+) -> Engine:
+    """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
+
+    threads: those of one inference. Several inferences at once of one thread each use the cores better than one of
+        several threads, which wait for each other in every layer.
+    name: what the model is called; None: as its manifest says.
+    version: its number; 0: none.
+    max_bytes: how large the file may be.
+    """
+    content = read_model_file(path, max_bytes)
+    try:
+        check_model(content)
+        session = _open_session(content, threads)
+        manifest = read_manifest(session)
+        manifest.name = name or manifest.name
+        engine = Engine(session, manifest, revision=_revision(content), version=version)
+        _probe(engine)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
+    return engine
+
+
 class Engine:
-    """A model file, checked, probed and ready to run; safe to use from several threads."""
+    """A model that is ready to run; safe to use from several threads."""
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        threads: int = 1,
-        name: str | None = None,
-        version: int = 0,
-        max_bytes: int = MAX_MODEL_BYTES,
+        self, session: onnxruntime.InferenceSession, manifest: model_pb2.Model, *, revision: str, version: int = 0
     ) -> None:
-        """Load a file; one inference takes `threads` threads. Raises ModelFileError if it cannot be served.
-
-        name: what the model is called; None: as its manifest says.
-        version: its number; 0: none.
-        max_bytes: how large the file may be.
-
-        Several inferences at once of one thread each use the cores better than one of several threads,
-        which wait for each other in every layer.
-        """
-        content = read_model_file(path, max_bytes)
-        try:
-            check_model(content)
-            self._session = _open_session(content, threads)
-            self.manifest = read_manifest(self._session)
-        except ModelFileError as error:
-            raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
-        self.manifest.name = name or self.manifest.name
+        self._session = session
+        self.manifest = manifest
+        self.revision = revision
         self.version = version
-        self.image_shape = shape_of(self.manifest)
-        self.revision = _revision(content)
-        pixels = int(np.prod(self.image_shape))
+        self.image_shape = shape_of(manifest)
+        pixels = math.prod(self.image_shape)
         self.noise = NoiseLayout(
-            latent_size=self.manifest.latent_size,
-            uniform_count=pixels if takes_uniforms(self.manifest) else 0,
-            class_count=len(self.manifest.classes),
+            latent_size=manifest.latent_size,
+            uniform_count=pixels if takes_uniforms(manifest) else 0,
+            class_count=len(manifest.classes),
         )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
-        try:
-            self.tile_rows = None if self._rows_are_independent() else TILE_ROWS
-            self.seconds_per_image = self._measure() / RUN_ROWS
-            """About how long an image takes as one of many; decides where runs are made, never what they give."""
-        except Exception as error:  # as in _open_session
-            raise ModelFileError(f"{path} cannot be run", detail=_reason(error)) from error
+        self.tile_rows: int | None = None
+        """Rows of the fixed tiles that a model runs in whose rows depend on the batch; None: any batch."""
+        self.seconds_per_image = 0.001
+        """About how long an image takes as one of many; decides where runs are made, never what they give."""
 
     def __str__(self) -> str:
         number = f" version {self.version}" if self.version else ""
@@ -178,23 +187,29 @@ class Engine:
             feeds["labels"] = noise.labels
         return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
 
-    def _rows_are_independent(self) -> bool:
-        """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
-        noise = self.noise.draw(0, 0, _PROBE_ROWS)
-        _, expected = self.infer(*noise)
-        for count in _PROBE_COUNTS:
-            rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
-            _, found = self.infer(*noise.rows(rows))
-            if found.tobytes() != expected[rows].tobytes():
-                return False
-        return True
 
-    def _measure(self) -> float:
-        """Seconds of one inference of RUN_ROWS rows."""
-        noise = self.noise.draw(0, 0, RUN_ROWS)
-        start = time.perf_counter()
-        self.infer(*noise)
-        return time.perf_counter() - start
+def _probe(engine: Engine) -> None:
+    """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it cannot be run."""
+    try:
+        engine.tile_rows = None if _rows_are_independent(engine) else TILE_ROWS
+        noise = engine.noise.draw(0, 0, RUN_ROWS)
+        started = time.perf_counter()
+        engine.infer(*noise)
+        engine.seconds_per_image = (time.perf_counter() - started) / RUN_ROWS
+    except Exception as error:  # as in _open_session
+        raise ModelFileError("cannot be run", detail=_reason(error)) from error
+
+
+def _rows_are_independent(engine: Engine) -> bool:
+    """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
+    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
+    _, expected = engine.infer(*noise)
+    for count in _PROBE_COUNTS:
+        rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
+        _, found = engine.infer(*noise.rows(rows))
+        if found.tobytes() != expected[rows].tobytes():
+            return False
+    return True
 
 
 def _listed(noise: Noise) -> list[int]:

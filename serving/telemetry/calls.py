@@ -47,6 +47,10 @@ class Calls:
             level = logging.INFO if code in _NO_FAILURES else logging.WARNING if error is None else logging.ERROR
             _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})
 
+    def stop(self) -> None:
+        """Send the traces that are left."""
+        self._tracing.stop()
+
     def _is_logged(self, code: grpc.StatusCode) -> bool:
         return self._logged == "all" or (self._logged == "failed" and code not in _NO_FAILURES)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 from ..models.registry import Registry
 
 WORKERS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Tells prometheus_client, before it is imported, the folder in which a worker's values lie."""
+_T = TypeVar("_T")
 
 
 class Metrics:
@@ -18,19 +23,26 @@ class Metrics:
         """Whether this process says that it is healthy."""
 
     def entered(self) -> None:
-        """A stream or an inference has its place."""
+        """A stream or an inference got a slot."""
 
     def left(self) -> None:
-        """It has given it back."""
+        """It gave the slot back."""
 
     def queued(self) -> None:
-        """A call waits for a place."""
+        """A call waits for a slot."""
 
     def waited(self, seconds: float) -> None:
-        """It waits no more: it got one, or gave up."""
+        """It no longer waits: it got a slot, or gave up."""
+
+    def timed(self, model: str, compute: Callable[..., _T], *arguments: object) -> _T:
+        """Compute a batch of a model that is served, or was, in any thread."""
+        started = time.perf_counter()
+        batch = compute(*arguments)
+        self.inferred(model, time.perf_counter() - started)
+        return batch
 
     def inferred(self, model: str, seconds: float) -> None:
-        """A batch was computed; `model` is one that is served, or was."""
+        """A batch took so long to compute."""
 
     def sent(self, model: str, image_count: int) -> None:
         """A message of images was handed to its reader."""

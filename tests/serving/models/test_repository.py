@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bgan.clients import ModelNotFoundError, RetryPolicy, RevisionChangedError, SamplingClient
 from bgan.serving.errors import ModelNotFoundError as NotFound
 from bgan.serving.errors import RevisionNotServedError, StartError
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.serving.models.repository import Repository
 from tests.kit.cli import bgan
 from tests.kit.clients import Blocking
@@ -43,7 +43,7 @@ def revisions(contents, tmp_path_factory):
     for name, content in contents.items():
         path = tmp_path_factory.mktemp("one") / "x.onnx"
         path.write_bytes(content)
-        found[name] = Engine(path).revision
+        found[name] = load_engine(path).revision
     return found
 
 
@@ -309,7 +309,7 @@ def test_streams_end_on_the_version_they_began_with_and_then_it_is_freed(folder,
         assert f"freed m version 1, revision {revisions['a']}" not in process.output()
         packed = b"".join(batch.packed_images.tobytes() for batch in [first, *batches])
         eventually(lambda: f"freed m version 1, revision {revisions['a']}" in process.output())
-    assert packed == Engine(folder / "m" / "1.onnx").sample(1, 0, 8_000).packed_images
+    assert packed == load_engine(folder / "m" / "1.onnx").sample(1, 0, 8_000).packed_images
 
 
 def _file(folder, content):
@@ -402,7 +402,7 @@ def test_replacing_under_load_costs_no_call_and_mixes_nothing(folder, contents, 
     for name in ("a", "b"):
         path = tmp_path_factory.mktemp("engine") / "x.onnx"
         path.write_bytes(contents[name])
-        engines[revisions[name]] = Engine(path)
+        engines[revisions[name]] = load_engine(path)
     done, wrong, seen = threading.Event(), [], set()
 
     def call(target, count):

@@ -19,7 +19,7 @@ from bgan.clients import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.clients import Blocking
 from tests.kit.proxies import breaking_proxy, digest_of, resumed
@@ -126,7 +126,7 @@ def test_a_client_that_pauses_for_long_misses_nothing(make_client, small_models,
             packed += batch.packed_images.tobytes()
             if batch.first_index == 200:
                 _eventually(lambda: _is_answered(other))  # its place is free
-    assert packed == Engine(small_models / "sbn.onnx").sample(4, 0, 4_000).packed_images
+    assert packed == load_engine(small_models / "sbn.onnx").sample(4, 0, 4_000).packed_images
     assert resumed(caplog)
 
 
