@@ -1,4 +1,4 @@
-"""Where models are when nobody says: in ./models, or else among those that come with bgan."""
+"""Where models are by default: in ./models, or else among those that come with bgan."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """The folder of the models that come with bgan."""
+WHICH_FOLDER = "./models if it exists, else the shipped models"
+"""What `model_folder` gives, in words."""
 _OWN = Path("models")
 
 
 def model_folder() -> Path:
-    """./models where it is there, as `bgan export` makes it, else the models that come with bgan."""
+    """./models, where `bgan export` writes, if it exists, else the models that come with bgan."""
     return _OWN if _OWN.exists() else SHIPPED
 
 

@@ -11,7 +11,7 @@ from ..config.settings import ServerSettings
 from ..errors import NotReadyError
 from ..models.engine import Engine
 from ..models.registry import Registry
-from ..security.auth import Access, access_of, caller
+from ..security.auth import Authenticator, build_authenticator, caller
 from ..telemetry.call_record import current_call
 from ..telemetry.calls import Calls
 from ..telemetry.metrics import Metrics
@@ -46,7 +46,7 @@ class ServiceContext:
     settings: ServerSettings
     metrics: Metrics
     calls: Calls
-    authenticator: Access
+    authenticator: Authenticator
     admission: Admission
     threads: int
     """How many batches `executor` computes at once."""
@@ -61,7 +61,7 @@ class ServiceContext:
             settings=settings,
             metrics=metrics,
             calls=Calls(settings, start_tracing(settings)),
-            authenticator=access_of(settings),
+            authenticator=build_authenticator(settings),
             admission=Admission(settings, metrics),
             threads=threads,
             executor=ThreadPoolExecutor(threads, thread_name_prefix="inference"),

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from .. import errors
-from ..security.auth import OPEN, Access
+from ..security.auth import ALLOW_ALL, Authenticator
 from ..telemetry.call_record import CallRecord
 from ..telemetry.calls import REQUEST_ID_KEY
 from .context import ServiceContext
@@ -99,7 +99,7 @@ class CallGuard:
             method.name: self._handler(
                 getattr(servicer, method.name),
                 method,
-                OPEN if method.name in open_methods else self._authenticator,
+                ALLOW_ALL if method.name in open_methods else self._authenticator,
             )
             for method in service.methods
         }
@@ -109,7 +109,7 @@ class CallGuard:
             server.add_registered_method_handlers(service.full_name, handlers)
 
     def _handler(
-        self, method: Any, descriptor: MethodDescriptor, authenticator: Access
+        self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator
     ) -> grpc.RpcMethodHandler[Any, Any]:
         name = f"{descriptor.containing_service.full_name}/{descriptor.name}"
         parse = request_parser(descriptor.input_type)
@@ -123,7 +123,7 @@ class CallGuard:
         return grpc.unary_unary_rpc_method_handler(self._unary(method, name, authenticator), parse, serialize)
 
     def _unary(
-        self, method: Callable[[Any, Any], Awaitable[Any]], name: str, authenticator: Access
+        self, method: Callable[[Any, Any], Awaitable[Any]], name: str, authenticator: Authenticator
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         """A method of one request; a stream of responses is written."""
         calls = self._calls
@@ -145,7 +145,7 @@ class CallGuard:
         return call
 
     def _stream(
-        self, method: Callable[[Any, Any], AsyncIterator[Any]], name: str, authenticator: Access
+        self, method: Callable[[Any, Any], AsyncIterator[Any]], name: str, authenticator: Authenticator
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
         """A method that takes a stream and answers with one."""
         calls = self._calls

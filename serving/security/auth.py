@@ -14,7 +14,7 @@ from ..config.settings import ServerSettings
 from ..errors import StartError, UnauthenticatedError
 from .quota import FOLDER_VARIABLE, Quota
 from .tokens import Token, find_token, read_tokens
-from .watched_files import FollowedFiles
+from .watched_files import WatchedFiles
 
 _KEY = "authorization"
 _SCHEME = "bearer"
@@ -68,7 +68,7 @@ def caller() -> Caller:
     return _caller.get()
 
 
-class Access:
+class Authenticator:
     """Lets everyone in."""
 
     _anyone = Caller()
@@ -77,14 +77,14 @@ class Access:
         """Settle who calls, which `caller` then says. Raises UnauthenticatedError if they are not let in."""
         _caller.set(self._anyone)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Follow the files that say who is let in."""
 
 
-OPEN = Access()
+ALLOW_ALL = Authenticator()
 
 
-class TokenAccess(Access):
+class TokenAuthenticator(Authenticator):
     """Lets in who has a token of a file."""
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -93,7 +93,7 @@ class TokenAccess(Access):
         folder = os.environ.get(FOLDER_VARIABLE)
         self._quotas = None if folder is None else Path(folder)
         path = settings.tokens
-        self._followed = FollowedFiles([path], lambda: read_tokens(path), what="tokens")
+        self._files = WatchedFiles([path], lambda: read_tokens(path), what="tokens")
         self._tokens: dict[str, Token] = {}
         self._callers: dict[str, Caller] = {}
         self._take_over()
@@ -107,14 +107,14 @@ class TokenAccess(Access):
         found.check()
         _caller.set(found)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Read the file again if it changed."""
-        if await asyncio.to_thread(self._followed.look):
+        if await asyncio.to_thread(self._files.poll):
             self._take_over()
 
     def _take_over(self) -> None:
         """Tokens that stay as they were keep what is left of their images."""
-        before, self._tokens = self._callers, self._followed.content
+        before, self._tokens = self._callers, self._files.content
         self._callers = {
             name: before[name] if name in before and before[name].token == token else self._caller(name, token)
             for name, token in self._tokens.items()
@@ -131,18 +131,18 @@ class TokenAccess(Access):
         return Caller(name, token, Quota(token.images_per_minute, shared))
 
 
-def access_of(settings: ServerSettings) -> Access:
+def build_authenticator(settings: ServerSettings) -> Authenticator:
     """Who is let in. Raises ServingError where the settings or the file of tokens are no good."""
     if settings.tokens is None:
         if settings.health == "token":
             raise StartError("health is token, but there are no tokens; name their file with --tokens")
-        return OPEN
+        return ALLOW_ALL
     if settings.tls_certificate is None and not _is_loopback(settings.host):
         _log.warning(
             "tokens cross the network in plaintext; whoever reads one may use it: set --tls-certificate and "
             "--tls-key, or listen on 127.0.0.1 behind a proxy that has TLS"
         )
-    return TokenAccess(settings)
+    return TokenAuthenticator(settings)
 
 
 def _bearer(metadata: Any) -> str:

@@ -10,7 +10,7 @@ import grpc
 
 from ..config.settings import ServerSettings
 from ..errors import StartError
-from .watched_files import FollowedFiles
+from .watched_files import WatchedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,21 @@ class Certificates:
     def __init__(self, files: TlsFiles) -> None:
         """Read the files. Raises StartError with one line that says which is no good and why."""
         self._needs_client = files.client_ca is not None
-        self._followed = FollowedFiles(files.paths, lambda: _configuration(files), what="certificates")
+        self._files = WatchedFiles(files.paths, lambda: _configuration(files), what="certificates")
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Read the files again if they changed. A connection keeps the certificate that it began with."""
-        await asyncio.to_thread(self._followed.look)
+        await asyncio.to_thread(self._files.poll)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one listener: each is told of a change once, at its next connection."""
-        handed = self._followed.content
+        handed = self._files.content
 
         def newer() -> grpc.ServerCertificateConfiguration | None:
             nonlocal handed
-            if self._followed.content is handed:
+            if self._files.content is handed:
                 return None
-            handed = self._followed.content
+            handed = self._files.content
             return handed
 
         return grpc.dynamic_ssl_server_credentials(handed, newer, self._needs_client)  # type: ignore[arg-type]

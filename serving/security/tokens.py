@@ -63,7 +63,7 @@ def read_tokens(path: Path) -> dict[str, Token]:
             f"{path} cannot be read ({error.strerror}); `bgan token` writes such a file"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TokenFileError(f"{path} is no TOML ({error})") from error
+        raise TokenFileError(f"{path} is not TOML ({error})") from error
     return {name: _read_token(path, name, table) for name, table in content.items()}
 
 

@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 
 from ..errors import ServingError
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """How often files are looked at."""
 _Content = TypeVar("_Content")
 _State = tuple[tuple[int, int, int, int] | None, ...]
 _log = logging.getLogger(__name__)
 
 
-class FollowedFiles(Generic[_Content]):
+class WatchedFiles(Generic[_Content]):
     """The last content that could be used.
 
     A change counts once two looks in a row find it: files that belong together are seldom replaced at one moment.
@@ -30,7 +30,7 @@ class FollowedFiles(Generic[_Content]):
         self._seen = self._used = _states(paths)
         self.content = read()
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Read again if there is something new; whether it is in force now. What is no good is logged."""
         before, self._seen = self._seen, _states(self._paths)
         if not before == self._seen != self._used:

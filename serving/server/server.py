@@ -18,7 +18,7 @@ from ..models.repository import Repository
 from ..rpc.context import ServiceContext
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import certificates_of
-from ..security.watched_files import LOOK_SECONDS
+from ..security.watched_files import POLL_SECONDS
 from ..telemetry.logs import start_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
@@ -39,7 +39,7 @@ async def serve(settings: ServerSettings) -> None:
         async with Server(settings.model_copy(update={"port": port}), start_metrics(settings)) as server:
             listening_on = await server.listen()
             await server.load()
-            await server.turn_healthy()
+            await server.set_serving()
             _log.info("serving on %s:%d", settings.host, listening_on)
             notify(READY)
             following = asyncio.create_task(server.follow())
@@ -118,7 +118,7 @@ class Server:
                 await self._serve(registry)
                 changed(registry)
 
-    async def turn_healthy(self) -> None:
+    async def set_serving(self) -> None:
         """Say that calls will be answered."""
         self._health.is_serving = True
         await self._tell_health()
@@ -139,11 +139,11 @@ class Server:
     async def _follow_secrets(self) -> None:
         """Follow the files of certificates and tokens."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             try:
-                await self._context.authenticator.look()
+                await self._context.authenticator.poll()
                 if self._certificates is not None:
-                    await self._certificates.look()
+                    await self._certificates.poll()
             except Exception:
                 _log.exception("certificates and tokens cannot be followed; they stay as they are")
 

@@ -67,7 +67,7 @@ class _Pool:
         self._seconds_to_agree = _LOADING_SECONDS + _LOOKS_TO_AGREE * settings.model_poll_seconds
 
     async def start(self, stop: asyncio.Event) -> None:
-        """Start all workers; they listen at once and turn healthy together. Raises StartError if one fails."""
+        """Start all workers; they listen at once and start serving together. Raises StartError if one fails."""
         for number in range(self._settings.workers):
             self._workers.append(await self._start_worker(number))
         for worker in self._workers:
@@ -82,7 +82,7 @@ class _Pool:
             return
         loading.result()
         for worker in self._workers:
-            worker.turn_healthy()
+            worker.set_serving()
 
     async def _agree_at_start(self) -> None:
         await asyncio.gather(*[worker.loaded() for worker in self._workers])
@@ -140,7 +140,7 @@ class _Pool:
                 "it loads other models than the running ones; mend the files that cannot be served, "
                 "or restart the server"
             ) from None
-        worker.turn_healthy()
+        worker.set_serving()
         worker.tell("listen")
         _log.info("worker %d is replaced", place)
 
@@ -199,8 +199,8 @@ class _Worker:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n".encode())
 
-    def turn_healthy(self) -> None:
-        self.tell("turn healthy")
+    def set_serving(self) -> None:
+        self.tell("set serving")
         self._told_healthy = True
 
     async def loaded(self) -> None:

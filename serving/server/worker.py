@@ -53,7 +53,7 @@ def _tell(answer: dict[str, Any]) -> None:
 
 
 async def _obey(server: Server, stop: asyncio.Event) -> None:
-    commands = {b"listen\n": server.listen, b"turn healthy\n": server.turn_healthy}
+    commands = {b"listen\n": server.listen, b"set serving\n": server.set_serving}
     try:
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class Scrape:
     """One scrape."""
 
     by_name: Mapping[str, list[Sample]]
@@ -60,7 +60,7 @@ def metrics_url(address: str) -> str:
     return url
 
 
-def scrape(url: str) -> Samples:
+def scrape(url: str) -> Scrape:
     """What a server shows now. Raises MetricsError."""
     try:
         with _opener.open(url, timeout=_SECONDS_AT_MOST) as answer:
@@ -81,15 +81,15 @@ def scrape(url: str) -> Samples:
                 by_name.setdefault(each.name, []).append(Sample(each.labels, each.value))
     if not by_name:
         raise MetricsError(f"{url} shows no metrics of bgan; is it the port of another server?")
-    return Samples(by_name)
+    return Scrape(by_name)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ScrapeDelta:
     """From one scrape to a later one of the same server."""
 
-    before: Samples
-    now: Samples
+    before: Scrape
+    now: Scrape
 
     @property
     def seconds(self) -> float:

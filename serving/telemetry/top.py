@@ -16,7 +16,7 @@ from rich.text import Text
 from ..config.addresses import own_host
 from ..config.settings import ServerSettings
 from ..errors import MetricsError
-from .scrape import Change, Samples, scrape
+from .scrape import Scrape, ScrapeDelta, scrape
 
 _FIRST_SECONDS_AT_MOST = 1.0
 _QUANTILES = (0.5, 0.95, 0.99)
@@ -37,7 +37,7 @@ def watch(url: str, console: Console, *, interval_seconds: float, once: bool = F
         time.sleep(min(interval_seconds, _FIRST_SECONDS_AT_MOST))
         while True:
             try:
-                change = Change(before, scrape(url))
+                change = ScrapeDelta(before, scrape(url))
             except MetricsError as error:
                 if once:
                     raise
@@ -68,7 +68,7 @@ def _screen(console: Console, *, is_live: bool) -> Iterator[Callable[[Renderable
         yield lambda renderable: live.update(renderable, refresh=True)
 
 
-def frame(url: str, change: Change, rates: Iterable[float]) -> RenderableType:
+def frame(url: str, change: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
     """One look at a server; `rates` are the images a second of the frames up to this one."""
     now = change.now
     parts: list[RenderableType] = [_title(url), _totals(change, rates), "", _models(change)]
@@ -86,7 +86,7 @@ def _title(url: str) -> RenderableType:
     return grid
 
 
-def _totals(change: Change, rates: Iterable[float]) -> RenderableType:
+def _totals(change: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
     now = change.now
     workers, ready = int(now.total("bgan_workers")), int(now.total("bgan_ready_workers"))
     waiting = int(now.total("bgan_queued_calls"))
@@ -106,7 +106,7 @@ def _totals(change: Change, rates: Iterable[float]) -> RenderableType:
     return Group(images, calls)
 
 
-def _models(change: Change) -> RenderableType:
+def _models(change: ScrapeDelta) -> RenderableType:
     now = change.now
     is_ready = now.total("bgan_ready_workers") > 0
     table = _table("model", "version", "revision", "ready", "images/s", "threads", *_heads("infer"))
@@ -127,7 +127,7 @@ def _models(change: Change) -> RenderableType:
     return table
 
 
-def _served(now: Samples, model: str) -> list[tuple[str, str]]:
+def _served(now: Scrape, model: str) -> list[tuple[str, str]]:
     """(version, revision) of a model, the highest version first."""
     rows = now.by_name.get("bgan_model_info", ())
     served = [each.labels for each in rows if each.value == 1 and each.labels["model"] == model]
@@ -136,7 +136,7 @@ def _served(now: Samples, model: str) -> list[tuple[str, str]]:
     )
 
 
-def _queue(change: Change) -> RenderableType:
+def _queue(change: ScrapeDelta) -> RenderableType:
     left = change.rate("bgan_queue_seconds_count")
     if not left:
         return Text("no call left the queue", style="dim")
@@ -145,7 +145,7 @@ def _queue(change: Change) -> RenderableType:
     return Text.assemble(("left the queue/s ", "dim"), f"{_count(left)}   ", *parts)
 
 
-def _rejected(change: Change) -> RenderableType:
+def _rejected(change: ScrapeDelta) -> RenderableType:
     now = change.now
     table = _table("rejected calls", "a second", "in all")
     for reason in now.values("bgan_rejected_total", "reason"):
@@ -169,7 +169,7 @@ def _heads(what: str) -> list[str]:
     return [f"{what} {first}", *others]
 
 
-def _quantiles(change: Change, histogram: str, **labels: str) -> list[str]:
+def _quantiles(change: ScrapeDelta, histogram: str, **labels: str) -> list[str]:
     return [_seconds(change.quantile(quantile, histogram, **labels)) for quantile in _QUANTILES]
 
 

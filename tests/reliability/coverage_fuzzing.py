@@ -77,7 +77,7 @@ def _serve(models: Path):
             async with Server(settings.model_copy(update={"port": port}), NO_METRICS) as server:
                 ports.append(await server.listen())
                 engines.extend((await server.load()).engines)
-                await server.turn_healthy()
+                await server.set_serving()
                 ready.set()
                 await asyncio.Event().wait()
 

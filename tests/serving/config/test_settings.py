@@ -6,10 +6,12 @@ import pytest
 import typer
 
 from bgan.clients import SamplingClient
-from bgan.serving.cli import serve
+from bgan.serving.cli.serve import serve
+from bgan.serving.config.descriptions import SETTINGS, settings_table
 from bgan.serving.config.settings import ServerSettings
 from bgan.serving.config.sources import resolve
 from bgan.serving.errors import StartError
+from tests.conftest import ROOT
 from tests.kit.cli import bgan
 from tests.kit.servers import server
 
@@ -29,7 +31,7 @@ def file(tmp_path):
     return path
 
 
-def test_flags_go_before_the_environment_and_that_before_the_file(file):
+def test_options_override_the_environment_and_that_the_file(file):
     text = _printed("--config", file, "--port", 3, BGAN_PORT="2", BGAN_MAX_STREAMS="2", BGAN_THREADS="")
     settings = tomllib.loads(text)
     assert [settings[name] for name in ("port", "max_streams", "models", "threads")] == [3, 2, "of the file", 0]
@@ -54,26 +56,43 @@ def test_what_is_printed_gives_the_same_settings_again(file, tmp_path):
 def test_every_setting_is_an_option_that_shows_its_default_and_is_described():
     options = typer.main.get_params_from_function(serve)
     for name, field in ServerSettings.model_fields.items():
-        shown = options[name].default.show_default
-        assert shown, name
-        assert field.description, name
+        option = options[name].default
+        assert option.help == " ".join(field.description.split()), name
+        assert option.rich_help_panel == SETTINGS[name].panel, name
+        assert option.show_default, name
         if isinstance(field.default, int | float) and field.default and field.default is not True:
-            assert shown == f"{field.default:g}" or shown == str(field.default), name
+            assert option.show_default == f"{field.default:g}" or option.show_default == str(field.default), name
+
+
+def test_choices_are_completed():
+    completion = {"_BGAN_COMPLETE": "complete_bash", "COMP_WORDS": "bgan serve --log-calls ", "COMP_CWORD": "3"}
+    assert bgan(env=completion).stdout.split() == ["none", "failed", "all"]
+
+
+def test_the_documentation_has_every_setting():
+    text = (ROOT / "docs" / "serving.md").read_text()
+    _, begin, rest = text.partition("<!-- settings: begin -->\n")
+    assert begin
+    table, end, _ = rest.partition("<!-- settings: end -->\n")
+    assert end
+    assert table.strip() == settings_table().strip()
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("max_stream = 1", "server.toml: max_stream is no setting; did you mean max_streams?"),
-        ("[limits]\nstreams = 1", "server.toml: limits is no setting; there are models, default_model"),
+        ("max_stream = 1", "server.toml: max_stream is not a setting; did you mean max_streams?"),
+        ("[limits]\nstreams = 1", "server.toml: limits is not a setting; there are models, default_model"),
         ('port = "many"', "server.toml: port is 'many'; use a whole number from 0 to 65535"),
         ("port = 65536", "server.toml: port is 65536; use a whole number from 0 to 65535"),
         ("port = 1.5", "server.toml: port is 1.5; use a whole number"),
         ("port = true", "server.toml: port is True; use a whole number"),
-        ("models = 5", "server.toml: models is 5; use text"),
-        ("grace_seconds = nan", "server.toml: grace_seconds is nan; use a number from 0"),
-        ("port 1", "server.toml is no TOML (Expected '='"),
-        (b"\xff", "server.toml is no TOML"),
+        ("models = 5", "server.toml: models is 5; use a path"),
+        ("grace_seconds = nan", "server.toml: grace_seconds is nan; use a number from 0 to 86400"),
+        ("stalled_write_seconds = 0", "use a number above 0 to 86400"),
+        ("log_calls = 'some'", "server.toml: log_calls is 'some'; use one of none, failed, all"),
+        ("port 1", "server.toml is not TOML (Expected '='"),
+        (b"\xff", "server.toml is not TOML"),
         (None, "server.toml cannot be read (No such file or directory)"),
     ],
 )
@@ -91,7 +110,7 @@ def test_a_file_that_cannot_be_meant(file, text, says):
     [
         ({"workers": 0}, {}, "--workers: workers is 0; use a whole number from 1 to 256"),
         ({}, {"BGAN_PORT": "tcp://10.0.0.1:80"}, "BGAN_PORT: port is 'tcp://10.0.0.1:80'; use a whole number"),
-        ({}, {"BGAN_MAX_STREAM": "5"}, "BGAN_MAX_STREAM is no setting; did you mean BGAN_MAX_STREAMS?"),
+        ({}, {"BGAN_MAX_STREAM": "5"}, "BGAN_MAX_STREAM is not a setting; did you mean BGAN_MAX_STREAMS?"),
         ({"grace_seconds": -1.0}, {}, "--grace-seconds: grace_seconds is -1.0; use a number from 0"),
     ],
 )

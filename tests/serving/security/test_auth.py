@@ -20,7 +20,7 @@ from bgan.clients import (
     tls_credentials,
 )
 from bgan.serving.config.settings import ServerSettings
-from bgan.serving.security.auth import access_of
+from bgan.serving.security.auth import build_authenticator
 from bgan.serving.security.tokens import make_token
 from tests.kit.certificates import Authority, write
 from tests.kit.cli import bgan
@@ -206,7 +206,7 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
         second = _make(path, "second")
         eventually(lambda: _is_let_in(process, second))
         write(path, path.read_bytes() + b"and nonsense")
-        eventually(lambda: "is no TOML" in process.output())
+        eventually(lambda: "is not TOML" in process.output())
         assert _is_let_in(process, first)
         assert _is_let_in(process, second)
         path.unlink()
@@ -251,7 +251,7 @@ def test_all_workers_grant_the_images_together_and_speak_tls(models, tmp_path):
     ("host", "is_warned"), [("127.0.0.1", False), ("[::1]", False), ("localhost", False), ("0.0.0.0", True)]
 )
 def test_tokens_in_plaintext_are_warned_of_where_others_can_listen(tokens, caplog, host, is_warned):
-    access_of(ServerSettings(tokens=tokens[0], host=host))
+    build_authenticator(ServerSettings(tokens=tokens[0], host=host))
     assert ("tokens cross the network in plaintext" in caplog.text) is is_warned
 
 

@@ -87,8 +87,8 @@ def test_a_name_is_given_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("x", "is no TOML"),
-        ("\x00", "is no TOML"),
+        ("x", "is not TOML"),
+        ("\x00", "is not TOML"),
         ("a = 1", "'a' is no table of a token"),
         (f"[a]\nsha256 = '{HASH}'", "a.models: field required"),
         ("[a]\nmodels = ['*']", "a.sha256: field required"),

@@ -19,7 +19,7 @@ import grpc
 import pytest
 
 from bgan.clients import SamplingClient
-from bgan.serving.telemetry.scrape import Change, Sample, Samples
+from bgan.serving.telemetry.scrape import Sample, Scrape, ScrapeDelta
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import ROOT
 from tests.kit.cli import BGAN, bgan
@@ -204,19 +204,19 @@ def test_it_finds_the_server_of_its_machine_by_the_settings(watched):
 
 def _histogram(counts, taken):
     buckets = [Sample({"le": edge}, count) for edge, count in counts.items()]
-    return Samples({"seconds_bucket": buckets}, taken)
+    return Scrape({"seconds_bucket": buckets}, taken)
 
 
 def test_quantiles_are_those_of_what_came_between_two_looks():
     before = _histogram({"0.1": 100, "0.2": 100, "+Inf": 100}, taken=0)
     now = _histogram({"0.1": 110, "0.2": 130, "+Inf": 140}, taken=10)
-    change = Change(before, now)
+    change = ScrapeDelta(before, now)
     assert change.quantile(0.25, "seconds") == pytest.approx(0.1)
     assert change.quantile(0.5, "seconds") == pytest.approx(0.15)
     assert change.quantile(0.99, "seconds") == pytest.approx(0.2)
-    assert Change(now, now).quantile(0.5, "seconds") is None
+    assert ScrapeDelta(now, now).quantile(0.5, "seconds") is None
 
 
 def test_a_counter_that_fell_began_anew():
-    before, now = (Samples({"images": [Sample({}, value)]}, taken) for value, taken in ((900, 0), (30, 10)))
-    assert Change(before, now).rate("images") == 3
+    before, now = (Scrape({"images": [Sample({}, value)]}, taken) for value, taken in ((900, 0), (30, 10)))
+    assert ScrapeDelta(before, now).rate("images") == 3
