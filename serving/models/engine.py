@@ -126,33 +126,31 @@ class Engine:
         labels: tuple[int, ...] = (),
         with_probabilities: bool = False,
     ) -> ImageBatch:
-        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else.
+        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else but the labels.
 
-        But for those of classes: image i is of the class labels[i mod their number], or its class is drawn.
+        Image i is of the class labels[i mod their number]; without labels its class is drawn.
         """
         outputs = _BOTH if with_probabilities else _IMAGES
-        packed, probabilities, classes = [], [], []
+        packed, probabilities = [], []
+        classes: list[int] = []
         for start, rows, wanted in self._runs(first_index, count):
             noise = self.noise.draw(seed, start, rows, labels)
             images, *values = self._infer(outputs, noise)
             packed.append(_pack(images[wanted]))
             probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
-            classes += _listed(noise)[wanted]
+            classes += [] if noise.labels is None else noise.labels[wanted].tolist()
         return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
 
     def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
-        """The images of each range, from one inference.
-
-        For models whose rows do not depend on the batch: raises ValueError where `tile_rows` is set.
-        """
+        """The images of each range, from one inference. Raises ValueError where `tile_rows` is set."""
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
         noise = self.noise.draw_ranges(ranges)
         (images,) = self._infer(_IMAGES, noise)
-        packed, classes = _pack(images), _listed(noise)
+        packed, classes = _pack(images), [] if noise.labels is None else noise.labels.tolist()
         answers, end = [], 0
-        for images_of in ranges:
-            start, end = end, end + images_of.count
+        for each in ranges:
+            start, end = end, end + each.count
             rows = packed[start * self.packed_bytes : end * self.packed_bytes]
             answers.append(ImageBatch(rows, b"", tuple(classes[start:end])))
         return answers
@@ -171,13 +169,11 @@ class Engine:
     def infer(
         self, latents: Float32Array, uniforms: Float32Array | None, labels: Int64Array | None = None
     ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        """The graph's own answer to a batch: images and probabilities, both [n, channels, height, width].
+        """The graph's own images and probabilities for a batch, both [n, channels, height, width].
 
-        `latents` is [n, latent_size]; `uniforms` has the answer's size and `labels` is [n], and each is None where
-        the model takes none.
+        `latents` is [n, latent_size], `uniforms` has the answer's size, `labels` is [n]; None where not taken.
         """
-        images, probabilities = self._infer(_BOTH, Noise(latents, uniforms, labels))
-        return images, probabilities
+        return tuple(self._infer(_BOTH, Noise(latents, uniforms, labels)))  # type: ignore[return-value]
 
     def _infer(self, outputs: Sequence[str], noise: Noise) -> list[npt.NDArray[Any]]:
         feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
@@ -197,7 +193,7 @@ def _probe(engine: Engine) -> None:
         engine.infer(*noise)
         engine.seconds_per_image = (time.perf_counter() - started) / RUN_ROWS
     except Exception as error:  # as in _open_session
-        raise ModelFileError("cannot be run", detail=_reason(error)) from error
+        raise ModelFileError("cannot be run", detail=_first_line(error)) from error
 
 
 def _rows_are_independent(engine: Engine) -> bool:
@@ -206,15 +202,10 @@ def _rows_are_independent(engine: Engine) -> bool:
     _, expected = engine.infer(*noise)
     for count in _PROBE_COUNTS:
         rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
-        _, found = engine.infer(*noise.rows(rows))
+        _, found = engine.infer(*[None if each is None else each[rows] for each in noise])  # type: ignore[arg-type]
         if found.tobytes() != expected[rows].tobytes():
             return False
     return True
-
-
-def _listed(noise: Noise) -> list[int]:
-    """The labels as numbers; none where the model takes none."""
-    return [] if noise.labels is None else noise.labels.tolist()
 
 
 def _pack(images: npt.NDArray[np.uint8]) -> bytes:
@@ -243,11 +234,10 @@ def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
-        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_reason(error)) from error
+        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_first_line(error)) from error
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error's text."""
+def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

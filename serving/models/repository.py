@@ -1,10 +1,10 @@
-"""The folder of models: what lies in it, and how the served models follow it while calls go on.
+"""The folder of models: what it holds, and how the served models follow it while calls run.
 
     NAME.onnx                  a model that is called as its manifest says, without a number
     NAME/VERSION.onnx          a numbered version of the model NAME; the highest is served
     NAME/VERSION/model.onnx    the same
 
-Anything else in the folder, and what begins with a dot, is passed over.
+Anything else in the folder, and every name that begins with a dot, is ignored.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def snapshot(path: Path, model: str | None = None, version: int = 0) -> FileSnap
     return FileSnapshot(path, model, version, state)
 
 
+@dataclass(eq=False)
 class Repository:
     """Follows a folder; not to be used by two threads at a time.
 
@@ -94,55 +95,46 @@ class Repository:
     is a broken file until it changes again. A new version is loaded and probed beside the old one.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        default_model: str | None = None,
-        versions: int = 1,
-        keep_seconds: float = 0.0,
-        max_bytes: int = MAX_MODEL_BYTES,
-    ) -> None:
-        """versions: how many numbered versions of a model are loaded, the highest that can be served.
+    folder: Path
+    default_model: str | None = None
+    versions: int = 1
+    """How many numbered versions of a model are loaded, the highest that can be served."""
+    keep_seconds: float = 0.0
+    """How long a version that is no longer served can still be asked for by its revision."""
+    max_bytes: int = MAX_MODEL_BYTES
+    """How large a file may be."""
 
-        keep_seconds: how long a version that is no longer served can still be asked for by its revision.
-        max_bytes: how large a file may be.
-        """
-        self._folder = folder
-        self._default_model = default_model
-        self._versions = versions
-        self._keep_seconds = keep_seconds
-        self._max_bytes = max_bytes
+    def __post_init__(self) -> None:
         self._seen: dict[Path, FileSnapshot] = {}  # at the last poll
-        self._files: dict[Path, FileSnapshot] = {}  # as they were when they were found unchanged
+        self._files: dict[Path, FileSnapshot] = {}  # as they were when two polls in a row found them so
         self._loaded: dict[Path, _Loaded] = {}
         self._retired: list[Retired] = []
         self._registry: Registry | None = None
 
     def load(self) -> Registry:
         """Load what is there. Raises StartError if no model or not the default one can be served."""
-        if not self._folder.is_dir():
-            raise StartError(f"{self._folder} is not a folder; {_ADVICE}")
-        self._seen = scan(self._folder)
+        if not self.folder.is_dir():
+            raise StartError(f"{self.folder} is not a folder; {_ADVICE}")
+        self._seen = scan(self.folder)
         self._files = dict(self._seen)
         if not self._files:
-            raise StartError(f"{self._folder} has no .onnx file; {_ADVICE}")
+            raise StartError(f"{self.folder} has no .onnx file; {_ADVICE}")
         registry = self._build()
         if not registry.engines:
             error = next(each.error for each in self._loaded.values() if each.error is not None)
             raise StartError(_quotable(str(error)))
-        if self._default_model is not None and self._default_model not in registry.names:
+        if self.default_model is not None and self.default_model not in registry.names:
             names = ", ".join(registry.names)
-            raise StartError(f"the default model {self._default_model!r} is not there; there are {names}")
+            raise StartError(f"the default model {self.default_model!r} is not there; there are {names}")
         _announce(registry, None)
         return registry
 
     def poll(self) -> Registry | None:
         """Look for changes, and load what is new; None if the models stay as they are."""
         try:
-            seen = scan(self._folder)
+            seen = scan(self.folder)
         except OSError as error:
-            _log.warning("%s cannot be listed (%s); its models stay as they are", self._folder, error.strerror)
+            _log.warning("%s cannot be listed (%s); its models stay as they are", self.folder, error.strerror)
             seen = self._seen
         files = {}
         for path in seen.keys() | self._files.keys():
@@ -171,7 +163,7 @@ class Repository:
             active,
             retired=self._retired,
             failures=[self._failure(path, error) for path, error in errors.items()],
-            default_model=self._default_model,
+            default_model=self.default_model,
         )
         return self._registry
 
@@ -185,7 +177,7 @@ class Repository:
             files.sort(key=lambda file: -file.version)
             engines = ((file.path, self._engine_of(file)) for file in files)  # lower ones only if they are needed
             usable = ((path, engine) for path, engine in engines if engine is not None)
-            chosen.update(islice(usable, self._versions))
+            chosen.update(islice(usable, self.versions))
         return chosen
 
     def _engine_of(self, file: FileSnapshot) -> Engine | None:
@@ -197,7 +189,7 @@ class Repository:
 
     def _load(self, file: FileSnapshot, before: Engine | None) -> _Loaded:
         try:
-            engine = load_engine(file.path, name=file.model, version=file.version, max_bytes=self._max_bytes)
+            engine = load_engine(file.path, name=file.model, version=file.version, max_bytes=self.max_bytes)
             if snapshot(file.path, file.model, file.version) != file:
                 raise ModelFileError(f"{file.path} changed while it was read; it is read again once it settles")
         except ModelFileError as error:
@@ -213,14 +205,14 @@ class Repository:
         now = time.monotonic()
         for engine in engines:
             _log.info("%s gets no new calls; for a while it can still be asked for by its revision", str(engine))
-            self._retired.append(Retired(engine, self._keep_seconds, now + self._keep_seconds))
+            self._retired.append(Retired(engine, self.keep_seconds, now + self.keep_seconds))
         served = {str(engine) for engine in active}
         self._retired = [each for each in self._retired if each.until > now and str(each.engine) not in served]
 
     def _failure(self, path: Path, error: ModelFileError) -> ModelFailure:
         file, engine = self._files[path], self._loaded[path].engine
         model = file.model or (engine.manifest.name if engine else path.stem)
-        text = error.message.replace(f"{self._folder}/", "")
+        text = error.message.replace(f"{self.folder}/", "")
         return ModelFailure(_quotable(model), _quotable(text), error.detail)
 
 
@@ -236,7 +228,7 @@ def _announce(registry: Registry, before: Registry | None) -> None:
             _log.info("loaded %s", str(engine))
     for failure in registry.failures:
         if before is None or failure not in before.failures:
-            rest = f"; {failure.model} goes on as it was" if failure.model in registry.names else ""
+            rest = f"; {failure.model} stays as it was" if failure.model in registry.names else ""
             detail = f" ({failure.detail})" if failure.detail else ""
             _log.error("%s cannot be served: %s%s%s", failure.model, failure.reason, detail, rest)
 

@@ -26,8 +26,13 @@ NEXT_INDEX_KEY = "bgan-next-index"
 _DETAILS_KEY = "grpc-status-details-bin"
 _UNIMPLEMENTED_TEXT = "this server does not have the method"
 _INTERNAL_TEXT = "internal error; the server's log says more"
-_ENDED = (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError)
+_HANDLERS = {  # by whether requests and whether responses are a stream
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Method = Callable[[Any, Any], Awaitable[Any]]
 
 
 def _bad_request(error: errors.InvalidRequestError) -> Message:
@@ -72,7 +77,7 @@ STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Message] | Non
 class CallGuard:
     """Stands around every method of a server's services.
 
-    Errors end the call with their code and details; of an unknown one the caller is told nothing. An interceptor
+    An error ends the call with its code and details; an unknown one is shown to the log alone. An interceptor
     would do the same at the cost of two more coroutines a call.
     """
 
@@ -95,46 +100,31 @@ class CallGuard:
         open_methods: those that need no token.
         in_order: take the calls of a connection in their order, whatever their methods, which is slower.
         """
-        handlers = {
-            method.name: self._handler(
-                getattr(servicer, method.name),
-                method,
-                ALLOW_ALL if method.name in open_methods else self._authenticator,
+        handlers = {}
+        for method in service.methods:
+            authenticator = ALLOW_ALL if method.name in open_methods else self._authenticator
+            make_handler = _HANDLERS[method.client_streaming, method.server_streaming]
+            handlers[method.name] = make_handler(
+                self._guarded(getattr(servicer, method.name), method, authenticator),
+                request_parser(method.input_type),
+                GetMessageClass(method.output_type).SerializeToString,
             )
-            for method in service.methods
-        }
         if in_order:
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
         else:
             server.add_registered_method_handlers(service.full_name, handlers)
 
-    def _handler(
-        self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        name = f"{descriptor.containing_service.full_name}/{descriptor.name}"
-        parse = request_parser(descriptor.input_type)
-        serialize = GetMessageClass(descriptor.output_type).SerializeToString
-        if descriptor.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(method, name, authenticator), parse, serialize
-            )
-        if descriptor.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._unary(method, name, authenticator), parse, serialize)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, name, authenticator), parse, serialize)
-
-    def _unary(
-        self, method: Callable[[Any, Any], Awaitable[Any]], name: str, authenticator: Authenticator
-    ) -> Callable[[Any, Any], Awaitable[Any]]:
-        """A method of one request; a stream of responses is written."""
-        calls = self._calls
+    def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
+        calls, name = self._calls, f"{descriptor.containing_service.full_name}/{descriptor.name}"
+        answer_call = _written(method) if descriptor.client_streaming else method
 
         async def call(request: Any, context: _Context) -> Any:
             record = calls.begin(name, context)
             try:
                 authenticator.enter(context)
                 check_request(request)
-                answer = await method(request, context)
-            except _ENDED as error:
+                answer = await answer_call(request, context)
+            except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise
             except Exception as error:
@@ -144,32 +134,11 @@ class CallGuard:
 
         return call
 
-    def _stream(
-        self, method: Callable[[Any, Any], AsyncIterator[Any]], name: str, authenticator: Authenticator
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        """A method that takes a stream and answers with one."""
-        calls = self._calls
-
-        async def call(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-            record = calls.begin(name, context)
-            try:
-                authenticator.enter(context)
-                async for answer in method(_checked(requests), context):
-                    yield answer
-            except _ENDED as error:
-                self._note_end(error, record, context)
-                raise
-            except Exception as error:
-                await self._fail(error, record, context)
-            calls.end(record, StatusCode.OK)
-
-        return call
-
     def _note_end(self, error: BaseException, record: CallRecord, context: _Context) -> None:
         """Record a call that its caller, its deadline or the method itself ended."""
         if isinstance(error, grpc.aio.AbortError):  # as that of the health does
             self._calls.end(record, context.code())
-        elif isinstance(error, asyncio.CancelledError) and is_over(context):
+        elif is_over(context):
             self._metrics.rejected(errors.DeadlinePassedError())
             self._calls.end(record, StatusCode.DEADLINE_EXCEEDED)
         else:
@@ -201,6 +170,16 @@ def _metadata(
     yield _DETAILS_KEY, status.SerializeToString()
     if error.next_index is not None:
         yield NEXT_INDEX_KEY, str(error.next_index)
+
+
+def _written(method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
+    """A method that takes a stream and answers with one, as a coroutine that checks each request of it."""
+
+    async def call(requests: AsyncIterator[Any], context: _Context) -> None:
+        async for answer in method(_checked(requests), context):
+            await context.write(answer)
+
+    return call
 
 
 async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -29,6 +29,8 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._prefetcher = Prefetcher(context.executor, batches=context.threads + 1, metrics=context.metrics)
         self._batchers: dict[Engine, DynamicBatcher] = {}
         self._cutting = False
+        names = [field.name for field in sampling_pb2.Limits.DESCRIPTOR.fields]
+        self._limits = sampling_pb2.Limits(**{name: getattr(context.settings, name) for name in names})
 
     def serve(self, registry: Registry) -> None:
         """Answer new calls with these models; calls in flight end on those that they began with."""
@@ -51,9 +53,9 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         plan = plan_stream(request, engine, self._context.settings, deadline=deadline_of(context))
         batcher = self._batchers[engine]
         async with self._context.admission.call(context) as call:
-            if plan.is_one_batch and batcher.takes(plan.image_count):
+            if plan.is_one_batch and batcher.takes(plan.images.count):
                 with batcher.call():
-                    response = plan.encode(plan.first_index, await batcher.sample(plan.images))
+                    response = plan.encode(plan.images.first_index, await batcher.sample(plan.images))
                     await call.write(response)
                     self._note_sent(response)
             else:
@@ -66,7 +68,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         registry = self._models.visible()
         return sampling_pb2.ListModelsResponse(
             models=[_served(engine, registry) for engine in registry.engines],
-            limits=self._limits(),
+            limits=self._limits,
             failures=[
                 sampling_pb2.ModelFailure(model=failure.model, reason=failure.reason)
                 for failure in registry.failures
@@ -76,7 +78,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     async def GetModel(self, request: sampling_pb2.GetModelRequest, context: Any) -> sampling_pb2.GetModelResponse:
         """One model."""
         engine = self._models.find(request.name, version=request.version, revision=request.revision)
-        return sampling_pb2.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits())
+        return sampling_pb2.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
 
     async def _write_batches(self, plan: StreamPlan, call: Call) -> None:
         async with aclosing(self._prefetcher.compute(plan)) as responses:
@@ -89,14 +91,6 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     def _note_sent(self, response: sampling_pb2.SampleBinaryImagesResponse) -> None:
         self._metrics.sent(response.model, response.image_count)
         current_call().image_count += response.image_count
-
-    def _limits(self) -> sampling_pb2.Limits:
-        settings = self._context.settings
-        return sampling_pb2.Limits(
-            max_image_count=settings.max_image_count,
-            max_batch_size=settings.max_batch_size,
-            max_message_bytes=settings.max_message_bytes,
-        )
 
 
 def _served(engine: Engine, registry: Registry) -> sampling_pb2.ServedModel:

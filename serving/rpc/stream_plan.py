@@ -24,23 +24,15 @@ class StreamPlan:
     """All that decides a stream, taken from a request that was found valid."""
 
     engine: Engine
-    seed: int
-    first_index: int
-    image_count: int
+    images: ImageRange
+    """All images of the stream."""
     batch_size: int
     """Images a response; the last one may have fewer."""
     first_batch_size: int
     """Images of the first response; later ones double up to `batch_size`."""
     with_probabilities: bool
-    labels: tuple[int, ...] = ()
-    """Image i is of the class labels[i mod their number]; none: classes are drawn, where there are any."""
-    deadline: float | None = None
+    deadline: float | None
     """When its caller no longer waits, on the monotonic clock; None: never."""
-
-    @property
-    def images(self) -> ImageRange:
-        """All images of the stream."""
-        return ImageRange(self.seed, self.first_index, self.image_count, self.labels)
 
     @property
     def batch_bytes(self) -> int:
@@ -49,7 +41,8 @@ class StreamPlan:
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """(first index, image count) of each batch, in order."""
-        first_index, end, size = self.first_index, self.first_index + self.image_count, self.first_batch_size
+        first_index, size = self.images.first_index, self.first_batch_size
+        end = first_index + self.images.count
         while first_index < end:
             count = min(size, end - first_index)
             yield first_index, count
@@ -59,13 +52,14 @@ class StreamPlan:
     @property
     def is_one_batch(self) -> bool:
         """Whether a single response of nothing but images is all of it."""
-        return self.image_count <= self.first_batch_size and not self.with_probabilities
+        return self.images.count <= self.first_batch_size and not self.with_probabilities
 
     def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
+        seed, labels = self.images.seed, self.images.labels
         batch = self.engine.sample(
-            self.seed, first_index, count, labels=self.labels, with_probabilities=self.with_probabilities
+            seed, first_index, count, labels=labels, with_probabilities=self.with_probabilities
         )
         return self.encode(first_index, batch)
 
@@ -75,7 +69,7 @@ class StreamPlan:
         return sampling_pb2.SampleBinaryImagesResponse(
             model=engine.manifest.name,
             revision=engine.revision,
-            seed=self.seed,
+            seed=self.images.seed,
             first_index=first_index,
             image_count=len(batch.packed_images) // engine.packed_bytes,
             image_shape=engine.manifest.image_shape,
@@ -116,18 +110,17 @@ def plan_stream(
         violations["batch_size"] = f"is {request.batch_size}; use 1 to {most}, or 0 for the server's choice"
     if violations:
         raise InvalidRequestError(violations)
+    if not request.HasField("seed"):
+        seed = secrets.randbits(63)
     batch_size = request.batch_size or min(engine.preferred_batch_size, most)
     return StreamPlan(
-        engine=engine,
-        seed=seed if request.HasField("seed") else secrets.randbits(63),
-        first_index=first_index,
-        image_count=count,
+        engine,
+        ImageRange(seed, first_index, count, tuple(request.labels)),
         batch_size=batch_size,
         # Left to choose, the server begins small: the first images come at once, and a stream that is
         # opened and not read holds little.
         first_batch_size=request.batch_size or min(RUN_ROWS, batch_size),
         with_probabilities=request.include_probabilities,
-        labels=tuple(request.labels),
         deadline=deadline,
     )
 

@@ -40,7 +40,7 @@ class Listeners:
     """grpc.aio servers that answer the same services."""
 
     def __init__(self, context: ServiceContext, sampling: SamplingServicer, health: Health) -> None:
-        """On Linux the port of the settings is to be held by `reserved_port`."""
+        """On Linux `reserved_port` must hold the port of the settings."""
         self._settings = context.settings
         options = channel_options(context.settings)
         self._servers = [grpc.aio.server(options=options) for _ in range(_LISTENERS if SHAREABLE else 1)]

@@ -62,7 +62,7 @@ class Server:
     """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
-        """Make a server that does not listen yet. On Linux its port is to be held by `reserved_port`.
+        """Make a server that does not listen yet. On Linux `reserved_port` must hold its port.
 
         Raises ServingError if the certificates, the tokens or the trace endpoint are invalid.
         """
@@ -105,7 +105,7 @@ class Server:
         return registry
 
     async def follow(self, changed: Callable[[Registry], None] = lambda registry: None) -> None:
-        """Follow the folder of models until cancelled; `changed` is told of the models after each change."""
+        """Follow the folder of models until cancelled; `changed` is called with the models after each change."""
         loop = asyncio.get_running_loop()
         while self._settings.model_poll_seconds:
             await asyncio.sleep(self._settings.model_poll_seconds)

@@ -38,7 +38,7 @@ class _OfModel:
 
 
 class PrometheusMetrics(Metrics):
-    """Counts in a registry of its own, in no other place of this process."""
+    """Counts in a registry of its own, not in the global one."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

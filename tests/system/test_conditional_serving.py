@@ -111,7 +111,7 @@ def test_several_servers_make_one_stream_of_classes(running, client):
         ({"labels": [0] * 65_537}, "labels: has 65537 entries; send at most 65536"),
         (
             {"model": "plain", "labels": [0]},
-            "labels: the model 'plain' makes images of no classes; leave labels out",
+            "labels: the model 'plain' is not class-conditional; leave labels out",
         ),
     ],
 )
@@ -222,6 +222,6 @@ def test_the_command_line_refuses_labels_that_cannot_be(running, folder, tmp_pat
     assert generated.returncode == 1
     assert len(generated.stderr.splitlines()) == 1
     assert (
-        "no classes" if model == "plain" else "cat, dog, 3, mouse, owl, or by number 0 to 4"
+        "not class-conditional" if model == "plain" else "cat, dog, 3, mouse, owl, or by number 0 to 4"
     ) in generated.stderr
     assert list(tmp_path.iterdir()) == []
