@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from ..models.noise import ImageRange, Int64Array
 from .atomic import move, whole_file, write_json
 
 _CHUNK_BYTES = 1 << 20
@@ -52,8 +52,8 @@ class GenerationSpec:
         return -(-self.pixels // 8)
 
 
-Labels = Callable[[int, int], npt.NDArray[np.int64]]
-"""Of a class-conditional model: first index and count, to the classes of those images of the stream, [count]."""
+Labels = Callable[[ImageRange], Int64Array]
+"""The classes [count] that a class-conditional model gives some images of the stream."""
 
 
 class Format:
@@ -143,7 +143,8 @@ class NpzFormat(Format):
             for start in range(0, spec.count, _LABELS_AT_ONCE):
                 check()
                 count = min(_LABELS_AT_ONCE, spec.count - start)
-                member.write(labels(spec.first_index + start, count).astype("<i4").tobytes())
+                images = ImageRange(spec.seed, spec.first_index + start, count, spec.labels)
+                member.write(labels(images).astype("<i4").tobytes())
 
 
 FORMATS: dict[str, type[Format]] = {

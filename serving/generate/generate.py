@@ -16,9 +16,9 @@ from rich.console import Console
 
 from ..errors import GenerationError, Interrupted
 from ..models.engine import Engine, load_engine
-from ..models.noise import INDEX_END, ImageRange
+from ..models.noise import INDEX_END
 from ..models.repository import FileSnapshot, scan, snapshot
-from .formats import FORMATS, GenerationSpec, Labels, outputs
+from .formats import FORMATS, GenerationSpec, outputs
 from .partial_file import PartialFile, open_partial
 from .progress import progress_display, say
 from .signals import noted_stop_signals
@@ -134,7 +134,7 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
                     show(partial.rows)
                     check()
             request.refuse_existing(request.output)
-            partial.finish(_label_source(engine, spec), check)
+            partial.finish(engine.noise.draw_labels if engine.class_count else None, check)
         except OSError as error:
             raise _failed(error, partial) from error
     return spec
@@ -154,13 +154,6 @@ def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
                 f"--label is {label!r}; the classes of {model} are {names}, or by number 0 to {len(classes) - 1}"
             )
     return tuple(numbers[label] for label in labels)
-
-
-def _label_source(engine: Engine, spec: GenerationSpec) -> Labels | None:
-    """What says which classes the images are of; None where there are none."""
-    if not engine.class_count:
-        return None
-    return lambda first, count: engine.noise.draw_labels(ImageRange(spec.seed, first, count, spec.labels))
 
 
 def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterator[_Rows]:

@@ -95,8 +95,13 @@ class Engine:
             uniform_count=pixels if takes_uniforms(manifest) else 0,
             class_count=len(manifest.classes),
         )
+        self.class_count = len(manifest.classes)
+        """0: it takes no labels."""
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
+        least, most = _PREFERRED_BATCH_SIZES
+        self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
+        """The images a response carries unless the caller says otherwise."""
         self.tile_rows: int | None = None
         """Rows of the fixed tiles that a model runs in whose rows depend on the batch; None: any batch."""
         self.seconds_per_image = 0.001
@@ -105,17 +110,6 @@ class Engine:
     def __str__(self) -> str:
         number = f" version {self.version}" if self.version else ""
         return f"{self.manifest.name}{number}, revision {self.revision}"
-
-    @property
-    def preferred_batch_size(self) -> int:
-        """The images a response carries unless the caller says otherwise."""
-        least, most = _PREFERRED_BATCH_SIZES
-        return min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
-
-    @property
-    def class_count(self) -> int:
-        """The classes that it makes images of; 0: it takes no labels."""
-        return self.noise.class_count
 
     def sample(
         self,

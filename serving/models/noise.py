@@ -106,7 +106,7 @@ class NoiseLayout:
         return Noise(latents, uniforms, labels)
 
     def draw_labels(self, images: ImageRange) -> Int64Array:
-        """The labels [count] that `draw` gives a class-conditional model's images, without the rest of their noise."""
+        """The labels [count] that `draw` gives these images, without the rest of their noise."""
         if images.labels:
             return np.array(_named_labels(images), np.int64)
         return np.concatenate([self._labels(words) for _, words in self._words([images])]).astype(np.int64)

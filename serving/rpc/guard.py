@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf import duration_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
@@ -35,30 +34,24 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
 
-def _bad_request(error: errors.InvalidRequestError) -> Message:
+def _bad_request(error: errors.InvalidRequestError) -> Any:
     violation = error_details_pb2.BadRequest.FieldViolation
     violations = [violation(field=field, description=text) for field, text in error.violations.items()]
-    return error_details_pb2.BadRequest(field_violations=violations)  # type: ignore[no-any-return]
+    return error_details_pb2.BadRequest(field_violations=violations)
 
 
-def _retry_info(error: errors.OverloadedError) -> Message:
+def _retry_info(error: errors.OverloadedError) -> Any:
     delay = duration_pb2.Duration()
     delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
-    return error_details_pb2.RetryInfo(retry_delay=delay)  # type: ignore[no-any-return]
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
-def _error_info(error: errors.RevisionNotServedError) -> Message:
-    metadata = {
-        "model": error.model,
-        "revision": error.served_revision,
-        "wanted_revision": error.wanted_revision,
-    }
-    return error_details_pb2.ErrorInfo(  # type: ignore[no-any-return]
-        reason="REVISION_NOT_SERVED", domain="bgan", metadata=metadata
-    )
+def _error_info(error: errors.RevisionNotServedError) -> Any:
+    found = {"model": error.model, "revision": error.served_revision, "wanted_revision": error.wanted_revision}
+    return error_details_pb2.ErrorInfo(reason="REVISION_NOT_SERVED", domain="bgan", metadata=found)
 
 
-STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Message] | None]] = {
+STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Any] | None]] = {
     errors.InvalidRequestError: (StatusCode.INVALID_ARGUMENT, _bad_request),
     errors.ModelNotFoundError: (StatusCode.NOT_FOUND, None),
     errors.RevisionNotServedError: (StatusCode.FAILED_PRECONDITION, _error_info),
@@ -161,7 +154,7 @@ class CallGuard:
 
 
 def _metadata(
-    error: Any, code: StatusCode, details: Callable[[Any], Message] | None
+    error: Any, code: StatusCode, details: Callable[[Any], Any] | None
 ) -> Iterator[tuple[str, str | bytes]]:
     """What a call ends with beside its code: the details, and where its stream can be resumed."""
     status = status_pb2.Status(code=code.value[0], message=str(error))

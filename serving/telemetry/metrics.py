@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ from ..models.registry import Registry
 
 WORKERS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Tells prometheus_client, before it is imported, the folder in which a worker's values lie."""
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 
 class Metrics:
@@ -34,15 +33,9 @@ class Metrics:
     def waited(self, seconds: float) -> None:
         """It no longer waits: it got a slot, or gave up."""
 
-    def timed(self, model: str, compute: Callable[..., _T], *arguments: object) -> _T:
-        """Compute a batch of a model that is served, or was, in any thread."""
-        started = time.perf_counter()
-        batch = compute(*arguments)
-        self.inferred(model, time.perf_counter() - started)
-        return batch
-
-    def inferred(self, model: str, seconds: float) -> None:
-        """A batch took so long to compute."""
+    def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
+        """Compute a batch of a model that is served, or was; in any thread."""
+        return compute(*arguments)
 
     def sent(self, model: str, image_count: int) -> None:
         """A message of images was handed to its reader."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,22 +20,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from ..errors import CallError, StartError
 from ..models.registry import Registry
-from .metrics import Metrics
+from .metrics import Metrics, T
 
 _INFERENCE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _QUEUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which nobody reads
-
-
-@dataclass(frozen=True, slots=True)
-class _OfModel:
-    """What is counted for each model apart."""
-
-    images: Counter
-    batches: Counter
-    inference: Histogram
 
 
 class PrometheusMetrics(Metrics):
@@ -75,7 +67,7 @@ class PrometheusMetrics(Metrics):
             kind: rejected.labels(kind.reason) for kind in CallError.kinds
         }
         self._internal = rejected.labels("internal")
-        self._of_model: dict[str, _OfModel] = {}
+        self._of_model: dict[str, tuple[Counter, Counter, Histogram]] = {}
         self._served: set[tuple[str, str, str]] = set()
         gauge("bgan_workers", "Processes that run.").set(1)
 
@@ -86,11 +78,10 @@ class PrometheusMetrics(Metrics):
             self._model_info.labels(*labels).set(labels in served)
         self._served |= served
         self._model_failures.set(len(registry.failures))
-        for model in registry.names:
-            if model not in self._of_model:
-                self._of_model[model] = _OfModel(
-                    self._images.labels(model), self._batches.labels(model), self._inference.labels(model)
-                )
+        self._of_model |= {
+            model: (self._images.labels(model), self._batches.labels(model), self._inference.labels(model))
+            for model in registry.names
+        }
 
     def ready(self, is_ready: bool) -> None:
         """Whether this process counts as healthy."""
@@ -113,15 +104,19 @@ class PrometheusMetrics(Metrics):
         self._queued.dec()
         self._queue.observe(seconds)
 
-    def inferred(self, model: str, seconds: float) -> None:
+    def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
         """One more batch."""
-        self._of_model[model].inference.observe(seconds)
+        started = time.perf_counter()
+        batch = compute(*arguments)
+        _, _, inference = self._of_model[model]
+        inference.observe(time.perf_counter() - started)
+        return batch
 
     def sent(self, model: str, image_count: int) -> None:
         """One more message."""
-        counters = self._of_model[model]
-        counters.images.inc(image_count)
-        counters.batches.inc()
+        images, batches, _ = self._of_model[model]
+        images.inc(image_count)
+        batches.inc()
 
     def rejected(self, error: Exception) -> None:
         """One more error, by its reason."""
