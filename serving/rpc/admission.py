@@ -28,12 +28,9 @@ class Admission:
         self._slot_count = 0
         self._by_caller: dict[str, int] = {}
         self._is_closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def call(self, context: Any) -> Call:
-        """A call to enter: it has its slot as long as its context. Raises OverloadedError, NotReadyError."""
-        return Call(self, context)
+        self.idle = asyncio.Event()
+        """Set while no call is running."""
+        self.idle.set()
 
     async def acquire(self, caller: str) -> None:
         """Take a slot for a call, or wait for one. Raises OverloadedError, and NotReadyError after `close`."""
@@ -41,7 +38,7 @@ class Admission:
         self._by_caller[caller] = self._by_caller.get(caller, 0) + 1
         if self._slot_count < self._settings.max_streams:
             self._slot_count += 1
-            self._idle.clear()
+            self.idle.clear()
             return
         try:
             await self._wait()
@@ -61,10 +58,6 @@ class Admission:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(_stopping())
-
-    async def wait_until_idle(self) -> None:
-        """Wait until no call is running."""
-        await self._idle.wait()
 
     def end_stalled(self) -> None:
         """End the calls whose readers have taken nothing for too long."""
@@ -109,7 +102,7 @@ class Admission:
                 return
         self._slot_count -= 1
         if self._slot_count == 0:
-            self._idle.set()
+            self.idle.set()
 
     def _leave(self, caller: str) -> None:
         self._by_caller[caller] -= 1
@@ -118,7 +111,7 @@ class Admission:
 
 
 class Call:
-    """A call with a slot, as an async context manager."""
+    """A call: entering takes a slot, or raises what `Admission.acquire` does; leaving gives the slot back."""
 
     def __init__(self, admission: Admission, context: Any) -> None:
         self.writing_since: float | None = None

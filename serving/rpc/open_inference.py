@@ -12,6 +12,7 @@ from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.manifest import input_specs, output_specs
 from ..telemetry.call_record import current_call
+from .admission import Call
 from .context import ServiceContext
 from .deadline import check_deadline, deadline_of
 from .oip_tensors import infer, metadata
@@ -81,7 +82,7 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             check_deadline(deadline)
             return self._metrics.timed(engine.manifest.name, infer, request, engine, self._context.settings)
 
-        async with self._context.admission.call(context) as call:
+        async with Call(self._context.admission, context) as call:
             response = await asyncio.get_running_loop().run_in_executor(self._context.executor, run)
             row_count = response.outputs[0].shape[0]
             call.take(row_count)

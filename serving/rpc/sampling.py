@@ -52,7 +52,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         engine = self._models.find(request.model, version=request.version, revision=request.revision)
         plan = plan_stream(request, engine, self._context.settings, deadline=deadline_of(context))
         batcher = self._batchers[engine]
-        async with self._context.admission.call(context) as call:
+        async with Call(self._context.admission, context) as call:
             if plan.is_one_batch and batcher.takes(plan.images.count):
                 with batcher.call():
                     response = plan.encode(plan.images.first_index, await batcher.sample(plan.images))

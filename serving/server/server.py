@@ -162,7 +162,7 @@ class Server:
         closing = asyncio.create_task(self._listeners.stop(grace))
         # Only streams and inferences are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(admission.wait_until_idle(), grace)
+            await asyncio.wait_for(admission.idle.wait(), grace)
         cut.cancel()
         await asyncio.wait({closing}, timeout=_AFTERMATH_SECONDS)  # the last status may still be on its way
         await self._listeners.stop(0)
@@ -172,7 +172,7 @@ class Server:
             await asyncio.wait(others, timeout=_AFTERMATH_SECONDS)
 
     def _cut_streams(self) -> None:
-        _log.info("ending the streams that are left, at an image boundary")
+        _log.info("ending the remaining streams at an image boundary")
         self._sampling.cut_streams()
 
 

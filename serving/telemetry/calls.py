@@ -43,16 +43,14 @@ class Calls:
         """It ended; `text` is for its caller, `error` for the log alone, which shows its trace."""
         record.code, record.text, record.seconds = code, text, time.perf_counter() - record.started
         self._tracing.end(record)
-        if error is not None or self._is_logged(code):
-            level = logging.INFO if code in _NO_FAILURES else logging.WARNING if error is None else logging.ERROR
+        failed = code not in _NO_FAILURES
+        if error is not None or self._logged == "all" or (failed and self._logged == "failed"):
+            level = logging.INFO if not failed else logging.WARNING if error is None else logging.ERROR
             _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})
 
     def stop(self) -> None:
         """Send the traces that are left."""
         self._tracing.stop()
-
-    def _is_logged(self, code: grpc.StatusCode) -> bool:
-        return self._logged == "all" or (self._logged == "failed" and code not in _NO_FAILURES)
 
 
 def _request_id(metadata: dict[str, str | bytes]) -> str:
