@@ -1,4 +1,4 @@
-"""The commands that run a model; each module here has one, and is loaded when it is called."""
+"""The commands that run a model, as a table; `commands` has them, and is loaded when one is called."""
 
 from __future__ import annotations
 
@@ -7,34 +7,15 @@ from inspect import getdoc
 
 import typer
 
+_MODULE = "bgan.serving.cli.commands"
 COMMANDS = {
-    "serve": (
-        "Serve",
-        "Stream binary images from exported models over gRPC, until SIGTERM or Ctrl-C.",
-        "bgan.serving.cli.serve:serve",
-    ),
-    "health": (
-        "Serve",
-        "Ask a server whether it serves; exit with 0 if it does, else with 1 and the reason.",
-        "bgan.serving.cli.health:health",
-    ),
-    "top": (
-        "Serve",
-        "Watch a running server: images per second, streams, queue, inference times, models and workers.",
-        "bgan.serving.cli.top:top",
-    ),
-    "token": (
-        "Serve",
-        "Make a token for a caller and print it.",
-        "bgan.serving.cli.token:token",
-    ),
-    "generate": (
-        "Sample",
-        "Generate binary images into a file without a server: the bits that a server would stream.",
-        "bgan.serving.cli.generate:generate",
-    ),
+    "serve": ("Serve", "Stream binary images from models over gRPC until SIGTERM or Ctrl-C.", f"{_MODULE}:serve"),
+    "health": ("Serve", "Ask a server for its health; exit with 0, or 1 and the reason.", f"{_MODULE}:health"),
+    "top": ("Serve", "Watch a running server: its images per second, queue and models.", f"{_MODULE}:top"),
+    "token": ("Serve", "Make a token for a caller and print it.", f"{_MODULE}:token"),
+    "generate": ("Sample", "Generate images into a file, as a server would stream them.", f"{_MODULE}:generate"),
 }
-"""By name of the command: its panel in `bgan --help`, its summary, and its function."""
+"""By name of the command: its panel in `bgan --help`, its summary and its function."""
 
 
 def register(app: typer.Typer) -> None:

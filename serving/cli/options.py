@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..config.descriptions import Setting
+from ..config.descriptions import SETTINGS, Setting
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
@@ -39,21 +39,17 @@ TokenFile = Annotated[
 ]
 
 
-def settings_options(settings: Iterable[Setting]) -> Callable[[_Command], _Command]:
+def settings_options(command: _Command) -> _Command:
     """Give a command one option per setting in place of its `**options`; one that is not given is None.
 
     Values are checked where settings are resolved, so that all sources have the same messages.
     """
-
-    def decorate(command: _Command) -> _Command:
-        signature = inspect.signature(command, eval_str=True)
-        own = [each for each in signature.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-        parameters = [*map(_parameter, settings), *own]
-        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in parameters}
-        return command
-
-    return decorate
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    parameters = [*map(_parameter, SETTINGS.values()), *own]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
 
 
 def _parameter(setting: Setting) -> Parameter:

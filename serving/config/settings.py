@@ -27,8 +27,9 @@ def _setting(
     panel: str, default: object | Callable[[], object], *, shown: str | None = None, **limits: float
 ) -> Any:
     """A field; `shown` says what its default means where the value itself does not."""
-    where = {"default_factory" if callable(default) else "default": default}
-    return Field(**where, json_schema_extra={"panel": panel, "shown": shown}, **limits)  # type: ignore[call-overload]
+    arguments: dict[str, Any] = {"default_factory" if callable(default) else "default": default, **limits}
+    words = shown or (f"{default:g}" if isinstance(default, float) else str(default))
+    return Field(json_schema_extra={"panel": panel, "shown": words}, **arguments)
 
 
 class ServerSettings(BaseSettings):

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
-from ..errors import StartError
+from ..errors import ServingError, StartError
 from .descriptions import SETTINGS
 from .settings import ENVIRONMENT_PREFIX, ServerSettings
 
@@ -37,13 +37,13 @@ class ResolvedSettings:
 
     def as_toml(self) -> str:
         """A file that gives these settings again, each with what it does and where it came from."""
-        return "\n".join(map(self._entry, SETTINGS))
-
-    def _entry(self, name: str) -> str:
-        setting, value = SETTINGS[name], getattr(self.settings, name)
-        source = f"{setting.allowed}; from {self.origins.get(name, 'the default')}"
-        comment = "".join(f"# {line}\n" for line in (*textwrap.wrap(setting.help, _COMMENT_COLUMNS), source))
-        return f"{comment}# {name} is not set\n" if value is None else f"{comment}{name} = {_toml(value)}\n"
+        entries = []
+        for name, setting in SETTINGS.items():
+            source = f"{setting.allowed}; from {self.origins.get(name, 'the default')}"
+            comment = "".join(f"# {line}\n" for line in (*textwrap.wrap(setting.help, _COMMENT_COLUMNS), source))
+            value = getattr(self.settings, name)
+            entries.append(comment + (f"# {name} is not set\n" if value is None else f"{name} = {_toml(value)}\n"))
+        return "\n".join(entries)
 
 
 def resolve(options: Mapping[str, Any], file: Path | None) -> ResolvedSettings:
@@ -52,7 +52,7 @@ def resolve(options: Mapping[str, Any], file: Path | None) -> ResolvedSettings:
     Raises StartError with one line that says which setting, from where, and what is allowed.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    content = {} if file is None else _read(file)
+    content = {} if file is None else read_toml(file)
     variables = _read_environment()
     origins = {
         **dict.fromkeys(content, str(file)),
@@ -66,13 +66,14 @@ def resolve(options: Mapping[str, Any], file: Path | None) -> ResolvedSettings:
     return ResolvedSettings(settings, origins)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_toml(file: Path, error_type: type[ServingError] = StartError, *, hint: str = "") -> dict[str, Any]:
+    """What a file holds. Raises `error_type` if it cannot be read, with the hint, or is not TOML."""
     try:
         return tomllib.loads(file.read_bytes().decode())
     except OSError as error:
-        raise StartError(f"{file} cannot be read ({error.strerror})") from error
+        raise error_type(f"{file} cannot be read ({error.strerror}){hint}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartError(f"{file} is not TOML ({error})") from error
+        raise error_type(f"{file} is not TOML ({error})") from error
 
 
 def _read_environment() -> dict[str, Any]:

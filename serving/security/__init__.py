@@ -1,1 +1,1 @@
-"""Who is let in, and what they may do."""
+"""Who is admitted, and what they may do."""

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: in one place for every method of every service."""
+"""Who calls and what they may do, in one place for every method of every service."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from .watched_files import WatchedFiles
 
 _KEY = "authorization"
 _SCHEME = "bearer"
+_UNKNOWN = "the token is unknown or was revoked; ask for another"
 _log = logging.getLogger(__name__)
 
 
 class Caller:
-    """Who calls: the holder of a token, or anyone where no token is asked for."""
+    """The holder of a token, or anyone where no token is asked for."""
 
     def __init__(self, name: str | None = None, token: Token | None = None, quota: Quota | None = None) -> None:
         self.name = name
@@ -32,21 +33,19 @@ class Caller:
         self._is_known = True
 
     def forget(self) -> None:
-        """The token is in the file no more: streams that still run end with their next message."""
+        """Revoke this caller: running streams fail at their next message."""
         self._is_known = False
 
     def check(self) -> None:
-        """Raises UnauthenticatedError if the token is good no more."""
+        """Raises UnauthenticatedError if the token has expired or was revoked."""
         if not self._is_known:
-            raise _unknown()
+            raise UnauthenticatedError(_UNKNOWN)
         if self.token is not None and self.token.has_expired():
             raise UnauthenticatedError("the token has expired; ask for another")
 
     def check_images(self) -> None:
         """Raises UnauthenticatedError as `check` does, and QuotaSpentError if no images are left."""
-        self.check()
-        if self._quota is not None:
-            self._quota.check()
+        self.take(0)
 
     def take(self, image_count: int, next_index: int | None = None) -> None:
         """Count images that are sent now. Raises as `check_images` does, with `next_index` if none were left."""
@@ -56,7 +55,7 @@ class Caller:
 
     @property
     def model_patterns(self) -> tuple[str, ...]:
-        """The names of the models that the caller may know of, as a shell has them."""
+        """The names of the models that the caller may know of, as shell patterns."""
         return ("*",) if self.token is None else tuple(self.token.models)
 
 
@@ -64,45 +63,41 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 
 
 def caller() -> Caller:
-    """Who makes the call that this coroutine answers. Raises LookupError outside of a call that was let in."""
+    """Who makes the call that this coroutine answers. Raises LookupError outside of an admitted call."""
     return _caller.get()
 
 
 class Authenticator:
-    """Lets everyone in."""
+    """Admits everyone."""
 
     _anyone = Caller()
 
     def enter(self, context: Any) -> None:
-        """Settle who calls, which `caller` then says. Raises UnauthenticatedError if they are not let in."""
+        """Set what `caller` returns for this call. Raises UnauthenticatedError if they are not admitted."""
         _caller.set(self._anyone)
 
     async def poll(self) -> None:
-        """Follow the files that say who is let in."""
+        """Read the files again that say who is admitted, if they changed."""
 
 
 ALLOW_ALL = Authenticator()
 
 
 class TokenAuthenticator(Authenticator):
-    """Lets in who has a token of a file."""
+    """Admits the holders of a file's tokens."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, path: Path) -> None:
         """Read the file. Raises TokenFileError with one line that says what is wrong with it."""
-        assert settings.tokens is not None
-        folder = os.environ.get(FOLDER_VARIABLE)
-        self._quotas = None if folder is None else Path(folder)
-        path = settings.tokens
         self._files = WatchedFiles([path], lambda: read_tokens(path), what="tokens")
         self._tokens: dict[str, Token] = {}
         self._callers: dict[str, Caller] = {}
-        self._take_over()
+        self._update()
 
     def enter(self, context: Any) -> None:
-        """The holder of the token calls that the metadata carry. Raises UnauthenticatedError."""
+        """The caller is the holder of the token in the metadata. Raises UnauthenticatedError."""
         name = find_token(self._tokens, _bearer(context.invocation_metadata()))
         if name is None:
-            raise _unknown()
+            raise UnauthenticatedError(_UNKNOWN)
         found = self._callers[name]
         found.check()
         _caller.set(found)
@@ -110,39 +105,41 @@ class TokenAuthenticator(Authenticator):
     async def poll(self) -> None:
         """Read the file again if it changed."""
         if await asyncio.to_thread(self._files.poll):
-            self._take_over()
+            self._update()
 
-    def _take_over(self) -> None:
-        """Tokens that stay as they were keep what is left of their images."""
+    def _update(self) -> None:
+        """Unchanged tokens keep what is left of their images."""
         before, self._tokens = self._callers, self._files.content
         self._callers = {
-            name: before[name] if name in before and before[name].token == token else self._caller(name, token)
+            name: before[name] if name in before and before[name].token == token else _make_caller(name, token)
             for name, token in self._tokens.items()
         }
         for name, gone in before.items():
             if self._callers.get(name) is not gone:
                 gone.forget()
-        _log.info("tokens: %s", ", ".join(self._tokens) or "none, so nobody is let in")
-
-    def _caller(self, name: str, token: Token) -> Caller:
-        if token.images_per_minute is None:
-            return Caller(name, token)
-        shared = None if self._quotas is None else self._quotas / f"{name}-{token.sha256}"
-        return Caller(name, token, Quota(token.images_per_minute, shared))
+        _log.info("tokens: %s", ", ".join(self._tokens) or "none, so nobody is admitted")
 
 
 def build_authenticator(settings: ServerSettings) -> Authenticator:
-    """Who is let in. Raises ServingError where the settings or the file of tokens are no good."""
+    """Who is admitted. Raises ServingError if the settings or the file of tokens are invalid."""
     if settings.tokens is None:
         if settings.health == "token":
             raise StartError("health is token, but there are no tokens; name their file with --tokens")
         return ALLOW_ALL
     if settings.tls_certificate is None and not _is_loopback(settings.host):
         _log.warning(
-            "tokens cross the network in plaintext; whoever reads one may use it: set --tls-certificate and "
+            "tokens cross the network in plaintext, and whoever reads one can use it: set --tls-certificate and "
             "--tls-key, or listen on 127.0.0.1 behind a proxy that has TLS"
         )
-    return TokenAuthenticator(settings)
+    return TokenAuthenticator(settings.tokens)
+
+
+def _make_caller(name: str, token: Token) -> Caller:
+    if token.images_per_minute is None:
+        return Caller(name, token)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    shared = None if folder is None else Path(folder) / f"{name}-{token.sha256}"
+    return Caller(name, token, Quota(token.images_per_minute, shared))
 
 
 def _bearer(metadata: Any) -> str:
@@ -154,12 +151,8 @@ def _bearer(metadata: Any) -> str:
         )
     scheme, _, text = str(values[0]).partition(" ")
     if scheme.lower() != _SCHEME:
-        raise UnauthenticatedError("the authorization in the metadata is none of `Bearer TOKEN`")
+        raise UnauthenticatedError("the authorization in the metadata is not `Bearer TOKEN`")
     return text.strip()
-
-
-def _unknown() -> UnauthenticatedError:
-    return UnauthenticatedError("the token is not known here, or no more; ask for another")
 
 
 def _is_loopback(host: str) -> bool:

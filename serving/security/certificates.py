@@ -1,4 +1,4 @@
-"""Certificates and keys as files hold them, checked so that what is wrong is said in one line."""
+"""Certificates and keys in PEM files, checked so that errors are one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -20,24 +21,26 @@ _SOON = timedelta(days=14)
 _log = logging.getLogger(__name__)
 
 
-def read_checked(certificate: Path, key: Path, client_ca: Path | None) -> tuple[bytes, bytes, bytes | None]:
-    """The PEM contents of a certificate with its chain, of its key, and of the authorities of clients.
+def read_configuration(
+    certificate: Path, key: Path, client_ca: Path | None
+) -> grpc.ServerCertificateConfiguration:
+    """A server's certificate with its chain, its key, and the authorities of its clients, from PEM files.
 
-    Raises StartError where one cannot be read, is none, or key and certificate do not belong together.
+    Raises StartError if one cannot be read or is invalid, or key and certificate do not belong together.
     """
-    chain, key_content = _content(certificate), _content(key)
+    chain, key_content = read_pem(certificate), read_pem(key)
     own, *_ = _certificates(certificate, chain)
     _check_key(own, certificate, key_content, key)
-    _say_until(certificate, [own])
-    if client_ca is None:
-        return chain, key_content, None
-    roots = _content(client_ca)
-    _say_until(client_ca, _certificates(client_ca, roots))
-    return chain, key_content, roots
+    _log_expiry(certificate, [own])
+    roots = None
+    if client_ca is not None:
+        roots = read_pem(client_ca)
+        _log_expiry(client_ca, _certificates(client_ca, roots))
+    return grpc.ssl_server_certificate_configuration([(key_content, chain)], roots)
 
 
 def name_in(content: bytes) -> str | None:
-    """A name that a PEM certificate is good for; None: it has none."""
+    """The first name that a PEM certificate is valid for; None: it has none."""
     certificate = x509.load_pem_x509_certificate(content)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -47,7 +50,8 @@ def name_in(content: bytes) -> str | None:
     return found[0].replace("*", "bgan") if found else None
 
 
-def _content(path: Path) -> bytes:
+def read_pem(path: Path) -> bytes:
+    """What a file holds. Raises StartError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -58,14 +62,18 @@ def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError as error:
-        raise StartError(f"{path} holds no PEM certificate; it begins with -----BEGIN CERTIFICATE-----") from error
+        raise StartError(
+            f"{path} holds no PEM certificate, which begins with -----BEGIN CERTIFICATE-----"
+        ) from error
 
 
 def _check_key(own: x509.Certificate, certificate: Path, content: bytes, key: Path) -> None:
     try:
         private_key = load_pem_private_key(content, password=None)
     except TypeError as error:
-        raise StartError(f"{key} is encrypted; write the key without a passphrase, for its owner alone") from error
+        raise StartError(
+            f"{key} is encrypted; write the key without a passphrase, readable by its owner only"
+        ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise StartError(f"{key} holds no PEM private key") from error
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
@@ -73,20 +81,17 @@ def _check_key(own: x509.Certificate, certificate: Path, content: bytes, key: Pa
         raise StartError(f"{key} is not the key of {certificate}; name the two that belong together")
     curve = private_key.curve.name if isinstance(private_key, EllipticCurvePrivateKey) else None
     if not isinstance(private_key, RSAPrivateKey) and curve not in _CURVES:
-        raise StartError(f"{key} is of a kind that gRPC does not take; use RSA, or one of {', '.join(_CURVES)}")
+        raise StartError(f"{key} is of a kind that gRPC does not accept; use RSA, or one of {', '.join(_CURVES)}")
 
 
-def _say_until(path: Path, certificates: Iterable[x509.Certificate]) -> None:
-    """Log how long they are good.
-
-    One that has ended is used all the same: its clients say so, and a stopped server would help nobody.
-    """
+def _log_expiry(path: Path, certificates: Iterable[x509.Certificate]) -> None:
+    """An expired one is used all the same: its clients say so, and a stopped server would help nobody."""
     now = datetime.now(UTC)
     for certificate in certificates:
         end, name = certificate.not_valid_after_utc, certificate.subject.rfc4514_string()
         if end < now:
-            _log.warning("%s: the certificate %s has ended on %s; replace it", path, name, end)
+            _log.warning("%s: the certificate %s expired on %s; replace it", path, name, end)
         elif end < now + _SOON:
-            _log.warning("%s: the certificate %s ends on %s; replace it soon", path, name, end)
+            _log.warning("%s: the certificate %s expires on %s; replace it soon", path, name, end)
         else:
-            _log.info("%s: the certificate %s is good until %s", path, name, end)
+            _log.info("%s: the certificate %s is valid until %s", path, name, end)

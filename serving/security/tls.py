@@ -1,9 +1,8 @@
-"""TLS: credentials for the server's listeners, which follow their files, and for a call to the server itself."""
+"""TLS credentials for the server's listeners, which follow their files."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -13,27 +12,11 @@ from ..errors import StartError
 from .watched_files import WatchedFiles
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Where the certificates lie, each a PEM file."""
-
-    certificate: Path
-    """The server's own, and those between it and its authority."""
-    key: Path
-    client_ca: Path | None
-    """The authorities whose clients alone are let in; None: any client."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files that there are."""
-        return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
-
-
 def certificates_of(settings: ServerSettings) -> Certificates | None:
-    """The certificates that the settings name; None: plaintext. Raises StartError where they are no good."""
+    """The certificates that the settings name; None: plaintext. Raises StartError if they are invalid."""
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is not None and key is not None:
-        return Certificates(TlsFiles(certificate, key, client_ca))
+        return Certificates(certificate, key, client_ca)
     if certificate is not None or key is not None:
         one, other = ("tls_key", "tls_certificate") if certificate is None else ("tls_certificate", "tls_key")
         raise StartError(f"{one} is set and {other} is not; name both, or neither for plaintext")
@@ -43,12 +26,22 @@ def certificates_of(settings: ServerSettings) -> Certificates | None:
 
 
 class Certificates:
-    """Credentials for listeners, which follow the files from connection to connection."""
+    """Credentials for listeners; new connections get what the files hold now."""
 
-    def __init__(self, files: TlsFiles) -> None:
-        """Read the files. Raises StartError with one line that says which is no good and why."""
-        self._needs_client = files.client_ca is not None
-        self._files = WatchedFiles(files.paths, lambda: _configuration(files), what="certificates")
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        """Read the PEM files; `client_ca` has the authorities that clients need, None: any client is admitted.
+
+        Raises StartError with one line that says which is invalid and why.
+        """
+
+        def read() -> grpc.ServerCertificateConfiguration:
+            from .certificates import read_configuration
+
+            return read_configuration(certificate, key, client_ca)
+
+        self._needs_client = client_ca is not None
+        paths = [path for path in (certificate, key, client_ca) if path is not None]
+        self._files = WatchedFiles(paths, read, what="certificates")
 
     async def poll(self) -> None:
         """Read the files again if they changed. A connection keeps the certificate that it began with."""
@@ -66,10 +59,3 @@ class Certificates:
             return handed
 
         return grpc.dynamic_ssl_server_credentials(handed, newer, self._needs_client)  # type: ignore[arg-type]
-
-
-def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    from .certificates import read_checked
-
-    chain, key, client_ca = read_checked(files.certificate, files.key, files.client_ca)
-    return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)

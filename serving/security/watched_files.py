@@ -1,4 +1,4 @@
-"""What files hold, read again when they change."""
+"""Files that are read again when they change."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from typing import Generic, TypeVar
 from ..errors import ServingError
 
 POLL_SECONDS = 1.0
-"""How often files are looked at."""
+"""How often files are checked."""
 _Content = TypeVar("_Content")
-_State = tuple[tuple[int, int, int, int] | None, ...]
 _log = logging.getLogger(__name__)
 
 
 class WatchedFiles(Generic[_Content]):
-    """The last content that could be used.
+    """The last valid content.
 
-    A change counts once two looks in a row find it: files that belong together are seldom replaced at one moment.
+    A change counts once two polls in a row find it: files that belong together are seldom replaced at one moment.
     """
 
     def __init__(self, paths: Sequence[Path], read: Callable[[], _Content], *, what: str) -> None:
-        """Read for the first time. Raises what `read` raises, a ServingError where a file is no good."""
+        """Read for the first time. Raises what `read` raises, a ServingError if a file is invalid."""
         self._paths = paths
         self._read = read
         self._what = what
-        self._seen = self._used = _states(paths)
+        self._seen = self._used = self._states()
         self.content = read()
 
     def poll(self) -> bool:
-        """Read again if there is something new; whether it is in force now. What is no good is logged."""
-        before, self._seen = self._seen, _states(self._paths)
+        """Read again after a change; whether there is new content. Invalid files are logged and change nothing."""
+        before, self._seen = self._seen, self._states()
         if not before == self._seen != self._used:
             return False
         self._used = self._seen
@@ -44,13 +43,12 @@ class WatchedFiles(Generic[_Content]):
         _log.info("read the %s again: %s", self._what, ", ".join(map(str, self._paths)))
         return True
 
-
-def _states(paths: Sequence[Path]) -> _State:
-    """Another content shows in one of device, inode, size and time of change; None: no file."""
-    return tuple(map(_state, paths))
+    def _states(self) -> list[tuple[int, int, int, int] | None]:
+        return [_state(path) for path in self._paths]
 
 
 def _state(path: Path) -> tuple[int, int, int, int] | None:
+    """Other content shows in one of device, inode, size and time of change; None: no file."""
     try:
         status = path.stat()
     except OSError:

@@ -1,11 +1,10 @@
-"""Asks a server for its health, or that of one model, as `grpc.health.v1` has it."""
+"""Asks a server for its health, or that of one model, by `grpc.health.v1`."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,15 +14,16 @@ from bgan.v1 import sampling_pb2
 
 from ..config.addresses import own_host
 from ..config.settings import ServerSettings
-from ..errors import NotServingError, StartError
+from ..errors import NotServingError
 
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
+_STATUS = health_pb2.HealthCheckResponse
 # A probe asks the server itself, whatever proxy the environment names.
 _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 
 def model_service(name: str) -> str:
-    """What a model is called where its health is asked for."""
+    """The service whose health is that of a model."""
     return f"{_SERVICE}/{name}"
 
 
@@ -37,25 +37,25 @@ class TlsCheck:
     """How the server's certificate is checked, and which one is shown to it."""
 
     ca: bytes | None = None
-    """The authorities that it must come from, or the certificate itself, as PEM; None: the public ones."""
-    certificate: Path | None = None
-    key: Path | None = None
-    """This side's own, for mutual TLS."""
+    """PEM of the authorities to trust, or of the certificate itself; None: the public authorities."""
+    certificate: bytes | None = None
+    key: bytes | None = None
+    """This side's own as PEM, for mutual TLS."""
     server_name: str | None = None
-    """The name that it must be good for; None: that of the address."""
+    """The name to expect in the certificate; None: that of the address."""
 
     def channel(self, target: str) -> grpc.Channel:
-        """A channel to a server. Raises StartError if a file cannot be read."""
-        credentials = grpc.ssl_channel_credentials(self.ca, read_pem(self.key), read_pem(self.certificate))
+        """A channel to a server."""
+        credentials = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
         named = [] if self.server_name is None else [("grpc.ssl_target_name_override", self.server_name)]
         return grpc.secure_channel(target, credentials, options=[*_OPTIONS, *named])
 
 
 def own_tls(settings: ServerSettings, *, timeout_seconds: float) -> TlsCheck | None:
-    """How a server of these settings is asked on its own machine: whatever certificate it shows is taken.
+    """How to ask a server of these settings on its own machine, trusting any certificate; None: in plaintext.
 
-    None: in plaintext. Raises NotServingError if it shows none. A probe is to say whether the server serves, and
-    not to end one whose new files are no good.
+    A probe finds out whether the server serves; it must not fail one whose new files are invalid. Raises
+    NotServingError if the server shows no certificate.
     """
     if settings.tls_certificate is None:
         return None
@@ -75,13 +75,13 @@ def _shown_certificate(target: str, timeout_seconds: float) -> bytes:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])  # gRPC logs connections that want something else
     host, _, port = target.rpartition(":")
-    address = host.strip("[]"), int(port)
     with (
-        socket.create_connection(address, timeout=timeout_seconds) as connection,
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_seconds) as connection,
         context.wrap_socket(connection) as secure,
     ):
         certificate = secure.getpeercert(binary_form=True)
-    assert certificate is not None
+    if certificate is None:
+        raise OSError("the server has none")
     return ssl.DER_cert_to_PEM_cert(certificate).encode()
 
 
@@ -98,26 +98,17 @@ def check_health(
     request = health_pb2.HealthCheckRequest(service="" if model is None else model_service(model))
     metadata = None if token is None else (("authorization", f"Bearer {token}"),)
     with grpc.insecure_channel(target, options=_OPTIONS) if tls is None else tls.channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not name its methods
         try:
-            stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not name its methods
-            answer = stub.Check(request, timeout=timeout_seconds, metadata=metadata)
+            status = stub.Check(request, timeout=timeout_seconds, metadata=metadata).status
         except grpc.RpcError as error:
             raise NotServingError(f"{target}: {_reason(error, what)}") from error
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-        raise NotServingError(f"{target}: {what} is {status}")
+    if status != _STATUS.SERVING:
+        raise NotServingError(f"{target}: {what} is {_STATUS.ServingStatus.Name(status)}")
 
 
-def read_pem(path: Path | None) -> bytes | None:
-    """What a file holds; None for None. Raises StartError if it cannot be read."""
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise StartError(f"{path} cannot be read ({error.strerror}); name a PEM file") from error
-
-
-def _reason(error: grpc.RpcError, what: str) -> str:
-    assert isinstance(error, grpc.Call)
+def _reason(error: Any, what: str) -> str:
+    """Why a call failed; `error` is gRPC's, which is a `grpc.Call` too."""
     if error.code() == grpc.StatusCode.NOT_FOUND:
-        return f"{what} is not known; bgan models lists what there is"
+        return f"{what} is not known; `bgan models` lists the models"
     return f"no answer about {what}: {error.code().name}: {error.details()}"

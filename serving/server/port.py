@@ -1,4 +1,4 @@
-"""The port of a server, which on Linux several listening sockets share."""
+"""The server's port, which on Linux several listening sockets share."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ SHAREABLE = sys.platform == "linux"
 
 @contextmanager
 def reserved_port(host: str, port: int) -> Iterator[int]:
-    """Hold a port for the sockets that will share it; 0 finds a free one. Raises StartError if it is taken."""
+    """Hold a port for the sockets that will share it; 0 picks a free one. Raises StartError if it is taken."""
     if not SHAREABLE:
         yield port
         return
     try:
-        family, _, _, _, place = socket.getaddrinfo(
+        family, _, _, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family) as exclusive:  # another server that shares its port would let us in
             exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            exclusive.bind(place)
-            place = exclusive.getsockname()
+            exclusive.bind(address)
+            address = exclusive.getsockname()
         reserved = socket.socket(family)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(place)  # it never listens, so no connection is handed to it
+        reserved.bind(address)  # it never listens, so it gets no connections
     except OSError as error:
         raise port_taken(host, port) from error
     with reserved:
-        yield place[1]
+        yield address[1]
 
 
 def port_taken(host: str, port: int) -> StartError:
-    """The error of an address that cannot be listened on."""
+    """The error if an address cannot be listened on."""
     return StartError(
         f"cannot listen on {host}:{port}; is another server there? Choose another --port, or 0 for a free one"
     )

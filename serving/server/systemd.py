@@ -1,4 +1,4 @@
-"""Tells a service manager, such as systemd with Type=notify, what the server does (see sd_notify(3))."""
+"""Tells a service manager, such as systemd with Type=notify, the server's state (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _log = logging.getLogger(__name__)
 
 
 def notify(state: str) -> None:
-    """Send `state` to the socket that NOTIFY_SOCKET names; without one nobody asked, and nothing is done.
+    """Send `state` to the socket that NOTIFY_SOCKET names, if it names one.
 
-    A manager that cannot be told is logged: it will take the start for a failed one, the callers do not mind.
+    A failure is only logged: the manager will consider the start failed, but callers are not affected.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:

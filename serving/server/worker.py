@@ -1,4 +1,4 @@
-"""One of several processes that serve on one port; started and told what to do by `supervisor`."""
+"""One of several processes that serve on one port, started and commanded by `supervisor`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from ..config.settings import ServerSettings
 from ..errors import ServingError
 from ..models.registry import Registry
-from ..telemetry.start import worker_metrics
+from ..telemetry.start import start_metrics
 from .server import Server, run, stop_signal
 
 _log = logging.getLogger(__name__)
 
 
 async def work(settings: ServerSettings) -> None:
-    """Load the models and follow them, and obey standard input until it ends, or until SIGTERM.
+    """Load the models and follow them, and take commands from standard input until it ends, or until SIGTERM.
 
-    Which models there are is said on standard output, at first and after each change.
-    When the supervisor dies, standard input ends too: no worker is left behind.
+    Standard output gets the models, at first and after each change. Standard input ends with the supervisor, so no
+    worker outlives it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
     stop = stop_signal(signal.SIGTERM)
     try:
-        server = Server(settings, worker_metrics(settings))
+        server = Server(settings, start_metrics(settings, is_worker=True))
     except ServingError as error:
         _tell({"error": str(error)})
         return
@@ -67,7 +67,7 @@ async def _obey(server: Server, stop: asyncio.Event) -> None:
 
 
 def main() -> None:
-    """Entry point: the worker's number, and the settings as JSON."""
+    """Entry point; arguments: the worker's number and its settings as JSON."""
     number, settings = sys.argv[1:]
     checked = ServerSettings.model_validate_json(settings)
     run(work(checked), log_format=checked.log_format, worker=int(number))

@@ -1,4 +1,4 @@
-"""The log on stderr: an event a line, for people or as JSON."""
+"""The log on stderr: one event per line, for people or as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .call_record import CallRecord
 
 
 def start_log(log_format: str, *, worker: int | None = None) -> None:
-    """Write what is logged from now on; `worker` tells processes apart where several log."""
+    """Write what is logged from now on; `worker` is the number of one of several processes."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
     handler.addFilter(_is_no_cancellation)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 
-import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -19,33 +18,25 @@ from .tracing import Tracing
 
 _EXPORT_SECONDS = 5
 _SECONDS_TO_STOP = 0.5
-# Those of which OpenTelemetry says that a server is to blame.
-_FAULTS = (
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DATA_LOSS,
-)
+# The codes for which OpenTelemetry blames the server.
+_FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 
 
 class OtlpTracing(Tracing):
-    """Spans in batches; a collector that is away costs the spans, never a call.
+    """Spans in batches; a missing collector costs the spans, never a call.
 
-    The SDK's own variables (OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_...) hold.
+    The SDK's own variables (OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_...) apply.
     """
 
     def __init__(self, endpoint: str) -> None:
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_SECONDS))
-        )
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("bgan", version("bgan"))
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, method: str, metadata: Mapping[str, str | bytes]) -> Span:
-        """A span, in the trace of the caller if its metadata names one as W3C's Trace Context does."""
+        """A span, in the caller's trace if its metadata names one (W3C Trace Context)."""
         return self._tracer.start_span(method, self._propagator.extract(metadata), SpanKind.SERVER)
 
     def end(self, record: CallRecord) -> None:
@@ -62,19 +53,19 @@ class OtlpTracing(Tracing):
             "bgan.images": record.image_count,
         }
         span.set_attributes({name: value for name, value in attributes.items() if value != ""})
-        if record.code in _FAULTS:
+        if record.code.name in _FAULTS:
             span.set_attribute("error.type", record.code.name)
             span.set_status(StatusCode.ERROR, record.text)
         span.end()
 
     def stop(self) -> None:
-        """Send what is left; a collector that does not take it at once does not get it."""
+        """Send what is left, if the collector takes it at once."""
         stopping = threading.Thread(target=self._provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(_SECONDS_TO_STOP)
 
 
 def _resource() -> Resource:
-    """What sends the spans; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before what is said here."""
+    """What sends the spans; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it."""
     own = Resource({"service.name": "bgan", "service.version": version("bgan")})
     return Resource.create().merge(own).merge(OTELResourceDetector().detect())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,30 +13,27 @@ from ..errors import StartError
 from .metrics import NO_METRICS, Metrics
 from .tracing import Tracing
 
+_ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
-def start_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a process that serves alone, shown on its metrics port. Raises StartError if it is taken."""
+
+def start_metrics(settings: ServerSettings, *, is_worker: bool = False) -> Metrics:
+    """The metrics of a process, shown on its metrics port. Raises StartError if it is taken.
+
+    Those of a worker go to the folder that WORKERS_VARIABLE names instead.
+    """
     if settings.metrics_port is None:
         return NO_METRICS
     from .prometheus import PrometheusMetrics, show
 
     metrics = PrometheusMetrics()
-    show(metrics.registry, settings.metrics_host, settings.metrics_port)
+    if not is_worker:
+        show(metrics.registry, settings.metrics_host, settings.metrics_port)
     return metrics
-
-
-def worker_metrics(settings: ServerSettings) -> Metrics:
-    """The metrics of a worker: they go to the folder that WORKERS_VARIABLE names."""
-    if settings.metrics_port is None:
-        return NO_METRICS
-    from .prometheus import PrometheusMetrics
-
-    return PrometheusMetrics()
 
 
 @contextmanager
 def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
-    """A folder for the values of all workers, shown together on the metrics port; None where there is no port.
+    """A folder for the values of all workers, shown together on the metrics port; None if there is no port.
 
     Values outlive the workers that left them there, so that no counter ever falls. Raises StartError.
     """
@@ -46,31 +42,24 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
         return
     from .prometheus import registry_of_folder, show
 
-    with _temporary_folder() as folder:
-        show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
-        yield Path(folder)
-
-
-def _temporary_folder() -> TemporaryDirectory[str]:
     try:
-        return TemporaryDirectory(prefix="bgan-metrics-")
+        temporary = TemporaryDirectory(prefix="bgan-metrics-")
     except OSError as error:
         raise StartError(
             f"the metrics of several workers need a folder for temporary files ({error.strerror}); "
             "name one that can be written to with TMPDIR, or use 1 worker"
         ) from error
+    with temporary as folder:
+        show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
+        yield Path(folder)
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:
-    """Take what a worker that ended had running, and the models that it had, out of the sums."""
+    """Take the running calls and the models of a worker that exited out of the sums."""
     if folder is not None:
         from .prometheus import drop_gauges
 
         drop_gauges(folder, pid)
-
-
-_PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.grpc")
-_ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
 def start_tracing(settings: ServerSettings) -> Tracing:
@@ -84,21 +73,17 @@ def start_tracing(settings: ServerSettings) -> Tracing:
 
 
 def check_tracing(settings: ServerSettings) -> None:
-    """Raises StartError if there is a trace endpoint that cannot be, or cannot be sent to."""
+    """Raises StartError if there is a trace endpoint that is invalid, or that packages are missing for."""
     if settings.trace_endpoint is None:
         return
     if not _ENDPOINT.fullmatch(settings.trace_endpoint):
         raise StartError(
-            f"the trace endpoint {settings.trace_endpoint!r} is no address of a collector; "
+            f"the trace endpoint {settings.trace_endpoint!r} is not the address of a collector; "
             "name where it takes OTLP over gRPC, such as http://localhost:4317"
         )
-    for package in _PACKAGES:
-        if not _is_there(package):
-            raise StartError(f"a trace endpoint needs the package {package!r}: pip install 'bgan[trace]'")
-
-
-def _is_there(package: str) -> bool:
     try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:  # not even what it is a part of
-        return False
+        from . import otlp  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"a trace endpoint needs the package {error.name!r}: pip install 'bgan[trace]'"
+        ) from error

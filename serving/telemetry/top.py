@@ -1,4 +1,4 @@
-"""A screen of text that shows a running server: `bgan top`."""
+"""The screen of `bgan top`, which shows a running server."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..config.settings import ServerSettings
 from ..errors import MetricsError
 from .scrape import Scrape, ScrapeDelta, scrape
 
-_FIRST_SECONDS_AT_MOST = 1.0
-_QUANTILES = (0.5, 0.95, 0.99)
+_MAX_FIRST_SECONDS = 1.0
+_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _BARS = "▁▂▃▄▅▆▇█"
 _FRAMES_BACK = 40
 _REVISION_DIGITS = 8
@@ -27,40 +27,40 @@ _NOTHING = "-"
 
 
 def watch(url: str, console: Console, *, interval_seconds: float, once: bool = False) -> None:
-    """Show the server behind a metrics URL until Ctrl-C, or one frame. Raises MetricsError if it is not there.
+    """Show the server at a metrics URL until Ctrl-C, or `once`. Raises MetricsError if it does not answer.
 
-    A server that goes away later is waited for. Where the console is no terminal frames come one below the other.
+    If it goes away later, wait for it. If the console is not a terminal, frames follow each other.
     """
     before = scrape(url)
     rates: deque[float] = deque(maxlen=_FRAMES_BACK)
     with _screen(console, is_live=console.is_terminal and not once) as show:
-        time.sleep(min(interval_seconds, _FIRST_SECONDS_AT_MOST))
+        time.sleep(min(interval_seconds, _MAX_FIRST_SECONDS))
         while True:
             try:
-                change = ScrapeDelta(before, scrape(url))
+                delta = ScrapeDelta(before, scrape(url))
             except MetricsError as error:
                 if once:
                     raise
                 show(Group(_title(url), Text(str(error), style="red")))
             else:
-                rates.append(change.rate("bgan_images_total"))
-                show(frame(url, change, rates))
-                before = change.now
+                rates.append(delta.rate("bgan_images_total"))
+                show(frame(url, delta, rates))
+                before = delta.now
             if once:
                 return
             time.sleep(interval_seconds)
 
 
 def own_metrics(settings: ServerSettings) -> str:
-    """Where a server of these settings shows its metrics on its own machine. Raises MetricsError."""
+    """Where a server of these settings shows its metrics on its machine. Raises MetricsError if it does not."""
     if not settings.metrics_port:
-        raise MetricsError("no metrics port is set here; name the address of one, as in bgan top localhost:9090")
+        raise MetricsError("no metrics port is set here; name its address, as in bgan top localhost:9090")
     return f"{own_host(settings.metrics_host)}:{settings.metrics_port}"
 
 
 @contextmanager
 def _screen(console: Console, *, is_live: bool) -> Iterator[Callable[[RenderableType], None]]:
-    """What shows a frame; the live one is the whole screen, and leaves what was there before."""
+    """Shows frames; live ones fill the screen and restore it afterwards."""
     if not is_live:
         yield console.print
         return
@@ -68,14 +68,13 @@ def _screen(console: Console, *, is_live: bool) -> Iterator[Callable[[Renderable
         yield lambda renderable: live.update(renderable, refresh=True)
 
 
-def frame(url: str, change: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
-    """One look at a server; `rates` are the images a second of the frames up to this one."""
-    now = change.now
-    parts: list[RenderableType] = [_title(url), _totals(change, rates), "", _models(change)]
-    if failures := int(now.total("bgan_model_failures")):
+def frame(url: str, delta: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
+    """One view of a server; `rates` are the images per second of the frames up to this one."""
+    parts: list[RenderableType] = [_title(url), _totals(delta, rates), "", _models(delta)]
+    if failures := int(delta.now.total("bgan_model_failures")):
         files = "1 model file" if failures == 1 else f"{failures} model files"
-        parts.append(Text(f"{files} cannot be served; bgan models and the log say why", style="red"))
-    return Group(*parts, "", _queue(change), "", _rejected(change))
+        parts.append(Text(f"{files} cannot be served; `bgan models` and the log say why", style="red"))
+    return Group(*parts, "", _queue(delta), "", _rejected(delta))
 
 
 def _title(url: str) -> RenderableType:
@@ -86,30 +85,24 @@ def _title(url: str) -> RenderableType:
     return grid
 
 
-def _totals(change: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
-    now = change.now
+def _totals(delta: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
+    now = delta.now
     workers, ready = int(now.total("bgan_workers")), int(now.total("bgan_ready_workers"))
     waiting = int(now.total("bgan_queued_calls"))
-    images = Text.assemble(
-        ("images/s ", "dim"),
-        (_count(change.rate("bgan_images_total")), "bold cyan"),
-        (f"   {_sparkline(rates)}", "cyan"),
+    rate = (
+        f"[dim]images/s[/] [bold cyan]{_count(delta.rate('bgan_images_total'))}[/]   [cyan]{_sparkline(rates)}[/]"
     )
-    calls = Text.assemble(
-        ("streams ", "dim"),
-        (f"{now.total('bgan_streams'):.0f}   ", "bold"),
-        ("waiting ", "dim"),
-        (f"{waiting}   ", "bold yellow" if waiting else "bold"),
-        ("workers ready ", "dim"),
-        (f"{ready} of {workers}", _color(is_good=0 < workers == ready)),
-    )
-    return Group(images, calls)
+    streams = f"[dim]streams[/] [bold]{now.total('bgan_streams'):.0f}[/]"
+    queue = f"[dim]waiting[/] [{'bold yellow' if waiting else 'bold'}]{waiting}[/]"
+    health = f"[dim]workers ready[/] [{_color(is_good=0 < workers == ready)}]{ready} of {workers}[/]"
+    return Text.from_markup(f"{rate}\n{streams}   {queue}   {health}")
 
 
-def _models(change: ScrapeDelta) -> RenderableType:
-    now = change.now
+def _models(delta: ScrapeDelta) -> RenderableType:
+    now = delta.now
     is_ready = now.total("bgan_ready_workers") > 0
-    table = _table("model", "version", "revision", "ready", "images/s", "threads", *_heads("infer"))
+    heads = [f"infer {name}" for name in _QUANTILES]
+    table = _table("model", "version", "revision", "ready", "images/s", "threads", *heads)
     for model in now.values("bgan_model_info", "model"):
         served = _served(now, model)
         if not served:
@@ -120,37 +113,38 @@ def _models(change: ScrapeDelta) -> RenderableType:
             "\n".join(version if version != "0" else _NOTHING for version, _ in served),
             "\n".join(revision[:_REVISION_DIGITS] for _, revision in served),
             Text("yes" if is_ready else "no", style=_color(is_good=is_ready)),
-            _count(change.rate("bgan_images_total", **labels)),
-            f"{change.rate('bgan_inference_seconds_sum', **labels):.2f}",
-            *_quantiles(change, "bgan_inference_seconds", **labels),
+            _count(delta.rate("bgan_images_total", **labels)),
+            f"{delta.rate('bgan_inference_seconds_sum', **labels):.2f}",
+            *_quantiles(delta, "bgan_inference_seconds", **labels),
         )
     return table
 
 
 def _served(now: Scrape, model: str) -> list[tuple[str, str]]:
     """(version, revision) of a model, the highest version first."""
-    rows = now.by_name.get("bgan_model_info", ())
-    served = [each.labels for each in rows if each.value == 1 and each.labels["model"] == model]
-    return sorted(
-        ((labels["version"], labels["revision"]) for labels in served), key=lambda pair: (-int(pair[0]), pair[1])
-    )
+    served = [
+        (each.labels["version"], each.labels["revision"])
+        for each in now.by_name.get("bgan_model_info", ())
+        if each.value == 1 and each.labels["model"] == model
+    ]
+    return sorted(served, key=lambda pair: (-int(pair[0]), pair[1]))
 
 
-def _queue(change: ScrapeDelta) -> RenderableType:
-    left = change.rate("bgan_queue_seconds_count")
+def _queue(delta: ScrapeDelta) -> RenderableType:
+    left = delta.rate("bgan_queue_seconds_count")
     if not left:
         return Text("no call left the queue", style="dim")
-    times = zip(_heads("waited"), _quantiles(change, "bgan_queue_seconds"), strict=True)
-    parts = [part for head, seconds in times for part in ((f"{head} ", "dim"), f"{seconds}   ")]
-    return Text.assemble(("left the queue/s ", "dim"), f"{_count(left)}   ", *parts)
+    times = zip(_QUANTILES, _quantiles(delta, "bgan_queue_seconds"), strict=True)
+    waited = "   ".join(f"[dim]waited {name}[/] {seconds}" for name, seconds in times)
+    return Text.from_markup(f"[dim]left the queue/s[/] {_count(left)}   {waited}")
 
 
-def _rejected(change: ScrapeDelta) -> RenderableType:
-    now = change.now
-    table = _table("rejected calls", "a second", "in all")
+def _rejected(delta: ScrapeDelta) -> RenderableType:
+    now = delta.now
+    table = _table("rejected calls", "per second", "total")
     for reason in now.values("bgan_rejected_total", "reason"):
         if total := now.total("bgan_rejected_total", reason=reason):
-            rate = change.rate("bgan_rejected_total", reason=reason)
+            rate = delta.rate("bgan_rejected_total", reason=reason)
             table.add_row(reason, _count(rate), f"{total:,.0f}", style="yellow" if rate else "")
     return table if table.row_count else Text("no call was rejected", style="dim")
 
@@ -164,21 +158,14 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _heads(what: str) -> list[str]:
-    first, *others = [f"p{100 * quantile:.0f}" for quantile in _QUANTILES]
-    return [f"{what} {first}", *others]
-
-
-def _quantiles(change: ScrapeDelta, histogram: str, **labels: str) -> list[str]:
-    return [_seconds(change.quantile(quantile, histogram, **labels)) for quantile in _QUANTILES]
+def _quantiles(delta: ScrapeDelta, histogram: str, **labels: str) -> list[str]:
+    return [_seconds(delta.quantile(quantile, histogram, **labels)) for quantile in _QUANTILES.values()]
 
 
 def _seconds(value: float | None) -> str:
     if value is None:
         return _NOTHING
-    if value < 1:
-        return f"{1000 * value:.3g} ms"
-    return f"{value:.3g} s"
+    return f"{1000 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
 def _count(value: float) -> str:

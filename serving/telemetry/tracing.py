@@ -1,4 +1,4 @@
-"""Which calls are traced, if any are: `otlp` is loaded only for a trace endpoint."""
+"""The tracing of calls; `otlp` is loaded only for a trace endpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class Tracing:
-    """Follows calls from begin to end. This one follows none: it is that of a server without a trace endpoint."""
+    """Follows calls from begin to end. This one, for servers without a trace endpoint, does nothing."""
 
     def begin(self, method: str, metadata: Mapping[str, str | bytes]) -> Any:
-        """A call arrived; what is returned is its `CallRecord.span`."""
+        """A call arrived; returns its `CallRecord.span`."""
 
     def end(self, record: CallRecord) -> None:
         """It ended, as its record says."""
 
     def stop(self) -> None:
-        """Send what is left, and return soon."""
+        """Send what is left and return soon."""

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from bgan.clients import SamplingClient
-from bgan.serving.cli.serve import serve
+from bgan.serving.cli.commands import serve
 from bgan.serving.config.descriptions import SETTINGS, settings_table
 from bgan.serving.config.settings import ServerSettings
 from bgan.serving.config.sources import resolve

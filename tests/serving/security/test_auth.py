@@ -81,7 +81,7 @@ def _is_let_in(process, token):
 def test_without_a_good_token_neither_service_lets_anybody_in(guarded, tokens, kind):
     good = tokens[1]["all"]
     token = {"none": None, "unknown": "bgan_nobody_00", "changed": good[:-1] + "x", "old": tokens[1]["old"]}[kind]
-    says = {"none": "wants a token", "old": "has expired"}.get(kind, "not known here")
+    says = {"none": "wants a token", "old": "has expired"}.get(kind, "unknown or was revoked")
     with SamplingClient(guarded.target, token=token, retry=ONCE) as client:
         for call in (
             client.list_models,
@@ -199,7 +199,7 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
     path = tmp_path / "tokens.toml"
     path.touch()
     with server(models, "--tokens", path) as process:
-        assert "nobody is let in" in process.output()
+        assert "nobody is admitted" in process.output()
         first = _make(path, "first")
         eventually(lambda: _is_let_in(process, first))
         only_first = path.read_bytes()
@@ -218,7 +218,7 @@ def test_the_file_is_followed_while_it_is_served(models, tmp_path):
             )
             next(stream)
             write(path, only_first)  # second is revoked: its streams end too
-            with pytest.raises(UnauthenticatedError, match="not known here, or no more"):
+            with pytest.raises(UnauthenticatedError, match="unknown or was revoked"):
                 for _ in stream:
                     pass
         assert not _is_let_in(process, second)

@@ -129,7 +129,7 @@ def test_new_certificates_are_shown_without_a_restart_and_those_that_are_no_good
         before = _shown(process)
         for spoil, says in (
             (lambda: write(files.certificate, b"nonsense"), "server.pem holds no PEM certificate"),
-            (lambda: files.renew(curve=ec.SECP256K1), "server.key is of a kind that gRPC does not take"),
+            (lambda: files.renew(curve=ec.SECP256K1), "server.key is of a kind that gRPC does not accept"),
             (lambda: write(files.key, files.authority.issue("x")[1]), "server.key is not the key of"),
             (files.key.unlink, "server.key cannot be read (No such file or directory)"),
         ):
@@ -140,7 +140,7 @@ def test_new_certificates_are_shown_without_a_restart_and_those_that_are_no_good
         assert _images(process.target, credentials=credentials).any()
         files.renew("localhost", days=-1)
         eventually(lambda: _shown(process) != before)
-        assert "has ended on" in process.output()
+        assert "expired on" in process.output()
         with pytest.raises(ServerUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
             # By its address: of a name that has two, gRPC may say why the other one failed.
             _images(f"127.0.0.1:{process.port}", credentials=credentials, server_name="localhost")
@@ -222,7 +222,7 @@ def test_files_that_are_no_good_at_the_start_are_one_line(small_models, files):
     for workers in (1, 2):
         result = bgan("serve", "--models", small_models, "--port", 0, "--workers", workers, *files.options)
         assert result.returncode == 1
-        assert "server.key is of a kind that gRPC does not take" in result.stderr.splitlines()[-1]
+        assert "server.key is of a kind that gRPC does not accept" in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr
 
 

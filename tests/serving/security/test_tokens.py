@@ -70,7 +70,7 @@ def test_only_a_whole_token_is_found(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "a b", "a.b", "a_b", "ä", "x" * 65])
 def test_names_that_are_none_are_refused(tmp_path, name):
-    with pytest.raises(TokenFileError, match="is no name of a token"):
+    with pytest.raises(TokenFileError, match="is not a name for a token"):
         _make(tmp_path / "tokens.toml", name)
     assert not (tmp_path / "tokens.toml").exists()
 
@@ -79,7 +79,7 @@ def test_a_name_is_given_once(tmp_path):
     path = tmp_path / "tokens.toml"
     _make(path)
     before = path.read_bytes()
-    with pytest.raises(TokenFileError, match="has a token alice; remove its lines first"):
+    with pytest.raises(TokenFileError, match="already has a token alice; remove its lines first"):
         _make(path)
     assert path.read_bytes() == before
 
@@ -89,7 +89,7 @@ def test_a_name_is_given_once(tmp_path):
     [
         ("x", "is not TOML"),
         ("\x00", "is not TOML"),
-        ("a = 1", "'a' is no table of a token"),
+        ("a = 1", "'a' is not a table of a token"),
         (f"[a]\nsha256 = '{HASH}'", "a.models: field required"),
         ("[a]\nmodels = ['*']", "a.sha256: field required"),
         ("[a]\nmodels = ['*']\nsha256 = 'x'", "a.sha256: string should match"),

@@ -17,9 +17,10 @@ import time
 
 import grpc
 import pytest
+from prometheus_client.samples import Sample
 
 from bgan.clients import SamplingClient
-from bgan.serving.telemetry.scrape import Sample, Scrape, ScrapeDelta
+from bgan.serving.telemetry.scrape import Scrape, ScrapeDelta
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import ROOT
 from tests.kit.cli import BGAN, bgan
@@ -78,7 +79,7 @@ def test_one_look_shows_what_goes_on(watched):
     assert float(cells[4].replace(",", "")) > float(cells[5].replace(",", "")) > 0
     assert re.search(r"\d ms|\d s", first)
     assert second.split() == ["3", revision[:8]]
-    assert "1 model file cannot be served; bgan models and the log say why" in text
+    assert "1 model file cannot be served; `bgan models` and the log say why" in text
     assert re.search(r"^overloaded +\S+ +1 *$", text, re.M)
     assert "no call left the queue" in text
 
@@ -159,7 +160,7 @@ def _fails_with(*options, env=None):
 
 @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:99999", "ftp://localhost/x", "http://"])
 def test_an_address_that_is_none_is_one_line(address):
-    expected = f"bgan: {address!r} is no address of a metrics port; name one as localhost:9090"
+    expected = f"bgan: {address!r} is not the address of a metrics port; name one as localhost:9090"
     assert _fails_with(address) == expected
 
 
@@ -196,14 +197,11 @@ def test_the_grpc_port_and_other_servers_are_told_from_a_metrics_port(watched):
 def test_it_finds_the_server_of_its_machine_by_the_settings(watched):
     env = {"BGAN_METRICS_PORT": watched.metrics.rpartition(":")[2], "BGAN_METRICS_HOST": "0.0.0.0"}
     assert bgan("top", "--once", env=env).returncode == 0
-    assert (
-        _fails_with()
-        == "bgan: no metrics port is set here; name the address of one, as in bgan top localhost:9090"
-    )
+    assert _fails_with() == "bgan: no metrics port is set here; name its address, as in bgan top localhost:9090"
 
 
 def _histogram(counts, taken):
-    buckets = [Sample({"le": edge}, count) for edge, count in counts.items()]
+    buckets = [Sample("seconds_bucket", {"le": edge}, count) for edge, count in counts.items()]
     return Scrape({"seconds_bucket": buckets}, taken)
 
 
@@ -218,5 +216,7 @@ def test_quantiles_are_those_of_what_came_between_two_looks():
 
 
 def test_a_counter_that_fell_began_anew():
-    before, now = (Scrape({"images": [Sample({}, value)]}, taken) for value, taken in ((900, 0), (30, 10)))
+    before, now = (
+        Scrape({"images": [Sample("images", {}, value)]}, taken) for value, taken in ((900, 0), (30, 10))
+    )
     assert ScrapeDelta(before, now).rate("images") == 3

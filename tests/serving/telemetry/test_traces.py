@@ -175,7 +175,7 @@ def test_an_endpoint_that_is_none_is_one_line(folder, endpoint, workers):
     result = bgan("serve", *options)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
-        f"bgan: the trace endpoint '{endpoint}' is no address of a collector; "
+        f"bgan: the trace endpoint '{endpoint}' is not the address of a collector; "
         "name where it takes OTLP over gRPC, such as http://localhost:4317"
     ]
 

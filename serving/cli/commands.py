@@ -1,0 +1,194 @@
+"""The commands that run a model: bgan serve, health, top, token and generate."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config.default_models import WHICH_FOLDER, model_folder
+from ..config.sources import resolve
+from .options import ConfigFile, Tls, TlsCa, TlsCertificate, TlsKey, TlsServerName, TokenFile, settings_options
+
+
+@settings_options
+def serve(
+    *,
+    config: ConfigFile = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting and where it came from; do not serve.")
+    ] = False,
+    **options: Any,
+) -> None:
+    """Options override environment variables, which override the file that --config names.
+
+    Every setting is all of these: --max-streams 64, BGAN_MAX_STREAMS=64, and max_streams = 64 in the file.
+
+    Examples: bgan serve;  bgan serve --models models --port 50051
+    """
+    resolved = resolve(options, config)
+    if print_config:
+        typer.echo(resolved.as_toml(), nl=False)
+        return
+
+    from ..server import server, supervisor
+
+    settings = resolved.settings
+    main = server.serve(settings) if settings.workers == 1 else supervisor.supervise(settings)
+    server.run(main, log_format=settings.log_format)
+
+
+def health(
+    server: Annotated[
+        str | None,
+        typer.Option(help="The server's address.", show_default="localhost, port of BGAN_PORT or the config"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask for this model's health.", show_default="the server's own")
+    ] = None,
+    timeout_seconds: Annotated[float, typer.Option(min=0.001, help="How long to wait for the answer.")] = 3.0,
+    config: ConfigFile = None,
+    tls: Tls = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_server_name: TlsServerName = None,
+    token_file: TokenFile = None,
+) -> None:
+    """A probe for service managers, without a server's address for the one on this machine.
+
+    Example: bgan health --server localhost:50051 --model digits
+    """
+    from ..server.health_check import TlsCheck, check_health, own_address, own_tls
+
+    given: dict[str, Any] = {} if tls_server_name is None else {"server_name": tls_server_name}
+    for name, path in (("ca", tls_ca), ("certificate", tls_certificate), ("key", tls_key)):
+        if path is not None:
+            from ..security.certificates import read_pem  # loads cryptography
+
+            given[name] = read_pem(path)
+    check = TlsCheck(**given) if tls or given else None
+    if server is None:
+        settings = resolve({}, config).settings
+        server, own = own_address(settings), own_tls(settings, timeout_seconds=timeout_seconds)
+        check = check if own is None else replace(own, **given)
+    token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text()
+    check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token.strip() or None)
+    typer.echo(f"{server}: SERVING")
+
+
+def top(
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            help="Where the server shows its metrics.",
+            show_default="localhost, port of BGAN_METRICS_PORT or the config",
+        ),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between updates.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one update and exit.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """The server must show its metrics: bgan serve --metrics-port 9090. Ctrl-C exits.
+
+    Examples: bgan top localhost:9090;  bgan top localhost:9090 --once
+    """
+    from rich.console import Console
+
+    from ..telemetry.scrape import metrics_url
+    from ..telemetry.top import own_metrics, watch
+
+    target = own_metrics(resolve({}, config).settings) if address is None else address
+    with suppress(KeyboardInterrupt):
+        watch(metrics_url(target), Console(), interval_seconds=interval, once=once)
+
+
+def token(
+    name: Annotated[str, typer.Argument(help="The caller's name: letters, digits and hyphens.")],
+    tokens: Annotated[
+        Path,
+        typer.Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS"),
+    ],
+    models: Annotated[
+        str, typer.Option(help="The models it covers: names or patterns such as 'digits-*', with commas.")
+    ] = "*",
+    images_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="How many images it covers.", show_default="any number")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="In how many days it expires.", show_default="never")
+    ] = None,
+) -> None:
+    """Only its hash is kept, so it cannot be shown again; a running server accepts it within seconds.
+
+    To revoke a token, remove its lines from the file.
+
+    Example: bgan token alice --tokens tokens.toml --models "digits,letters-*" --images-per-minute 60000
+    """
+    from ..security.tokens import make_token
+
+    patterns = [pattern.strip() for pattern in models.split(",")]
+    if not all(patterns):
+        raise typer.BadParameter(f"'{models}' has an empty name", param_hint="--models")
+    expires = None if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    typer.echo(make_token(tokens, name, models=patterns, images_per_minute=images_per_minute, expires=expires))
+    typer.echo(f"{tokens} has its hash; keep the token, because it cannot be shown again", err=True)
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="An .onnx file, or the name of a model in the folder of models.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help=".npz: packed bits and their origin. .npy: uint8 (n, c, h, w). .bits, .bin: packed bits alone, "
+            "described in a .json beside them.",
+        ),
+    ],
+    count: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
+    seed: Annotated[int | None, typer.Option(help="The stream's seed.", show_default="drawn")] = None,
+    first_index: Annotated[int, typer.Option(help="The index of the first image in the stream.")] = 0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class of a class-conditional model, by name or number; several take turns.",
+            show_default="drawn, all alike",
+        ),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of models in which to look a name up.",
+            envvar="BGAN_MODELS",
+            show_default=WHICH_FOLDER,
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Cores to use.", show_default="all")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Run the same command again to resume a file that was interrupted. Memory does not grow with the count.
+
+    Examples: bgan generate cnn-dbn --count 1000000 --seed 1 -o digits.npz;
+    bgan generate models/digits.onnx -n 500000 --seed 1 --first-index 500000 -o second-half.bits
+    """
+    from rich.console import Console
+
+    from ..generate.generate import GenerationRequest, open_model
+    from ..generate.generate import generate as run
+
+    request = GenerationRequest(
+        output=output,
+        count=count,
+        seed=seed,
+        first_index=first_index,
+        labels=tuple(label or ()),
+        overwrite=overwrite,
+    )
+    origin = run(open_model(model, models or model_folder()), request, Console(stderr=True), threads=threads)
+    typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
