@@ -17,6 +17,7 @@ from bgan.clients import SamplingClient
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.cli import bgan
 from tests.kit.servers import server
+from tests.kit.waiting import eventually
 from tests.reliability.metrics import scrape
 
 Request = sampling_pb2.SampleBinaryImagesRequest
@@ -144,6 +145,7 @@ def test_one_scrape_sees_all_workers_and_what_dead_ones_have_counted(small_model
             stream = _stub(channel).SampleBinaryImages(Request(image_count=10**9))
             next(stream)
             assert scrape(process)["bgan_streams",] == 1
+            eventually(lambda: scrape(process)["bgan_images_total", "sbn"] > 60)
             for worker in workers:
                 os.kill(int(worker), signal.SIGKILL)
             _eventually(process, ("bgan_streams",), 0)
