@@ -1,31 +1,12 @@
-"""Errors of the server. Those for callers know nothing of gRPC; `status` gives each its code.
+"""Errors of the server: a ServingError is for whoever runs a command, a CallError for the caller of a method.
 
-ServingError              for whoever runs a command: one line, nonzero exit
-├── ModelFileError        a model file cannot be served
-├── StartError            a setting, a file, a folder or a port keeps the server from starting
-├── TokenFileError        a token cannot be made, or a file of tokens not be read or written
-├── GenerationError       images cannot be generated into a file
-├── NotServingError       a server that was asked for its health is not well, or does not answer
-├── MetricsError          a server's metrics cannot be read
-└── Interrupted           a signal stopped the generation, after it was saved
-
-CallError                 for callers
-├── InvalidRequestError     fields of the request are out of range
-├── ModelNotFoundError      no model of that name and version
-├── RevisionNotServedError  the model has another revision than the one that was asked for
-├── NotReadyError           models are still loading, or the server is stopping
-├── UnauthenticatedError    no token that is known here
-├── NotAllowedError         the token is good, but not for this model
-├── OverloadedError         too many calls at once
-│   └── QuotaSpentError     too many images a minute
-├── DeadlinePassedError     the caller no longer waits
-└── StreamCutError          the stream ended at an image boundary; the server stops
-    └── StalledReaderError  the same, because its reader stood still
+Neither knows gRPC: `rpc.guard` has the status code of each CallError, and the details that it is sent with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 
 class ServingError(Exception):
@@ -56,7 +37,7 @@ class TokenFileError(ServingError):
 
 
 class GenerationError(ServingError):
-    """Images cannot be generated into a file; the message says what keeps them and what to do."""
+    """Images cannot be generated into a file; the message says why and what to do."""
 
 
 class NotServingError(ServingError):
@@ -78,8 +59,20 @@ class Interrupted(ServingError):  # noqa: N818 - it is no error of the program
 class CallError(Exception):
     """A call cannot be answered; the message tells the caller what to do."""
 
+    kinds: ClassVar[list[type[CallError]]] = []
+    """Every subclass."""
+    reason: ClassVar[str]
+    """What metrics call it."""
+    next_index: int | None = None
+    """Where a stream can be resumed; None: the call was no stream, or had sent nothing."""
 
-class InvalidRequestError(CallError):
+    def __init_subclass__(cls, *, reason: str) -> None:
+        super().__init_subclass__()
+        cls.reason = reason
+        CallError.kinds.append(cls)
+
+
+class InvalidRequestError(CallError, reason="invalid_request"):
     """Fields of the request are out of range."""
 
     def __init__(self, violations: Mapping[str, str]) -> None:
@@ -88,36 +81,36 @@ class InvalidRequestError(CallError):
         """What is wrong, by field."""
 
 
-class ModelNotFoundError(CallError):
-    """No model of that name and version."""
+class ModelNotFoundError(CallError, reason="model_not_found"):
+    """No model has that name and version."""
 
 
-class RevisionNotServedError(CallError):
+class RevisionNotServedError(CallError, reason="revision_not_served"):
     """The model has another revision than the one that was asked for."""
 
     def __init__(self, model: str, *, wanted: str, served: str) -> None:
         super().__init__(
-            f"model {model!r} is not served in revision {wanted}; there is {served}, whose images do not belong "
-            "to the same streams; begin anew, or ask a server that has it"
+            f"model {model!r} is not served in revision {wanted}; there is {served}, whose images belong to other "
+            "streams; start again, or ask a server that has it"
         )
         self.model = model
         self.wanted_revision = wanted
         self.served_revision = served
 
 
-class NotReadyError(CallError):
+class NotReadyError(CallError, reason="not_ready"):
     """Models are still loading, or the server is stopping."""
 
 
-class UnauthenticatedError(CallError):
+class UnauthenticatedError(CallError, reason="unauthenticated"):
     """The call has no token that is known here."""
 
 
-class NotAllowedError(CallError):
+class NotAllowedError(CallError, reason="not_allowed"):
     """The call's token is good, but not for this model."""
 
 
-class OverloadedError(CallError):
+class OverloadedError(CallError, reason="overloaded"):
     """Too many calls at once."""
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
@@ -125,37 +118,36 @@ class OverloadedError(CallError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class QuotaSpentError(OverloadedError):
+class QuotaSpentError(OverloadedError, reason="quota_spent"):
     """The token's images of this minute are spent."""
 
     def __init__(self, images_per_minute: int, *, retry_after_seconds: float, next_index: int | None) -> None:
-        """`next_index`: where a stream goes on; None: the call was no stream, or had sent nothing."""
         super().__init__(
             f"this token is good for {images_per_minute} images a minute, and they are spent; "
-            f"go on in {retry_after_seconds:.1f} s",
+            f"try again in {retry_after_seconds:.1f} s",
             retry_after_seconds=retry_after_seconds,
         )
         self.next_index = next_index
 
 
-class DeadlinePassedError(CallError):
+class DeadlinePassedError(CallError, reason="deadline_passed"):
     """The caller no longer waits."""
 
 
-class StreamCutError(CallError):
+class StreamCutError(CallError, reason="stopping"):
     """The stream ended at an image boundary, because the server stops."""
 
-    reason = "the server is stopping"
+    _cause = "the server is stopping"
 
     def __init__(self, next_index: int) -> None:
-        super().__init__(f"{self.reason}; go on from first_index {next_index}")
+        super().__init__(f"{self._cause}; resume from first_index {next_index}")
         self.next_index = next_index
 
 
-class StalledReaderError(StreamCutError):
+class StalledReaderError(StreamCutError, reason="stalled_reader"):
     """The stream ended because its reader took nothing for too long."""
 
-    reason = "the images sent were not read for too long"
+    _cause = "the images sent were not read for too long"
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,6 @@
 """The formats of files of images: what an unfinished file holds, and how it becomes the finished one.
 
-An unfinished file is a head and rows of one size, one an image, so it can be cut after any row and gone on with.
+An unfinished file is a head and rows of one size, one an image, so it can be cut after any row and resumed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from ..models.noise import ImageRange, Int64Array
 from .atomic import move, whole_file, write_json
 
 _CHUNK_BYTES = 1 << 20
@@ -27,17 +26,14 @@ _PACKING = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where the images of a file come from: all that decides their bits."""
+class GenerationSpec:
+    """All that decides the bits of a file's images."""
 
     model: str
-    """The model's name."""
     revision: str
-    """The model's revision."""
     image_shape: tuple[int, int, int]
     """(channels, height, width) of each image."""
     seed: int
-    """The seed of the stream."""
     first_index: int
     """The index of the first image in the stream."""
     count: int
@@ -56,95 +52,79 @@ class Origin:
         return -(-self.pixels // 8)
 
 
-Labels = Callable[[int, int], npt.NDArray[np.int64]]
-"""Of a model of classes: first index and count, to the classes of those images of the stream, [count]."""
+Labels = Callable[[ImageRange], Int64Array]
+"""The classes [count] that a class-conditional model gives some images of the stream."""
 
 
-class Format(Protocol):
-    """A format of image files, for the images of one origin."""
+class Format:
+    """A format of image files, for the images of one spec: here, packed images and nothing else."""
 
-    head: bytes
-    """What an unfinished file begins with."""
-    row_bytes: int
-    """Bytes of one image in an unfinished file."""
+    def __init__(self, spec: GenerationSpec) -> None:
+        self.spec = spec
+        self.head = b""
+        """What an unfinished file begins with."""
+        self.row_bytes = spec.packed_bytes
+        """Bytes of one image in an unfinished file."""
+
+    def size(self, row_count: int) -> int:
+        """Bytes of an unfinished file of so many images."""
+        return len(self.head) + row_count * self.row_bytes
 
     def rows(self, packed_images: bytes) -> bytes | memoryview:
-        """The bytes of some packed images in an unfinished file."""
+        """The bytes of some packed images in an unfinished file; may be called from several threads."""
+        return packed_images
 
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of a whole partial one, in flat memory. `check` is called often and may raise."""
+        move(partial, output)
 
 
-class BitsFormat:
-    """Packed images and nothing else; the sidecar OUTPUT.json says what a reader must know."""
-
-    def __init__(self, origin: Origin) -> None:
-        self.head = b""
-        self.row_bytes = origin.packed_bytes
-        self._origin = origin
-
-    def rows(self, packed_images: bytes) -> bytes:
-        """The packed images as they are."""
-        return packed_images
+class BitsFormat(Format):
+    """Packed images; the sidecar OUTPUT.json says what a reader must know."""
 
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Write the sidecar, then give the partial file its name."""
-        write_json(sidecar(output), self._description())
-        move(partial, output)
-
-    def _description(self) -> dict[str, object]:
-        origin = self._origin
-        return {
-            "model": origin.model,
-            "revision": origin.revision,
-            "seed": origin.seed,
-            "first_index": origin.first_index,
-            "image_count": origin.count,
-            **({"labels": list(origin.labels)} if origin.labels else {}),
-            "image_shape": list(origin.image_shape),
+        spec = self.spec
+        description = {
+            "model": spec.model,
+            "revision": spec.revision,
+            "seed": spec.seed,
+            "first_index": spec.first_index,
+            "image_count": spec.count,
+            **({"labels": list(spec.labels)} if spec.labels else {}),
+            "image_shape": list(spec.image_shape),
             "bytes_per_image": self.row_bytes,
             "packing": _PACKING,
             "numpy": f"np.unpackbits(np.fromfile(path, np.uint8).reshape(-1, {self.row_bytes}), axis=1, "
-            f"count={origin.pixels}).reshape(-1, {', '.join(map(str, origin.image_shape))})",
+            f"count={spec.pixels}).reshape(-1, {', '.join(map(str, spec.image_shape))})",
         }
-
-
-class NpyFormat:
-    """numpy's uint8 [n, channels, height, width] of 0 and 1, written in place."""
-
-    def __init__(self, origin: Origin) -> None:
-        self.head = _array_head((origin.count, *origin.image_shape))
-        self.row_bytes = origin.pixels
-        self._packed_bytes = origin.packed_bytes
-
-    def rows(self, packed_images: bytes) -> memoryview:
-        """One byte a pixel."""
-        packed = np.frombuffer(packed_images, np.uint8).reshape(-1, self._packed_bytes)
-        return np.unpackbits(packed, axis=1, count=self.row_bytes).data.cast("B")
-
-    def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
-        """Give the partial file its name."""
+        write_json(sidecar(output), description)
         move(partial, output)
 
 
-class NpzFormat:
+class NpyFormat(Format):
+    """numpy's uint8 [n, channels, height, width] of 0 and 1, written in place."""
+
+    def __init__(self, spec: GenerationSpec) -> None:
+        super().__init__(spec)
+        self.head = _array_head((spec.count, *spec.image_shape))
+        self.row_bytes = spec.pixels
+
+    def rows(self, packed_images: bytes) -> memoryview:
+        """One byte a pixel."""
+        packed = np.frombuffer(packed_images, np.uint8).reshape(-1, self.spec.packed_bytes)
+        return np.unpackbits(packed, axis=1, count=self.row_bytes).data.cast("B")
+
+
+class NpzFormat(Format):
     """The arrays that `bgan sample` writes, not compressed: packing has done the better part of it."""
-
-    def __init__(self, origin: Origin) -> None:
-        self.head = b""
-        self.row_bytes = origin.packed_bytes
-        self._origin = origin
-
-    def rows(self, packed_images: bytes) -> bytes:
-        """The packed images as they are."""
-        return packed_images
 
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Copy the rows into an archive, which needs their checksum, and remove the partial file."""
-        origin = self._origin
+        spec = self.spec
         with whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
             with partial.open("rb") as rows, archive.open("packed_images.npy", "w", force_zip64=True) as member:
-                member.write(_array_head((origin.count, self.row_bytes)))
+                member.write(_array_head((spec.count, self.row_bytes)))
                 while chunk := rows.read(_CHUNK_BYTES):
                     check()
                     member.write(chunk)
@@ -152,21 +132,22 @@ class NpzFormat:
                 self._write_labels(archive, labels, check)
             for name in ("image_shape", "seed", "first_index", "model", "revision"):
                 with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, np.array(getattr(origin, name)), allow_pickle=False)
+                    np.lib.format.write_array(member, np.array(getattr(spec, name)), allow_pickle=False)
         partial.unlink()
 
     def _write_labels(self, archive: zipfile.ZipFile, labels: Labels, check: Callable[[], None]) -> None:
         """The class of each image, int32 [n]."""
-        origin = self._origin
+        spec = self.spec
         with archive.open("labels.npy", "w", force_zip64=True) as member:
-            member.write(_array_head((origin.count,), "<i4"))
-            for start in range(0, origin.count, _LABELS_AT_ONCE):
+            member.write(_array_head((spec.count,), "<i4"))
+            for start in range(0, spec.count, _LABELS_AT_ONCE):
                 check()
-                count = min(_LABELS_AT_ONCE, origin.count - start)
-                member.write(labels(origin.first_index + start, count).astype("<i4").tobytes())
+                count = min(_LABELS_AT_ONCE, spec.count - start)
+                images = ImageRange(spec.seed, spec.first_index + start, count, spec.labels)
+                member.write(labels(images).astype("<i4").tobytes())
 
 
-FORMATS: dict[str, Callable[[Origin], Format]] = {
+FORMATS: dict[str, type[Format]] = {
     ".npz": NpzFormat,
     ".npy": NpyFormat,
     ".bits": BitsFormat,

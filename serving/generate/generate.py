@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 
 from ..errors import GenerationError, Interrupted
-from ..models.engine import Engine
-from ..models.noise import INDEX_END, ImageRange, Int64Array
-from ..models.repository import ModelFile, look, scan
-from .formats import FORMATS, Labels, Origin, outputs
-from .partial_file import PartialFile
-from .progress import ProgressDisplay, say
-from .signals import StopSignals
+from ..models.engine import Engine, load_engine
+from ..models.noise import INDEX_END
+from ..models.repository import FileSnapshot, scan, snapshot
+from .formats import FORMATS, GenerationSpec, outputs
+from .partial_file import PartialFile, open_partial
+from .progress import progress_display, say
+from .signals import noted_stop_signals
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _CLASSES_NAMED = 20  # in a message, of more
@@ -66,18 +65,17 @@ class GenerationRequest:
     def refuse_existing(self, path: Path) -> None:
         """Raise GenerationError if a file is there and must not be replaced."""
         if path.exists() and not self.overwrite:
-            raise GenerationError(f"{path} is there already; --overwrite replaces it")
+            raise GenerationError(f"{path} exists; --overwrite replaces it")
 
 
-def find_model(model: str, folder: Path) -> ModelFile:
+def find_model(model: str, folder: Path) -> FileSnapshot:
     """The file that `model` names: the highest version in folder/MODEL, folder/MODEL.onnx, or a path.
 
     Raises GenerationError.
     """
     files = list(scan(folder).values()) if folder.is_dir() else []
     versions = sorted((file for file in files if file.model == model), key=lambda file: file.version)
-    named = look(folder / f"{model}.onnx"), look(Path(model))
-    for found in (*versions[-1:], *named):
+    for found in (*versions[-1:], snapshot(folder / f"{model}.onnx"), snapshot(Path(model))):
         if found is not None:
             return found
     there = ", ".join(sorted({file.model or file.path.stem for file in files})) or "none"
@@ -92,38 +90,16 @@ def open_model(model: str, folder: Path) -> Engine:
     Raises GenerationError if there is no such file, and ModelFileError if it is no model.
     """
     file = find_model(model, folder)
-    return Engine(file.path, name=file.model, version=file.version)
+    return load_engine(file.path, name=file.model, version=file.version)
 
 
-def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> Origin:
-    """Write the file, or go on with it where an earlier call was stopped; returns what its images are.
+def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> GenerationSpec:
+    """Write the file, or resume it where an earlier call was stopped; returns what its images are.
 
     `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
     Raises Interrupted after a signal, and GenerationError.
     """
-    wanted = _wanted(engine, request)
-    with StopSignals() as signals, PartialFile(request.output) as partial:
-        origin = partial.start(wanted, any_seed=request.seed is None, overwrite=request.overwrite)
-        if partial.rows == 0:
-            for path in outputs(request.output):
-                request.refuse_existing(path)
-        _announce(console, request, origin, partial)
-
-        def check() -> None:
-            if signals.received is not None:
-                raise _interrupted(signals.received, origin, partial)
-
-        try:
-            _append_rest(engine, origin, partial, threads or _core_count(), console, check)
-            request.refuse_existing(request.output)
-            partial.finish(_label_source(engine, origin), check)
-        except OSError as error:
-            raise _failed(error, origin, partial) from error
-    return origin
-
-
-def _wanted(engine: Engine, request: GenerationRequest) -> Origin:
-    return Origin(
+    wanted = GenerationSpec(
         model=engine.manifest.name,
         revision=engine.revision,
         image_shape=engine.image_shape,
@@ -132,62 +108,65 @@ def _wanted(engine: Engine, request: GenerationRequest) -> Origin:
         count=request.count,
         labels=_numbers(request.labels, engine),
     )
+    options = {"any_seed": request.seed is None, "overwrite": request.overwrite}
+    with noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
+        spec = partial.spec
+        if partial.rows:
+            say(console, f"resuming at image {partial.rows:,} of {request.output}, seed {spec.seed}")
+        else:
+            for path in outputs(request.output):
+                request.refuse_existing(path)
+            if request.seed is None:
+                say(console, f"seed {spec.seed}, drawn")
+
+        def check() -> None:
+            if number := received():
+                partial.save()
+                done = f"image {partial.rows:,} of {spec.count:,}"
+                raise Interrupted(
+                    f"{number.name}: stopped and saved at {done}; the same command resumes", exit_code=128 + number
+                )
+
+        try:
+            with progress_display(console, total=spec.count, done=partial.rows) as show:
+                for rows, count in computed_ahead(engine, partial, threads or _core_count()):
+                    partial.append(rows, count)
+                    show(partial.rows)
+                    check()
+            request.refuse_existing(request.output)
+            partial.finish(engine.noise.draw_labels if engine.class_count else None, check)
+        except OSError as error:
+            raise _failed(error, partial) from error
+    return spec
 
 
 def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     """The classes that are named. Raises GenerationError where there is no such class."""
-    classes = list(engine.manifest.classes)
+    model, classes = engine.manifest.name, list(engine.manifest.classes)
     if labels and not classes:
-        raise GenerationError(f"--label: {engine.manifest.name} makes images of no classes; leave it out")
+        raise GenerationError(f"--label: {model} is not class-conditional; leave it out")
     numbers = {str(number): number for number in range(len(classes))}
     numbers |= {name: number for number, name in enumerate(classes)}
-    names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
     for label in labels:
         if label not in numbers:
+            names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
             raise GenerationError(
-                f"--label is {label!r}; the classes of {engine.manifest.name} are {names}, or by number 0 to "
-                f"{len(classes) - 1}"
+                f"--label is {label!r}; the classes of {model} are {names}, or by number 0 to {len(classes) - 1}"
             )
     return tuple(numbers[label] for label in labels)
 
 
-def _label_source(engine: Engine, origin: Origin) -> Labels | None:
-    """What says which classes the images are of; None where there are none."""
-    if not engine.class_count:
-        return None
-
-    def labels(first_index: int, count: int) -> Int64Array:
-        return engine.noise.draw_labels(ImageRange(origin.seed, first_index, count, origin.labels))
-
-    return labels
-
-
-def _append_rest(
-    engine: Engine,
-    origin: Origin,
-    partial: PartialFile,
-    threads: int,
-    console: Console,
-    check: Callable[[], None],
-) -> None:
-    """Append the images that are missing, computed ahead while earlier ones are written."""
-    with ProgressDisplay(console, total=origin.count, done=partial.rows) as display:
-        for rows, count in computed_ahead(engine, origin, partial, threads):
-            partial.append(rows, count)
-            display.update(partial.rows)
-            check()
-
-
-def computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads: int) -> Iterator[_Rows]:
+def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterator[_Rows]:
     """The rows of all missing batches in order; each is drawn, inferred and packed by one thread."""
+    spec = partial.spec
 
     def compute(start: int) -> _Rows:
-        count = min(batch_size, origin.count - start)
-        batch = engine.sample(origin.seed, origin.first_index + start, count, labels=origin.labels)
-        return partial.encode(batch.packed_images), count
+        count = min(batch_size, spec.count - start)
+        batch = engine.sample(spec.seed, spec.first_index + start, count, labels=spec.labels)
+        return partial.format.rows(batch.packed_images), count
 
     batch_size, ahead = engine.preferred_batch_size, _BATCHES_AHEAD * threads
-    starts = iter(range(partial.rows, origin.count, batch_size))
+    starts = iter(range(partial.rows, spec.count, batch_size))
     with ThreadPoolExecutor(threads, thread_name_prefix="inference") as pool:
         pending: deque[Future[_Rows]] = deque()
         try:
@@ -201,28 +180,12 @@ def computed_ahead(engine: Engine, origin: Origin, partial: PartialFile, threads
                 future.cancel()
 
 
-def _announce(console: Console, request: GenerationRequest, origin: Origin, partial: PartialFile) -> None:
-    if partial.rows:
-        say(console, f"going on from image {partial.rows:,} of {request.output}, seed {origin.seed}")
-    elif request.seed is None:
-        say(console, f"seed {origin.seed}, drawn")
-
-
-def _interrupted(received: signal.Signals, origin: Origin, partial: PartialFile) -> Interrupted:
-    partial.save()
-    done = f"image {partial.rows:,} of {origin.count:,}"
-    return Interrupted(
-        f"{received.name}: stopped and saved at {done}; the same command goes on",
-        exit_code=128 + received,
-    )
-
-
-def _failed(error: OSError, origin: Origin, partial: PartialFile) -> GenerationError:
+def _failed(error: OSError, partial: PartialFile) -> GenerationError:
     with contextlib.suppress(OSError):  # then the record before this one holds
         partial.save()
-    kept = f"{partial.recorded_rows:,} of {origin.count:,} images are kept"
+    kept = f"{partial.recorded_rows:,} of {partial.spec.count:,} images are kept"
     return GenerationError(
-        f"{partial.path}: {error.strerror or error}; {kept}, and the same command goes on once that is put right"
+        f"{partial.path}: {error.strerror or error}; {kept}, and the same command resumes once that is mended"
     )
 
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is only noted; a second one acts as it always does."""
+@contextmanager
+def noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Only note the first SIGINT or SIGTERM, and yield what says which one came; a second one acts as always."""
+    received: list[signal.Signals] = []
+    previous = {number: signal.getsignal(number) for number in _STOP}
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, object] = {}
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
-        return self
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        restore()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+    for number in _STOP:
+        signal.signal(number, note)
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        restore()

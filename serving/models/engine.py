@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+
+from bgan.v1 import model_pb2
 
 from ..config.settings import MAX_MODEL_BYTES
 from ..errors import ModelFileError
@@ -46,67 +49,67 @@ class ImageBatch:
     """The class of each image, where the model has any."""
 
 
+def load_engine(
+    path: Path,
+    *,
+    threads: int = 1,
+    name: str | None = None,
+    version: int = 0,
+    max_bytes: int = MAX_MODEL_BYTES,
+) -> Engine:
+    """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
+
+    threads: those of one inference. Several inferences at once of one thread each use the cores better than one of
+        several threads, which wait for each other in every layer.
+    name: what the model is called; None: as its manifest says.
+    version: its number; 0: none.
+    max_bytes: how large the file may be.
+    """
+    content = read_model_file(path, max_bytes)
+    try:
+        check_model(content)
+        session = _open_session(content, threads)
+        manifest = read_manifest(session)
+        manifest.name = name or manifest.name
+        engine = Engine(session, manifest, revision=_revision(content), version=version)
+        _probe(engine)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
+    return engine
+
+
 class Engine:
-    """A model file, checked, probed and ready to run; safe to use from several threads."""
+    """A model that is ready to run; safe to use from several threads."""
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        threads: int = 1,
-        name: str | None = None,
-        version: int = 0,
-        max_bytes: int = MAX_MODEL_BYTES,
+        self, session: onnxruntime.InferenceSession, manifest: model_pb2.Model, *, revision: str, version: int = 0
     ) -> None:
-        """Load a file; one inference takes `threads` threads. Raises ModelFileError if it cannot be served.
-
-        name: what the model is called; None: as its manifest says.
-        version: its number; 0: none.
-        max_bytes: how large the file may be.
-
-        Several inferences at once of one thread each use the cores better than one of several threads,
-        which wait for each other in every layer.
-        """
-        content = read_model_file(path, max_bytes)
-        try:
-            check_model(content)
-            self._session = _open_session(content, threads)
-            self.manifest = read_manifest(self._session)
-        except ModelFileError as error:
-            raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
-        self.manifest.name = name or self.manifest.name
+        self._session = session
+        self.manifest = manifest
+        self.revision = revision
         self.version = version
-        self.image_shape = shape_of(self.manifest)
-        self.revision = _revision(content)
-        pixels = int(np.prod(self.image_shape))
+        self.image_shape = shape_of(manifest)
+        pixels = math.prod(self.image_shape)
         self.noise = NoiseLayout(
-            latent_size=self.manifest.latent_size,
-            uniform_count=pixels if takes_uniforms(self.manifest) else 0,
-            class_count=len(self.manifest.classes),
+            latent_size=manifest.latent_size,
+            uniform_count=pixels if takes_uniforms(manifest) else 0,
+            class_count=len(manifest.classes),
         )
+        self.class_count = len(manifest.classes)
+        """0: it takes no labels."""
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
-        try:
-            self.tile_rows = None if self._rows_are_independent() else TILE_ROWS
-            self.seconds_per_image = self._measure() / RUN_ROWS
-            """About how long an image takes as one of many; decides where runs are made, never what they give."""
-        except Exception as error:  # as in _open_session
-            raise ModelFileError(f"{path} cannot be run", detail=_reason(error)) from error
+        least, most = _PREFERRED_BATCH_SIZES
+        self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
+        """The images a response carries unless the caller says otherwise."""
+        self.tile_rows: int | None = None
+        """Rows of the fixed tiles that a model runs in whose rows depend on the batch; None: any batch."""
+        self.seconds_per_image = 0.001
+        """About how long an image takes as one of many; decides where runs are made, never what they give."""
 
     def __str__(self) -> str:
         number = f" version {self.version}" if self.version else ""
         return f"{self.manifest.name}{number}, revision {self.revision}"
-
-    @property
-    def preferred_batch_size(self) -> int:
-        """The images a response carries unless the caller says otherwise."""
-        least, most = _PREFERRED_BATCH_SIZES
-        return min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
-
-    @property
-    def class_count(self) -> int:
-        """The classes that it makes images of; 0: it takes no labels."""
-        return self.noise.class_count
 
     def sample(
         self,
@@ -117,33 +120,31 @@ class Engine:
         labels: tuple[int, ...] = (),
         with_probabilities: bool = False,
     ) -> ImageBatch:
-        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else.
+        """Images first_index .. first_index + count - 1 of a seed; the bits depend on nothing else but the labels.
 
-        But for those of classes: image i is of the class labels[i mod their number], or its class is drawn.
+        Image i is of the class labels[i mod their number]; without labels its class is drawn.
         """
         outputs = _BOTH if with_probabilities else _IMAGES
-        packed, probabilities, classes = [], [], []
+        packed, probabilities = [], []
+        classes: list[int] = []
         for start, rows, wanted in self._runs(first_index, count):
             noise = self.noise.draw(seed, start, rows, labels)
             images, *values = self._infer(outputs, noise)
             packed.append(_pack(images[wanted]))
             probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
-            classes += _listed(noise)[wanted]
+            classes += [] if noise.labels is None else noise.labels[wanted].tolist()
         return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
 
     def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
-        """The images of each range, from one inference.
-
-        For models whose rows do not depend on the batch: raises ValueError where `tile_rows` is set.
-        """
+        """The images of each range, from one inference. Raises ValueError where `tile_rows` is set."""
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
         noise = self.noise.draw_ranges(ranges)
         (images,) = self._infer(_IMAGES, noise)
-        packed, classes = _pack(images), _listed(noise)
+        packed, classes = _pack(images), [] if noise.labels is None else noise.labels.tolist()
         answers, end = [], 0
-        for images_of in ranges:
-            start, end = end, end + images_of.count
+        for each in ranges:
+            start, end = end, end + each.count
             rows = packed[start * self.packed_bytes : end * self.packed_bytes]
             answers.append(ImageBatch(rows, b"", tuple(classes[start:end])))
         return answers
@@ -162,13 +163,11 @@ class Engine:
     def infer(
         self, latents: Float32Array, uniforms: Float32Array | None, labels: Int64Array | None = None
     ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        """The graph's own answer to a batch: images and probabilities, both [n, channels, height, width].
+        """The graph's own images and probabilities for a batch, both [n, channels, height, width].
 
-        `latents` is [n, latent_size]; `uniforms` has the answer's size and `labels` is [n], and each is None where
-        the model takes none.
+        `latents` is [n, latent_size], `uniforms` has the answer's size, `labels` is [n]; None where not taken.
         """
-        images, probabilities = self._infer(_BOTH, Noise(latents, uniforms, labels))
-        return images, probabilities
+        return tuple(self._infer(_BOTH, Noise(latents, uniforms, labels)))  # type: ignore[return-value]
 
     def _infer(self, outputs: Sequence[str], noise: Noise) -> list[npt.NDArray[Any]]:
         feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
@@ -178,28 +177,29 @@ class Engine:
             feeds["labels"] = noise.labels
         return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
 
-    def _rows_are_independent(self) -> bool:
-        """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
-        noise = self.noise.draw(0, 0, _PROBE_ROWS)
-        _, expected = self.infer(*noise)
-        for count in _PROBE_COUNTS:
-            rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
-            _, found = self.infer(*noise.rows(rows))
-            if found.tobytes() != expected[rows].tobytes():
-                return False
-        return True
 
-    def _measure(self) -> float:
-        """Seconds of one inference of RUN_ROWS rows."""
-        noise = self.noise.draw(0, 0, RUN_ROWS)
-        start = time.perf_counter()
-        self.infer(*noise)
-        return time.perf_counter() - start
+def _probe(engine: Engine) -> None:
+    """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it cannot be run."""
+    try:
+        engine.tile_rows = None if _rows_are_independent(engine) else TILE_ROWS
+        noise = engine.noise.draw(0, 0, RUN_ROWS)
+        started = time.perf_counter()
+        engine.infer(*noise)
+        engine.seconds_per_image = (time.perf_counter() - started) / RUN_ROWS
+    except Exception as error:  # as in _open_session
+        raise ModelFileError("cannot be run", detail=_first_line(error)) from error
 
 
-def _listed(noise: Noise) -> list[int]:
-    """The labels as numbers; none where the model takes none."""
-    return [] if noise.labels is None else noise.labels.tolist()
+def _rows_are_independent(engine: Engine) -> bool:
+    """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
+    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
+    _, expected = engine.infer(*noise)
+    for count in _PROBE_COUNTS:
+        rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
+        _, found = engine.infer(*[None if each is None else each[rows] for each in noise])  # type: ignore[arg-type]
+        if found.tobytes() != expected[rows].tobytes():
+            return False
+    return True
 
 
 def _pack(images: npt.NDArray[np.uint8]) -> bytes:
@@ -228,11 +228,10 @@ def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
-        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_reason(error)) from error
+        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_first_line(error)) from error
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error's text."""
+def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

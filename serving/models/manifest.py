@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 import onnxruntime
 from google.protobuf import json_format
@@ -15,11 +16,21 @@ from ..errors import ModelFileError
 MANIFEST_KEY = "bgan.model"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """What a model may be called."""
-_VALUES_AT_MOST = 2**20  # of one image or its latents: hundreds of them are held in memory at once
+_MAX_VALUES = 2**20  # of one image or its latents: hundreds of them are held in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a model's graph; its first axis, the batch, goes without saying."""
+
+    name: str
+    dtype: str
+    """float32, int64 or uint8."""
+    row_shape: tuple[int, ...]
 
 
 def read_manifest(session: onnxruntime.InferenceSession) -> model_pb2.Model:
-    """The checked manifest of a loaded file. Raises ModelFileError, without the file's name, if it is no good."""
+    """The checked manifest of a loaded file. Raises ModelFileError, without the file's name, if it is invalid."""
     try:
         text = session.get_modelmeta().custom_metadata_map.get(MANIFEST_KEY)
         if text is None:
@@ -28,7 +39,8 @@ def read_manifest(session: onnxruntime.InferenceSession) -> model_pb2.Model:
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise ModelFileError("has a manifest that cannot be read", detail=str(error)) from error
     _check_fields(manifest)
-    _check_graph(manifest, session)
+    _check_tensors("input", input_specs(manifest), session.get_inputs())
+    _check_tensors("output", output_specs(manifest), session.get_outputs())
     return manifest
 
 
@@ -43,9 +55,20 @@ def takes_uniforms(manifest: model_pb2.Model) -> bool:
     return manifest.binarization == model_pb2.BINARIZATION_BERNOULLI
 
 
-def takes_labels(manifest: model_pb2.Model) -> bool:
-    """Whether the graph has the input `labels`."""
-    return bool(manifest.classes)
+def input_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
+    """What the graph takes."""
+    specs = [TensorSpec("latents", "float32", (manifest.latent_size,))]
+    if takes_uniforms(manifest):
+        specs.append(TensorSpec("uniforms", "float32", shape_of(manifest)))
+    if manifest.classes:
+        specs.append(TensorSpec("labels", "int64", ()))
+    return specs
+
+
+def output_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
+    """What the graph gives."""
+    shape = shape_of(manifest)
+    return [TensorSpec("images", "uint8", shape), TensorSpec("probabilities", "float32", shape)]
 
 
 def _check_fields(manifest: model_pb2.Model) -> None:
@@ -53,32 +76,24 @@ def _check_fields(manifest: model_pb2.Model) -> None:
         raise ModelFileError(f"has a manifest with the name {manifest.name!r}, which is not a valid one")
     if manifest.latent_size < 1 or min(shape_of(manifest)) < 1:
         raise ModelFileError("has a manifest without a latent size or an image shape")
-    if max(manifest.latent_size, math.prod(shape_of(manifest))) > _VALUES_AT_MOST:
-        raise ModelFileError(f"has latents or images of more than {_VALUES_AT_MOST} values")
+    if max(manifest.latent_size, math.prod(shape_of(manifest))) > _MAX_VALUES:
+        raise ModelFileError(f"has latents or images of more than {_MAX_VALUES} values")
     if not (manifest.neuron and manifest.binarization):
         raise ModelFileError("has a manifest without a neuron or a binarization")
 
 
-def _check_graph(manifest: model_pb2.Model, session: onnxruntime.InferenceSession) -> None:
-    """Compare the graph's inputs and outputs with what the manifest promises; the first axis is the batch."""
-    shape = shape_of(manifest)
-    inputs: dict[str, tuple[str, tuple[int, ...]]] = {"latents": ("tensor(float)", (manifest.latent_size,))}
-    if takes_uniforms(manifest):
-        inputs["uniforms"] = ("tensor(float)", shape)
-    if takes_labels(manifest):
-        inputs["labels"] = ("tensor(int64)", ())
-    outputs = {"images": ("tensor(uint8)", shape), "probabilities": ("tensor(float)", shape)}
-    for kind, promised, arguments in (
-        ("input", inputs, session.get_inputs()),
-        ("output", outputs, session.get_outputs()),
-    ):
-        found = {argument.name: argument for argument in arguments}
-        if found.keys() != promised.keys():
-            raise ModelFileError(f"has the {kind}s {sorted(found)} where its manifest promises {sorted(promised)}")
-        for name, (dtype, row_shape) in promised.items():
-            batch, *row = found[name].shape or [None]
-            if found[name].type != dtype or tuple(row) != row_shape or isinstance(batch, int):
-                raise ModelFileError(
-                    f"has the {kind} {name} of {found[name].type} {found[name].shape} where its manifest "
-                    f"promises {dtype} {['batch', *row_shape]}"
-                )
+def _check_tensors(kind: str, specs: list[TensorSpec], arguments: list[onnxruntime.NodeArg]) -> None:
+    """Compare the graph's inputs, or outputs, with what the manifest promises; the first axis is the batch."""
+    found = {argument.name: argument for argument in arguments}
+    promised = sorted(spec.name for spec in specs)
+    if sorted(found) != promised:
+        raise ModelFileError(f"has the {kind}s {sorted(found)} where its manifest promises {promised}")
+    for spec in specs:
+        argument = found[spec.name]
+        batch, *row = argument.shape or [None]
+        dtype = f"tensor({spec.dtype.replace('float32', 'float')})"
+        if argument.type != dtype or tuple(row) != spec.row_shape or isinstance(batch, int):
+            raise ModelFileError(
+                f"has the {kind} {spec.name} of {argument.type} {argument.shape} where its manifest "
+                f"promises {dtype} {['batch', *spec.row_shape]}"
+            )

@@ -20,14 +20,7 @@ OPSETS = range(13, 27)
 """The versions of ONNX's operators that were tested."""
 _OWN_DOMAINS = (b"", b"ai.onnx")
 _LOOPS = (b"Loop", b"Scan")
-_RANDOM = (
-    b"Bernoulli",
-    b"Multinomial",
-    b"RandomNormal",
-    b"RandomNormalLike",
-    b"RandomUniform",
-    b"RandomUniformLike",
-)
+_RANDOM = b"Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
 _ORT_FORMAT = slice(4, 8), b"ORTM"  # another format, which onnxruntime takes for a model as well
 _VALUES_A_BYTE = 4  # of the smallest type there is
 
@@ -46,8 +39,8 @@ def read_model_file(path: Path, max_bytes: int) -> bytes:
 
 def check_model(content: bytes) -> None:
     """Raises ModelFileError, without the file's name, if a file's content holds what is not to be loaded."""
-    place, mark = _ORT_FORMAT
-    if content[place] == mark:
+    where, mark = _ORT_FORMAT
+    if content[where] == mark:
         raise ModelFileError("is in onnxruntime's own format; write an ONNX file")
     try:
         model = OnnxModel.FromString(content)

@@ -5,8 +5,8 @@ Image i starts at counter i * K, where one counter is four 64-bit words and K co
 image needs. Its words hold the latents first, 16 bits each, the low bits of a word first, padded to a
 whole word: latent = Q[k], the normal quantile of (k + 1/2) / 65536 in float32. Then, for Bernoulli
 binarization, the uniforms, 32 bits each, the low half first: uniform = (half >> 8) * 2^-24, padded to a
-whole word too. Then, for models of C classes, one word for the label: label = ((word mod 2^32) * C) >> 32. It has
-its place whether the caller names labels or not, so the rest of an image's noise does not depend on that.
+whole word too. Then, for a model of C classes, one word for the label: label = ((word mod 2^32) * C) >> 32. It is
+there whether the caller names labels or not, so the rest of an image's noise does not depend on that.
 
 No libm call is in it, so every machine and language gets the same floats.
 """
@@ -36,9 +36,8 @@ _UNIFORMS_PER_WORD = 2
 _WORD_MASK = 2**64 - 1
 _HALF_MASK = 2**32 - 1
 
-_WORDS_AT_ONCE = (
-    14_000  # 112 kB: a buffer of this size comes from the heap, a larger one from the kernel each time
-)
+# 112 kB: a buffer of this size comes from the heap, a larger one from the kernel each time
+_WORDS_AT_ONCE = 14_000
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -67,11 +66,6 @@ class Noise(NamedTuple):
     """[n, uniform_count]; None where the model takes none."""
     labels: Int64Array | None
     """[n]; None where the model takes none."""
-
-    def rows(self, rows: slice) -> Noise:
-        """The inputs of some of the images."""
-        uniforms = None if self.uniforms is None else self.uniforms[rows]
-        return Noise(self.latents[rows], uniforms, None if self.labels is None else self.labels[rows])
 
 
 class NoiseLayout:
@@ -102,7 +96,8 @@ class NoiseLayout:
         row = 0
         for images, words in self._words(ranges):
             end = row + images.count
-            latents[row:end] = self._latents(words)
+            halves = words[:, : self._latent_words].view("<u2")
+            latents[row:end] = normal_quantiles().take(halves[:, : self.latent_size])
             if uniforms is not None:
                 self._write_uniforms(words, uniforms[row:end])
             if labels is not None:
@@ -111,20 +106,20 @@ class NoiseLayout:
         return Noise(latents, uniforms, labels)
 
     def draw_labels(self, images: ImageRange) -> Int64Array:
-        """The labels [count] that `draw` gives images of a model of classes, without the rest of their noise."""
+        """The labels [count] that `draw` gives these images, without the rest of their noise."""
         if images.labels:
             return np.array(_named_labels(images), np.int64)
         return np.concatenate([self._labels(words) for _, words in self._words([images])]).astype(np.int64)
 
     def _words(self, ranges: Iterable[ImageRange]) -> Iterator[tuple[ImageRange, npt.NDArray[np.uint64]]]:
         """The words of all images, [n, words an image], for some of them at a time."""
-        for images in _pieces(ranges, max(1, _WORDS_AT_ONCE // self._words_per_image)):
-            counter = images.first_index * self.counters_per_image
-            words = self._philox.words(images.seed, counter, images.count * self._words_per_image)
-            yield images, words.reshape(images.count, -1)
-
-    def _latents(self, words: npt.NDArray[np.uint64]) -> Float32Array:
-        return normal_quantiles().take(words[:, : self._latent_words].view("<u2")[:, : self.latent_size])
+        most = max(1, _WORDS_AT_ONCE // self._words_per_image)
+        for images in ranges:
+            for first in range(images.first_index, images.first_index + images.count, most):
+                count = min(most, images.first_index + images.count - first)
+                counter = first * self.counters_per_image
+                words = self._philox.words(images.seed, counter, count * self._words_per_image)
+                yield replace(images, first_index=first, count=count), words.reshape(count, -1)
 
     def _write_uniforms(self, words: npt.NDArray[np.uint64], uniforms: Float32Array) -> None:
         halves = words[:, self._latent_words : self._latent_words + self._uniform_words].view("<u4")
@@ -157,7 +152,7 @@ class _Philox(threading.local):
             "bit_generator": "Philox",
             "state": {"counter": self._counter, "key": self._key},
             "buffer": np.zeros(_WORDS_PER_COUNTER, np.uint64),
-            "buffer_pos": _WORDS_PER_COUNTER,  # nothing is buffered
+            "buffer_pos": _WORDS_PER_COUNTER,  # the buffer is empty
             "has_uint32": 0,
             "uinteger": 0,
         }
@@ -168,13 +163,6 @@ class _Philox(threading.local):
         self._counter[0], self._counter[1] = counter & _WORD_MASK, counter >> 64
         self._generator.state = self._state
         return self._generator.random_raw(count).astype("<u8", copy=False)
-
-
-def _pieces(ranges: Iterable[ImageRange], most: int) -> Iterator[ImageRange]:
-    """The same images, at most `most` at a time."""
-    for images in ranges:
-        for start in range(0, images.count, most):
-            yield replace(images, first_index=images.first_index + start, count=min(most, images.count - start))
 
 
 @cache

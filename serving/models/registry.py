@@ -13,12 +13,12 @@ from .engine import Engine
 
 @dataclass(slots=True)
 class Retired:
-    """A version that gets no new calls but those that ask for its revision."""
+    """A version that is served only to calls that ask for its revision."""
 
     engine: Engine
     keep_seconds: float
     until: float
-    """When it can be let go, on the monotonic clock; each call puts it off."""
+    """When it can be let go, on the monotonic clock; each call postpones it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ModelFailure:
 
 
 class Registry:
-    """Loaded models and which of them is the default. It does not change; changed models are another registry."""
+    """Loaded models, one of them the default. It does not change: changed models make another registry."""
 
     def __init__(
         self,
@@ -45,10 +45,7 @@ class Registry:
         failures: Iterable[ModelFailure] = (),
         patterns: tuple[str, ...] = ("*",),
     ) -> None:
-        """default_model: what an empty name means; None: the first by name.
-
-        patterns: the names that it lets itself be asked for, as a shell has them.
-        """
+        """`default_model` is what an empty name means (None: the first by name); `patterns` the names allowed."""
         self.engines = sorted(engines, key=lambda engine: (engine.manifest.name, -engine.version))
         """By name, the highest version first."""
         self.failures = tuple(failures)
@@ -68,26 +65,26 @@ class Registry:
         """The model of that name; an empty one means the default, no version the highest, no revision any.
 
         Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
-        for every name that no pattern takes in, be there such a model or not.
+        for every name that no pattern matches, whether there is such a model or not.
         """
         engine = self._current.get(name)
         if engine is not None and not version and revision in ("", engine.revision):
             return engine
-        if not _takes_in(self._patterns, name or self.default_model):
+        if not _match(self._patterns, name or self.default_model):
             what = f"the model {name!r}" if name else "the default model; name one of its own"
             raise NotAllowedError(f"this token is not good for {what}")
         return self._find_exactly(name or self.default_model, version, revision)
 
     def visible_to(self, patterns: tuple[str, ...]) -> Registry:
-        """The same without the models, and the failures, whose names none of the patterns takes in."""
+        """The same without the models and failures whose names no pattern matches."""
         if patterns == self._patterns:
             return self
         if patterns not in self._limited:
             self._limited[patterns] = Registry(
-                [engine for engine in self.engines if _takes_in(patterns, engine.manifest.name)],
+                [engine for engine in self.engines if _match(patterns, engine.manifest.name)],
                 default_model=self.default_model,
-                retired=[each for each in self._retired if _takes_in(patterns, each.engine.manifest.name)],
-                failures=[failure for failure in self.failures if _takes_in(patterns, failure.model)],
+                retired=[each for each in self._retired if _match(patterns, each.engine.manifest.name)],
+                failures=[failure for failure in self.failures if _match(patterns, failure.model)],
                 patterns=patterns,
             )
         return self._limited[patterns]
@@ -126,5 +123,5 @@ class Registry:
         raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
 
 
-def _takes_in(patterns: Iterable[str], name: str) -> bool:
+def _match(patterns: Iterable[str], name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Which calls may run: so many at once, so many of one caller, and so many that wait for a place."""
+"""Which calls may run: so many at once, so many of one caller, and so many that wait for a slot."""
 
 from __future__ import annotations
 
@@ -16,33 +16,29 @@ _RETRY_AFTER_SECONDS = 1.0
 
 
 class Admission:
-    """The places for calls. A call that finds none waits for one in turn, within its deadline, or is refused."""
+    """The slots for calls. A call that finds none waits for one in turn, within its deadline, or is refused."""
 
     def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
         self.running: set[Call] = set()
-        """The calls that have a place."""
-        self.waiting: deque[asyncio.Future[None]] = deque()
-        """Those that have none yet, in order."""
+        """The calls that have a slot."""
         self.metrics = metrics
-        """Told of every call that runs or waits."""
+        """Hears of every call that runs or waits."""
+        self._waiting: deque[asyncio.Future[None]] = deque()  # calls without a slot, in order
         self._settings = settings
-        self._place_count = 0
+        self._slot_count = 0
         self._by_caller: dict[str, int] = {}
         self._is_closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()
+        """Set while no call is running."""
+        self.idle.set()
 
-    def call(self, context: Any) -> Call:
-        """A call to enter: it has its place as long as its context. Raises OverloadedError, NotReadyError."""
-        return Call(self, context)
-
-    async def take_place(self, caller: str) -> None:
-        """Take a place for a call, or wait for one. Raises OverloadedError, and NotReadyError after `close`."""
+    async def acquire(self, caller: str) -> None:
+        """Take a slot for a call, or wait for one. Raises OverloadedError, and NotReadyError after `close`."""
         self._check(caller)
         self._by_caller[caller] = self._by_caller.get(caller, 0) + 1
-        if self._place_count < self._settings.max_streams:
-            self._place_count += 1
-            self._idle.clear()
+        if self._slot_count < self._settings.max_streams:
+            self._slot_count += 1
+            self.idle.clear()
             return
         try:
             await self._wait()
@@ -50,22 +46,18 @@ class Admission:
             self._leave(caller)
             raise
 
-    def free_place(self, caller: str) -> None:
-        """Give a place back; who has waited longest gets it."""
+    def release(self, caller: str) -> None:
+        """Give a slot back; the call that has waited longest gets it."""
         self._leave(caller)
         self._hand_over()
 
     def close(self) -> None:
         """Refuse the calls that wait, and all new ones: the server is stopping."""
         self._is_closed = True
-        while self.waiting:
-            future = self.waiting.popleft()
+        while self._waiting:
+            future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(_stopping())
-
-    async def wait_until_idle(self) -> None:
-        """Wait until no call is running."""
-        await self._idle.wait()
 
     def end_stalled(self) -> None:
         """End the calls whose readers have taken nothing for too long."""
@@ -79,43 +71,38 @@ class Admission:
         if self._is_closed:
             raise _stopping()
         if self._by_caller.get(caller, 0) >= settings.max_streams_per_caller:
-            raise OverloadedError(
-                f"{settings.max_streams_per_caller} calls of this caller are open, as many as one may have; "
-                "try again later",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            raise _overloaded(
+                f"{settings.max_streams_per_caller} calls of this caller are open, as many as one may have"
             )
-        if self._place_count >= settings.max_streams and len(self.waiting) >= settings.max_queued_calls:
-            raise OverloadedError(
-                f"{self._place_count} calls are running and {len(self.waiting)} waiting, as many as this server "
-                "takes; try again later",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
+        if self._slot_count >= settings.max_streams and len(self._waiting) >= settings.max_queued_calls:
+            counts = f"{self._slot_count} calls are running and {len(self._waiting)} waiting"
+            raise _overloaded(f"{counts}, as many as this server takes")
 
     async def _wait(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting.append(future)
+        self._waiting.append(future)
         self.metrics.queued()
         started = time.monotonic()
         try:
             await future
         except asyncio.CancelledError:
-            if future in self.waiting:
-                self.waiting.remove(future)
+            if future in self._waiting:
+                self._waiting.remove(future)
             elif not future.cancelled() and future.exception() is None:
-                self._hand_over()  # a place came at the same moment
+                self._hand_over()  # a slot came at the same moment
             raise
         finally:
             self.metrics.waited(time.monotonic() - started)
 
     def _hand_over(self) -> None:
-        while self.waiting:
-            future = self.waiting.popleft()
+        while self._waiting:
+            future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)
                 return
-        self._place_count -= 1
-        if self._place_count == 0:
-            self._idle.set()
+        self._slot_count -= 1
+        if self._slot_count == 0:
+            self.idle.set()
 
     def _leave(self, caller: str) -> None:
         self._by_caller[caller] -= 1
@@ -124,7 +111,7 @@ class Admission:
 
 
 class Call:
-    """A call with a place, as an async context manager."""
+    """A call: entering takes a slot, or raises what `Admission.acquire` does; leaving gives the slot back."""
 
     def __init__(self, admission: Admission, context: Any) -> None:
         self.writing_since: float | None = None
@@ -138,7 +125,7 @@ class Call:
 
     async def __aenter__(self) -> Self:
         self._who.check_images()
-        await self._admission.take_place(self._caller)
+        await self._admission.acquire(self._caller)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
         self._admission.metrics.entered()
@@ -147,15 +134,14 @@ class Call:
     async def __aexit__(self, *error: object) -> None:
         self._admission.metrics.left()
         self._admission.running.discard(self)
-        self._admission.free_place(self._caller)
+        self._admission.release(self._caller)
 
-    async def write(self, response: Any, *, next_index: int) -> None:
-        """Send a response. Raises StalledReaderError when its reader stands still for too long.
+    async def write(self, response: Any) -> None:
+        """Send a response of a stream. Raises StalledReaderError if its reader takes nothing for too long.
 
-        `next_index` is where the stream goes on for a reader that comes back. Raises what `Caller.take` does if
-        the caller's token is good for no more images.
+        Raises what `Caller.take` does if the caller's token is good for no more images.
         """
-        self._who.take(response.image_count, next_index - response.image_count)
+        self._who.take(response.image_count, response.first_index)
         self.writing_since = time.monotonic()
         try:
             await self._context.write(response)
@@ -163,7 +149,7 @@ class Call:
             if not self._is_stalled or self._task is None:
                 raise
             self._task.uncancel()
-            raise StalledReaderError(next_index) from None
+            raise StalledReaderError(response.first_index + response.image_count) from None
         finally:
             self.writing_since = None
 
@@ -176,6 +162,10 @@ class Call:
         if self._task is not None and not self._is_stalled:
             self._is_stalled = True
             self._task.cancel()
+
+
+def _overloaded(text: str) -> OverloadedError:
+    return OverloadedError(f"{text}; try again later", retry_after_seconds=_RETRY_AFTER_SECONDS)
 
 
 def _stopping() -> NotReadyError:

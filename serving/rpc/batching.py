@@ -1,9 +1,8 @@
-"""Shared runs: small requests of different callers and seeds become one inference (dynamic batching)."""
+"""Dynamic batching: small requests of different callers and seeds share one inference."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -13,7 +12,7 @@ from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import ImageRange
 from ..telemetry.metrics import NO_METRICS, Metrics
 
-SHARED_IMAGES_AT_MOST = 16
+MAX_SHARED_IMAGES = 16
 """Requests for more images than this run alone."""
 DELAY_SECONDS = 0.002
 """The longest that a request waits for others to share its run with."""
@@ -22,17 +21,25 @@ _QUIET_TURNS = 4  # of the event loop: calls that gRPC has taken meanwhile arriv
 _Waiting = tuple[ImageRange, asyncio.Future[ImageBatch]]
 
 
-class SharedRuns:
-    """Runs small requests on one engine, several of them at a time where several callers are about.
+class DynamicBatcher:
+    """Runs small requests on one engine, several of them at a time when several callers are active.
 
-    A caller who is alone waits for nobody. While other small calls are open, those that wait are run as
-    soon as all open ones do and no more of them arrive, and after DELAY_SECONDS at the latest.
+    A lone caller never waits. While other small calls are open, those that wait are run as soon as all open ones
+    do and no more arrive, and after `delay_seconds` at the latest.
     """
 
-    def __init__(self, engine: Engine, executor: Executor, metrics: Metrics = NO_METRICS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        executor: Executor,
+        metrics: Metrics = NO_METRICS,
+        *,
+        delay_seconds: float = DELAY_SECONDS,
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._executor = executor
+        self._delay_seconds = delay_seconds
         self._waiting: deque[_Waiting] = deque()
         self._open_count = 0
         self._arrival_count = 0
@@ -43,7 +50,7 @@ class SharedRuns:
 
     def takes(self, image_count: int) -> bool:
         """Whether a request for so many images is a small one."""
-        return image_count <= SHARED_IMAGES_AT_MOST and self._engine.tile_rows is None
+        return image_count <= MAX_SHARED_IMAGES and self._engine.tile_rows is None
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -61,26 +68,27 @@ class SharedRuns:
         self._waiting.append((images, future))
         self._arrival_count += 1
         if self._timer is None and self._open_count > 1:
-            self._timer = loop.call_later(DELAY_SECONDS, self._run_waiting)
+            self._timer = loop.call_later(self._delay_seconds, self.run_waiting)
         if len(self._waiting) >= self._open_count:
             self._run_if_quiet(self._arrival_count, 0 if self._is_lone_caller else _QUIET_TURNS)
         return await future
 
-    def _run_if_quiet(self, arrival_count: int, turns: int) -> None:
-        if arrival_count != self._arrival_count:
-            return
-        if turns == 0:
-            self._run_waiting()
-        else:
-            asyncio.get_running_loop().call_soon(self._run_if_quiet, arrival_count, turns - 1)
-
-    def _run_waiting(self) -> None:
+    def run_waiting(self) -> None:
+        """Run all requests that wait, without further delay."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
             if taken := self._next_run():
                 self._run(taken)
+
+    def _run_if_quiet(self, arrival_count: int, turns: int) -> None:
+        if arrival_count != self._arrival_count:
+            return
+        if turns == 0:
+            self.run_waiting()
+        else:
+            asyncio.get_running_loop().call_soon(self._run_if_quiet, arrival_count, turns - 1)
 
     def _next_run(self) -> list[_Waiting]:
         self._is_lone_caller = self._open_count == 1
@@ -94,13 +102,13 @@ class SharedRuns:
         return taken
 
     def _run(self, taken: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
         ranges = [images for images, _ in taken]
         if sum(images.count for images in ranges) > self._rows_on_loop:
-            loop = asyncio.get_running_loop()
             running = loop.run_in_executor(self._executor, self._sample, ranges)
             running.add_done_callback(lambda done: _answer(taken, done))
             return
-        answers: asyncio.Future[list[ImageBatch]] = asyncio.get_running_loop().create_future()
+        answers: asyncio.Future[list[ImageBatch]] = loop.create_future()
         try:
             answers.set_result(self._sample(ranges))
         except Exception as error:
@@ -108,18 +116,15 @@ class SharedRuns:
         _answer(taken, answers)
 
     def _sample(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
-        started = time.perf_counter()
-        answers = self._engine.sample_ranges(ranges)
-        self._metrics.inferred(self._engine.manifest.name, time.perf_counter() - started)
-        return answers
+        return self._metrics.timed(self._engine.manifest.name, self._engine.sample_ranges, ranges)
 
 
 def _answer(taken: list[_Waiting], answers: asyncio.Future[list[ImageBatch]]) -> None:
     error = answers.exception()
-    for place, (_, future) in enumerate(taken):
+    for number, (_, future) in enumerate(taken):
         if future.done():
             continue
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(answers.result()[place])
+            future.set_result(answers.result()[number])

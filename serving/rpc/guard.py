@@ -1,206 +1,181 @@
-"""Gives every error its status code, in one place for unary and streaming calls."""
+"""Lets callers in, records their calls, and gives every error its status code, for all methods of all services."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import duration_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
 
-from ..errors import (
-    CallError,
-    DeadlinePassedError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    NotAllowedError,
-    NotReadyError,
-    OverloadedError,
-    QuotaSpentError,
-    RevisionNotServedError,
-    StalledReaderError,
-    StreamCutError,
-    UnauthenticatedError,
-)
-from ..security.auth import Authenticator
+from .. import errors
+from ..security.auth import ALLOW_ALL, Authenticator
 from ..telemetry.call_record import CallRecord
-from ..telemetry.calls import REQUEST_ID_KEY, Calls
-from ..telemetry.metrics import Metrics
+from ..telemetry.calls import REQUEST_ID_KEY
+from .context import ServiceContext
 from .deadline import is_over
-from .parsing import MALFORMED
+from .parsing import check_request, request_parser
 
 NEXT_INDEX_KEY = "bgan-next-index"
 _DETAILS_KEY = "grpc-status-details-bin"
 _UNIMPLEMENTED_TEXT = "this server does not have the method"
 _INTERNAL_TEXT = "internal error; the server's log says more"
-_CODES: dict[type[CallError], grpc.StatusCode] = {
-    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
-    RevisionNotServedError: grpc.StatusCode.FAILED_PRECONDITION,
-    NotReadyError: grpc.StatusCode.UNAVAILABLE,
-    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
-    NotAllowedError: grpc.StatusCode.PERMISSION_DENIED,
-    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    QuotaSpentError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
-    StreamCutError: grpc.StatusCode.UNAVAILABLE,
-    StalledReaderError: grpc.StatusCode.UNAVAILABLE,
+_HANDLERS = {  # by whether requests and whether responses are a stream
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
 }
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Method = Callable[[Any, Any], Awaitable[Any]]
 
 
-def guarded(
-    servicer: object, service: ServiceDescriptor, metrics: Metrics, calls: Calls, access: Authenticator
-) -> Any:
-    """The methods of a servicer, for those whom `access` lets in.
+def _bad_request(error: errors.InvalidRequestError) -> Any:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    violations = [violation(field=field, description=text) for field, text in error.violations.items()]
+    return error_details_pb2.BadRequest(field_violations=violations)
 
-    Their errors end the call with their code and details; of one that is not known a caller is told nothing.
-    Methods of one request are coroutine functions, those of a stream of requests asynchronous generators.
-    An interceptor would do the same at the cost of two more coroutines a call.
+
+def _retry_info(error: errors.OverloadedError) -> Any:
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _error_info(error: errors.RevisionNotServedError) -> Any:
+    found = {"model": error.model, "revision": error.served_revision, "wanted_revision": error.wanted_revision}
+    return error_details_pb2.ErrorInfo(reason="REVISION_NOT_SERVED", domain="bgan", metadata=found)
+
+
+STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Any] | None]] = {
+    errors.InvalidRequestError: (StatusCode.INVALID_ARGUMENT, _bad_request),
+    errors.ModelNotFoundError: (StatusCode.NOT_FOUND, None),
+    errors.RevisionNotServedError: (StatusCode.FAILED_PRECONDITION, _error_info),
+    errors.NotReadyError: (StatusCode.UNAVAILABLE, None),
+    errors.UnauthenticatedError: (StatusCode.UNAUTHENTICATED, None),
+    errors.NotAllowedError: (StatusCode.PERMISSION_DENIED, None),
+    errors.OverloadedError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
+    errors.QuotaSpentError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
+    errors.DeadlinePassedError: (StatusCode.DEADLINE_EXCEEDED, None),
+    errors.StreamCutError: (StatusCode.UNAVAILABLE, None),
+    errors.StalledReaderError: (StatusCode.UNAVAILABLE, None),
+}
+"""The code and the details that each error ends a call with; any other error is INTERNAL."""
+
+
+class CallGuard:
+    """Stands around every method of a server's services.
+
+    An error ends the call with its code and details; an unknown one is shown to the log alone. An interceptor
+    would do the same at the cost of two more coroutines a call.
     """
 
-    def guard(method: MethodDescriptor) -> Callable[[Any, Any], Any]:
-        name = f"{service.full_name}/{method.name}"
-        guard_one = _guarded_stream if method.client_streaming else _guarded
-        return guard_one(getattr(servicer, method.name), name, metrics, calls, access)
+    def __init__(self, context: ServiceContext) -> None:
+        self._calls = context.calls
+        self._metrics = context.metrics
+        self._authenticator = context.authenticator
 
-    return SimpleNamespace(**{method.name: guard(method) for method in service.methods})
+    def add(
+        self,
+        servicer: object,
+        service: ServiceDescriptor,
+        server: grpc.aio.Server,
+        *,
+        open_methods: Collection[str] = (),
+        in_order: bool = False,
+    ) -> None:
+        """Add a servicer to a server.
+
+        open_methods: those that need no token.
+        in_order: take the calls of a connection in their order, whatever their methods, which is slower.
+        """
+        handlers = {}
+        for method in service.methods:
+            authenticator = ALLOW_ALL if method.name in open_methods else self._authenticator
+            make_handler = _HANDLERS[method.client_streaming, method.server_streaming]
+            handlers[method.name] = make_handler(
+                self._guarded(getattr(servicer, method.name), method, authenticator),
+                request_parser(method.input_type),
+                GetMessageClass(method.output_type).SerializeToString,
+            )
+        if in_order:
+            server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
+        else:
+            server.add_registered_method_handlers(service.full_name, handlers)
+
+    def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
+        calls, name = self._calls, f"{descriptor.containing_service.full_name}/{descriptor.name}"
+        answer_call = _written(method) if descriptor.client_streaming else method
+
+        async def call(request: Any, context: _Context) -> Any:
+            record = calls.begin(name, context)
+            try:
+                authenticator.enter(context)
+                check_request(request)
+                answer = await answer_call(request, context)
+            except (asyncio.CancelledError, grpc.aio.AbortError) as error:
+                self._note_end(error, record, context)
+                raise
+            except Exception as error:
+                await self._fail(error, record, context)
+            calls.end(record, StatusCode.OK)
+            return answer
+
+        return call
+
+    def _note_end(self, error: BaseException, record: CallRecord, context: _Context) -> None:
+        """Record a call that its caller, its deadline or the method itself ended."""
+        if isinstance(error, grpc.aio.AbortError):  # as that of the health does
+            self._calls.end(record, context.code())
+        elif is_over(context):
+            self._metrics.rejected(errors.DeadlinePassedError())
+            self._calls.end(record, StatusCode.DEADLINE_EXCEEDED)
+        else:
+            self._calls.end(record, StatusCode.CANCELLED)
+
+    async def _fail(self, error: Exception, record: CallRecord, context: _Context) -> NoReturn:
+        """End a call with what is known of its error."""
+        if isinstance(error, NotImplementedError):  # generated code's answer for a method that a servicer lacks
+            self._calls.end(record, StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
+            await context.abort(StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
+        self._metrics.rejected(error)
+        code, details = STATUSES.get(type(error), (StatusCode.INTERNAL, None))
+        is_known = type(error) in STATUSES
+        text = str(error) if is_known else _INTERNAL_TEXT
+        self._calls.end(record, code, text, None if is_known else error)
+        # grpc.aio keeps the error in a cycle; through its frames it would keep models that are no longer served.
+        error.__traceback__ = None
+        request_id = (REQUEST_ID_KEY, record.request_id)
+        await context.abort(code, text, (request_id, *(_metadata(error, code, details) if is_known else ())))
 
 
-def _guarded(
-    method: Callable[[Any, Any], Awaitable[Any]], name: str, metrics: Metrics, calls: Calls, access: Authenticator
-) -> Callable[[Any, Any], Awaitable[Any]]:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        record = calls.begin(name, context)
-        try:
-            access.enter(context)
-            _check(request)
-            answer = await method(request, context)
-        except asyncio.CancelledError:
-            if is_over(context):
-                metrics.rejected(DeadlinePassedError())
-                calls.end(record, grpc.StatusCode.DEADLINE_EXCEEDED)
-            else:
-                calls.end(record, grpc.StatusCode.CANCELLED)
-            raise
-        except grpc.aio.AbortError:  # the method has ended the call itself, as that of the health does
-            calls.end(record, context.code())
-            raise
-        except NotImplementedError:  # what generated code makes of a method that a servicer leaves out
-            calls.end(record, grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
-        except Exception as error:
-            await _fail(error, record, context, metrics, calls)
-        calls.end(record, grpc.StatusCode.OK)
-        return answer
-
-    return call
+def _metadata(
+    error: Any, code: StatusCode, details: Callable[[Any], Any] | None
+) -> Iterator[tuple[str, str | bytes]]:
+    """What a call ends with beside its code: the details, and where its stream can be resumed."""
+    status = status_pb2.Status(code=code.value[0], message=str(error))
+    if details is not None:
+        status.details.add().Pack(details(error))
+    yield _DETAILS_KEY, status.SerializeToString()
+    if error.next_index is not None:
+        yield NEXT_INDEX_KEY, str(error.next_index)
 
 
-def _guarded_stream(
-    method: Callable[[Any, Any], AsyncIterator[Any]],
-    name: str,
-    metrics: Metrics,
-    calls: Calls,
-    access: Authenticator,
-) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """The same for a method that takes a stream and answers with one."""
+def _written(method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
+    """A method that takes a stream and answers with one, as a coroutine that checks each request of it."""
 
-    async def call(
-        requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
-        record = calls.begin(name, context)
-        try:
-            access.enter(context)
-            async for answer in method(_checked(requests), context):
-                yield answer
-        except (asyncio.CancelledError, GeneratorExit):
-            calls.end(record, grpc.StatusCode.CANCELLED)
-            raise
-        except grpc.aio.AbortError:
-            calls.end(record, context.code())
-            raise
-        except Exception as error:
-            await _fail(error, record, context, metrics, calls)
-        calls.end(record, grpc.StatusCode.OK)
+    async def call(requests: AsyncIterator[Any], context: _Context) -> None:
+        async for answer in method(_checked(requests), context):
+            await context.write(answer)
 
     return call
 
 
 async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        _check(request)
+        check_request(request)
         yield request
-
-
-def _check(request: Any) -> None:
-    if request is MALFORMED:
-        raise InvalidRequestError({"request": "its bytes are no message of this method; see the .proto files"})
-
-
-async def _fail(
-    error: Exception,
-    record: CallRecord,
-    context: grpc.aio.ServicerContext[Any, Any],
-    metrics: Metrics,
-    calls: Calls,
-) -> NoReturn:
-    """End a call with what is known of its error."""
-    metrics.rejected(error)
-    code = _CODES.get(type(error))  # type: ignore[arg-type]
-    if code is None:
-        calls.end(record, grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, error)
-    else:
-        calls.end(record, code, str(error))
-    await _abort(context, error, code, (REQUEST_ID_KEY, record.request_id))
-
-
-async def _abort(
-    context: grpc.aio.ServicerContext[Any, Any],
-    error: Exception,
-    code: grpc.StatusCode | None,
-    request_id: tuple[str, str],
-) -> NoReturn:
-    # grpc.aio keeps the error in a cycle; through its frames it would keep models that are served no more.
-    error.__traceback__ = None
-    if code is None:
-        await context.abort(grpc.StatusCode.INTERNAL, _INTERNAL_TEXT, (request_id,))
-    status = status_pb2.Status(code=code.value[0], message=str(error), details=_details(error))
-    metadata: list[tuple[str, str | bytes]] = [request_id, (_DETAILS_KEY, status.SerializeToString())]
-    if isinstance(error, StreamCutError | QuotaSpentError) and error.next_index is not None:
-        metadata.append((NEXT_INDEX_KEY, str(error.next_index)))
-    await context.abort(code, str(error), tuple(metadata))
-
-
-def _details(error: Exception) -> list[any_pb2.Any]:
-    details: Message
-    if isinstance(error, InvalidRequestError):
-        details = error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
-                for field, text in error.violations.items()
-            ]
-        )
-    elif isinstance(error, OverloadedError):
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
-        details = error_details_pb2.RetryInfo(retry_delay=delay)
-    elif isinstance(error, RevisionNotServedError):
-        details = error_details_pb2.ErrorInfo(
-            reason="REVISION_NOT_SERVED",
-            domain="bgan",
-            metadata={
-                "model": error.model,
-                "revision": error.served_revision,
-                "wanted_revision": error.wanted_revision,
-            },
-        )
-    else:
-        return []
-    packed = any_pb2.Any()
-    packed.Pack(details)
-    return [packed]

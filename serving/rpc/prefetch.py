@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
@@ -13,27 +12,26 @@ from bgan.v1 import sampling_pb2
 from ..telemetry.metrics import NO_METRICS, Metrics
 from .stream_plan import StreamPlan
 
-_BYTES_AT_MOST = 16 * 1024 * 1024
+_MAX_BYTES = 16 * 1024 * 1024
 _Response = sampling_pb2.SampleBinaryImagesResponse
 
 
-class Lookahead:
+class Prefetcher:
     """Computes the batches of all streams in `executor`.
 
-    Each stream may have one batch computed or being computed at any time, and up to `batches` as long
-    as those beyond the first take at most 16 MiB in all streams together. So readers that stand still
-    cost a batch each, whatever their number.
+    Each stream may have one batch computed or in work, and up to `batches` as long as those beyond the first take
+    at most 16 MiB in all streams together. So a stalled reader costs one batch, however many there are.
     """
 
     def __init__(self, executor: Executor, *, batches: int, metrics: Metrics = NO_METRICS) -> None:
         self._executor = executor
         self._metrics = metrics
         self._batches = batches
-        self._bytes_left = _BYTES_AT_MOST
+        self._bytes_left = _MAX_BYTES
 
     async def compute(self, plan: StreamPlan) -> AsyncGenerator[_Response, None]:
         """The responses of a stream, in order."""
-        loop = asyncio.get_running_loop()
+        loop, timed, name = asyncio.get_running_loop(), self._metrics.timed, plan.engine.manifest.name
         batches = plan.batches()
         pending: deque[asyncio.Future[_Response]] = deque()
         extra = 0  # of the pending ones, how many count against the bound
@@ -46,7 +44,7 @@ class Lookahead:
                     if pending:
                         extra += 1
                         self._bytes_left -= plan.batch_bytes
-                    pending.append(loop.run_in_executor(self._executor, self._respond, plan, *batch))
+                    pending.append(loop.run_in_executor(self._executor, timed, name, plan.response, *batch))
                 if not pending:
                     return
                 response = await pending.popleft()
@@ -58,9 +56,3 @@ class Lookahead:
             self._bytes_left += extra * plan.batch_bytes
             for future in pending:
                 future.cancel()
-
-    def _respond(self, plan: StreamPlan, first_index: int, count: int) -> _Response:
-        started = time.perf_counter()
-        response = plan.response(first_index, count)
-        self._metrics.inferred(plan.engine.manifest.name, time.perf_counter() - started)
-        return response

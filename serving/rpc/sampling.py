@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Any
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
-from ..config.settings import ServerSettings
-from ..errors import NotReadyError, StreamCutError
+from ..errors import StreamCutError
 from ..models.engine import Engine
 from ..models.registry import Registry
-from ..security.auth import caller
 from ..telemetry.call_record import current_call
-from ..telemetry.metrics import Metrics
-from .admission import Admission, Call
-from .batching import SharedRuns
+from .admission import Call
+from .batching import DynamicBatcher
+from .context import ServiceContext
 from .deadline import deadline_of
-from .prefetch import Lookahead
+from .prefetch import Prefetcher
 from .stream_plan import StreamPlan, plan_stream
 
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
-    """Streams batches of images; small requests share runs, others are computed in `executor`."""
+    """Streams batches of images; small requests share runs."""
 
-    def __init__(
-        self,
-        settings: ServerSettings,
-        admission: Admission,
-        executor: Executor,
-        *,
-        threads: int,
-        metrics: Metrics,
-    ) -> None:
-        """`threads`: how many batches the executor computes at once."""
-        self.registry: Registry | None = None
-        """The models; None until `serve`."""
-        self._shared: dict[Engine, SharedRuns] = {}
-        self._settings = settings
-        self._admission = admission
-        self._executor = executor
-        self._metrics = metrics
-        self._lookahead = Lookahead(executor, batches=threads + 1, metrics=metrics)
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+        self._models = context.models
+        self._metrics = context.metrics
+        self._prefetcher = Prefetcher(context.executor, batches=context.threads + 1, metrics=context.metrics)
+        self._batchers: dict[Engine, DynamicBatcher] = {}
         self._cutting = False
+        names = [field.name for field in sampling_pb2.Limits.DESCRIPTOR.fields]
+        self._limits = sampling_pb2.Limits(**{name: getattr(context.settings, name) for name in names})
 
     def serve(self, registry: Registry) -> None:
-        """Answer new calls with these models from now on; calls in flight end on the ones that they began with."""
-        self._shared = {
-            engine: self._shared.get(engine) or SharedRuns(engine, self._executor, self._metrics)
+        """Answer new calls with these models; calls in flight end on those that they began with."""
+        self._batchers = {
+            engine: self._batchers.get(engine) or DynamicBatcher(engine, self._context.executor, self._metrics)
             for engine in registry.kept_engines()
         }
         self._metrics.serving(registry)
-        self.registry = registry
+        self._models.registry = registry
 
     def cut_streams(self) -> None:
         """End every stream at its next image boundary."""
@@ -62,15 +49,14 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
     ) -> None:
         """Write the batches of a request, computed ahead while earlier ones are sent."""
-        engine = self._models().find(request.model, version=request.version, revision=request.revision)
-        current_call().serves(engine)
-        plan = plan_stream(request, engine, self._settings, deadline=deadline_of(context))
-        shared = self._shared[engine]
-        async with self._admission.call(context) as call:
-            if plan.is_one_batch and shared.takes(plan.image_count):
-                with shared.call():
-                    response = plan.encode(plan.first_index, await shared.sample(plan.images))
-                    await call.write(response, next_index=plan.first_index + plan.image_count)
+        engine = self._models.find(request.model, version=request.version, revision=request.revision)
+        plan = plan_stream(request, engine, self._context.settings, deadline=deadline_of(context))
+        batcher = self._batchers[engine]
+        async with Call(self._context.admission, context) as call:
+            if plan.is_one_batch and batcher.takes(plan.images.count):
+                with batcher.call():
+                    response = plan.encode(plan.images.first_index, await batcher.sample(plan.images))
+                    await call.write(response)
                     self._note_sent(response)
             else:
                 await self._write_batches(plan, call)
@@ -79,10 +65,10 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self, request: sampling_pb2.ListModelsRequest, context: Any
     ) -> sampling_pb2.ListModelsResponse:
         """All models, by name, and the files that cannot be served."""
-        registry = self._models()
+        registry = self._models.visible()
         return sampling_pb2.ListModelsResponse(
             models=[_served(engine, registry) for engine in registry.engines],
-            limits=self._limits(),
+            limits=self._limits,
             failures=[
                 sampling_pb2.ModelFailure(model=failure.model, reason=failure.reason)
                 for failure in registry.failures
@@ -91,37 +77,20 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
 
     async def GetModel(self, request: sampling_pb2.GetModelRequest, context: Any) -> sampling_pb2.GetModelResponse:
         """One model."""
-        registry = self._models()
-        engine = registry.find(request.name, version=request.version, revision=request.revision)
-        current_call().serves(engine)
-        model = _served(engine, registry)
-        return sampling_pb2.GetModelResponse(model=model, limits=self._limits())
+        engine = self._models.find(request.name, version=request.version, revision=request.revision)
+        return sampling_pb2.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
 
     async def _write_batches(self, plan: StreamPlan, call: Call) -> None:
-        next_index = plan.first_index
-        async with aclosing(self._lookahead.compute(plan)) as responses:
+        async with aclosing(self._prefetcher.compute(plan)) as responses:
             async for response in responses:
                 if self._cutting:
-                    raise StreamCutError(next_index)
-                next_index = response.first_index + response.image_count
-                await call.write(response, next_index=next_index)
+                    raise StreamCutError(response.first_index)
+                await call.write(response)
                 self._note_sent(response)
 
     def _note_sent(self, response: sampling_pb2.SampleBinaryImagesResponse) -> None:
         self._metrics.sent(response.model, response.image_count)
         current_call().image_count += response.image_count
-
-    def _models(self) -> Registry:
-        if self.registry is None:
-            raise NotReadyError("the models are still loading; try again in a second")
-        return self.registry.visible_to(caller().model_patterns)
-
-    def _limits(self) -> sampling_pb2.Limits:
-        return sampling_pb2.Limits(
-            max_image_count=self._settings.max_image_count,
-            max_batch_size=self._settings.max_batch_size,
-            max_message_bytes=self._settings.max_message_bytes,
-        )
 
 
 def _served(engine: Engine, registry: Registry) -> sampling_pb2.ServedModel:

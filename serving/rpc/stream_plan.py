@@ -14,7 +14,7 @@ from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
 from .deadline import check_deadline
 
-_LABELS_AT_MOST = 65_536  # of one request: they are looked at one by one
+_MAX_LABELS = 65_536  # of one request: they are checked one by one
 _LABEL_BYTES = 5  # the most that a label takes
 _MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
 
@@ -24,23 +24,15 @@ class StreamPlan:
     """All that decides a stream, taken from a request that was found valid."""
 
     engine: Engine
-    seed: int
-    first_index: int
-    image_count: int
+    images: ImageRange
+    """All images of the stream."""
     batch_size: int
     """Images a response; the last one may have fewer."""
     first_batch_size: int
     """Images of the first response; later ones double up to `batch_size`."""
     with_probabilities: bool
-    labels: tuple[int, ...] = ()
-    """Image i is of the class labels[i mod their number]; none: classes are drawn, where there are any."""
-    deadline: float | None = None
+    deadline: float | None
     """When its caller no longer waits, on the monotonic clock; None: never."""
-
-    @property
-    def images(self) -> ImageRange:
-        """All images of the stream."""
-        return ImageRange(self.seed, self.first_index, self.image_count, self.labels)
 
     @property
     def batch_bytes(self) -> int:
@@ -49,7 +41,8 @@ class StreamPlan:
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """(first index, image count) of each batch, in order."""
-        first_index, end, size = self.first_index, self.first_index + self.image_count, self.first_batch_size
+        first_index, size = self.images.first_index, self.first_batch_size
+        end = first_index + self.images.count
         while first_index < end:
             count = min(size, end - first_index)
             yield first_index, count
@@ -59,13 +52,14 @@ class StreamPlan:
     @property
     def is_one_batch(self) -> bool:
         """Whether a single response of nothing but images is all of it."""
-        return self.image_count <= self.first_batch_size and not self.with_probabilities
+        return self.images.count <= self.first_batch_size and not self.with_probabilities
 
     def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
+        seed, labels = self.images.seed, self.images.labels
         batch = self.engine.sample(
-            self.seed, first_index, count, labels=self.labels, with_probabilities=self.with_probabilities
+            seed, first_index, count, labels=labels, with_probabilities=self.with_probabilities
         )
         return self.encode(first_index, batch)
 
@@ -75,7 +69,7 @@ class StreamPlan:
         return sampling_pb2.SampleBinaryImagesResponse(
             model=engine.manifest.name,
             revision=engine.revision,
-            seed=self.seed,
+            seed=self.images.seed,
             first_index=first_index,
             image_count=len(batch.packed_images) // engine.packed_bytes,
             image_shape=engine.manifest.image_shape,
@@ -94,61 +88,56 @@ def plan_stream(
     deadline: float | None = None,
 ) -> StreamPlan:
     """Check a request against the limits. Raises InvalidRequestError with every field that is out of range."""
-    most = _largest_batch(request, engine, settings)
+    count, first_index, seed = request.image_count, request.first_index, request.seed
+    image_bytes = _image_bytes(engine, request.include_probabilities)
+    most = largest_batch(image_bytes, _MESSAGE_OVERHEAD_BYTES, settings)
+    if most < 1:
+        raise InvalidRequestError(
+            {"include_probabilities": f"one image takes {image_bytes} bytes, more than a message may have"}
+        )
     violations = {}
-    if not 1 <= request.image_count <= settings.max_image_count:
-        violations["image_count"] = f"is {request.image_count}; ask for 1 to {settings.max_image_count} images"
-    if request.HasField("seed") and request.seed < 0:
-        violations["seed"] = f"is {request.seed}; use 0 to 2^63 - 1, or none to have one drawn"
-    if request.first_index < 0:
-        violations["first_index"] = f"is {request.first_index}; it must be at least 0"
-    elif request.first_index + max(request.image_count, 0) > INDEX_END:
+    if not 1 <= count <= settings.max_image_count:
+        violations["image_count"] = f"is {count}; ask for 1 to {settings.max_image_count} images"
+    if seed < 0:
+        violations["seed"] = f"is {seed}; use 0 to 2^63 - 1, or none to have one drawn"
+    if first_index < 0:
+        violations["first_index"] = f"is {first_index}; it must be at least 0"
+    elif first_index + max(count, 0) > INDEX_END:
         violations["first_index"] = "first_index + image_count exceeds 2^63 - 1; start earlier or ask for fewer"
-    if problem := _problem_of_labels(request.labels, engine):
+    if problem := _label_problem(request.labels, engine):
         violations["labels"] = problem
     if not 0 <= request.batch_size <= most:
         violations["batch_size"] = f"is {request.batch_size}; use 1 to {most}, or 0 for the server's choice"
     if violations:
         raise InvalidRequestError(violations)
+    if not request.HasField("seed"):
+        seed = secrets.randbits(63)
     batch_size = request.batch_size or min(engine.preferred_batch_size, most)
     return StreamPlan(
-        engine=engine,
-        seed=request.seed if request.HasField("seed") else secrets.randbits(63),
-        first_index=request.first_index,
-        image_count=request.image_count,
+        engine,
+        ImageRange(seed, first_index, count, tuple(request.labels)),
         batch_size=batch_size,
         # Left to choose, the server begins small: the first images come at once, and a stream that is
         # opened and not read holds little.
         first_batch_size=request.batch_size or min(RUN_ROWS, batch_size),
         with_probabilities=request.include_probabilities,
-        labels=tuple(request.labels),
         deadline=deadline,
     )
 
 
-def _largest_batch(
-    request: sampling_pb2.SampleBinaryImagesRequest, engine: Engine, settings: ServerSettings
-) -> int:
-    """The most images that fit into one response."""
-    image_bytes = _image_bytes(engine, request.include_probabilities)
-    fitting = (settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES) // image_bytes
-    if fitting < 1:
-        raise InvalidRequestError(
-            {"include_probabilities": f"one image takes {image_bytes} bytes, more than a message may have"}
-        )
-    return min(settings.max_batch_size, fitting)
+def largest_batch(row_bytes: int, overhead_bytes: int, settings: ServerSettings) -> int:
+    """The most rows that one message may carry beside its overhead; 0: it cannot hold even one."""
+    return min(settings.max_batch_size, (settings.max_message_bytes - overhead_bytes) // row_bytes)
 
 
-def _problem_of_labels(labels: Sequence[int], engine: Engine) -> str | None:
-    if not labels:
-        return None
-    name, count = engine.manifest.name, engine.class_count
-    if not count:
-        return f"the model {name!r} makes images of no classes; leave labels out"
-    if len(labels) > _LABELS_AT_MOST:
-        return f"has {len(labels)} entries; send at most {_LABELS_AT_MOST}, and longer streams in pieces"
-    wrong = next((label for label in labels if not 0 <= label < count), None)
-    return None if wrong is None else f"has {wrong}; the classes of {name!r} are 0 to {count - 1}"
+def _label_problem(labels: Sequence[int], engine: Engine) -> str | None:
+    name, class_count = engine.manifest.name, engine.class_count
+    if labels and not class_count:
+        return f"the model {name!r} is not class-conditional; leave labels out"
+    if len(labels) > _MAX_LABELS:
+        return f"has {len(labels)} entries; send at most {_MAX_LABELS}, and split longer streams"
+    wrong = next((label for label in labels if not 0 <= label < class_count), None)
+    return None if wrong is None else f"has {wrong}; the classes of {name!r} are 0 to {class_count - 1}"
 
 
 def _image_bytes(engine: Engine, with_probabilities: bool) -> int:

@@ -67,11 +67,6 @@ class CallRecord:
         return {name: value for name, value in fields.items() if value != ""}
 
 
-def set_current_call(record: CallRecord) -> None:
-    """From now on this task answers that call."""
-    _current.set(record)
-
-
-def current_call() -> CallRecord:
-    """The call that this task answers."""
-    return _current.get()
+set_current_call = _current.set
+current_call = _current.get
+"""The call that this task answers."""

@@ -1,4 +1,4 @@
-"""What is known of a call while it is answered, and who is told of it: the log, and traces where they are on."""
+"""Reports every call: to the log, and to the collector of traces if there is one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Calls:
-    """Gives every call its request id, and tells of it when it ends."""
+    """Gives every call its request id, and reports it when it ends."""
 
     def __init__(self, settings: ServerSettings, tracing: Tracing) -> None:
         self._logged = settings.log_calls
@@ -40,15 +40,17 @@ class Calls:
     def end(
         self, record: CallRecord, code: grpc.StatusCode, text: str = "", error: Exception | None = None
     ) -> None:
-        """It ended; `text` is what its caller is told, `error` what the log alone is to show with its trace."""
+        """It ended; `text` is for its caller, `error` for the log alone, which shows its trace."""
         record.code, record.text, record.seconds = code, text, time.perf_counter() - record.started
         self._tracing.end(record)
-        if error is not None or self._is_logged(code):
-            level = logging.INFO if code in _NO_FAILURES else logging.WARNING if error is None else logging.ERROR
+        failed = code not in _NO_FAILURES
+        if error is not None or self._logged == "all" or (failed and self._logged == "failed"):
+            level = logging.INFO if not failed else logging.WARNING if error is None else logging.ERROR
             _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})
 
-    def _is_logged(self, code: grpc.StatusCode) -> bool:
-        return self._logged == "all" or (self._logged == "failed" and code not in _NO_FAILURES)
+    def stop(self) -> None:
+        """Send the traces that are left."""
+        self._tracing.stop()
 
 
 def _request_id(metadata: dict[str, str | bytes]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from ..models.registry import Registry
 
 WORKERS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Tells prometheus_client, before it is imported, the folder in which a worker's values lie."""
+T = TypeVar("T")
 
 
 class Metrics:
@@ -18,19 +22,20 @@ class Metrics:
         """Whether this process says that it is healthy."""
 
     def entered(self) -> None:
-        """A stream or an inference has its place."""
+        """A stream or an inference got a slot."""
 
     def left(self) -> None:
-        """It has given it back."""
+        """It gave the slot back."""
 
     def queued(self) -> None:
-        """A call waits for a place."""
+        """A call waits for a slot."""
 
     def waited(self, seconds: float) -> None:
-        """It waits no more: it got one, or gave up."""
+        """It no longer waits: it got a slot, or gave up."""
 
-    def inferred(self, model: str, seconds: float) -> None:
-        """A batch was computed; `model` is one that is served, or was."""
+    def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
+        """Compute a batch of a model that is served, or was; in any thread."""
+        return compute(*arguments)
 
     def sent(self, model: str, image_count: int) -> None:
         """A message of images was handed to its reader."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.trainer.export.exporter import export_run
 from tests.kit.models import make_run
 
@@ -25,7 +25,7 @@ def _measure_case(folder, neuron):
     plain, fast = (
         export_run(run, folder, name=f"cnn-{neuron}-{graph}", graph=graph).path for graph in ("plain", "fast")
     )
-    engine = Engine(fast)
+    engine = load_engine(fast)
     batch_size = engine.preferred_batch_size
     latents, uniforms, _ = engine.noise.draw(1, 0, batch_size)
     feeds = {"latents": latents}

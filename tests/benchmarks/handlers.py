@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 _THREADS = 32  # as many as callers
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="the .onnx file of the plain handler")
     options = parser.parse_args()
     serve = _serve_aio if options.aio else _serve_sync
-    serve(_plain(Engine(options.model)) if options.handler == "plain" else None)
+    serve(_plain(load_engine(options.model)) if options.handler == "plain" else None)
 
 
 def _plain(engine):

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from bgan.clients import RetryPolicy, SamplingClient
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.clients import Blocking
 from tests.kit.nameserver import name_server
@@ -56,7 +56,7 @@ def test_a_stream_resumes_at_the_other_server(make_client, small_models, tmp_pat
     (tmp_path / "twin").mkdir()
     for copy in ("sbn.onnx", "twin/1.onnx"):  # the same model, and another by which to know the server
         shutil.copy(small_models / "sbn.onnx", tmp_path / copy)
-    alone = Engine(small_models / "sbn.onnx")
+    alone = load_engine(small_models / "sbn.onnx")
 
     def stream(client, seed):
         next_index = 0

@@ -11,7 +11,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import AsyncSamplingClient, InvalidRequestError, SamplingClient
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.cli import bgan
 from tests.kit.models import make_model
@@ -111,7 +111,7 @@ def test_several_servers_make_one_stream_of_classes(running, client):
         ({"labels": [0] * 65_537}, "labels: has 65537 entries; send at most 65536"),
         (
             {"model": "plain", "labels": [0]},
-            "labels: the model 'plain' makes images of no classes; leave labels out",
+            "labels: the model 'plain' is not class-conditional; leave labels out",
         ),
     ],
 )
@@ -124,7 +124,7 @@ def test_labels_that_cannot_be_are_refused(client, options, says):
 def test_a_model_without_classes_is_as_ever(running, client, folder):
     (batch,) = client.sample_binary_images(image_count=20, seed=3, model="plain")
     assert batch.labels is None
-    engine = Engine(folder / "plain.onnx")
+    engine = load_engine(folder / "plain.onnx")
     assert batch.packed_images.tobytes() == engine.sample(3, 0, 20).packed_images
     info = {each.name: each.classes for each in client.list_models()}
     assert info == {"sbn": CLASSES, "dbn": CLASSES, "plain": ()}
@@ -135,9 +135,9 @@ def test_a_model_without_classes_is_as_ever(running, client, folder):
 
 
 def test_a_model_that_runs_in_tiles_has_the_same_classes(folder):
-    whole = Engine(folder / "sbn.onnx")
+    whole = load_engine(folder / "sbn.onnx")
     expected = whole.sample(3, 30, 100)
-    tiled = Engine(folder / "sbn.onnx")
+    tiled = load_engine(folder / "sbn.onnx")
     tiled.tile_rows = 64
     found = tiled.sample(3, 30, 100)
     assert found.labels == expected.labels
@@ -146,7 +146,7 @@ def test_a_model_that_runs_in_tiles_has_the_same_classes(folder):
 
 
 def test_the_open_inference_protocol_takes_labels(running, folder):
-    engine = Engine(folder / "sbn.onnx")
+    engine = load_engine(folder / "sbn.onnx")
     latents, uniforms, labels = engine.noise.draw(3, 0, 20)
     arrays = {"latents": latents, "uniforms": uniforms.reshape(20, *SHAPE), "labels": labels}
 
@@ -222,6 +222,6 @@ def test_the_command_line_refuses_labels_that_cannot_be(running, folder, tmp_pat
     assert generated.returncode == 1
     assert len(generated.stderr.splitlines()) == 1
     assert (
-        "no classes" if model == "plain" else "cat, dog, 3, mouse, owl, or by number 0 to 4"
+        "not class-conditional" if model == "plain" else "cat, dog, 3, mouse, owl, or by number 0 to 4"
     ) in generated.stderr
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bgan.clients import SamplingClient
 from bgan.serving.config.default_models import SHIPPED
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics import artifacts
 from bgan.trainer.evaluation.metrics.table import format_value
@@ -30,7 +30,7 @@ _BUILD = "import setuptools.build_meta as backend, sys; getattr(backend, sys.arg
 
 @pytest.fixture(scope="module")
 def engines():
-    return {name: Engine(SHIPPED / f"{name}.onnx") for name in NAMES}
+    return {name: load_engine(SHIPPED / f"{name}.onnx") for name in NAMES}
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])

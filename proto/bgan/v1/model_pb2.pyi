@@ -26,7 +26,7 @@ class _Neuron:
 class _NeuronEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Neuron.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     NEURON_UNSPECIFIED: _Neuron.ValueType  # 0
-    """Not said; never valid in a manifest."""
+    """Unset; never valid in a manifest."""
     NEURON_DETERMINISTIC: _Neuron.ValueType  # 1
     """Deterministic binary neurons: on if and only if sigma(x) > 0.5."""
     NEURON_STOCHASTIC: _Neuron.ValueType  # 2
@@ -38,7 +38,7 @@ class Neuron(_Neuron, metaclass=_NeuronEnumTypeWrapper):
     """Neuron is a kind of output neuron."""
 
 NEURON_UNSPECIFIED: Neuron.ValueType  # 0
-"""Not said; never valid in a manifest."""
+"""Unset; never valid in a manifest."""
 NEURON_DETERMINISTIC: Neuron.ValueType  # 1
 """Deterministic binary neurons: on if and only if sigma(x) > 0.5."""
 NEURON_STOCHASTIC: Neuron.ValueType  # 2
@@ -54,7 +54,7 @@ class _Binarization:
 class _BinarizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Binarization.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BINARIZATION_UNSPECIFIED: _Binarization.ValueType  # 0
-    """Not said; never valid in a manifest."""
+    """Unset; never valid in a manifest."""
     BINARIZATION_THRESHOLD: _Binarization.ValueType  # 1
     """On if and only if the probability is above 0.5. The graph's only input is `latents`."""
     BINARIZATION_BERNOULLI: _Binarization.ValueType  # 2
@@ -64,7 +64,7 @@ class Binarization(_Binarization, metaclass=_BinarizationEnumTypeWrapper):
     """Binarization is how an exported file turns probabilities into bits."""
 
 BINARIZATION_UNSPECIFIED: Binarization.ValueType  # 0
-"""Not said; never valid in a manifest."""
+"""Unset; never valid in a manifest."""
 BINARIZATION_THRESHOLD: Binarization.ValueType  # 1
 """On if and only if the probability is above 0.5. The graph's only input is `latents`."""
 BINARIZATION_BERNOULLI: Binarization.ValueType  # 2
@@ -74,7 +74,7 @@ Global___Binarization: _TypeAlias = Binarization  # noqa: Y015
 @_typing.final
 class Model(_message.Message):
     """Model describes one exported generator. It is the manifest that lies, as proto3 JSON,
-    in the ONNX file's metadata under `bgan.model`, and all that the service knows of a model.
+    in the ONNX file's metadata under `bgan.model`, and all that the service knows about a model.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -122,7 +122,7 @@ class Model(_message.Message):
     latent_size: _builtins.int
     """The number of latent variables an image is made from, at least 1."""
     slope: _builtins.float
-    """The slope that is baked into the output layer: probabilities are sigma(slope * logits). At least 0."""
+    """The slope of the output layer, which the file contains: probabilities are sigma(slope * logits). At least 0."""
     dataset: _builtins.str
     """The data set trained on, such as "mnist"."""
     bgan_version: _builtins.str
@@ -141,7 +141,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the classes that images can be made of, by label: the graph takes `labels`, int64
+        """The names of the classes of a class-conditional model, by label: its graph takes `labels`, int64
         [batch] from 0. Empty: the model takes no labels.
         """
 
@@ -222,7 +222,7 @@ class TrainingRun(_message.Message):
     objective: _builtins.str
     """The objective: "wgan-gp", "wgan", "gan" or "relativistic"."""
     neuron: Global___Neuron.ValueType
-    """The output neurons while training, which may be others than the generator's. Not said in older files."""
+    """The output neurons during training, which may differ from the generator's. Unset in older files."""
     def __init__(
         self,
         *,

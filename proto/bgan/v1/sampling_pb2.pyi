@@ -27,26 +27,26 @@ class _Execution:
 class _ExecutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execution.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EXECUTION_UNSPECIFIED: _Execution.ValueType  # 0
-    """Not said."""
+    """Unset."""
     EXECUTION_ANY_BATCH: _Execution.ValueType  # 1
-    """Rows were found, bit for bit, not to depend on the batch: any batch shape is run as it is."""
+    """Rows do not depend on the batch, bit for bit: any batch shape is run as it is."""
     EXECUTION_FIXED_TILES: _Execution.ValueType  # 2
-    """Rows were found to depend on the batch: every image is run at its own place in a fixed tile."""
+    """Rows depend on the batch: every image is run in its own slot of a fixed tile."""
 
 class Execution(_Execution, metaclass=_ExecutionEnumTypeWrapper):
-    """Execution says how a model's batches are run, as the probe at load found necessary."""
+    """Execution says how a model's batches are run, as determined by a probe at load."""
 
 EXECUTION_UNSPECIFIED: Execution.ValueType  # 0
-"""Not said."""
+"""Unset."""
 EXECUTION_ANY_BATCH: Execution.ValueType  # 1
-"""Rows were found, bit for bit, not to depend on the batch: any batch shape is run as it is."""
+"""Rows do not depend on the batch, bit for bit: any batch shape is run as it is."""
 EXECUTION_FIXED_TILES: Execution.ValueType  # 2
-"""Rows were found to depend on the batch: every image is run at its own place in a fixed tile."""
+"""Rows depend on the batch: every image is run in its own slot of a fixed tile."""
 Global___Execution: _TypeAlias = Execution  # noqa: Y015
 
 @_typing.final
 class SampleBinaryImagesRequest(_message.Message):
-    """SampleBinaryImagesRequest carries all that shapes the answer."""
+    """SampleBinaryImagesRequest carries everything that determines the answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,7 +64,7 @@ class SampleBinaryImagesRequest(_message.Message):
     image_count: _builtins.int
     """How many images to send, from 1 to Limits.max_image_count."""
     seed: _builtins.int
-    """The seed of the stream, from 0 to 2^63 - 1. Absent: the server draws one and says it in each response."""
+    """The seed of the stream, from 0 to 2^63 - 1. Absent: the server draws one and returns it in each response."""
     first_index: _builtins.int
     """The index of the first image, at least 0. first_index + image_count must not exceed 2^63 - 1."""
     batch_size: _builtins.int
@@ -76,15 +76,15 @@ class SampleBinaryImagesRequest(_message.Message):
     version: _builtins.int
     """The number of the model's version, at least 1. 0: the highest that is served."""
     revision: _builtins.str
-    """The revision that the images must come from, as a response said it. Empty: any. A revision that was
-    replaced can still be asked for for a while, so that a stream can go on that was cut.
+    """The revision that the images must come from, as in a response. Empty: any. A replaced revision can
+    be asked for a while longer, so that a cut stream can be resumed.
     """
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The classes to make images of, each from 0 to the number of Model.classes - 1: image i of the stream
-        is of the class labels[i mod the number of labels], so one label gives images of one class. Empty:
-        each image's class is drawn with its noise, all classes alike. At most 65536; refused for models
-        without classes. The rest of an image's noise does not depend on its label.
+        """The classes of the images, each from 0 to the number of Model.classes - 1: image i of the stream has
+        the class labels[i mod the number of labels], so one label gives images of one class. Empty: each
+        image's class is drawn with its noise, all classes with equal probability. At most 65536; refused for
+        models without classes. The rest of an image's noise does not depend on its label.
         """
 
     def __init__(
@@ -133,7 +133,7 @@ class SampleBinaryImagesResponse(_message.Message):
     version and the class of CPU. Streams of different revisions must not be spliced.
     """
     seed: _builtins.int
-    """The seed in force."""
+    """The seed of the stream."""
     first_index: _builtins.int
     """The index of this batch's first image."""
     image_count: _builtins.int
@@ -145,7 +145,7 @@ class SampleBinaryImagesResponse(_message.Message):
     """
     probabilities: _builtins.bytes
     """The preactivated outputs sigma(slope * x) in [0, 1] of the same pixels in the same order, as
-    little-endian float32, unpadded. Empty unless they were asked for.
+    little-endian float32, unpadded. Empty unless asked for.
     """
     version: _builtins.int
     """The number of the model's version. 0: it has none."""
@@ -155,7 +155,7 @@ class SampleBinaryImagesResponse(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The class of each image, asked for or drawn. Empty for models without classes."""
+        """The class of each image, as asked for or drawn. Empty for models without classes."""
 
     def __init__(
         self,
@@ -207,8 +207,8 @@ class ListModelsResponse(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
-        """The models, sorted by name, each one's versions from the highest to the lowest: the first of a
-        name is the one that answers calls which name no version.
+        """The models, sorted by name, then by version from the highest to the lowest: the first of a name
+        answers calls that name no version.
         """
 
     @_builtins.property
@@ -217,7 +217,7 @@ class ListModelsResponse(_message.Message):
 
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFailure]:
-        """Files that cannot be served. Where a model has a good version, that one goes on."""
+        """Files that cannot be served. A model with a valid version is still served in that version."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class ModelFailure(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The name of the model that it would be."""
+    """The name of the model that the file would be."""
     reason: _builtins.str
     """Which file it is, and what is wrong with it."""
     def __init__(
@@ -292,7 +292,7 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class GetModelResponse(_message.Message):
-    """GetModelResponse is one model and the limits in force."""
+    """GetModelResponse is one model and its limits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -334,14 +334,14 @@ class ServedModel(_message.Message):
     revision: _builtins.str
     """The revision that responses carry."""
     is_default: _builtins.bool
-    """Whether an empty model name means this one, in this version."""
+    """Whether an empty model name means this model in this version."""
     execution: Global___Execution.ValueType
     """How batches are run on this machine."""
     version: _builtins.int
     """The number of the version. 0: it has none."""
     @_builtins.property
     def model(self) -> _model_pb2.Model:
-        """The manifest out of the model file."""
+        """The manifest in the model file."""
 
     def __init__(
         self,
@@ -362,7 +362,7 @@ Global___ServedModel: _TypeAlias = ServedModel  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """Limits are the bounds that requests are held to."""
+    """Limits are the bounds on requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

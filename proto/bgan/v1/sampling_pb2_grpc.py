@@ -30,11 +30,11 @@ class SamplingServiceStub:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision. Images of a model of classes also
-    depend on `labels`, which belong to the stream as its seed does.
+    index, and split over any number of servers of the same revision. The images of a class-conditional
+    model also depend on `labels`, which belong to the stream as its seed does.
 
-    A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
-    with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
+    A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
+    a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
     """
 
     def __init__(self, channel):
@@ -65,36 +65,36 @@ class SamplingServiceServicer:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision. Images of a model of classes also
-    depend on `labels`, which belong to the stream as its seed does.
+    index, and split over any number of servers of the same revision. The images of a class-conditional
+    model also depend on `labels`, which belong to the stream as its seed does.
 
-    A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
-    with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
+    A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
+    a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
     """
 
     def SampleBinaryImages(self, request, context):
         """SampleBinaryImages streams images first_index .. first_index + image_count - 1 of a seed, in
-        order, in batches. A stream ends on the revision that it began with. Fails with INVALID_ARGUMENT
+        order, in batches. A stream ends on the revision that it started with. Fails with INVALID_ARGUMENT
         (with google.rpc.BadRequest details), NOT_FOUND (no such model or version), FAILED_PRECONDITION
-        (the model has another revision than the one asked for; google.rpc.ErrorInfo details of the reason
-        REVISION_NOT_SERVED say `model`, `revision` and `wanted_revision`), RESOURCE_EXHAUSTED (too many calls, or the
-        token's images of this minute are spent; google.rpc.RetryInfo details say when to go on) or UNAVAILABLE (loading or stopping; when a stream
-        is cut, the trailing metadata `bgan-next-index` says which index comes next).
+        (the model has another revision than the one asked for; google.rpc.ErrorInfo details with the reason
+        REVISION_NOT_SERVED contain `model`, `revision` and `wanted_revision`), RESOURCE_EXHAUSTED (too many calls, or the
+        token's images of this minute are spent; google.rpc.RetryInfo details say when to retry) or UNAVAILABLE (loading
+        or stopping; when a stream is cut, the trailing metadata `bgan-next-index` contains the index to resume from).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """ListModels returns all models that are served, by name, and the files that cannot be.
+        """ListModels returns all served models, by name, and the files that cannot be served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel returns one model. Fails with NOT_FOUND if there is none of that name and version, and
-        with FAILED_PRECONDITION if it has another revision than the one asked for.
+        """GetModel returns one model. Fails with NOT_FOUND if no model has that name and version, and with
+        FAILED_PRECONDITION if the model has another revision than the one asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,11 +131,11 @@ class SamplingService:
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
-    index, and split over any number of servers of the same revision. Images of a model of classes also
-    depend on `labels`, which belong to the stream as its seed does.
+    index, and split over any number of servers of the same revision. The images of a class-conditional
+    model also depend on `labels`, which belong to the stream as its seed does.
 
-    A server that has tokens wants one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls then fail
-    with UNAUTHENTICATED without one that it knows, and with PERMISSION_DENIED for models that the token is not good for.
+    A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
+    a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
     """
 
     @staticmethod

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from bgan.clients import SamplingClient
 from bgan.serving.errors import GenerationError
-from bgan.serving.generate.formats import FORMATS, Origin
+from bgan.serving.generate.formats import FORMATS, GenerationSpec
 from bgan.serving.generate.generate import GenerationRequest, computed_ahead, find_model, generate, open_model
-from bgan.serving.generate.partial_file import PartialFile
-from bgan.serving.models.engine import Engine
+from bgan.serving.generate.partial_file import open_partial
+from bgan.serving.models.engine import load_engine
 from tests.kit.cli import BGAN, bgan
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
@@ -166,11 +166,11 @@ def test_the_same_command_goes_on_after_a_signal(models, unbroken, tmp_path, num
         assert code == -number
     else:
         assert code == 128 + number
-        line = f"{number.name}: stopped and saved at image {rows:,} of {COUNT:,}; the same command goes on"
+        line = f"{number.name}: stopped and saved at image {rows:,} of {COUNT:,}; the same command resumes"
         assert f"bgan: {line}" in errors
     said = io.StringIO()
     _generate(models, output, count=COUNT, seed=1, said=said)
-    assert f"going on from image {rows:,} of {output}, seed 1" in said.getvalue()
+    assert f"resuming at image {rows:,} of {output}, seed 1" in said.getvalue()
     assert output.read_bytes() == (unbroken / output.name).read_bytes()
     names = {output.name, f"{output.name}.json"} if suffix == ".bits" else {output.name}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -208,11 +208,11 @@ def test_a_part_of_other_images_is_refused_and_kept(models, stopped, request_, d
 
 def test_overwrite_starts_afresh_but_goes_on_with_its_own(models, stopped):
     stopped.write_bytes(b"an older file")
-    with pytest.raises(GenerationError, match=r"a\.npz is there already; --overwrite replaces it"):
+    with pytest.raises(GenerationError, match=r"a\.npz exists; --overwrite replaces it"):
         _generate(models, stopped, count=COUNT)
     said = io.StringIO()
     _generate(models, stopped, count=COUNT, overwrite=True, said=said)
-    assert "going on from" in said.getvalue()
+    assert "resuming at" in said.getvalue()
     _generate(models, stopped, count=20, seed=8, overwrite=True)
     assert len(_images(stopped)) == 20
     assert list(stopped.parent.iterdir()) == [stopped]
@@ -228,7 +228,7 @@ def test_overwrite_gives_up_a_part_of_other_images(models, stopped):
 def test_damaged_parts_are_refused(models, stopped):
     partial, record = stopped.with_name("a.npz.partial"), stopped.with_name("a.npz.partial.json")
     os.truncate(partial, 97)
-    with pytest.raises(GenerationError, match="is shorter than it was left"):
+    with pytest.raises(GenerationError, match="is shorter than its record says"):
         _generate(models, stopped, count=COUNT)
     record.write_text("{}")
     with pytest.raises(GenerationError, match="no record of `bgan generate` says what it holds"):
@@ -269,23 +269,18 @@ def test_a_full_disk_keeps_what_there_is(models, unbroken, tmp_path, suffix, roo
     assert output.read_bytes() == (unbroken / output.name).read_bytes()
 
 
-class _CountingEngine(Engine):
-    calls = 0
-
-    def sample(self, *arguments, **options):
-        self.calls += 1
-        return super().sample(*arguments, **options)
-
-
-def test_a_slow_disk_holds_the_computing_back(models, tmp_path):
-    engine = _CountingEngine(models / "mlp-dbn.onnx", threads=1)
-    origin = Origin(model="m", revision="r", image_shape=(1, 28, 28), seed=1, first_index=0, count=10**9)
-    with PartialFile(tmp_path / "a.bits") as partial:
-        partial.start(origin, any_seed=False, overwrite=False)
-        batches = computed_ahead(engine, origin, partial, 2)
+def test_a_slow_disk_holds_the_computing_back(models, tmp_path, monkeypatch):
+    engine = load_engine(models / "mlp-dbn.onnx")
+    spec = GenerationSpec(model="m", revision="r", image_shape=(1, 28, 28), seed=1, first_index=0, count=10**9)
+    calls, sample = [], engine.sample
+    monkeypatch.setattr(
+        engine, "sample", lambda *arguments, **options: calls.append(1) or sample(*arguments, **options)
+    )
+    with open_partial(tmp_path / "a.bits", spec) as partial:
+        batches = computed_ahead(engine, partial, 2)
         next(batches)
         time.sleep(0.5)
-        assert engine.calls <= 4
+        assert len(calls) <= 4
         batches.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -345,7 +340,7 @@ def test_what_cannot_be_asked_for(models, tmp_path, options, says):
 
 def test_the_last_image_of_a_stream(models, tmp_path):
     _generate(models, tmp_path / "a.bits", count=2, seed=2**63 - 1, first_index=2**63 - 3)
-    engine = Engine(models / "mlp-dbn.onnx")
+    engine = load_engine(models / "mlp-dbn.onnx")
     assert (tmp_path / "a.bits").read_bytes() == engine.sample(2**63 - 1, 2**63 - 3, 2).packed_images
 
 
@@ -363,10 +358,10 @@ def test_models_that_are_none(models, tmp_path):
 
 def test_files_that_are_in_the_way(models, tmp_path):
     (tmp_path / "a.bits.json").write_text("mine")
-    with pytest.raises(GenerationError, match=r"a\.bits\.json is there already"):
+    with pytest.raises(GenerationError, match=r"a\.bits\.json exists"):
         _generate(models, tmp_path / "a.bits", count=2)
     (tmp_path / "b.npz.partial").write_text("mine")
-    with pytest.raises(GenerationError, match=r"remove it, or start afresh with --overwrite"):
+    with pytest.raises(GenerationError, match=r"remove it, or start over with --overwrite"):
         _generate(models, tmp_path / "b.npz", count=2)
     (tmp_path / "c.npz").mkdir()
     with pytest.raises(GenerationError, match="is a folder"):

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgan.serving.errors import ModelFileError
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -14,7 +14,7 @@ laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChe
 
 @pytest.fixture(scope="module")
 def engines(models):
-    return {name: Engine(models / f"{name}.onnx") for name in NAMES}
+    return {name: load_engine(models / f"{name}.onnx") for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +58,7 @@ def test_images_are_the_graphs_of_the_noise(engines, models, name):
 
 def test_one_thread_gives_the_bits_of_two(models):
     for name in NAMES:
-        one, two = (Engine(models / f"{name}.onnx", threads=threads) for threads in (1, 2))
+        one, two = (load_engine(models / f"{name}.onnx", threads=threads) for threads in (1, 2))
         assert one.sample(1, 0, 300).packed_images == two.sample(1, 0, 300).packed_images
 
 
@@ -75,7 +75,7 @@ def test_a_model_whose_rows_depend_on_the_batch_runs_in_tiles(models, tmp_path):
     model.graph.node.insert(0, mean)
     onnx.save(model, tmp_path / "mixing.onnx")
 
-    engine = Engine(tmp_path / "mixing.onnx")
+    engine = load_engine(tmp_path / "mixing.onnx")
     assert engine.tile_rows == 64
     whole = engine.sample(1, 30, 100)
     pieces = [engine.sample(1, 30, 41), engine.sample(1, 71, 59)]
@@ -87,7 +87,7 @@ def test_the_revision_changes_with_the_file(engines, models, tmp_path):
     assert len(revisions) == len(NAMES)
     copy = tmp_path / "copy.onnx"
     copy.write_bytes((models / "mlp-dbn.onnx").read_bytes())
-    assert Engine(copy).revision == engines["mlp-dbn"].revision
+    assert load_engine(copy).revision == engines["mlp-dbn"].revision
 
 
 def _with_manifest(source, target, change):
@@ -114,7 +114,7 @@ def test_a_manifest_that_disagrees_with_the_graph_is_refused(models, tmp_path, c
     path = tmp_path / "x.onnx"
     _with_manifest(models / "mlp-dbn.onnx", path, change)
     with pytest.raises(ModelFileError) as caught:
-        Engine(path)
+        load_engine(path)
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -132,10 +132,10 @@ def test_a_graph_that_cannot_be_run_is_refused(models, tmp_path):
         model.graph.node.insert(0, onnx.helper.make_node(kind, inputs, [output]))
     onnx.save(model, tmp_path / "x.onnx")
     with pytest.raises(ModelFileError, match=r"x\.onnx cannot be run"):
-        Engine(tmp_path / "x.onnx")
+        load_engine(tmp_path / "x.onnx")
 
 
 def test_a_model_may_be_called_otherwise_than_in_its_manifest(models):
-    engine = Engine(models / "mlp-dbn.onnx", name="digits", version=3)
+    engine = load_engine(models / "mlp-dbn.onnx", name="digits", version=3)
     assert str(engine) == f"digits version 3, revision {engine.revision}"
-    assert Engine(models / "mlp-dbn.onnx").revision == engine.revision
+    assert load_engine(models / "mlp-dbn.onnx").revision == engine.revision

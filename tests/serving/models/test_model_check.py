@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from bgan.clients import RetryPolicy, SamplingClient, SamplingError
 from bgan.serving.errors import ModelFileError
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.serving.models.model_check import OPSETS
 from tests.kit.cli import bgan
 from tests.kit.servers import server
@@ -193,7 +193,7 @@ HOSTILE = {
 
 def _refused(path, **arguments):
     with pytest.raises(ModelFileError) as caught:
-        Engine(path, **arguments)
+        load_engine(path, **arguments)
     return str(caught.value)
 
 
@@ -204,7 +204,7 @@ def _write(path, model):
 
 def test_what_is_crafted_here_is_a_good_model_but_for_what_makes_it_hostile(tmp_path):
     for name, arguments in (("plain", {}), ("inside", _branch(helper.make_node("Abs", ["wide"], ["there"])))):
-        engine = Engine(_write(tmp_path / f"{name}.onnx", make(**arguments)))
+        engine = load_engine(_write(tmp_path / f"{name}.onnx", make(**arguments)))
         assert len(engine.sample(1, 0, 5).packed_images) == 10
 
 
@@ -222,13 +222,13 @@ def test_hostile_files_are_refused_before_they_are_loaded(tmp_path, name):
 @pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset_that_is_taken_can_be_run(tmp_path, opset):
     path = _write(tmp_path / "x.onnx", make(opset=opset))
-    assert len(Engine(path).sample(1, 0, 3).packed_images) == 6
+    assert len(load_engine(path).sample(1, 0, 3).packed_images) == 6
 
 
 def test_files_are_bounded_in_size(tmp_path):
     path = _write(tmp_path / "x.onnx", make())
     size = path.stat().st_size
-    assert Engine(path, max_bytes=size).image_shape == (1, 4, 4)
+    assert load_engine(path, max_bytes=size).image_shape == (1, 4, 4)
     assert f"is larger than {size - 1} bytes; --max-model-bytes allows more" in _refused(path, max_bytes=size - 1)
     with path.open("r+b") as file:
         file.truncate(2**40)  # a hole: were it read, memory would be full

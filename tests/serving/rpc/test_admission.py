@@ -1,4 +1,4 @@
-"""More calls than there are places, readers that stand still, callers that leave, and servers that hang."""
+"""More calls than there are slots, readers that stand still, callers that leave, and servers that hang."""
 
 import os
 import signal
@@ -19,12 +19,13 @@ from bgan.clients import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.clients import Blocking
 from tests.kit.proxies import breaking_proxy, digest_of, resumed
 from tests.kit.servers import server
 from tests.kit.waiting import eventually
+from tests.reliability.metrics import scrape
 
 _eventually = partial(eventually, seconds=100)
 
@@ -35,15 +36,8 @@ ENDLESS = {"image_count": 10**9, "seed": 1, "include_probabilities": True}
 CLIENTS = pytest.mark.parametrize("make_client", [SamplingClient, Blocking], ids=["blocking", "asyncio"])
 
 
-def _refusal(client):
-    """What a call is refused with; None if it is answered or waits."""
-    try:
-        next(client.sample_binary_images(image_count=1, timeout_seconds=1))
-    except ServerOverloadedError as error:
-        return str(error)
-    except DeadlineExceededError:
-        return None
-    return None
+def _wait_for_gauge(process, name, value):
+    _eventually(lambda: scrape(process)[name,] == value)
 
 
 def _is_answered(client):
@@ -54,20 +48,21 @@ def _is_answered(client):
 
 
 def test_calls_wait_in_turn_and_more_are_refused(small_models):
-    options = ("--max-streams", 1, "--max-queued-calls", 1)
+    options = ("--max-streams", 1, "--max-queued-calls", 1, "--metrics-port", 0)
     with server(small_models, *options) as process, SamplingClient(process.target, retry=ONCE) as client:
         running = client.sample_binary_images(**ENDLESS)
         next(running)
-        with pytest.raises(
-            DeadlineExceededError
-        ):  # it waits within its deadline, and then its place is free again
+        with pytest.raises(DeadlineExceededError):  # it waits within its deadline, and then its slot is free again
             next(client.sample_binary_images(image_count=1, timeout_seconds=0.3))
+        _wait_for_gauge(process, "bgan_queued_calls", 0)
         answers = []
         waiting = threading.Thread(
             target=lambda: answers.extend(client.sample_binary_images(image_count=3, seed=1, timeout_seconds=100))
         )
         waiting.start()
-        _eventually(lambda: "1 calls are running and 1 waiting" in (_refusal(client) or ""))
+        _wait_for_gauge(process, "bgan_queued_calls", 1)
+        with pytest.raises(ServerOverloadedError, match="1 calls are running and 1 waiting"):
+            next(client.sample_binary_images(image_count=1))
         assert answers == []
         running.close()
         waiting.join()
@@ -75,7 +70,7 @@ def test_calls_wait_in_turn_and_more_are_refused(small_models):
         assert len(next(client.sample_binary_images(image_count=3))) == 3
 
 
-def test_a_caller_who_has_all_that_he_may_have_leaves_places_to_others(small_models):
+def test_a_caller_who_has_all_that_he_may_have_leaves_slots_to_others(small_models):
     options = ("--max-streams", 9, "--max-streams-per-caller", 2)
     with (
         server(small_models, *options) as process,
@@ -101,7 +96,7 @@ def test_a_reader_that_stands_still_is_ended_and_can_go_on(small_models):
         stalled = stub.SampleBinaryImages(Request(batch_size=200, **ENDLESS))
         received = next(stalled).image_count
         with SamplingClient(process.target, retry=ONCE) as client:
-            _eventually(lambda: _is_answered(client))  # its place is free
+            _eventually(lambda: _is_answered(client))  # its slot is free
         with pytest.raises(grpc.RpcError) as caught:
             for response in stalled:
                 assert response.first_index == received
@@ -125,8 +120,8 @@ def test_a_client_that_pauses_for_long_misses_nothing(make_client, small_models,
         for batch in client.sample_binary_images(**request):
             packed += batch.packed_images.tobytes()
             if batch.first_index == 200:
-                _eventually(lambda: _is_answered(other))  # its place is free
-    assert packed == Engine(small_models / "sbn.onnx").sample(4, 0, 4_000).packed_images
+                _eventually(lambda: _is_answered(other))  # its slot is free
+    assert packed == load_engine(small_models / "sbn.onnx").sample(4, 0, 4_000).packed_images
     assert resumed(caplog)
 
 
@@ -137,13 +132,14 @@ def _cpu_seconds(process):
 
 @pytest.mark.parametrize("ends_by", ["cancel", "deadline"])
 def test_work_ends_with_the_call(ends_by, models):
-    """Calls whose every batch takes long: when all are gone the server stands still, and has all its places."""
-    options = ("--max-streams", 20, "--max-queued-calls", 0)
+    """Calls whose every batch takes long: when all are gone the server stands still, and has all its slots."""
+    options = ("--max-streams", 20, "--max-queued-calls", 0, "--metrics-port", 0)
     with server(models, *options) as process, grpc.insecure_channel(process.target) as channel:
         stub = sampling_pb2_grpc.SamplingServiceStub(channel)
         request = Request(model="cnn-sbn", image_count=10**9, batch_size=2000)
-        calls = [stub.SampleBinaryImages(request, timeout=1 if ends_by == "deadline" else None) for _ in range(20)]
-        time.sleep(1)
+        calls = [stub.SampleBinaryImages(request, timeout=2 if ends_by == "deadline" else None) for _ in range(20)]
+        if ends_by == "cancel":
+            _wait_for_gauge(process, "bgan_streams", 20)
         for call in calls:
             call.cancel() if ends_by == "cancel" else _end(call)
         used = -1.0
@@ -192,7 +188,7 @@ def test_a_server_that_hangs_is_noticed(make_client, small_models, monkeypatch, 
 
 
 def test_calls_that_wait_are_sent_away_when_the_server_stops(small_models):
-    options = ("--max-streams", 1, "--grace-seconds", 30)
+    options = ("--max-streams", 1, "--grace-seconds", 30, "--metrics-port", 0)
     with server(small_models, *options) as process, SamplingClient(process.target, retry=ONCE) as client:
         running = client.sample_binary_images(**ENDLESS)
         next(running)
@@ -206,7 +202,7 @@ def test_calls_that_wait_are_sent_away_when_the_server_stops(small_models):
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        time.sleep(1)
+        _wait_for_gauge(process, "bgan_queued_calls", 1)
         process.process.send_signal(signal.SIGTERM)
         waiting.join()
         assert "the server is stopping" in errors[0]

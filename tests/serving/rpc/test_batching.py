@@ -10,122 +10,132 @@ from hypothesis import strategies as st
 
 from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import DeadlinePassedError
-from bgan.serving.models.engine import RUN_ROWS, Engine
+from bgan.serving.models.engine import RUN_ROWS, load_engine
 from bgan.serving.models.noise import ImageRange
-from bgan.serving.rpc.batching import DELAY_SECONDS, SHARED_IMAGES_AT_MOST, SharedRuns
-from bgan.serving.rpc.prefetch import Lookahead
+from bgan.serving.rpc.batching import MAX_SHARED_IMAGES, DynamicBatcher
+from bgan.serving.rpc.prefetch import Prefetcher
 from bgan.serving.rpc.stream_plan import plan_stream
 from bgan.v1 import sampling_pb2
 
 laws = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NEVER = 3600  # seconds
 small_ranges = st.builds(
     ImageRange,
     seed=st.integers(0, 2**63 - 1),
     first_index=st.integers(0, 2**63 - 100),
-    count=st.integers(1, SHARED_IMAGES_AT_MOST),
+    count=st.integers(1, MAX_SHARED_IMAGES),
 )
 
 
-class CountingEngine(Engine):
-    """An engine that keeps what it was asked for."""
+def _counting(engine):
+    """The engine, which from now on keeps what it was asked for."""
+    engine.runs, engine.computed = [], 0
+    sample_ranges, sample = engine.sample_ranges, engine.sample
 
-    def __init__(self, path):
-        super().__init__(path)
-        self.runs = []
-        self.computed = 0
+    def counting_ranges(ranges):
+        engine.runs.append(list(ranges))
+        return sample_ranges(ranges)
 
-    def sample_ranges(self, ranges):
-        self.runs.append(list(ranges))
-        return super().sample_ranges(ranges)
+    def counting(seed, first_index, count, **options):
+        engine.computed += count
+        return sample(seed, first_index, count, **options)
 
-    def sample(self, seed, first_index, count, **options):
-        self.computed += count
-        return super().sample(seed, first_index, count, **options)
+    engine.sample_ranges, engine.sample = counting_ranges, counting
+    return engine
 
 
 @pytest.fixture(scope="module")
 def engines(models):
-    return {name: CountingEngine(models / f"{name}.onnx") for name in ("mlp-dbn", "mlp-sbn", "cnn-sbn")}
+    return {name: _counting(load_engine(models / f"{name}.onnx")) for name in ("mlp-dbn", "mlp-sbn", "cnn-sbn")}
 
 
 @pytest.fixture(params=["on the loop", "in a thread"])
-def make_shared(request):
+def make_batcher(request):
     with ThreadPoolExecutor(1) as executor:
 
-        def make(engine):
+        def make(engine, **options):
             engine.seconds_per_image = 1e-9 if request.param == "on the loop" else 1.0
-            return SharedRuns(engine, executor)
+            return DynamicBatcher(engine, executor, **options)
 
         yield make
 
 
-async def _sample(shared, images):
-    with shared.call():
-        answer = await shared.sample(images)
+async def _sample(batcher, images):
+    with batcher.call():
+        answer = await batcher.sample(images)
         await asyncio.sleep(0)  # sending it takes a turn of the loop at the least
         return answer.packed_images
 
 
-async def _sample_all(shared, ranges):
-    return await asyncio.gather(*[_sample(shared, images) for images in ranges])
+async def _sample_all(batcher, ranges):
+    return await asyncio.gather(*[_sample(batcher, images) for images in ranges])
 
 
 @pytest.mark.parametrize("name", ["mlp-dbn", "mlp-sbn", "cnn-sbn"])
 @laws
 @given(ranges=st.lists(small_ranges, min_size=1, max_size=30))
-def test_each_caller_gets_the_bits_it_would_get_alone(engines, make_shared, name, ranges):
+def test_each_caller_gets_the_bits_it_would_get_alone(engines, make_batcher, name, ranges):
     engine = engines[name]
-    answers = asyncio.run(_sample_all(make_shared(engine), ranges))
+    answers = asyncio.run(_sample_all(make_batcher(engine), ranges))
     alone = [engine.sample(each.seed, each.first_index, each.count).packed_images for each in ranges]
     assert answers == alone
 
 
-def test_callers_share_runs_of_bounded_size(engines, make_shared):
+def test_callers_share_runs_of_bounded_size(engines, make_batcher):
+    """The timer never comes: the runs are made when all callers but the first, who knew of no other, wait."""
     engine = engines["mlp-dbn"]
     engine.runs.clear()
     ranges = [ImageRange(seed, 5, 7) for seed in range(100)]
-    asyncio.run(_sample_all(make_shared(engine), ranges))
+
+    async def sample_all():
+        batcher = make_batcher(engine, delay_seconds=NEVER)
+        tasks = [asyncio.create_task(_sample(batcher, images)) for images in ranges]
+        await asyncio.sleep(0)  # each has asked for its images
+        batcher.run_waiting()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(sample_all())
     assert [images for run in engine.runs for images in run] == ranges
-    others = -(-99 // (RUN_ROWS // 7))  # the first one does not know yet that it is not alone
+    others = -(-99 // (RUN_ROWS // 7))
     assert len(engine.runs) == 1 + others
     assert max(sum(images.count for images in run) for run in engine.runs) <= RUN_ROWS
 
 
-def test_a_caller_alone_waits_for_nobody(engines, make_shared):
+def test_a_caller_alone_waits_for_nobody(engines, make_batcher):
     engine = engines["mlp-dbn"]
     engine.runs.clear()
 
     async def one_after_the_other():
-        shared = make_shared(engine)
+        batcher = make_batcher(engine)
         timers = set()
         for seed in range(5):
-            await _sample(shared, ImageRange(seed, 0, 1))
-            timers.add(shared._timer)
+            await _sample(batcher, ImageRange(seed, 0, 1))
+            timers.add(batcher._timer)
         return timers
 
     assert asyncio.run(one_after_the_other()) == {None}
     assert [len(run) for run in engine.runs] == [1] * 5
 
 
-def test_open_calls_are_waited_for_but_not_for_long(engines, make_shared):
+def test_open_calls_are_waited_for_but_not_for_long(engines, make_batcher):
     engine = engines["mlp-dbn"]
     engine.runs.clear()
 
     async def beside_an_open_call():
-        shared = make_shared(engine)
-        with shared.call():  # its answer is being sent, and it never ends
-            return await asyncio.wait_for(_sample(shared, ImageRange(1, 0, 1)), 30)
+        batcher = make_batcher(engine)
+        with batcher.call():  # its answer is being sent, and it never ends
+            return await asyncio.wait_for(_sample(batcher, ImageRange(1, 0, 1)), 30)
 
     assert len(asyncio.run(beside_an_open_call())) == engine.packed_bytes
 
 
-def test_callers_who_leave_are_passed_over(engines, make_shared):
+def test_callers_who_leave_are_passed_over(engines, make_batcher):
     engine = engines["mlp-dbn"]
     engine.runs.clear()
 
     async def leave():
-        shared = make_shared(engine)
-        tasks = [asyncio.create_task(_sample(shared, ImageRange(seed, 0, 1))) for seed in range(6)]
+        batcher = make_batcher(engine)
+        tasks = [asyncio.create_task(_sample(batcher, ImageRange(seed, 0, 1))) for seed in range(6)]
         await asyncio.sleep(0)
         for task in tasks[1:5]:
             task.cancel()
@@ -136,35 +146,38 @@ def test_callers_who_leave_are_passed_over(engines, make_shared):
     assert [images.seed for run in engine.runs for images in run] == [0, 5]
 
 
-def test_when_all_leave_nothing_is_run_and_the_next_caller_is_served(engines, make_shared):
+def test_when_all_leave_nothing_is_run_and_the_next_caller_is_served(engines, make_batcher):
     engine = engines["mlp-dbn"]
     engine.runs.clear()
 
     async def leave():
-        shared = make_shared(engine)
-        with shared.call():  # so the next caller waits for company
-            task = asyncio.create_task(_sample(shared, ImageRange(1, 0, 1)))
+        batcher = make_batcher(engine, delay_seconds=NEVER)
+        with batcher.call():  # so the next caller waits for company
+            task = asyncio.create_task(_sample(batcher, ImageRange(1, 0, 1)))
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await asyncio.sleep(10 * DELAY_SECONDS)
-            return await _sample(shared, ImageRange(2, 0, 1))
+            batcher.run_waiting()
+            task = asyncio.create_task(_sample(batcher, ImageRange(2, 0, 1)))
+            await asyncio.sleep(0)
+            batcher.run_waiting()
+            return await task
 
     assert asyncio.run(leave()) == engine.sample(2, 0, 1).packed_images
     assert [images.seed for run in engine.runs for images in run] == [2]
 
 
-def test_a_run_that_fails_fails_its_callers_and_no_others(engines, make_shared, monkeypatch):
+def test_a_run_that_fails_fails_its_callers_and_no_others(engines, make_batcher, monkeypatch):
     engine = engines["mlp-dbn"]
 
     async def fail_once():
-        shared = make_shared(engine)
+        batcher = make_batcher(engine)
         with monkeypatch.context() as patch:
             patch.setattr(engine, "sample_ranges", lambda ranges: 1 / 0)
             failed = await asyncio.gather(
-                *[_sample(shared, ImageRange(seed, 0, 1)) for seed in range(3)], return_exceptions=True
+                *[_sample(batcher, ImageRange(seed, 0, 1)) for seed in range(3)], return_exceptions=True
             )
-        return failed, await _sample(shared, ImageRange(1, 0, 1))
+        return failed, await _sample(batcher, ImageRange(1, 0, 1))
 
     failed, answer = asyncio.run(fail_once())
     assert [type(error) for error in failed] == [ZeroDivisionError] * 3
@@ -173,12 +186,12 @@ def test_a_run_that_fails_fails_its_callers_and_no_others(engines, make_shared, 
 
 def test_only_small_requests_of_models_with_independent_rows_are_shared(engines):
     engine = engines["mlp-dbn"]
-    shared = SharedRuns(engine, None)
-    assert shared.takes(SHARED_IMAGES_AT_MOST)
-    assert not shared.takes(SHARED_IMAGES_AT_MOST + 1)
+    batcher = DynamicBatcher(engine, None)
+    assert batcher.takes(MAX_SHARED_IMAGES)
+    assert not batcher.takes(MAX_SHARED_IMAGES + 1)
     engine.tile_rows = 64
     try:
-        assert not shared.takes(1)
+        assert not batcher.takes(1)
         with pytest.raises(ValueError, match="depend on each other"):
             engine.sample_ranges([ImageRange(1, 0, 1)])
     finally:
@@ -193,14 +206,14 @@ def test_streams_that_nobody_reads_compute_little(engines):
     plan = plan_stream(request, engine, ServerSettings())
 
     async def open_and_wait(executor):
-        lookahead = Lookahead(executor, batches=9)
-        streams = [lookahead.compute(plan) for _ in range(40)]
+        prefetcher = Prefetcher(executor, batches=9)
+        streams = [prefetcher.compute(plan) for _ in range(40)]
         for stream in streams:
             await anext(stream)
         await asyncio.get_running_loop().run_in_executor(executor, lambda: None)  # all that is ordered is computed
         for stream in streams:
             await stream.aclose()
-        return lookahead._bytes_left
+        return prefetcher._bytes_left
 
     with ThreadPoolExecutor(1) as executor:
         assert asyncio.run(open_and_wait(executor)) == 16 * 1024 * 1024
@@ -216,7 +229,7 @@ def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):
 
     async def read(executor):
         plan = plan_stream(request, engine, ServerSettings(), deadline=time.monotonic() - 0.001)
-        await anext(Lookahead(executor, batches=3).compute(plan))
+        await anext(Prefetcher(executor, batches=3).compute(plan))
 
     with ThreadPoolExecutor(1) as executor, pytest.raises(DeadlinePassedError):
         asyncio.run(read(executor))

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgan.clients import SamplingClient
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from tests.kit.servers import server
 from tests.reliability import fuzzing
 from tests.reliability.messages import mutated, structured
@@ -48,7 +48,7 @@ def _serves_on(victim, models):
     assert victim.process.poll() is None
     with SamplingClient(victim.target) as client:
         (batch,) = client.sample_binary_images(image_count=9, seed=3, model="mlp-dbn")
-    assert batch.packed_images.tobytes() == Engine(models / "mlp-dbn.onnx").sample(3, 0, 9).packed_images
+    assert batch.packed_images.tobytes() == load_engine(models / "mlp-dbn.onnx").sample(3, 0, 9).packed_images
     assert [line for line in victim.output().splitlines() if " INFO " not in line] == []
 
 

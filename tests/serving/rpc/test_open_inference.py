@@ -25,7 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import SamplingClient
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from tests.kit.servers import ServerProcess, free_port, server
 
 SERVICE = "inference.GRPCInferenceService"
@@ -48,7 +48,7 @@ def stub(running):
 
 @pytest.fixture(scope="module")
 def engines(models):
-    return {path.stem: Engine(path) for path in models.glob("*.onnx")}
+    return {path.stem: load_engine(path) for path in models.glob("*.onnx")}
 
 
 def _noise(engine, count, seed=7, first_index=0):

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.servers import ServerProcess, free_port, server
 
@@ -37,7 +37,7 @@ def stub(channel):
 
 @pytest.fixture(scope="module")
 def engines(models):
-    return {name: Engine(models / f"{name}.onnx") for name in ("mlp-dbn", "mlp-sbn", "cnn-sbn")}
+    return {name: load_engine(models / f"{name}.onnx") for name in ("mlp-dbn", "mlp-sbn", "cnn-sbn")}
 
 
 def _bits(stub, **fields):
@@ -47,7 +47,7 @@ def _bits(stub, **fields):
 def test_responses_stand_alone(stub, models):
     responses = list(stub.SampleBinaryImages(Request(image_count=25, seed=3, first_index=5, batch_size=10)))
     assert [(r.first_index, r.image_count) for r in responses] == [(5, 10), (15, 10), (25, 5)]
-    engine = Engine(models / "mlp-dbn.onnx")
+    engine = load_engine(models / "mlp-dbn.onnx")
     for response in responses:
         assert (response.model, response.revision, response.seed) == ("mlp-dbn", engine.revision, 3)
         shape = response.image_shape

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.clients import RetryPolicy, SamplingClient
-from bgan.serving.models.engine import Engine
+from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.clients import Blocking
 from tests.kit.servers import ServerProcess, restarting_server, server
@@ -69,7 +69,7 @@ def test_a_server_that_cannot_start_does_not_play_lame_duck(tmp_path):
 def test_a_rolling_restart_under_load_loses_and_repeats_no_image(small_models):
     """Two servers, one after the other stopped by SIGTERM and started again, twice, under streams and calls."""
     options = ("--lame-duck-seconds", 0.3, "--grace-seconds", 0.6)
-    alone, done, wrong = Engine(small_models / "sbn.onnx"), threading.Event(), []
+    alone, done, wrong = load_engine(small_models / "sbn.onnx"), threading.Event(), []
 
     def stream(make_client, targets, seed, batch_size):
         """Streams until all restarts are over, each checked image by image."""

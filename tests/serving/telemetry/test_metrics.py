@@ -6,19 +6,19 @@ import resource
 import shutil
 import signal
 import time
-import urllib.request
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from prometheus_client.parser import text_string_to_metric_families
 
 from bgan.clients import SamplingClient
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.cli import bgan
 from tests.kit.servers import server
+from tests.kit.waiting import eventually
+from tests.reliability.metrics import scrape
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 REASONS = {
@@ -37,21 +37,9 @@ REASONS = {
 }
 
 
-def _scrape(process):
-    """Every sample by its name and the values of its labels, in the order of the labels' names."""
-    url = re.search(r"metrics on (http://\S+)", process.output())[1]
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in families
-            for sample in family.samples
-        }
-
-
 def _eventually(process, name, value):
     end = time.monotonic() + 60
-    while (found := _scrape(process).get(name)) != value:
+    while (found := scrape(process).get(name)) != value:
         assert time.monotonic() < end, f"{name} is {found}"
         time.sleep(0.05)
 
@@ -77,7 +65,7 @@ def _infer(process, rows):
 
 def test_images_batches_inferences_and_errors_are_counted(models):
     with server(models, "--metrics-port", 0) as process:
-        before = _scrape(process)
+        before = scrape(process)
         assert before["bgan_images_total", "mlp-dbn"] == 0
         assert {labels[0] for name, *labels in before if name == "bgan_rejected_total"} == REASONS
         assert before["bgan_workers",] == before["bgan_ready_workers",] == 1
@@ -89,7 +77,7 @@ def test_images_batches_inferences_and_errors_are_counted(models):
                 _sample(process, model=model, image_count=1)
         with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
             _sample(process, image_count=0)
-        after = _scrape(process)
+        after = scrape(process)
     assert after["bgan_images_total", "mlp-dbn"] == 1000 + 3 + 5
     assert after["bgan_batches_total", "mlp-dbn"] == messages + 1 + 1
     assert after["bgan_inference_seconds_count", "mlp-dbn"] == messages + 1 + 1
@@ -105,7 +93,7 @@ def test_streams_and_waiting_calls_are_seen_while_they_last(small_models):
     with server(small_models, *options) as process, grpc.insecure_channel(process.target) as channel:
         running = _stub(channel).SampleBinaryImages(Request(image_count=10**9))
         next(running)
-        assert _scrape(process)["bgan_streams",] == 1
+        assert scrape(process)["bgan_streams",] == 1
         waiting = _stub(channel).SampleBinaryImages(Request(image_count=1))
         _eventually(process, ("bgan_queued_calls",), 1)
         with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
@@ -113,7 +101,7 @@ def test_streams_and_waiting_calls_are_seen_while_they_last(small_models):
         running.cancel()
         assert len(list(waiting)) == 1
         _eventually(process, ("bgan_streams",), 0)
-        seen = _scrape(process)
+        seen = scrape(process)
     assert seen["bgan_queued_calls",] == 0
     assert seen["bgan_queue_seconds_count",] == 1
     assert seen["bgan_queue_seconds_sum",] > 0
@@ -125,15 +113,15 @@ def test_versions_and_broken_files_are_seen(small_models, other_models, tmp_path
     with server(tmp_path, "--metrics-port", 0, "--model-poll-seconds", 0.05) as process:
         with SamplingClient(process.target) as client:
             first = client.get_model().revision
-        assert _scrape(process)["bgan_model_info", "sbn", first, "0"] == 1
+        assert scrape(process)["bgan_model_info", "sbn", first, "0"] == 1
         shutil.copy(other_models / "sbn.onnx", tmp_path)
         _eventually(process, ("bgan_model_info", "sbn", first, "0"), 0)
         with SamplingClient(process.target) as client:
             second = client.get_model().revision
-        assert _scrape(process)["bgan_model_info", "sbn", second, "0"] == 1
+        assert scrape(process)["bgan_model_info", "sbn", second, "0"] == 1
         (tmp_path / "sbn.onnx").write_bytes(b"broken")
         _eventually(process, ("bgan_model_failures",), 1)
-        assert _scrape(process)["bgan_model_info", "sbn", second, "0"] == 1
+        assert scrape(process)["bgan_model_info", "sbn", second, "0"] == 1
 
 
 def test_a_lame_duck_is_seen_as_not_ready(small_models):
@@ -141,35 +129,36 @@ def test_a_lame_duck_is_seen_as_not_ready(small_models):
         _eventually(process, ("bgan_ready_workers",), 1)
         process.process.send_signal(signal.SIGTERM)
         _eventually(process, ("bgan_ready_workers",), 0)
-        assert _scrape(process)["bgan_workers",] == 1
+        assert scrape(process)["bgan_workers",] == 1
 
 
 def test_one_scrape_sees_all_workers_and_what_dead_ones_have_counted(small_models):
     with server(small_models, "--metrics-port", 0, "--workers", 2) as process:
         for _ in range(12):
             _sample(process, image_count=5)
-        assert _scrape(process)["bgan_images_total", "sbn"] == 60
+        assert scrape(process)["bgan_images_total", "sbn"] == 60
         _eventually(process, ("bgan_ready_workers",), 2)
-        assert _scrape(process)["bgan_workers",] == 2
+        assert scrape(process)["bgan_workers",] == 2
         pid = process.process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         with grpc.insecure_channel(process.target) as channel:
             stream = _stub(channel).SampleBinaryImages(Request(image_count=10**9))
             next(stream)
-            assert _scrape(process)["bgan_streams",] == 1
+            assert scrape(process)["bgan_streams",] == 1
+            eventually(lambda: scrape(process)["bgan_images_total", "sbn"] > 60)
             for worker in workers:
                 os.kill(int(worker), signal.SIGKILL)
             _eventually(process, ("bgan_streams",), 0)
             with pytest.raises(grpc.RpcError):
                 list(stream)
-        counted = _scrape(process)["bgan_images_total", "sbn"]
+        counted = scrape(process)["bgan_images_total", "sbn"]
         assert counted > 60
         end = time.monotonic() + 60
         while process.output().count("is replaced") < 2:
             assert time.monotonic() < end, process.output()
             time.sleep(0.05)
         _sample(process, image_count=7)
-        after = _scrape(process)
+        after = scrape(process)
         assert after["bgan_images_total", "sbn"] == counted + 7
         assert [value for (name, *_), value in after.items() if name == "bgan_model_info"] == [1]
         assert after["bgan_workers",] == 2

@@ -197,8 +197,9 @@ def test_nothing_of_it_is_loaded_where_nobody_asks():
     code = """if True:
         import sys
         from bgan.serving.config.settings import ServerSettings
-        from bgan.serving.server import server, supervisor, worker
-        tracing = server.start_tracing(ServerSettings(models="."))
+        from bgan.serving.server import supervisor, worker
+        from bgan.serving.telemetry.start import start_tracing
+        tracing = start_tracing(ServerSettings(models="."))
         print(type(tracing).__name__, [name for name in sys.modules if name.startswith("opentelemetry")])
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,97 @@
+"""The gRPC servers of one process, which share its port: what they answer, and what they allow on a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from bgan.v1 import sampling_pb2
+
+from ..config.settings import ServerSettings
+from ..rpc import open_inference
+from ..rpc.context import ServiceContext
+from ..rpc.guard import CallGuard
+from ..rpc.sampling import SamplingServicer
+from ..security.tls import Certificates
+from .health import Health
+from .port import SHAREABLE, port_taken
+
+_SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
+_HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
+_REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+SERVICES = (_SAMPLING.full_name, open_inference.DESCRIPTOR.full_name)
+"""The services that compute images."""
+_REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
+# grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
+_LISTENERS = 4
+_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
+_OTHER_CALLS = 64  # health, reflection, lists of models
+_KEEPALIVE_TIMEOUT_SECONDS = 20
+_CLIENT_PING_SECONDS = 10
+_NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
+
+
+class Listeners:
+    """grpc.aio servers that answer the same services."""
+
+    def __init__(self, context: ServiceContext, sampling: SamplingServicer, health: Health) -> None:
+        """On Linux `reserved_port` must hold the port of the settings."""
+        self._settings = context.settings
+        options = channel_options(context.settings)
+        self._servers = [grpc.aio.server(options=options) for _ in range(_LISTENERS if SHAREABLE else 1)]
+        guard, health_is_open = CallGuard(context), context.settings.health == "open"
+        inference = open_inference.OpenInferenceServicer(context)
+        reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
+        for server in self._servers:
+            guard.add(sampling, _SAMPLING, server)
+            probes = open_inference.PROBES if health_is_open else ()
+            guard.add(inference, open_inference.DESCRIPTOR, server, open_methods=probes, in_order=True)
+            methods = _HEALTH.methods_by_name
+            guard.add(health.servicer, _HEALTH, server, open_methods=methods if health_is_open else ())
+            if context.settings.reflection:
+                guard.add(reflecting, _REFLECTION, server, open_methods=_REFLECTION.methods_by_name)
+
+    async def start(self, certificates: Certificates | None) -> int:
+        """Take calls; returns the port. Raises StartError if it is taken."""
+        host, port = self._settings.host, self._settings.port
+        for server in self._servers:
+            try:
+                if certificates is None:
+                    port = server.add_insecure_port(f"{host}:{port}")
+                else:
+                    port = server.add_secure_port(f"{host}:{port}", certificates.credentials())
+            except RuntimeError as error:
+                raise port_taken(host, port) from error
+            # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
+            await asyncio.shield(server.start())
+        return port
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and end those that still run after `grace` seconds."""
+        await asyncio.gather(*[server.stop(grace) for server in self._servers])
+
+
+def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """What gRPC is to allow on a connection, and how it finds out that the other side is gone."""
+    calls = settings.max_streams + settings.max_queued_calls + _OTHER_CALLS
+    return [
+        ("grpc.so_reuseport", int(SHAREABLE)),
+        # A request may be as large as an answer; gRPC's own limit is never lowered.
+        ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
+        # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
+        ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
+        # Calls in flight are not cut: gRPC gives them all the time they need.
+        ("grpc.max_connection_age_ms", math.ceil(1000 * settings.max_connection_age_seconds) or _NEVER),
+        ("grpc.keepalive_time_ms", round(1000 * settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
+        ("grpc.http2.ping_timeout_ms", 1000 * _KEEPALIVE_TIMEOUT_SECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
+    ]
