@@ -33,13 +33,9 @@ class BatchStream:
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
+        self.batches_per_epoch = len(images) // batch_size
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Whole batches in one epoch."""
-        return len(self._images) // self._batch_size
 
     def batch(self, index: int) -> Tensor:
         """Batch `index` as float32 [B, C, H, W] of 0 and 1, on the device."""

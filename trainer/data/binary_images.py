@@ -23,7 +23,7 @@ class BinaryImages:
     """The images of one source, read once. Its counts and notes are complete when `chunks` has ended."""
 
     def __init__(self, source: ImageSource, options: ImageOptions, name: object) -> None:
-        self._source = source
+        self.source = source
         self._options = options
         self._name = name
         self._bad = BadImages()
@@ -34,16 +34,6 @@ class BinaryImages:
         self._has_negative = False
 
     @property
-    def expected_count(self) -> int | None:
-        """Images that the source claims to hold; None if only reading tells."""
-        return self._source.count
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The names of the labels, where they have any."""
-        return self._source.classes
-
-    @property
     def count(self) -> int:
         """Images read so far."""
         return sum(self._shapes.values())
@@ -51,7 +41,7 @@ class BinaryImages:
     @property
     def notes(self) -> list[str]:
         """What the user should know about how they were read."""
-        notes = list(self._source.notes)
+        notes = list(self.source.notes)
         if self._bad.count:
             notes.append(f"left out: {self._bad.text}")
         pixels = self._on.size * self.count
@@ -72,7 +62,7 @@ class BinaryImages:
         Raises DataError, after the last, if some cannot be read, shapes differ, all images are the same or nearly
         all pixels are.
         """
-        for raw in self._source.chunks(self._bad):
+        for raw in self.source.chunks(self._bad):
             kept = self._without_bad_values(raw)
             if not len(kept.pixels):
                 continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -42,24 +43,20 @@ class PackedImages:
 
     def __init__(self, rows: NDArray[np.uint8], image_shape: tuple[int, int, int], split: str) -> None:
         self._rows = rows
-        self._image_shape = image_shape
         self._split = split
         held_out = len(rows) // _TEST_EVERY
-        self._count = {"train": len(rows) - held_out, "test": held_out, "all": len(rows)}[split]
+        count = {"train": len(rows) - held_out, "test": held_out, "all": len(rows)}[split]
+        self.shape = (count, *image_shape)
+        """[N, C, H, W]."""
 
     def __len__(self) -> int:
         """The number of images."""
-        return self._count
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """[N, C, H, W]."""
-        return (self._count, *self._image_shape)
+        return self.shape[0]
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """The images of these indices, uint8 [n, C, H, W] of 0 and 1."""
-        bits = np.unpackbits(self._rows[self.positions(indices)], axis=1, count=int(np.prod(self._image_shape)))
-        return torch.from_numpy(bits).view(-1, *self._image_shape)
+        bits = np.unpackbits(self._rows[self.positions(indices)], axis=1, count=math.prod(self.shape[1:]))
+        return torch.from_numpy(bits).view(-1, *self.shape[1:])
 
     def positions(self, indices: Tensor) -> NDArray[np.int64]:
         """Indices of the split as indices of the whole set."""
@@ -149,10 +146,10 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
             digest.update(rows.data)
             if own_labels is not None:
                 parts.append(own_labels)
-            progress(images.count, images.expected_count)
+            progress(images.count, images.source.count)
         file.flush()
         os.fsync(file.fileno())
-    labels, classes = settled_labels(parts, images.classes)
+    labels, classes = settled_labels(parts, images.source.classes)
     if labels is not None:
         digest.update(labels.data)
         np.save(folder / "labels.npy", labels, allow_pickle=False)
@@ -165,7 +162,7 @@ def _opened(folder: Path) -> PackedSet | None:
     try:
         about = json.loads((folder / "dataset.json").read_text())
         shape = tuple(about["image_shape"])
-        row_bytes = (int(np.prod(shape)) + 7) // 8
+        row_bytes = (math.prod(shape) + 7) // 8
         labels = None if about["classes"] is None else np.load(folder / "labels.npy", allow_pickle=False)
         if _digest(folder / "images.bin", shape, labels) != about["sha256"]:
             return None

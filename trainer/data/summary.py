@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,23 +63,21 @@ def summarize(dataset: BinaryDataset) -> DataSummary:
         packed = np.packbits(images.reshape(len(images), -1), axis=1)
         hashes.append(np.array([hash(row.tobytes()) for row in packed]))
     count = len(dataset)
-    figures: dict[str, Any] = {
-        "on_fraction": float(on.sum() / (on.size * count)),
-        "classes": _class_counts(dataset),
-        "duplicates": count - len(np.unique(np.concatenate(hashes))),
-        "always_off": int((on == 0).sum()),
-        "always_on": int((on == count).sum()),
-    }
-    return DataSummary(
+    summary = DataSummary(
         name=dataset.name,
         count=count,
         image_shape=dataset.image_shape,
+        on_fraction=float(on.sum() / (on.size * count)),
+        classes=_class_counts(dataset),
+        duplicates=count - len(np.unique(np.concatenate(hashes))),
+        always_off=int((on == 0).sum()),
+        always_on=int((on == count).sum()),
         digest=dataset.digest,
-        warnings=(*dataset.notes, *_warnings(count, on.size, **figures)),
+        warnings=dataset.notes,
         samples=dataset.images[torch.arange(min(_SAMPLES, count)) * count // min(_SAMPLES, count)].numpy(),
         mean=on / count,
-        **figures,
     )
+    return replace(summary, warnings=(*summary.warnings, *_warnings(summary)))
 
 
 def _class_counts(dataset: BinaryDataset) -> dict[str, int] | None:
@@ -90,29 +88,19 @@ def _class_counts(dataset: BinaryDataset) -> dict[str, int] | None:
     return dict(zip(names, counts, strict=True))
 
 
-def _warnings(
-    count: int,
-    pixels: int,
-    *,
-    on_fraction: float,
-    classes: dict[str, int] | None,
-    duplicates: int,
-    always_off: int,
-    always_on: int,
-) -> list[str]:
-    found = []
+def _warnings(summary: DataSummary) -> list[str]:
+    found, count, classes = [], summary.count, summary.classes or {}
+    constant = (summary.always_off + summary.always_on) / summary.mean.size
     if count < _FEW_IMAGES:
         found.append(f"{count:,} images are few to learn from")
-    if on_fraction > 0.5:
+    if summary.on_fraction > 0.5:
         found.append("more pixels are on than off; if the ink is what is off, exchange them with --invert")
-    if duplicates > _MANY_COPIES * count:
-        found.append(f"{duplicates / count:.1%} of the images are copies of others")
-    if always_off + always_on > pixels / 2:
-        found.append(
-            f"{(always_off + always_on) / pixels:.0%} of the pixels are the same in all images; --size with --fit "
-            "crop cuts a margin off"
-        )
-    rare = [name for name, own in (classes or {}).items() if own < _RARE_CLASS * count / len(classes or {})]
+    if summary.duplicates > _MANY_COPIES * count:
+        found.append(f"{summary.duplicates / count:.1%} of the images are copies of others")
+    if constant > 0.5:
+        share = f"{constant:.0%} of the pixels are the same in all images"
+        found.append(f"{share}; --size with --fit crop cuts a margin off")
+    rare = [name for name, own in classes.items() if own < _RARE_CLASS * count / len(classes)]
     if rare:
         more = f" and {len(rare) - 3} more classes" if len(rare) > 3 else ""
         found.append(f"rare: {', '.join(rare[:3])}{more}, with less than a tenth of an even share of the images")

@@ -14,9 +14,8 @@ _declarations: list[torch.library.Library] = []  # a declaration lasts as long a
 def import_torchvision(module: str = "torchvision") -> ModuleType:
     """The torchvision module of that name.
 
-    Its wheel is built against a CUDA torch. On a CPU torch its operators do not load and its import
-    fails with "operator torchvision::nms does not exist" (pytorch/vision#9085); with the missing
-    schemas declared, all that needs no such operator works: data sets, grids, transforms.
+    Its wheel is built against a CUDA torch. On a CPU torch its operators do not load and its import fails with
+    "operator torchvision::nms does not exist" (pytorch/vision#9085); with their schemas declared data sets work.
     """
     try:
         return importlib.import_module(module)

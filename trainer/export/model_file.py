@@ -28,7 +28,7 @@ def open_session(model: bytes | Path) -> onnxruntime.InferenceSession:
 
 
 class OnnxModel:
-    """An exported generator. Raises SamplesError where the file is not a model of bgan's."""
+    """An exported generator. Raises SamplesError if the file is not a model that bgan exported."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -40,16 +40,9 @@ class OnnxModel:
         except Exception as error:  # onnxruntime raises classes of its own that it does not export
             reason = str(error).strip().splitlines()[0]
             raise SamplesError(f"{path} is not a model that `bgan export` wrote ({reason})") from error
-
-    @property
-    def dataset(self) -> str:
-        """The data set that it was trained on."""
-        return self.manifest.dataset
-
-    @property
-    def class_count(self) -> int:
+        self.dataset = self.manifest.dataset
+        self.class_count = len(self.manifest.classes)
         """The classes that it makes images of; 0: it takes no labels."""
-        return len(self.manifest.classes)
 
     def probabilities(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None = None

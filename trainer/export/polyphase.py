@@ -148,16 +148,13 @@ class BlockProducts(nn.Module):
 
     def _block(self, pixels: Tensor, rows: _Block, columns: _Block) -> Tensor:
         """[N, stride, stride * C'] of pixels [N, H, W, C]."""
-        seen = pixels[:, rows.inputs, columns.inputs].flatten(1)
-        weight = self.weight[rows.steps, columns.steps].flatten(0, 2).flatten(1)
+        seen = pixels[:, rows[0], columns[0]].flatten(1)
+        weight = self.weight[rows[1], columns[1]].flatten(0, 2).flatten(1)
         return torch.unflatten(F.relu(torch.addmm(self.bias, seen, weight)), 1, (self.axes[0].stride, -1))
 
 
-class _Block(NamedTuple):
-    inputs: slice
-    """The inputs I that the block sees."""
-    steps: slice
-    """The steps, of all that fall, by which it sees them."""
+_Block = tuple[slice, slice]
+"""The inputs I that a block sees along an axis, and the steps, of all that fall, by which it sees them."""
 
 
 def _blocks(axis: Axis) -> list[_Block]:
@@ -166,7 +163,7 @@ def _blocks(axis: Axis) -> list[_Block]:
     blocks = []
     for block in range(axis.before + steps - 1):
         first, end = max(block - steps + 1, 0), min(block + 1, axis.before)
-        blocks.append(_Block(slice(first, end), slice(first - block + steps - 1, end - block + steps - 1)))
+        blocks.append((slice(first, end), slice(first - block + steps - 1, end - block + steps - 1)))
     return blocks
 
 

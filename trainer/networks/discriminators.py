@@ -61,20 +61,18 @@ class Discriminator(nn.Module):
         if self.mixes_rows:
             return self.autograd_input_gradient(images, labels)
         with torch.no_grad():
-            logits, transposes = self._linearized(images, labels)
-        return _product(transposes, torch.ones_like(logits))
+            _, gradient = self._linearized(images, labels)
+        return gradient()
 
     def logits_and_input_gradient(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B] and what `input_gradient` gives, both differentiable, for the price of one forward pass."""
         if self.mixes_rows:
             return self(images, labels), self.autograd_input_gradient(images, labels)
-        logits, transposes = self._linearized(images, labels)
-        return logits.squeeze(1), _product(transposes, torch.ones_like(logits))
+        logits, gradient = self._linearized(images, labels)
+        return logits, gradient()
 
-    def _linearized(
-        self, images: Tensor, labels: Tensor | None
-    ) -> tuple[Tensor, list[Callable[[Tensor], Tensor]]]:
-        """Logits [B, 1], and the transposes of the layers' Jacobians."""
+    def _linearized(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Logits [B], and a function for their gradients [B, C * H * W] by the images."""
         activations, transposes = images, []
         for layer in self.layers:
             if isinstance(layer, ClassProjection):
@@ -82,7 +80,14 @@ class Discriminator(nn.Module):
             else:
                 activations, transpose = _linearized(layer, activations)
             transposes.append(transpose)
-        return activations, transposes
+
+        def gradient() -> Tensor:
+            product = torch.ones_like(activations)
+            for transpose in reversed(transposes):
+                product = transpose(product)
+            return product.flatten(1)
+
+        return activations.squeeze(1), gradient
 
     def autograd_input_gradient(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """What `input_gradient` gives, by autograd; each gradient is that of the sum of all logits."""
@@ -97,13 +102,6 @@ class Discriminators(nn.ModuleList):
     def __iter__(self) -> Iterator[Discriminator]:
         """Each in turn."""
         return cast(Iterator[Discriminator], super().__iter__())
-
-
-def _product(transposes: list[Callable[[Tensor], Tensor]], gradient: Tensor) -> Tensor:
-    """[B, C * H * W] of the gradient [B, 1] of the logits."""
-    for transpose in reversed(transposes):
-        gradient = transpose(gradient)
-    return gradient.flatten(1)
 
 
 def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -78,13 +78,9 @@ class OutputNeurons(nn.Module):
     def __init__(self, neuron: str, *, estimator: str = SIGMOID_ADJUSTED, slope: float = 1.0) -> None:
         super().__init__()
         self.neuron = neuron
+        self.needs_uniforms = neuron == "sbn"
         self.estimator = estimator
         self.slope = slope
-
-    @property
-    def needs_uniforms(self) -> bool:
-        """Whether `forward` takes uniforms."""
-        return self.neuron == "sbn"
 
     def forward(self, logits: Tensor, uniforms: Tensor | None = None) -> Tensor:
         """Images of the logits: in {0, 1} for binary neurons, in (0, 1) for "real".

@@ -16,7 +16,7 @@ from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
 from .axes import ImageAxes, as_labels, as_numbers, lengths_text
 from .limits import check_ratio
-from .source import BadImages, RawImages, not_readable
+from .source import BadImages, ImageSource, RawImages, not_readable
 
 _CHUNK_BYTES = 2**22
 LABEL_KEYS = ("labels", "label", "y")
@@ -100,7 +100,7 @@ def packed_array(rows: ReadableArray, image_shape: tuple[int, ...]) -> ReadableA
     return ReadableArray((rows.shape[0], *image_shape), np.dtype(np.uint8), part)
 
 
-class ArraySource:
+class ArraySource(ImageSource):
     """The images of one array."""
 
     def __init__(
@@ -114,15 +114,9 @@ class ArraySource:
         as_numbers(np.empty(0, array.dtype), path)
         self._array = array
         self._axes = ImageAxes(array.shape, axes=options.axes, row_shape=options.row_lengths, path=path)
+        self.count = self._axes.count
         self._labels = None if labels is None else as_labels(labels, self.count, path)
         self._path = path
-        self.notes = ()
-        self.classes = None
-
-    @property
-    def count(self) -> int:
-        """Images in the array."""
-        return self._axes.count
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """All images, some at a time; none is bad by itself."""

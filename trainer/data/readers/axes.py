@@ -32,25 +32,16 @@ class ImageAxes:
             )
         self._order = [axis for letter in "NCHW" for axis, own in enumerate(letters) if own == letter]
         self._lengths = [[self.unfolded[axis] for axis, own in enumerate(letters) if own == x] for x in "NCHW"]
+        self.count = math.prod(self._lengths[0])
+        """Images in the whole array."""
         self.first = self._order[0]
         """The axis that the array is cut along, before rows are unfolded: the first N."""
+        self.images_per_step = math.prod(self._lengths[0][1:])
+        """Images for each step along `first`."""
+        self.pixels_per_step = math.prod(self.unfolded) // self.unfolded[self.first]
+        """Values for each step along `first`."""
         if row_shape is not None and self.first >= len(shape) - 1:
             raise DataError(f"{path}: --row-shape unfolds the last axis, which cannot be images too; see --axes")
-
-    @property
-    def count(self) -> int:
-        """Images in the whole array."""
-        return math.prod(self._lengths[0])
-
-    @property
-    def images_per_step(self) -> int:
-        """Images for each step along the first N."""
-        return math.prod(self._lengths[0][1:])
-
-    @property
-    def pixels_per_step(self) -> int:
-        """Values for each step along the first N."""
-        return math.prod(self.unfolded) // self.unfolded[self.first]
 
     def images(self, part: NDArray[Any]) -> NDArray[Any]:
         """A part of the array, cut along `first`, as [n, C, H, W]."""

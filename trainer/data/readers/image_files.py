@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .source import BadImages, RawImages, first_line
+from .source import BadImages, ImageSource, RawImages, first_line
 
 SUFFIXES = frozenset({".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
@@ -30,7 +30,7 @@ _FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
-class ImageFiles:
+class ImageFiles(ImageSource):
     """Image files of a folder or an archive, by name; the folder at the top of a name is its class."""
 
     def __init__(
@@ -42,13 +42,9 @@ class ImageFiles:
         self._read = read
         self._options = options
         self.classes, self._labels = _classes(self._names)
-        others = len(names) - len(self._names)
+        self.count = len(self._names)
+        others = len(names) - self.count
         self.notes = (f"{others:,} other files are left out",) if others else ()
-
-    @property
-    def count(self) -> int:
-        """Image files, good and bad."""
-        return len(self._names)
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """Every image by itself."""
@@ -87,8 +83,7 @@ def decode_image(content: bytes, channels: str) -> NDArray[Any]:
     if not content:
         raise ValueError("it is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
+        with warnings.catch_warnings(action="ignore"):  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
             frames = getattr(image, "n_frames", 1)

@@ -13,12 +13,12 @@ from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .arrays import LABEL_KEYS
 from .image_files import decode_image
-from .source import BadImages, RawImages, not_readable
+from .source import BadImages, ImageSource, RawImages, not_readable
 
 _ROWS = 256
 
 
-class ParquetImages:
+class ParquetImages(ImageSource):
     """The encoded images in one column of a parquet file."""
 
     def __init__(self, path: Path, options: ImageOptions, files: ExitStack) -> None:
@@ -36,14 +36,7 @@ class ParquetImages:
         self._labels = options.labels_key or next((name for name in LABEL_KEYS if name in schema.names), None)
         if self._labels is not None and self._labels not in schema.names:
             raise DataError(f"{path} has no column {self._labels!r}; it has {', '.join(schema.names)}")
-        self.classes = None
-        self.notes = ()
-
-    @property
-    def count(self) -> int:
-        """Rows, good and bad."""
-        rows: int = self._file.metadata.num_rows
-        return rows
+        self.count = self._file.metadata.num_rows
 
     def _chosen_column(self, schema: Any) -> str:
         from pyarrow.types import is_binary, is_large_binary, is_struct

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,21 +60,17 @@ class BadImages:
         return f"{self.count:,} of them cannot be used: {', '.join(self.first)}{more}"
 
 
-class ImageSource(Protocol):
+class ImageSource(ABC):
     """A file or folder of images."""
 
-    @property
-    def count(self) -> int:
-        """Images in it, good and bad."""
+    count: int
+    """Images in it, good and bad."""
+    classes: tuple[str, ...] | None = None
+    """The names of labels 0, 1, ...; None if the labels have no names."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how it is read."""
 
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The names of labels 0, 1, ...; None if the labels have no names."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know about how it is read."""
-
+    @abstractmethod
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """All images in order, some at a time; those that cannot be read are noted as bad. Raises DataError."""
 
