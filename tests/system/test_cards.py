@@ -16,7 +16,7 @@ from bgan.trainer.export.exporter import export_run
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_model, make_run
 
 COUNT = 64
@@ -42,7 +42,7 @@ def card(folder):
 
 
 def _runs(command, folder):
-    result = bgan(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
+    result = bgan_process(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.run import open_run
-from tests.kit.cli import BGAN, bgan
+from tests.kit.cli import BGAN, bgan, bgan_process
 from tests.kit.models import make_model, make_run
 from tests.kit.servers import free_port, server
 
@@ -126,7 +126,7 @@ def test_memory_does_not_grow_with_the_count(running, tmp_path):
 
 
 def test_models_are_listed(running):
-    result = bgan("models", "--server", running.target)
+    result = bgan_process("models", "--server", running.target)
     assert result.returncode == 0
     assert "digits" in result.stdout
     assert "stochastic" in result.stdout
@@ -157,7 +157,7 @@ def test_samples_that_end_early_leave_the_file_that_was_there(running, tmp_path,
 
     (tmp_path / name).write_text("precious")
     options = ("--server", running.target, "--output", tmp_path / name, "--count", 100, "--seed", 1)
-    _fails_with_one_line(bgan("sample", *options, preexec_fn=bounded_files))
+    _fails_with_one_line(bgan_process("sample", *options, preexec_fn=bounded_files))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 
@@ -198,13 +198,13 @@ def test_folders_that_cannot_be_served(models, tmp_path):
         (hollow, "x.onnx is no ONNX model"),
         (bare, "x.onnx has no manifest"),
     ):
-        assert says in _fails_with_one_line(bgan("serve", "--models", folder, "--port", 0))
-    line = _fails_with_one_line(bgan("serve", "--models", models, "--port", 0, "--default-model", "nope"))
+        assert says in _fails_with_one_line(bgan_process("serve", "--models", folder, "--port", 0))
+    line = _fails_with_one_line(bgan_process("serve", "--models", models, "--port", 0, "--default-model", "nope"))
     assert "the default model 'nope' is not there" in line
 
 
 def test_ports_that_cannot_be_had(running, models):
-    line = _fails_with_one_line(bgan("serve", "--models", models, "--port", running.port))
+    line = _fails_with_one_line(bgan_process("serve", "--models", models, "--port", running.port))
     assert f"cannot listen on 127.0.0.1:{running.port}" in line
     line = _fails_with_one_line(bgan("serve", "--models", models, env={"BGAN_PORT": "many"}))
     assert "port is 'many'" in line

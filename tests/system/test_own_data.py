@@ -16,7 +16,7 @@ from PIL import Image
 
 from bgan.trainer.cli.app import main
 from tests.conftest import ROOT
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import read_metrics
 
 QUICK = ("--preset", "paper", "--network", "mlp", "--batch-size", 16, "--epochs")
@@ -230,7 +230,9 @@ def test_a_disk_that_fills_is_one_line_and_with_room_it_goes_on(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((4000, 28, 28)) < 0.3)
-    line = _fails_with_one_line(bgan("data", tmp_path / "a.npy", env=environment, preexec_fn=bounded_files))
+    line = _fails_with_one_line(
+        bgan_process("data", tmp_path / "a.npy", env=environment, preexec_fn=bounded_files)
+    )
     assert "cannot write to" in line
     assert "images.bin: File too large; nothing was kept. Make room, or name another folder" in line
     assert list((tmp_path / "cache" / "images").iterdir()) == []

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.kit.cli import BGAN, bgan
+from tests.kit.cli import BGAN, bgan, bgan_process
 from tests.kit.models import read_metrics
 
 TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--discriminator-steps", "1")
@@ -25,8 +25,8 @@ SETTINGS = {"preset": "paper", "dataset": "digits", "discriminator_steps": 1}
 STEPS_PER_EPOCH = 24
 
 
-def _train(folder, *options, **arguments):
-    return bgan(*TRAIN, "--runs-dir", folder, "--name", "run", *options, **arguments)
+def _train(folder, *options, run=bgan, **arguments):
+    return run(*TRAIN, "--runs-dir", folder, "--name", "run", *options, **arguments)
 
 
 def _newest(run):
@@ -183,7 +183,7 @@ def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epo
     line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3))
     assert "loss is nan at step 24, epoch 2" in line
     assert line.endswith("; the newest checkpoint is step_00000024.safetensors")
-    assert load_checkpoint(path).progress == checkpoint.meta
+    assert load_checkpoint(path).meta == checkpoint.meta
     assert not (one_epoch / "checkpoints" / "step_00000048.safetensors").exists()
 
 
@@ -194,7 +194,9 @@ def _bounded_files():
 
 def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch, unbroken):
     before = sorted((one_epoch / "checkpoints").iterdir())
-    line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3, preexec_fn=_bounded_files))
+    line = _fails_with_one_line(
+        _train(one_epoch.parent, "--epochs", 3, run=bgan_process, preexec_fn=_bounded_files)
+    )
     assert "the newest checkpoint is step_00000024.safetensors" in line
     assert sorted((one_epoch / "checkpoints").iterdir()) == before
     result = _train(one_epoch.parent, "--epochs", 3)
@@ -204,7 +206,7 @@ def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch,
 
 
 def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
-    result = _train(tmp_path, "--epochs", 1, preexec_fn=_bounded_files)
+    result = _train(tmp_path, "--epochs", 1, run=bgan_process, preexec_fn=_bounded_files)
     line = _fails_with_one_line(result)
     assert "cannot write to" in line
     assert "Make room and run the same command again" in line

@@ -21,7 +21,7 @@ from bgan.serving.generate.formats import FORMATS, Origin
 from bgan.serving.generate.generate import GenerationRequest, computed_ahead, find_model, generate, open_model
 from bgan.serving.generate.partial_file import PartialFile
 from bgan.serving.models.engine import Engine
-from tests.kit.cli import BGAN, bgan
+from tests.kit.cli import BGAN, bgan, bgan_process
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 SHAPES = {"mlp-dbn": (1, 28, 28), "mlp-sbn": (1, 28, 28), "cnn-sbn": (2, 9, 13)}
@@ -259,7 +259,7 @@ def test_a_full_disk_keeps_what_there_is(models, unbroken, tmp_path, suffix, roo
 
     output = tmp_path / f"a{suffix}"
     command = ("generate", models / "mlp-dbn.onnx", "--count", COUNT, "--seed", 1, "--output", output)
-    line = _fails_with_one_line(bgan(*command, preexec_fn=bounded_files))
+    line = _fails_with_one_line(bgan_process(*command, preexec_fn=bounded_files))
     rows = min((room - (128 if suffix == ".npy" else 0)) // (784 if suffix == ".npy" else 98), COUNT)
     kept = json.loads(output.with_name(f"{output.name}.partial.json").read_text())["rows"]
     assert 0 < kept <= rows
