@@ -44,3 +44,11 @@ def bgan_process(*arguments, cwd=None, env=None, **options):
         check=False,
         **options,
     )
+
+
+def error_line(result, code=1):
+    """The one line that a command that failed says, without a traceback."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("bgan: ")]
+    return line

@@ -37,7 +37,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def reference(digits, cache):
+def reference(digits, cache, training):
     return make_reference(*digits, cache=cache)
 
 

@@ -38,7 +38,7 @@ def sbn_run(tmp_path_factory):
         tmp_path_factory.mktemp("runs") / "tiny",
         shape=SHAPE,
         neuron="sbn",
-        steps=60,
+        steps=50,
         learning_rate=5e-3,
         slope_rate=1.05,
     )
