@@ -46,20 +46,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         definitions = item._fixtureinfo.name2fixturedefs
         used = [item.function, *(definition.func for several in definitions.values() for definition in several)]
-        if "processes" in item.fixturenames or any(_starts_processes(function) for function in used):
+        if "processes" in item.fixturenames or any(starts_processes(function) for function in used):
             item.add_marker("process")
         if "training" in item.fixturenames:
             item.add_marker("training")
 
 
-def pytest_collection_finish():
-    if "torch" in sys.modules:
-        _count_steps()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     _Running.may_start_processes = item.get_closest_marker("process") is not None
+    if (trainer := sys.modules.get("bgan.trainer.training.trainer")) is not None:
+        _count_steps(trainer.Trainer)
     _Running.may_train, _Running.steps = item.get_closest_marker("training") is not None, 0
     try:
         return (yield)
@@ -72,10 +69,9 @@ def _refuse_processes(event, arguments):
         pytest.fail(f"this test starts a process ({event} {arguments[:1]}): let it use the fixture `processes`")
 
 
-def _count_steps():
-    from bgan.trainer.training.trainer import Trainer
-
-    train_step = Trainer.train_step
+@functools.cache
+def _count_steps(trainer):
+    train_step = trainer.train_step
 
     @functools.wraps(train_step)
     def counted(self, *arguments, **options):
@@ -84,10 +80,10 @@ def _count_steps():
             pytest.fail(f"this test trains for more than {STEPS_AT_MOST} steps: let it use the fixture `training`")
         return train_step(self, *arguments, **options)
 
-    Trainer.train_step = counted
+    trainer.train_step = counted
 
 
-def _starts_processes(function):
+def starts_processes(function):
     """Whether a function, or anything of the tests that it names, names the module `subprocess`."""
     seen, left = set(), [function]
     while left:
