@@ -506,5 +506,5 @@ def test_health_and_reflection_know_the_service(running):
 
 
 def test_the_clients_and_tritonclient_live_in_one_process():
-    code = "import bgan.clients._aio, tritonclient.grpc, bgan.clients._client"
+    code = "import bgan.clients._async_client, tritonclient.grpc, bgan.clients._client"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
