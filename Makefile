@@ -11,6 +11,7 @@ SOAK_READY := $(VENV)/.soak-ready
 BENCH ?=
 SOAK ?=
 ABLATION ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 FAKETIME := .tools/faketime
@@ -33,7 +34,7 @@ RECIPE_cnn-sbn := --preset modern --epochs 60 --neuron sbn
 export BGAN_DATA_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long snapshots bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve test-fast test test-long test-all snapshots bench soak ablation models cards $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -69,12 +70,19 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 serve: $(SERVE_READY) ## Serve the models in models/, or else those that come with bgan: MODELS=folder PORT=50051
 	$(BGAN) serve --port $(PORT) $(if $(MODELS),--models $(MODELS))
 
-# Three at a time fill two cores: the tests wait for their servers a third of the time.
-test: $(READY) ## Run the tests, on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile -m "not long"
+# A test's tier is told from what it uses: tests/kit/tiers.py.
+test-fast: $(READY) ## Run the tests that start no process and train for 50 steps at most
+	$(PYTEST) --numprocesses 2 -m "not (process or training or long)"
+
+# Three at a time fill two cores: these tests wait for their servers a third of the time.
+test: $(READY) ## Run all tests but the long ones, on two cores
+	$(PYTEST) --numprocesses 3 -m "not long"
 
 test-long: $(READY) ## Run the tests that take long: streams over many kills, the reproduction, faults
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile -m long
+	$(PYTEST) --numprocesses 3 -m long
+
+test-all: $(READY) ## Run all tests
+	$(PYTEST) --numprocesses 3
 
 snapshots: $(READY) ## Renew the snapshots of help, presets, names and weights; read the difference before you commit
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_snapshots.py tests/test_documentation.py --snapshot-update

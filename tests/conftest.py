@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.models import make_model
+from tests.fixtures.write import FOLDER
 from tests.kit.servers import server
+
+pytest_plugins = ["tests.kit.tiers"]
 
 # Some tests fork (preexec_fn) beside gRPC's threads; its fork support would start some in the child, and abort it
 # (grpc/grpc issue 43055).
@@ -44,13 +46,21 @@ def cache_environment(tmp_path_factory, worker_id):
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """A folder of three models: an MLP with DBN, one with SBN, and a CNN of another shape."""
-    folder = tmp_path_factory.mktemp("models")
-    make_model(folder, "cnn-sbn", network="cnn", neuron="sbn", shape=(2, 9, 13), latent_size=10)
-    make_model(folder, "mlp-dbn")
-    make_model(folder, "mlp-sbn", neuron="sbn", slope_rate=2.0, steps=11)
-    return folder
+def models():
+    """A folder of three small models: an MLP with DBN, one with SBN, and a CNN of another shape."""
+    return FOLDER / "models"
+
+
+@pytest.fixture(scope="session")
+def small_models():
+    """A folder of one model."""
+    return FOLDER / "small"
+
+
+@pytest.fixture(scope="session")
+def other_models():
+    """A folder of a model of the same name with other weights."""
+    return FOLDER / "other"
 
 
 @pytest.fixture(scope="session")
@@ -58,19 +68,3 @@ def running(models):
     """A server of those models, in its own process."""
     with server(models, "--default-model", "mlp-dbn", "--max-image-count", "100000") as process:
         yield process
-
-
-@pytest.fixture(scope="session")
-def small_models(tmp_path_factory):
-    """A folder of one model."""
-    folder = tmp_path_factory.mktemp("small")
-    make_model(folder, "sbn", neuron="sbn")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def other_models(tmp_path_factory):
-    """A folder of a model of the same name with other weights."""
-    folder = tmp_path_factory.mktemp("other")
-    make_model(folder, "sbn", neuron="sbn", steps=4)
-    return folder

@@ -16,7 +16,7 @@ from bgan.trainer.export.exporter import export_run
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_model, make_run
 
 COUNT = 64
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     train(config, folder / "runs" / "mine", Console(stderr=True), print)
     export_run(Run(folder / "runs" / "mine"), folder / "models")
     options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
-    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder)
+    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder, run=bgan_process)
     return folder
 
 
@@ -41,8 +41,8 @@ def card(folder):
     return (folder / "models" / "mine.md").read_text()
 
 
-def _runs(command, folder):
-    result = bgan(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
+def _runs(command, folder, run=bgan):
+    result = run(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.run import open_run
-from tests.kit.cli import BGAN, bgan
+from tests.kit.cli import BGAN, bgan, bgan_process, error_line
 from tests.kit.models import make_model, make_run
 from tests.kit.servers import free_port, server
 
@@ -44,13 +44,6 @@ def running(models):
         yield process
 
 
-def _fails_with_one_line(result):
-    assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("bgan: ")]
-    return line
-
-
 def test_the_newest_run_is_exported_unless_one_is_named(runs, tmp_path):
     for arguments, name in (((), "newer"), (("older",), "older"), ((runs / "older", "--name", "mine"), "mine")):
         result = bgan("export", *arguments, "--runs-dir", runs, "--models", tmp_path / "models")
@@ -61,14 +54,14 @@ def test_the_newest_run_is_exported_unless_one_is_named(runs, tmp_path):
 
 def test_export_of_what_is_not_there(runs, tmp_path):
     result = bgan("export", "nope", "--runs-dir", runs)
-    assert "there is no run 'nope'" in _fails_with_one_line(result)
+    assert "there is no run 'nope'" in error_line(result)
     assert "newer, older" in result.stderr
-    assert "train one with `bgan train`" in _fails_with_one_line(bgan("export", "--runs-dir", tmp_path))
-    assert "choose one of threshold, bernoulli" in _fails_with_one_line(
+    assert "train one with `bgan train`" in error_line(bgan("export", "--runs-dir", tmp_path))
+    assert "choose one of threshold, bernoulli" in error_line(
         bgan("export", "--runs-dir", runs, "--binarization", "dither")
     )
     open_run(tmp_path / "new", TrainingConfig.resolve(dataset="digits"))
-    line = _fails_with_one_line(bgan("export", "new", "--runs-dir", tmp_path, "--models", tmp_path / "models"))
+    line = error_line(bgan("export", "new", "--runs-dir", tmp_path, "--models", tmp_path / "models"))
     assert f"{tmp_path / 'new'} has no checkpoint yet; train it first with the command that made it" in line
     assert not (tmp_path / "models").exists()
 
@@ -126,7 +119,7 @@ def test_memory_does_not_grow_with_the_count(running, tmp_path):
 
 
 def test_models_are_listed(running):
-    result = bgan("models", "--server", running.target)
+    result = bgan_process("models", "--server", running.target)
     assert result.returncode == 0
     assert "digits" in result.stdout
     assert "stochastic" in result.stdout
@@ -145,7 +138,7 @@ def test_models_are_listed(running):
 )
 def test_samples_that_cannot_be_had(running, tmp_path, options, says):
     result = bgan("sample", "--server", running.target, "--output", tmp_path / "x.npy", *options)
-    assert says in _fails_with_one_line(result)
+    assert says in error_line(result)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,7 +150,7 @@ def test_samples_that_end_early_leave_the_file_that_was_there(running, tmp_path,
 
     (tmp_path / name).write_text("precious")
     options = ("--server", running.target, "--output", tmp_path / name, "--count", 100, "--seed", 1)
-    _fails_with_one_line(bgan("sample", *options, preexec_fn=bounded_files))
+    error_line(bgan_process("sample", *options, preexec_fn=bounded_files))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 
@@ -198,15 +191,15 @@ def test_folders_that_cannot_be_served(models, tmp_path):
         (hollow, "x.onnx is no ONNX model"),
         (bare, "x.onnx has no manifest"),
     ):
-        assert says in _fails_with_one_line(bgan("serve", "--models", folder, "--port", 0))
-    line = _fails_with_one_line(bgan("serve", "--models", models, "--port", 0, "--default-model", "nope"))
+        assert says in error_line(bgan_process("serve", "--models", folder, "--port", 0))
+    line = error_line(bgan_process("serve", "--models", models, "--port", 0, "--default-model", "nope"))
     assert "the default model 'nope' is not there" in line
 
 
 def test_ports_that_cannot_be_had(running, models):
-    line = _fails_with_one_line(bgan("serve", "--models", models, "--port", running.port))
+    line = error_line(bgan_process("serve", "--models", models, "--port", running.port))
     assert f"cannot listen on 127.0.0.1:{running.port}" in line
-    line = _fails_with_one_line(bgan("serve", "--models", models, env={"BGAN_PORT": "many"}))
+    line = error_line(bgan("serve", "--models", models, env={"BGAN_PORT": "many"}))
     assert "port is 'many'" in line
 
 

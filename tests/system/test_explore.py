@@ -11,7 +11,7 @@ from PIL import Image
 from bgan.trainer.cli.explore import explore
 from bgan.trainer.common.errors import UserError
 from bgan.trainer.export.exporter import export_run
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_run
 
 PICTURES = ("interpolation", "nearest", "neurons", "preactivations")
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def explored(folder):
     """What the command says, and the files that it makes."""
-    result = bgan("explore", *FEW_OPTIONS, cwd=folder)
+    result = bgan_process("explore", *FEW_OPTIONS, cwd=folder)
     assert result.returncode == 0, result.stderr
     return result, _files(folder / "runs" / "one" / "exploration")
 

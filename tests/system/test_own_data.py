@@ -6,43 +6,24 @@ import os
 import re
 import resource
 import signal
-import sys
 import zipfile
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bgan.trainer.cli.app import main
 from tests.conftest import ROOT
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process, error_line
 from tests.kit.models import read_metrics
 
 QUICK = ("--preset", "paper", "--network", "mlp", "--batch-size", 16, "--epochs")
 SHAPE = (3, 8, 12)
 
 
-@dataclass(frozen=True)
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run the command line in this process, where the libraries are loaded already."""
-    for name, value in {"BGAN_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "200", "NO_COLOR": "1"}.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bgan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(ended.value.code or 0, *capsys.readouterr())
-
-    return run
+def command(tmp_path):
+    return partial(bgan, env={"BGAN_CACHE_DIR": str(tmp_path / "cache")})
 
 
 @pytest.fixture
@@ -62,13 +43,6 @@ def write(path, seed=0):
         else:
             image[random.integers(3), :, random.integers(12)] = True
     np.savez(path, images=images ^ (random.random(images.shape) < 0.02), labels=labels)
-
-
-def _fails_with_one_line(result, code=1):
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("bgan: ")]
-    return line
 
 
 def test_data_are_shown_before_they_are_trained_on(path, tmp_path, command):
@@ -113,6 +87,7 @@ def test_what_is_odd_is_said(tmp_path, command):
         assert text in result.stdout
 
 
+@pytest.mark.usefixtures("training")
 def test_training_goes_on_as_if_there_had_been_no_break_and_refuses_other_images(path, tmp_path, command):
     def train(name, epochs, *options):
         options = ("--data", path, *QUICK, epochs, "--name", name, "--runs-dir", tmp_path / "runs", *options)
@@ -130,12 +105,12 @@ def test_training_goes_on_as_if_there_had_been_no_break_and_refuses_other_images
         assert contents[0] == contents[1]
     assert len(read_metrics(tmp_path / "runs" / "parts")) == 2
 
-    line = _fails_with_one_line(train("parts", 3, "--invert"))
+    line = error_line(train("parts", 3, "--invert"))
     assert "was trained on other images" in line
     write(path, seed=1)
-    line = _fails_with_one_line(train("parts", 3))
+    line = error_line(train("parts", 3))
     assert f"was trained on other images than {path} or the data set has now; choose another --name" in line
-    line = _fails_with_one_line(command("evaluate", tmp_path / "runs" / "parts", "--count", 64))
+    line = error_line(command("evaluate", tmp_path / "runs" / "parts", "--count", 64))
     assert f"the images of {path} are not those that were trained on" in line
 
 
@@ -153,7 +128,7 @@ def test_a_run_is_measured_against_its_own_images_and_a_model_against_named_ones
     assert figures[0]["floor"] == figures[1]["floor"]
     assert figures[0]["compared"] == figures[1]["compared"] == 42
     assert len(figures[0]["class_histogram"]) == 2
-    line = _fails_with_one_line(command("evaluate", model, "--count", 64))
+    line = error_line(command("evaluate", model, "--count", 64))
     assert "dataset is 'bars'; choose one of auto, mnist" in line
     assert "or name images of your own with --data" in line
     page = command("explore", "bars", *runs, "--images", 4)
@@ -191,9 +166,9 @@ def _unfit(folder):
 
 def test_what_cannot_be_trained_on_is_one_line(tmp_path, command):
     for path, says in _unfit(tmp_path):
-        assert says in _fails_with_one_line(command("data", path))
+        assert says in error_line(command("data", path))
     result = command("train", "--data", tmp_path / "bad.zip", "--runs-dir", tmp_path / "runs")
-    assert "b.png (it is empty)" in _fails_with_one_line(result)
+    assert "b.png (it is empty)" in error_line(result)
     assert not (tmp_path / "runs").exists()
     assert list((tmp_path / "cache" / "images").iterdir()) == []
     result = command("data", tmp_path / "bad.zip", "--skip-bad")
@@ -210,7 +185,7 @@ def test_options_that_do_not_go_together_are_one_line(path, command):
         (("data", "--dataset", "digits", "--axes", "NHW"), "axes goes with --data"),
         (("evaluate", "--invert"), "options of reading images go with --data or --dataset"),
     ):
-        assert says in _fails_with_one_line(command(*arguments))
+        assert says in error_line(command(*arguments))
 
 
 def test_a_missing_extra_is_named(tmp_path):
@@ -218,7 +193,7 @@ def test_a_missing_extra_is_named(tmp_path):
     (tmp_path / "without" / "h5py.py").write_text("raise ModuleNotFoundError('No module named h5py', name='h5py')")
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     environment = {"BGAN_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path / "without")}
-    line = _fails_with_one_line(bgan("data", tmp_path / "a.h5", env=environment))
+    line = error_line(bgan("data", tmp_path / "a.h5", env=environment))
     assert "this command needs the package 'h5py': pip install 'bgan[data]'" in line
 
 
@@ -230,7 +205,7 @@ def test_a_disk_that_fills_is_one_line_and_with_room_it_goes_on(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((4000, 28, 28)) < 0.3)
-    line = _fails_with_one_line(bgan("data", tmp_path / "a.npy", env=environment, preexec_fn=bounded_files))
+    line = error_line(bgan_process("data", tmp_path / "a.npy", env=environment, preexec_fn=bounded_files))
     assert "cannot write to" in line
     assert "images.bin: File too large; nothing was kept. Make room, or name another folder" in line
     assert list((tmp_path / "cache" / "images").iterdir()) == []

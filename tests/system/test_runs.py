@@ -17,7 +17,7 @@ from PIL import Image
 
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.kit.cli import BGAN, bgan
+from tests.kit.cli import BGAN, bgan, bgan_process, error_line
 from tests.kit.models import read_metrics
 
 TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--discriminator-steps", "1")
@@ -25,8 +25,8 @@ SETTINGS = {"preset": "paper", "dataset": "digits", "discriminator_steps": 1}
 STEPS_PER_EPOCH = 24
 
 
-def _train(folder, *options, **arguments):
-    return bgan(*TRAIN, "--runs-dir", folder, "--name", "run", *options, **arguments)
+def _train(folder, *options, run=bgan, **arguments):
+    return run(*TRAIN, "--runs-dir", folder, "--name", "run", *options, **arguments)
 
 
 def _newest(run):
@@ -40,13 +40,6 @@ def _assert_same_state(first, second):
     assert first_tensors.keys() == second_tensors.keys()
     for name, tensor in first_tensors.items():
         assert torch.equal(tensor, second_tensors[name]), name
-
-
-def _fails_with_one_line(result, code=1):
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("bgan: ")]
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -151,25 +144,25 @@ def test_checkpoints_that_are_all_damaged_are_one_line(one_epoch):
     (path,) = (one_epoch / "checkpoints").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     for result in (_train(one_epoch.parent, "--epochs", 2), bgan("export", one_epoch)):
-        line = _fails_with_one_line(result)
+        line = error_line(result)
         assert f"no checkpoint in {path.parent} is whole; move the run's folder away to start anew" in line
     assert len(list(path.parent.iterdir())) == 2
 
 
 def test_other_settings_are_refused_and_named(one_epoch):
-    line = _fails_with_one_line(_train(one_epoch.parent, "--seed", 1, "--neuron", "sbn"))
+    line = error_line(_train(one_epoch.parent, "--seed", 1, "--neuron", "sbn"))
     assert "written by other settings (neuron dbn -> sbn, training-neuron dbn -> sbn, seed 0 -> 1)" in line
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")
-    assert "is not the folder of a run" in _fails_with_one_line(_train(tmp_path))
+    assert "is not the folder of a run" in error_line(_train(tmp_path))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
-    line = _fails_with_one_line(_train(tmp_path, "--learning-rate", "1e30"))
+    line = error_line(_train(tmp_path, "--learning-rate", "1e30"))
     assert "loss is" in line
     assert "at step" in line
     assert "try a lower --learning-rate" in line
@@ -180,10 +173,10 @@ def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epo
     checkpoint = load_checkpoint(one_epoch / "checkpoints" / "step_00000024.safetensors")
     checkpoint.tensors["discriminator.0.layers.5.bias"].fill_(math.inf)
     path = save_checkpoint(one_epoch / "checkpoints", checkpoint.tensors, checkpoint.meta)
-    line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3))
+    line = error_line(_train(one_epoch.parent, "--epochs", 3))
     assert "loss is nan at step 24, epoch 2" in line
     assert line.endswith("; the newest checkpoint is step_00000024.safetensors")
-    assert load_checkpoint(path).progress == checkpoint.meta
+    assert load_checkpoint(path).meta == checkpoint.meta
     assert not (one_epoch / "checkpoints" / "step_00000048.safetensors").exists()
 
 
@@ -194,7 +187,7 @@ def _bounded_files():
 
 def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch, unbroken):
     before = sorted((one_epoch / "checkpoints").iterdir())
-    line = _fails_with_one_line(_train(one_epoch.parent, "--epochs", 3, preexec_fn=_bounded_files))
+    line = error_line(_train(one_epoch.parent, "--epochs", 3, run=bgan_process, preexec_fn=_bounded_files))
     assert "the newest checkpoint is step_00000024.safetensors" in line
     assert sorted((one_epoch / "checkpoints").iterdir()) == before
     result = _train(one_epoch.parent, "--epochs", 3)
@@ -204,8 +197,8 @@ def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch,
 
 
 def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
-    result = _train(tmp_path, "--epochs", 1, preexec_fn=_bounded_files)
-    line = _fails_with_one_line(result)
+    result = _train(tmp_path, "--epochs", 1, run=bgan_process, preexec_fn=_bounded_files)
+    line = error_line(result)
     assert "cannot write to" in line
     assert "Make room and run the same command again" in line
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
@@ -232,14 +225,14 @@ def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, options, says):
-    assert says in _fails_with_one_line(_train(tmp_path, *options))
+    assert says in error_line(_train(tmp_path, *options))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_mnist_that_is_not_there_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way of any download")
     result = bgan("train", "--dataset", "mnist", "--data-dir", tmp_path / "file", "--runs-dir", tmp_path / "runs")
-    assert "MNIST is not in" in _fails_with_one_line(result)
+    assert "MNIST is not in" in error_line(result)
 
 
 def _wait_for_library(pid, name, seconds=180):

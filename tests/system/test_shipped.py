@@ -2,11 +2,8 @@
 
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 
 import numpy as np
 import pytest
@@ -19,13 +16,12 @@ from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics import artifacts
 from bgan.trainer.evaluation.metrics.table import format_value
 from tests.conftest import ROOT
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_model
 from tests.kit.servers import server
 
 NAMES = ("cnn-dbn", "cnn-sbn", "mlp-dbn", "mlp-sbn")
 BYTES_AT_MOST = 4_000_000
-_BUILD = "import setuptools.build_meta as backend, sys; getattr(backend, sys.argv[1])(sys.argv[2])"
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +52,6 @@ def _row(name, title):
     """The model's column and the floor's in a row of the figures."""
     (row,) = re.findall(rf"^\| {re.escape(title)} \| (.*) \|$", _card(name), re.M)
     return row.split(" | ")[:2]
-
-
-def test_wheel_and_source_distribution_hold_them(tmp_path):
-    source = tmp_path / "source"  # a copy: what an earlier build left in the tree would get into the wheel
-    for folder in ("proto", "trainer", "serving", "clients"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("node_modules"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, source)
-    for build in ("build_wheel", "build_sdist"):
-        command = [sys.executable, "-c", _BUILD, build, tmp_path]
-        subprocess.run(command, cwd=source, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    (archive,) = tmp_path.glob("*.tar.gz")
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    with tarfile.open(archive) as file:
-        inside_source = {path.partition("/")[2] for path in file.getnames()}
-    for name in NAMES:
-        for suffix in (".onnx", ".md"):
-            assert f"bgan/serving/shipped/{name}{suffix}" in inside
-            assert f"serving/shipped/{name}{suffix}" in inside_source
 
 
 def test_nothing_else_is_shipped():
@@ -135,7 +111,7 @@ def test_models_of_ones_own_take_their_place(tmp_path):
 @pytest.mark.parametrize("by", ["option", "environment"])
 def test_a_folder_that_is_named_is_not_replaced(command, by, tmp_path):
     options, environment = (("--models", "gone"), {}) if by == "option" else ((), {"BGAN_MODELS": "gone"})
-    result = bgan(*command, *options, cwd=tmp_path, env=environment)
+    result = bgan_process(*command, *options, cwd=tmp_path, env=environment)
     assert result.returncode == 1
     assert "gone" in result.stderr.splitlines()[-1]
 

@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.kit.cli import BGAN
+from tests.kit.cli import bgan
 from tests.kit.servers import server
 
 PAGES = ROOT / "docs" / "walkthroughs"
 DEFAULT = "localhost:50051"
-PROGRAMS = {"bgan": [str(BGAN)], "python": [sys.executable, "-W", "error"]}
 SIZE = 16  # of the lattices
+
+
+def _python(*arguments, cwd, env):
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
+
+
+PROGRAMS = {"bgan": bgan, "python": _python}
 
 
 class Walk:
@@ -26,7 +33,7 @@ class Walk:
     def __init__(self, folder, environment, servers):
         self.folder = folder
         self.printed = {}
-        self._environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment}
+        self._environment = environment.copy()
         self._servers = servers
         self._target = None
 
@@ -44,14 +51,7 @@ class Walk:
             self._target = process.target
             self._environment["BGAN_SERVER"] = process.target
             return
-        result = subprocess.run(
-            [*PROGRAMS[program], *arguments],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        result = PROGRAMS[program](*arguments, cwd=self.folder, env=self._environment)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
         self.printed[line] = result.stdout
 

@@ -21,7 +21,7 @@ from bgan.serving.generate.formats import FORMATS, GenerationSpec
 from bgan.serving.generate.generate import GenerationRequest, computed_ahead, find_model, generate, open_model
 from bgan.serving.generate.partial_file import open_partial
 from bgan.serving.models.engine import load_engine
-from tests.kit.cli import BGAN, bgan
+from tests.kit.cli import BGAN, bgan, bgan_process
 
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 SHAPES = {"mlp-dbn": (1, 28, 28), "mlp-sbn": (1, 28, 28), "cnn-sbn": (2, 9, 13)}
@@ -259,7 +259,7 @@ def test_a_full_disk_keeps_what_there_is(models, unbroken, tmp_path, suffix, roo
 
     output = tmp_path / f"a{suffix}"
     command = ("generate", models / "mlp-dbn.onnx", "--count", COUNT, "--seed", 1, "--output", output)
-    line = _fails_with_one_line(bgan(*command, preexec_fn=bounded_files))
+    line = _fails_with_one_line(bgan_process(*command, preexec_fn=bounded_files))
     rows = min((room - (128 if suffix == ".npy" else 0)) // (784 if suffix == ".npy" else 98), COUNT)
     kept = json.loads(output.with_name(f"{output.name}.partial.json").read_text())["rows"]
     assert 0 < kept <= rows
@@ -287,7 +287,7 @@ def test_a_slow_disk_holds_the_computing_back(models, tmp_path, monkeypatch):
 
 _PEAK = """
 import atexit, re, pathlib
-from bgan.trainer.cli import main
+from bgan.trainer.cli.app import main
 status = pathlib.Path("/proc/self/status")
 atexit.register(lambda: print("peak", re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]))
 main()

@@ -110,7 +110,7 @@ def test_a_reader_that_stands_still_is_ended_and_can_go_on(small_models):
 @CLIENTS
 def test_a_client_that_pauses_for_long_misses_nothing(make_client, small_models, caplog):
     options = ("--stalled-write-seconds", 1, "--max-streams", 1, "--max-queued-calls", 0)
-    request = {"image_count": 4_000, "seed": 4, "batch_size": 200, "include_probabilities": True}
+    request = {"image_count": 16_000, "seed": 4, "batch_size": 200, "include_probabilities": True}
     packed = b""
     with (
         server(small_models, *options) as process,
@@ -121,7 +121,7 @@ def test_a_client_that_pauses_for_long_misses_nothing(make_client, small_models,
             packed += batch.packed_images.tobytes()
             if batch.first_index == 200:
                 _eventually(lambda: _is_answered(other))  # its slot is free
-    assert packed == load_engine(small_models / "sbn.onnx").sample(4, 0, 4_000).packed_images
+    assert packed == load_engine(small_models / "sbn.onnx").sample(4, 0, 16_000).packed_images
     assert resumed(caplog)
 
 

@@ -5,6 +5,7 @@ This process must not load bgan.serving.server.server: its stubs and tritonclien
 """
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tritonclient.utils import InferenceServerException
 from bgan.clients import SamplingClient
 from bgan.serving.models.engine import load_engine
 from tests.kit.servers import ServerProcess, free_port, server
+from tests.kit.waiting import unreadable
 
 SERVICE = "inference.GRPCInferenceService"
 INVALID = "StatusCode.INVALID_ARGUMENT"
@@ -409,17 +411,15 @@ def test_a_request_over_grpcs_limit_is_refused_with_both_sizes(client, engines):
 
 
 def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tmp_path):
-    for number in range(1, 60):  # enough to keep the loading in sight
-        (tmp_path / "mlp-dbn").mkdir(exist_ok=True)
-        (tmp_path / "mlp-dbn" / f"{number}.onnx").write_bytes((models / "mlp-dbn.onnx").read_bytes())
+    path = shutil.copy(models / "mlp-dbn.onnx", tmp_path)
     port = free_port()
     inputs = _inputs(_noise(engines["mlp-dbn"], 1))
     with ThreadPoolExecutor() as pool, triton.InferenceServerClient(f"localhost:{port}") as client:
-        started = pool.submit(ServerProcess, tmp_path, "--model-versions", 99, port=port)
-        try:
+        with unreadable(path):
+            started = pool.submit(ServerProcess, tmp_path, port=port)
             options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 50)]
             with grpc.insecure_channel(f"localhost:{port}", options=options) as channel:
-                grpc.channel_ready_future(channel).result(60)
+                grpc.channel_ready_future(channel).result(30)
             assert client.is_server_live()
             assert not client.is_server_ready()
             assert not client.is_model_ready("mlp-dbn")
@@ -427,8 +427,7 @@ def test_the_server_is_not_ready_until_the_models_are_loaded(models, engines, tm
                 with pytest.raises(InferenceServerException, match="still loading") as caught:
                     call()
                 assert caught.value.status() == "StatusCode.UNAVAILABLE"
-        finally:
-            process = started.result()
+        process = started.result()
         try:
             assert client.is_server_ready()
             assert client.is_model_ready("mlp-dbn")

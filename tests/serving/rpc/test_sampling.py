@@ -1,12 +1,12 @@
 """A real server in its own process, spoken to over gRPC."""
 
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
-import onnx
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.servers import ServerProcess, free_port, server
+from tests.kit.waiting import unreadable
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 SERVICE = "bgan.v1.SamplingService"
@@ -263,25 +264,21 @@ def test_a_short_stream_is_finished_within_the_grace_period(models):
 
 
 def test_health_is_not_serving_until_the_models_are_loaded(models, tmp_path):
-    model = onnx.load(models / "mlp-dbn.onnx")
-    (metadata,) = (entry for entry in model.metadata_props if entry.key == "bgan.model")
-    manifest = metadata.value
-    for i in range(40):  # enough to keep the loading in sight
-        metadata.value = manifest.replace('"mlp-dbn"', f'"copy-{i}"')
-        onnx.save(model, tmp_path / f"{i}.onnx")
+    path = shutil.copy(models / "mlp-dbn.onnx", tmp_path)
     port = free_port()
-    with grpc.insecure_channel(
-        f"localhost:{port}", options=[("grpc.initial_reconnect_backoff_ms", 50)]
-    ) as channel:
+    with (
+        ThreadPoolExecutor() as pool,
+        grpc.insecure_channel(f"localhost:{port}", options=[("grpc.initial_reconnect_backoff_ms", 50)]) as channel,
+    ):
         health = health_pb2_grpc.HealthStub(channel)
-        with ThreadPoolExecutor() as pool:
+        with unreadable(path):
             started = pool.submit(ServerProcess, tmp_path, port=port)
             check = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), wait_for_ready=True, timeout=30)
             assert check.status == NOT_SERVING
             with pytest.raises(grpc.RpcError) as caught:
                 sampling_pb2_grpc.SamplingServiceStub(channel).ListModels(sampling_pb2.ListModelsRequest())
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-            process = started.result()
+        process = started.result()
         try:
             assert health.Check(health_pb2.HealthCheckRequest(service=SERVICE)).status == SERVING
         finally:

@@ -23,7 +23,7 @@ from bgan.serving.config.settings import ServerSettings
 from bgan.serving.security.auth import build_authenticator
 from bgan.serving.security.tokens import make_token
 from tests.kit.certificates import Authority, write
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.servers import server
 from tests.kit.waiting import eventually
 
@@ -310,7 +310,7 @@ def _reflected(process):
 
 
 def test_health_for_tokens_needs_tokens(small_models):
-    result = bgan("serve", "--models", small_models, "--port", 0, "--health", "token")
+    result = bgan_process("serve", "--models", small_models, "--port", 0, "--health", "token")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith("there are no tokens; name their file with --tokens")
     result = bgan("serve", "--health", "closed")
@@ -319,7 +319,7 @@ def test_health_for_tokens_needs_tokens(small_models):
 
 def test_the_commands_make_and_carry_tokens(models, tmp_path):
     path = tmp_path / "tokens.toml"
-    made = bgan(
+    made = bgan_process(
         "token", "alice", "--tokens", path, "--models", "mlp-*, cnn-sbn", "--images-per-minute", 50, "--days", 2
     )
     assert made.returncode == 0, made.stderr

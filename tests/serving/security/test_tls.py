@@ -15,7 +15,7 @@ from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import StartError
 from bgan.serving.security.tls import certificates_of
 from tests.kit.certificates import Authority, write
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.servers import free_port, server
 from tests.kit.waiting import eventually
 
@@ -220,7 +220,7 @@ def test_files_that_are_no_good_at_the_start_are_one_line(small_models, files):
     assert "missing.pem cannot be read (No such file" in error(**good, tls_client_ca=missing)
     files.renew(curve=ec.SECP256K1)
     for workers in (1, 2):
-        result = bgan("serve", "--models", small_models, "--port", 0, "--workers", workers, *files.options)
+        result = bgan_process("serve", "--models", small_models, "--port", 0, "--workers", workers, *files.options)
         assert result.returncode == 1
         assert "server.key is of a kind that gRPC does not accept" in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr

@@ -115,6 +115,7 @@ def test_files_that_are_no_good_are_one_line(tmp_path, content, says):
     assert path.read_text() == content
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_token_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
     resource = pytest.importorskip("resource")
     path = tmp_path / "tokens.toml"

@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 
 from bgan.clients import SamplingClient
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan_process
 from tests.kit.servers import server
 from tests.kit.waiting import eventually
 from tests.reliability.metrics import scrape
@@ -170,7 +170,7 @@ def test_a_metrics_port_that_is_taken_is_one_line(small_models, workers):
     with server(small_models, "--metrics-port", 0) as process:
         taken = re.search(r"metrics on http://\S+:(\d+)/", process.output())[1]
         options = ("--port", 0, "--workers", workers, "--metrics-port", taken)
-        result = bgan("serve", "--models", small_models, *options)
+        result = bgan_process("serve", "--models", small_models, *options)
     assert result.returncode == 1
     assert f"bgan: cannot listen on 127.0.0.1:{taken} for metrics" in result.stderr
     assert "Traceback" not in result.stderr
@@ -181,7 +181,7 @@ def test_workers_without_a_folder_for_temporary_files_are_one_line(small_models)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
     options = ("--port", 0, "--workers", 2, "--metrics-port", 0)
-    result = bgan("serve", "--models", small_models, *options, preexec_fn=write_no_file)
+    result = bgan_process("serve", "--models", small_models, *options, preexec_fn=write_no_file)
     assert result.returncode == 1
     assert "bgan: the metrics of several workers need a folder for temporary files" in result.stderr
     assert "Traceback" not in result.stderr

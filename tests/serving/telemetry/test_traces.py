@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from bgan.clients import DeadlineExceededError, SamplingClient
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import ROOT
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan_process
 from tests.kit.servers import free_port, server
 
 SHIPPED = ROOT / "serving" / "shipped"
@@ -172,7 +172,7 @@ def test_a_collector_that_is_away_costs_no_call(folder):
 @pytest.mark.parametrize(("endpoint", "workers"), [("localhost:4317", 1), ("http://a b", 2)])
 def test_an_endpoint_that_is_none_is_one_line(folder, endpoint, workers):
     options = ("--models", folder, "--port", 0, "--workers", workers, "--trace-endpoint", endpoint)
-    result = bgan("serve", *options)
+    result = bgan_process("serve", *options)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"bgan: the trace endpoint '{endpoint}' is not the address of a collector; "
@@ -186,7 +186,7 @@ def test_without_the_extra_it_says_which(folder, tmp_path, workers):
     (tmp_path / "opentelemetry" / "__init__.py").touch()  # a package of that name without its parts
     options = ("--models", folder, "--port", 0, "--workers", workers)
     endpoint = f"http://127.0.0.1:{free_port()}"
-    result = bgan("serve", *options, "--trace-endpoint", endpoint, env={"PYTHONPATH": str(tmp_path)})
+    result = bgan_process("serve", *options, "--trace-endpoint", endpoint, env={"PYTHONPATH": str(tmp_path)})
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("bgan: a trace endpoint needs the package 'opentelemetry.")

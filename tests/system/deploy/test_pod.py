@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from bgan.clients import SamplingClient
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan_process
 from tests.kit.servers import server
 from tests.system.deploy.files import manifest, pod_variables, probes
 
@@ -38,7 +38,7 @@ def test_its_probes_find_it_serving(pod, kind):
 
 
 def test_the_check_of_the_image_finds_it_serving(pod):
-    result = bgan("health", "--timeout-seconds", 60, env={**pod_variables(), "BGAN_PORT": str(pod.port)})
+    result = bgan_process("health", "--timeout-seconds", 60, env={**pod_variables(), "BGAN_PORT": str(pod.port)})
     assert result.returncode == 0, result.stderr
 
 
@@ -60,7 +60,7 @@ def test_metrics_of_workers_where_no_file_can_be_written_are_one_line():
     def write_nothing():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-    result = bgan("serve", "--port", 0, "--workers", 2, "--metrics-port", 0, preexec_fn=write_nothing)
+    result = bgan_process("serve", "--port", 0, "--workers", 2, "--metrics-port", 0, preexec_fn=write_nothing)
     assert result.returncode == 1
     assert "bgan: the metrics of several workers need a folder for temporary files" in result.stderr
     assert "Traceback" not in result.stderr

@@ -8,7 +8,7 @@ from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.config.presets import PRESETS, preset_values
 from bgan.trainer.config.run_name import default_name
 from bgan.trainer.config.training import NETWORKS, NEURONS, SETTINGS, TrainingConfig
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 
 
 def test_presets_are_valid_settings_and_say_why():
@@ -111,7 +111,7 @@ def test_options_override_the_preset_even_where_they_name_the_default():
 
 
 def test_the_list_names_every_setting_of_every_preset():
-    printed = bgan("presets").stdout
+    printed = bgan_process("presets").stdout
     for name, preset in PRESETS.items():
         assert f"{name}: {preset.summary}" in printed
         for _, setting, _ in preset.rows():

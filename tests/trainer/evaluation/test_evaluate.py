@@ -15,7 +15,7 @@ from bgan.trainer.evaluation.metrics.table import METRICS
 from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.evaluation.samples import Samples
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_model, make_run
 
 PREACTIVATIONS = {name for name, metric in METRICS.items() if metric.group == "preactivations"}
@@ -36,7 +36,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def reference(digits, cache):
+def reference(digits, cache, training):
     return make_reference(*digits, cache=cache)
 
 
@@ -205,7 +205,7 @@ def test_any_shape_and_channels_can_be_measured(tmp_path):
 
 def test_the_command(tmp_path, cache, reference, run):
     np.savez_compressed(tmp_path / "real.npz", images=np.packbits(reference.test.reshape(257, -1), axis=1))
-    result = bgan(
+    result = bgan_process(
         "evaluate",
         run.folder,
         tmp_path / "real.npz",

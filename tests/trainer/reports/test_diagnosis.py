@@ -22,7 +22,7 @@ from bgan.trainer.training.checkpoint import save_checkpoint, trained_discrimina
 from bgan.trainer.training.losses import ImageLosses
 from bgan.trainer.training.objectives import OBJECTIVES
 from bgan.trainer.training.run import trained_checkpoint
-from tests.kit.cli import bgan
+from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_run
 
 SHAPE = (1, 2, 2)
@@ -38,7 +38,7 @@ def sbn_run(tmp_path_factory):
         tmp_path_factory.mktemp("runs") / "tiny",
         shape=SHAPE,
         neuron="sbn",
-        steps=60,
+        steps=50,
         learning_rate=5e-3,
         slope_rate=1.05,
     )
@@ -333,7 +333,7 @@ def test_pairs_without_their_data_are_one_line(tmp_path):
 def test_the_command_prints_writes_and_draws(sbn_run):
     runs = sbn_run.folder.parent
     arguments = ("--images", 2, "--draws", 20, "--backgrounds", 20, "--runs-dir", runs)
-    result = bgan("diagnose-gradients", "tiny", *arguments, "--json", runs / "all.json")
+    result = bgan_process("diagnose-gradients", "tiny", *arguments, "--json", runs / "all.json")
     assert result.returncode == 0, result.stderr
     for text in (
         "reinmax",

@@ -42,6 +42,7 @@ def _config(**settings):
     return TrainingConfig.resolve(**{**usual, "conditional": True, **settings})
 
 
+@pytest.mark.usefixtures("training")
 def test_images_of_a_class_are_learned():
     torch.manual_seed(0)
     trainer = Trainer(_config(), _halves(), CPU)

@@ -306,6 +306,7 @@ def test_an_estimate_that_is_not_finite_stops_before_the_weights_change():
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.usefixtures("training")
 @pytest.mark.parametrize(
     "estimator",
     ["sigmoid-adjusted", "reinmax", "st-gumbel", "concrete", "reinforce-loo", "muprop", "bgan", "maligan"],

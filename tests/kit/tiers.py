@@ -1,0 +1,108 @@
+"""The tiers of tests: each test's marks come from what it uses, and a test that outgrows its tier fails.
+
+`process`: its code, or that of a fixture or a helper that it uses, names the module `subprocess`, or it uses the
+fixture `processes`. `training`: it uses the fixture `training`. All else is fast: it may neither start a process
+nor train for more than 50 steps. `long` alone is set by hand.
+"""
+
+import dis
+import functools
+import inspect
+import subprocess
+import sys
+import types
+
+import pytest
+
+STEPS_AT_MOST = 50
+_STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+
+
+class _Running:
+    """The test that runs in this process, and what it may do."""
+
+    may_start_processes = True
+    may_train = True
+    steps = 0
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Lets a test start processes where its code does not show that it does."""
+
+
+@pytest.fixture(scope="session")
+def training():
+    """Lets a test train for more than 50 steps."""
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "process: starts processes or uses a server; never set by hand")
+    config.addinivalue_line("markers", "training: trains for more than 50 steps; never set by hand")
+    sys.addaudithook(_refuse_processes)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs
+        used = [item.function, *(definition.func for several in definitions.values() for definition in several)]
+        if "processes" in item.fixturenames or any(starts_processes(function) for function in used):
+            item.add_marker("process")
+        if "training" in item.fixturenames:
+            item.add_marker("training")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    _Running.may_start_processes = item.get_closest_marker("process") is not None
+    if (trainer := sys.modules.get("bgan.trainer.training.trainer")) is not None:
+        _count_steps(trainer.Trainer)
+    _Running.may_train, _Running.steps = item.get_closest_marker("training") is not None, 0
+    try:
+        return (yield)
+    finally:
+        _Running.may_start_processes = _Running.may_train = True
+
+
+def _refuse_processes(event, arguments):
+    if event in _STARTS and not _Running.may_start_processes:
+        pytest.fail(f"this test starts a process ({event} {arguments[:1]}): let it use the fixture `processes`")
+
+
+@functools.cache
+def _count_steps(trainer):
+    train_step = trainer.train_step
+
+    @functools.wraps(train_step)
+    def counted(self, *arguments, **options):
+        _Running.steps += 1
+        if _Running.steps > STEPS_AT_MOST and not _Running.may_train:
+            pytest.fail(f"this test trains for more than {STEPS_AT_MOST} steps: let it use the fixture `training`")
+        return train_step(self, *arguments, **options)
+
+    trainer.train_step = counted
+
+
+def starts_processes(function):
+    """Whether a function, or anything of the tests that it names, names the module `subprocess`."""
+    seen, left = set(), [function]
+    while left:
+        found = left.pop()
+        if found is subprocess:
+            return True
+        if id(found) in seen or not (getattr(found, "__module__", None) or "").startswith("tests."):
+            continue
+        seen.add(id(found))
+        if inspect.isclass(found):
+            left += [member for kind in found.__mro__ for member in vars(kind).values() if callable(member)]
+        elif isinstance(inner := inspect.unwrap(found), types.FunctionType):
+            left += [inner.__globals__.get(name) for name in _globals_of(inner.__code__)]
+    return False
+
+
+@functools.cache
+def _globals_of(code):
+    """The global names that code uses, that of functions inside it included."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    return own.union(*map(_globals_of, inner))
