@@ -75,8 +75,11 @@ def evaluate(
     given = given_settings(context)
     asked, data_dir = _asked(given), given.get("data_dir")
     opened = [_opened(name, runs_dir) for name in sources or [""]]
-    specs = [asked] if asked else [_own_spec(source) for source in opened]
-    spec = _common([_resolved(each, data_dir, lambda text: say(console, text)) for each in specs])
+    unnamed = DatasetSpec(dataset="auto")  # files of samples do not say
+    own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
+    spec = _common(
+        [_resolved(each, data_dir, lambda text: say(console, text)) for each in ([asked] if asked else own)]
+    )
     reference = read_reference(spec, console, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
@@ -124,11 +127,6 @@ def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     return path
 
 
-def _own_spec(source: TrainedGenerator | Path) -> DatasetSpec:
-    """The images that a source belongs to; "auto" for samples, which do not say."""
-    return DatasetSpec(dataset="auto") if isinstance(source, Path) else source.dataset_spec
-
-
 def _asked(given: dict[str, Any]) -> DatasetSpec | None:
     """The images that were asked for; None: those that each source belongs to."""
     options = image_options(given)
@@ -159,12 +157,11 @@ def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str],
 
 def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
     """The images that all sources belong to. Raises ConfigError where they differ."""
-    first = specs[0]
-    for other in specs:
-        if other != first:
-            names = f"{first.data or first.dataset} and {other.data or other.dataset}"
-            how = ", read in different ways" if first.options != other.options else ""
-            raise ConfigError(f"the sources belong to {names}{how}; name one with --dataset or --data")
+    first, other = specs[0], next((spec for spec in specs if spec != specs[0]), None)
+    if other is not None:
+        names = f"{first.data or first.dataset} and {other.data or other.dataset}"
+        how = ", read in different ways" if first.options != other.options else ""
+        raise ConfigError(f"the sources belong to {names}{how}; name one with --dataset or --data")
     return first
 
 

@@ -148,10 +148,8 @@ class TrainedGenerator:
                 images, outputs = model.run(latents, uniforms, labels)
                 return images.reshape(-1, *shape), outputs.reshape(len(latents), *shape)
             except Exception as error:  # onnxruntime raises classes of its own that it does not export
-                reason = str(error).strip().splitlines()[0]
-                raise SamplesError(
-                    f"{path} does not run as its manifest says ({reason}); export it again"
-                ) from error
+                what = f"{path} does not run as its manifest says ({str(error).strip().splitlines()[0]})"
+                raise SamplesError(f"{what}; export it again") from error
 
         return cls(
             name=manifest.name,

@@ -22,9 +22,8 @@ _WITHIN_PLANE_4[1] = ndimage.generate_binary_structure(2, 1)
 
 def isolated_pixels(images: Images) -> Counts:
     """On-pixels without an on-pixel among their eight neighbours, by image: int64 [N]."""
-    alone = (images == 1) & (_in_windows(images, np.array([1, 1, 1, 1, 0, 1, 1, 1, 1])) == 0)
-    counts: Counts = alone.sum(axis=(1, 2, 3), dtype=np.int64)
-    return counts
+    neighbours = _in_windows(images, np.array([1, 1, 1, 1, 0, 1, 1, 1, 1]))
+    return np.asarray(((images == 1) & (neighbours == 0)).sum(axis=(1, 2, 3), dtype=np.int64))
 
 
 def components(images: Images) -> Counts:
@@ -35,16 +34,13 @@ def components(images: Images) -> Counts:
 def holes(images: Images) -> Counts:
     """4-connected pieces of off-pixels that do not reach the border, by image: int64 [N]."""
     background = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))) == 0
-    inner: Counts = _pieces(background, _WITHIN_PLANE_4) - images.shape[1]
-    return inner
+    return np.asarray(_pieces(background, _WITHIN_PLANE_4) - images.shape[1])
 
 
 def pattern_histogram(images: Images) -> NDArray[np.float64]:
     """Shares of the 512 patterns of 3x3 pixels over all positions, off beyond the border: float64 [512]."""
-    codes = _in_windows(images, 2 ** np.arange(9))
-    counts = np.bincount(codes.ravel(), minlength=_PATTERNS)
-    shares: NDArray[np.float64] = counts / counts.sum()
-    return shares
+    counts = np.bincount(_in_windows(images, 2 ** np.arange(9)).ravel(), minlength=_PATTERNS)
+    return np.asarray(counts / counts.sum())
 
 
 def jensen_shannon_divergence(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -54,10 +50,8 @@ def jensen_shannon_divergence(first: NDArray[np.float64], second: NDArray[np.flo
 
 def _in_windows(images: Images, weights: NDArray[np.int64]) -> NDArray[np.uint16]:
     """The sums of the 3x3 pixels around each pixel, row by row by these weights [9]; off beyond the border."""
-    sums: NDArray[np.uint16] = ndimage.correlate(
-        images, weights.reshape(1, 1, 3, 3), output=np.uint16, mode="constant"
-    )
-    return sums
+    window = weights.reshape(1, 1, 3, 3)
+    return np.asarray(ndimage.correlate(images, window, output=np.uint16, mode="constant"))
 
 
 def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> Counts:
@@ -68,5 +62,4 @@ def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> Counts:
     planes = np.broadcast_to(np.arange(count * channels)[:, None, None], labels.shape)
     plane_of_piece[labels] = planes
     by_plane = np.bincount(plane_of_piece[1:], minlength=count * channels)
-    by_image: Counts = by_plane.reshape(count, channels).sum(axis=1)
-    return by_image
+    return np.asarray(by_plane.reshape(count, channels).sum(axis=1))

@@ -15,8 +15,7 @@ MISSING_BELOW = 0.01
 def class_shares(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     """Share of the samples by most likely class: float64 [K]."""
     counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
-    shares: NDArray[np.float64] = counts / counts.sum()
-    return shares
+    return np.asarray(counts / counts.sum())
 
 
 def entropy(shares: NDArray[np.float64]) -> float:

@@ -17,8 +17,7 @@ def preactivation_histogram(probabilities: NDArray[np.float32]) -> NDArray[np.fl
     """
     levels = np.floor(np.asarray(probabilities, np.float32) * np.float32(255)).astype(np.uint8)
     counts = np.bincount(levels.ravel(), minlength=BINS)
-    shares: NDArray[np.float64] = counts / counts.sum()
-    return shares
+    return np.asarray(counts / counts.sum())
 
 
 def notch_ratio(probabilities: NDArray[np.float32]) -> float:

@@ -11,7 +11,7 @@ _STEPS_AT_MOST = 300
 
 
 def two_sample_accuracy(first: NDArray[np.uint8], second: NDArray[np.uint8], *, seed: int = 0) -> float:
-    """GradientError on a held-out half of telling two sets of images [N, C, H, W] apart: 0.5 if nothing does.
+    """Accuracy, on a held-out half, of telling two sets of images [N, C, H, W] apart: 0.5 if they are alike.
 
     Both sets are cut to the length of the shorter one.
     """
