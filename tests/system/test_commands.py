@@ -98,7 +98,7 @@ def test_several_servers_share_a_file(running, models, tmp_path):
             "one.npz": ["--server", running.target],
             "several.npz": ["--servers", f"{running.target}, {second.target},{away}"],
         }.items():
-            result = bgan("sample", "--count", 30_000, "--seed", 3, *options, "--output", tmp_path / name)
+            result = bgan_process("sample", "--count", 30_000, "--seed", 3, *options, "--output", tmp_path / name)
             assert result.returncode == 0, result.stderr
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "several.npz").read_bytes()
     lines = result.stderr.splitlines()

@@ -193,7 +193,7 @@ def test_a_missing_extra_is_named(tmp_path):
     (tmp_path / "without" / "h5py.py").write_text("raise ModuleNotFoundError('No module named h5py', name='h5py')")
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     environment = {"BGAN_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path / "without")}
-    line = error_line(bgan("data", tmp_path / "a.h5", env=environment))
+    line = error_line(bgan_process("data", tmp_path / "a.h5", env=environment))
     assert "this command needs the package 'h5py': pip install 'bgan[data]'" in line
 
 

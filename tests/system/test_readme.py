@@ -52,6 +52,7 @@ def _commands(index):
     return [shlex.split(line, comments=True) for line in _snippets("sh")[index].splitlines()]
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
     newest, several = _commands(2)
     make_run(tmp_path / "runs" / "c")

@@ -43,7 +43,7 @@ def _assert_same_state(first, second):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(tmp_path_factory, training):
     """Three epochs without a break."""
     folder = tmp_path_factory.mktemp("unbroken")
     result = _train(folder, "--epochs", 3)
@@ -94,6 +94,7 @@ def test_more_epochs_go_on_as_if_there_had_been_no_break(one_epoch, unbroken):
     assert "resume it with more --epochs" in again.stderr
 
 
+@pytest.mark.usefixtures("training")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     command = [str(BGAN), *TRAIN, "--runs-dir", str(tmp_path), "--name", "run", "--epochs", "500"]

@@ -237,6 +237,7 @@ def test_json_alone_on_stdout(cache, reference, run):
     assert json.loads(result.stdout)[0]["count"] == 64
 
 
+@pytest.mark.usefixtures("reference")  # some are measured as far as the classifier
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

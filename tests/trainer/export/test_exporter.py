@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import numpy as np
 import onnx
@@ -121,6 +122,7 @@ def test_rows_of_the_fast_graph_do_not_depend_on_the_batch(shape, network):
                 assert found.tobytes() == expected[rows].tobytes(), (threads, count, rows)
 
 
+@cache
 def exported_cnn(shape, *, neuron, graph, network="cnn"):
     """A CNN of random weights and biases as a model, serialized."""
     torch.manual_seed(0)
