@@ -146,7 +146,7 @@ def test_checkpoints_that_are_all_damaged_are_one_line(one_epoch):
     path.write_bytes(path.read_bytes()[:-100])
     for result in (_train(one_epoch.parent, "--epochs", 2), bgan("export", one_epoch)):
         line = error_line(result)
-        assert f"no checkpoint in {path.parent} is whole; move the run's folder away to start anew" in line
+        assert f"no checkpoint in {path.parent} is whole; move the run's folder away to start again" in line
     assert len(list(path.parent.iterdir())) == 2
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -94,11 +94,11 @@ def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Par
     default = None if shown or field.default is MISSING else field.default
     settled: dict[str, Any] = {
         "help": setting.help,
-        "metavar": "<choice>" if len("|".join(field.choices)) > _WIDE else None,
+        "metavar": _metavar(field.choices),
         "envvar": _VARIABLES.get(field.name),
         "show_default": shown or default is not None,
         "rich_help_panel": panel,
-        "autocompletion": _completion(setting.suggestions),
+        "autocompletion": completion(field.choices or setting.suggestions),
     }
     found = [_parameter(field, field.name, default, **settled)]
     if setting.old_name is not None:
@@ -107,13 +107,19 @@ def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Par
 
 
 def _parameter(field: Field, name: str, default: Any, **settled: Any) -> inspect.Parameter:
-    kind: Any = Literal[field.choices] if field.choices else field.type
     spelling = f"--{option(name)}" + (f"/--no-{option(name)}" if field.type is bool else "")
-    annotation: Any = Annotated[kind | None, typer.Option(spelling, **settled)]
+    annotation: Any = Annotated[field.type | None, typer.Option(spelling, **settled)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _completion(values: tuple[str, ...]) -> Callable[[str], list[str]] | None:
-    if not values:
+def _metavar(choices: tuple[str, ...]) -> str | None:
+    """What stands for the value in the help: the choices where they are few."""
+    if not choices:
         return None
+    shown = f"<{'|'.join(choices)}>"
+    return shown if len(shown) <= _WIDE else "<choice>"
+
+
+def completion(values: Iterable[str]) -> Callable[[str], list[str]]:
+    """Completes a value to those that begin with it."""
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]

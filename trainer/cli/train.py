@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -23,12 +23,7 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import RunsDir, given_settings, image_options, own_images, warn, with_settings
-
-if TYPE_CHECKING:
-    PresetName = str
-else:
-    PresetName = Literal[tuple(PRESETS)]
+from .options import RunsDir, completion, given_settings, image_options, own_images, warn, with_settings
 
 
 @with_settings(
@@ -45,8 +40,10 @@ else:
 def train(
     context: typer.Context,
     preset: Annotated[
-        PresetName | None,
+        str | None,
         typer.Option(
+            metavar=f"<{'|'.join(PRESETS)}>",
+            autocompletion=completion(PRESETS),
             help="Settings to start from; a file and options override them.",
             show_default="modern; paper with --objective wgan-gp, wgan or gan",
         ),

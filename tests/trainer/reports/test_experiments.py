@@ -57,13 +57,11 @@ def test_settings_of_a_model_by_preset():
     model = ExperimentModel(neuron="sbn", objective="wgan", normalized=True)
     options = {"epochs": 5, "seed": 2, "dataset": "digits", "data_dir": None}
     published = model.config(preset="published", **options)
-    assert (published.discriminator_norm, published.optimizer, published.discriminator_bursts) == (
-        "affine",
-        "rmsprop",
-        True,
-    )
+    assert published.networks.discriminator_norm == "affine"
+    assert published.optimization.optimizer == "rmsprop"
+    assert published.objective.discriminator_bursts
     assert run_name(published) == "published-digits-mlp-sbn-wgan-affine-seed2-5ep"
-    assert model.config(preset="paper", **options).discriminator_norm == "batch"
+    assert model.config(preset="paper", **options).networks.discriminator_norm == "batch"
 
 
 def test_names_of_experiments():

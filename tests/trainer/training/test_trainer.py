@@ -8,7 +8,7 @@ from bgan.trainer.common.errors import ConfigError, DivergenceError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
-from bgan.trainer.training.trainer import Trainer, resolve_device
+from bgan.trainer.training.trainer import StepInputs, Trainer, resolve_device
 
 CPU = torch.device("cpu")
 
@@ -99,7 +99,15 @@ def test_the_relativistic_loss_is_the_one_of_double_backward(discriminator, norm
     penalty = 0.7 / 2 * (squares[0].mean() + squares[1].mean())
     expected = gradients(proper + penalty)
 
-    loss, weighted = trainer._discriminator_loss(critic, real.detach(), fake.detach(), torch.Generator())
+    inputs = StepInputs(
+        real=real.detach(),
+        labels=None,
+        logits=None,
+        slope=1.0,
+        random=torch.Generator(),
+        draw_transform=lambda count: None,
+    )
+    loss, weighted = trainer._discriminator_loss(critic, fake.detach(), inputs)
     torch.testing.assert_close((loss, weighted), (proper, penalty))
     torch.testing.assert_close(gradients(loss + weighted), expected)
 
