@@ -120,6 +120,27 @@ def test_a_module_loads_only_what_it_may(module, forbidden):
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("bgan.trainer.config", (*TORCH, "numpy", "rich")),
+        ("bgan.serving.config", ("grpc", "onnxruntime", "numpy")),
+        ("bgan.serving.models", ("grpc", *TORCH)),
+        ("bgan.serving.generate", ("grpc", *TORCH)),
+        ("bgan.serving.security", ("onnxruntime", *TORCH)),
+    ],
+)
+def test_a_part_loads_only_what_it_may(package, forbidden):
+    code = f"""if True:
+        import pkgutil, sys, {package}
+        for module in pkgutil.walk_packages({package}.__path__, "{package}."):
+            __import__(module.name)
+        print([name for name in {forbidden!r} if name in sys.modules])
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_public_names_of_the_clients():
     assert all(getattr(bgan.clients, name).__name__ == name for name in bgan.clients.__all__)
     assert bgan.clients.__all__ == sorted(bgan.clients.__all__)
