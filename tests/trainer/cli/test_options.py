@@ -1,0 +1,81 @@
+"""Options that follow from settings: what is completed, shown, understood and replayed."""
+
+import json
+import re
+
+import pytest
+
+from bgan.trainer.config.setting import option
+from bgan.trainer.config.training import SETTINGS
+from tests.kit.cli import bgan, error_line
+
+SMALL = ("--dataset", "digits", "--batch-size", "512", "--epochs", "1", "--device", "cpu")
+
+
+def _completed(words):
+    environment = {
+        "_BGAN_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    return bgan(env=environment).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("bgan train --neuron ", ["dbn", "sbn", "real"]),
+        ("bgan train --dataset emnist-l", ["emnist-letters"]),
+        ("bgan train --preset p", ["paper", "published"]),
+        ("bgan train --em", ["--ema-decay"]),
+        ("bgan data --fit ", ["pad", "crop", "area", "max-pool"]),
+        ("bgan expl", ["explore"]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(words, completions):
+    assert _completed(words) == completions
+
+
+def test_the_help_has_every_setting_and_no_old_spelling():
+    shown = " ".join(re.sub("[│╭╮╰╯─]", " ", bgan("train", "--help", env={"COLUMNS": "500"}).stdout).split())
+    for field in SETTINGS.values():
+        if field.setting.is_option:
+            assert f"--{option(field.name)} " in shown
+            assert " ".join(field.setting.help.split()) in shown
+        if field.setting.old_name:
+            assert option(field.setting.old_name) not in shown
+
+
+def test_an_old_spelling_is_understood_and_says_the_new_one():
+    result = bgan("train", "--average-decay", "0.5", "--no-critic-bursts", "--print-config")
+    assert "\nema_decay = 0.5\n" in result.stdout
+    assert result.stderr.count("warning: ") == 2
+    assert "--average-decay is now --ema-decay; the old spelling goes with the next release" in result.stderr
+
+
+def test_a_value_that_is_no_choice_is_one_line():
+    line = error_line(bgan("train", "--neuron", "xbn", "--dataset", "digits"))
+    assert line == "bgan: neuron is 'xbn'; choose one of dbn, sbn, real"
+
+
+def test_the_config_of_a_run_repeats_it_and_options_override_it(tmp_path):
+    def trained(name, *options):
+        result = bgan("train", *options, "--runs-dir", tmp_path, "--name", name)
+        assert result.returncode == 0, result.stderr
+        (sidecar,) = (tmp_path / name / "checkpoints").glob("*.json")
+        return json.loads(sidecar.read_text())["sha256"]
+
+    first = trained("first", *SMALL, "--preset", "paper", "--neuron", "sbn", "--seed", "3")
+    config = ("--config", tmp_path / "first" / "config.json")
+    assert trained("again", *config) == first
+    assert trained("other", *config, "--seed", "4") != first
+    replayed, other = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("again", "other"))
+    assert replayed == json.loads((tmp_path / "first" / "config.json").read_text())
+    assert {name for name in other if other[name] != replayed[name]} == {"seed"}
+
+
+def test_what_is_printed_as_toml_is_the_same_config(tmp_path):
+    options = ("--preset", "published", "--network", "cnn", "--slope-cap", "3", *SMALL)
+    (tmp_path / "own.toml").write_text(bgan("train", *options, "--print-config").stdout)
+    directly = bgan("train", *options, "--dry-run").stdout
+    assert json.loads(bgan("train", "--config", tmp_path / "own.toml", "--dry-run").stdout) == json.loads(directly)
