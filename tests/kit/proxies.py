@@ -49,11 +49,12 @@ class BreakingProxy:
         listening.set()
         await self._stopped.wait()
         server.close()
-        await asyncio.sleep(0)  # a connection that was accepted just now is noted
-        while self._writers:
+        # Connections that were accepted just now have tasks, too.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for writer in list(self._writers):
                 writer.transport.abort()
-            await asyncio.sleep(0.01)
+            await asyncio.wait(others, timeout=0.01)
+        await asyncio.sleep(0)  # aborted transports close in the next turn of the loop
 
     async def _forward(self, reader, writer):
         self.connections += 1

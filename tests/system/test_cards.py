@@ -59,7 +59,7 @@ def test_a_card_names_its_file(card, folder):
 def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):
     (command,) = re.findall(r"^    (bgan train .*)$", card, re.M)
     assert command == (
-        "bgan train --preset modern --neuron sbn --network mlp --estimator reinmax --dataset digits --epochs 1 "
+        "bgan train --preset modern --neuron sbn --network mlp --dataset digits --estimator reinmax --epochs 1 "
         "--name mine"
     )
     resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder))
