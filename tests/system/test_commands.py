@@ -13,8 +13,9 @@ from PIL import Image
 
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.run import open_run
+from tests.fixtures.write import write_model
 from tests.kit.cli import BGAN, bgan, bgan_process, error_line
-from tests.kit.models import make_model, make_run
+from tests.kit.models import make_run
 from tests.kit.servers import free_port, server
 
 COMMANDS = ("train", "export", "serve", "sample", "models", "token")
@@ -34,7 +35,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    make_model(folder, "digits", neuron="sbn")
+    write_model(folder, "digits", stochastic=True)
     return folder
 
 
