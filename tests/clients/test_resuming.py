@@ -259,7 +259,7 @@ _RECONNECTS = """
 import sys
 from pathlib import Path
 from bgan.clients import RetryPolicy, SamplingClient
-from tests.blocking import Blocking
+from tests.kit.clients import Blocking
 
 def resident_kib():
     return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in l).split()[1])
