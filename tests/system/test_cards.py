@@ -16,8 +16,9 @@ from bgan.trainer.export.exporter import export_run
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
+from tests.fixtures.write import write_model
 from tests.kit.cli import bgan, bgan_process
-from tests.kit.models import make_model, make_run
+from tests.kit.models import make_run
 
 COUNT = 64
 
@@ -98,8 +99,8 @@ def test_the_picture_is_drawn_and_linked(card, folder):
 
 def test_models_without_their_run(folder, tmp_path):
     runs = tmp_path / "runs"
-    make_model(tmp_path, "unfinished")
-    make_model(tmp_path, "mine")
+    write_model(tmp_path, "unfinished")
+    write_model(tmp_path, "mine")
     make_run(runs / "unfinished")
     (tmp_path / "text.onnx").write_text("no model")
     for name, runs_dir, error, says in (
@@ -113,7 +114,7 @@ def test_models_without_their_run(folder, tmp_path):
 
 
 def test_a_card_that_cannot_be_written(folder, tmp_path):
-    make_model(tmp_path, "mine")
+    write_model(tmp_path, "mine")
     result = bgan("card", tmp_path / "mine.onnx", tmp_path / "gone.onnx", cwd=folder)
     assert result.returncode == 1
     assert f"bgan: there is no file {tmp_path / 'gone.onnx'}" in result.stderr.splitlines()

@@ -13,23 +13,17 @@ from tritonclient.utils import InferenceServerException
 from bgan.clients import AsyncSamplingClient, InvalidRequestError, SamplingClient
 from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from tests.fixtures.write import CLASSES, FOLDER
 from tests.kit.cli import bgan
-from tests.kit.models import make_model
 from tests.kit.servers import server
 
 SHAPE = (3, 5, 9)  # 135 pixels: 17 bytes, the last one with a padding bit
-CLASSES = ("cat", "dog", "3", "mouse", "owl")
 COUNT = 300
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("classes")
-    common = {"shape": SHAPE, "latent_size": 10, "objective": "relativistic"}
-    make_model(folder, "sbn", neuron="sbn", conditional=True, classes=CLASSES, **common)
-    make_model(folder, "dbn", network="doubling-cnn", conditional=True, classes=CLASSES, **common)
-    make_model(folder, "plain", neuron="sbn", **common)
-    return folder
+def folder():
+    return FOLDER / "classes"
 
 
 @pytest.fixture(scope="module")

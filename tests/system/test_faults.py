@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.kit.models import make_model
+from tests.fixtures.write import write_model
 from tests.kit.servers import restarting_server, server
 from tests.reliability.control import growths_of_calls
 from tests.reliability.faults import FAULTS, Site
@@ -18,7 +18,7 @@ CALLS = 1_000
 @pytest.fixture(scope="module")
 def site(small_models, other_models, tmp_path_factory):
     folder, work = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("work")
-    make_model(folder, "dbn")
+    write_model(folder, "dbn")
     reference, versions = Reference(work, 8_000), {}
     reference.add(folder / "dbn.onnx")
     for models in (small_models, other_models):

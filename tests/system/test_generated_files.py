@@ -8,14 +8,14 @@ import pytest
 
 from bgan.trainer.evaluation.samples import load_samples
 from tests.conftest import ROOT
+from tests.fixtures.write import write_model
 from tests.kit.cli import bgan
-from tests.kit.models import make_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
-    make_model(folder / "models", "digits", neuron="sbn")
+    write_model(folder / "models", "digits", stochastic=True)
     return folder
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.fixtures.write import write_model
 from tests.kit.cli import BGAN, bgan
-from tests.kit.models import make_model, make_run
+from tests.kit.models import make_run
 from tests.kit.servers import server
 
 README = (ROOT / "README.md").read_text()
@@ -27,7 +28,7 @@ def _snippets(language):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    make_model(folder, "digits")
+    write_model(folder, "digits")
     return folder
 
 
@@ -56,7 +57,7 @@ def _commands(index):
 def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
     newest, several = _commands(2)
     make_run(tmp_path / "runs" / "c")
-    make_model(tmp_path / "models", "b", neuron="sbn")
+    write_model(tmp_path / "models", "b", stochastic=True)
     np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
     several[several.index("mnist")] = "digits"
     for command in (newest, several):

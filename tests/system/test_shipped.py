@@ -16,8 +16,8 @@ from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics import artifacts
 from bgan.trainer.evaluation.metrics.table import format_value
 from tests.conftest import ROOT
+from tests.fixtures.write import write_model
 from tests.kit.cli import bgan, bgan_process
-from tests.kit.models import make_model
 from tests.kit.servers import server
 
 NAMES = ("cnn-dbn", "cnn-sbn", "mlp-dbn", "mlp-sbn")
@@ -99,7 +99,7 @@ def test_files_without_a_server(name, engines, tmp_path):
 
 
 def test_models_of_ones_own_take_their_place(tmp_path):
-    make_model(tmp_path / "models", "mine")
+    write_model(tmp_path / "models", "mine")
     with server(None, cwd=tmp_path) as process, SamplingClient(process.target) as client:
         assert "loading the models in models" in process.output()
         assert [info.name for info in client.list_models()] == ["mine"]
