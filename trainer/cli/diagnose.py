@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.signals import held_back
-from .options import DataDir, RunsDir, warn
+from .options import DataDir, RunsDir, warn, wrote_json
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
-    from ..reports.diagnosis.estimates import EstimatorDiagnosis
-    from ..reports.diagnosis.gradient_error import GradientError
+    from ..reports.diagnosis.estimates import EstimatorDiagnosis, GradientError
 
 PICTURE = "gradients.png"
 
@@ -59,7 +57,6 @@ def diagnose_gradients(
 
     with held_back():
         from ..common.console import progress_line
-        from ..common.files import write_json
         from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
         from ..reports.diagnosis.figure import diagnosis_figure
         from ..training.run import find_run
@@ -77,11 +74,8 @@ def diagnose_gradients(
         )
     picture = picture or found.folder / PICTURE
     diagnosis_figure(picture, diagnosis)
-    if str(json_file) == "-":
-        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+    if wrote_json(diagnosis.to_dict(), json_file):
         return
-    if json_file is not None:
-        write_json(json_file, diagnosis.to_dict())
     _print(diagnosis)
     typer.echo(f"picture: {picture}")
 
@@ -92,14 +86,15 @@ def _print(diagnosis: Diagnosis) -> None:
 
     from ..common.console import say
 
+    baseline, unit = diagnosis.estimators[0].estimator, diagnosis.estimators[0].milliseconds
     columns: dict[str, Callable[[EstimatorDiagnosis], str]] = {
-        "bias": lambda item: bias_text(item.accuracy),
+        "bias": lambda item: _bias_text(item.accuracy),
         "noise": lambda item: f"{item.accuracy.noise:.3g}",
         "cosine": lambda item: f"{item.accuracy.cosine:.3f}",
         f"in a batch of {diagnosis.batch_size}": lambda item: f"{item.batch_error:.3g}",
         "judged": lambda item: f"{item.evaluations:g}",
         "ms/image": lambda item: f"{item.milliseconds:.2f}",
-        "time": lambda item: f"{diagnosis.time_ratio(item):.1f}",
+        "time": lambda item: f"{item.milliseconds / unit:.1f}",
     }
     table = Table(
         title=f"{diagnosis.run}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
@@ -112,16 +107,17 @@ def _print(diagnosis: Diagnosis) -> None:
         table.add_row(item.estimator, *(text(item) for text in columns.values()))
     console = Console()
     console.print(table)
-    baseline = diagnosis.estimators[0].estimator
     say(console, f"compared with {diagnosis.reference}; all relative to its norm, {diagnosis.gradient_norm:.3g}")
-    say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}")
+    say(
+        console,
+        f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}",
+    )
     for reason in dict.fromkeys(diagnosis.refused.values()):
         names = [name for name, other in diagnosis.refused.items() if other == reason]
         say(console, f"left out: {', '.join(names)}: {reason}")
 
 
-def bias_text(accuracy: GradientError) -> str:
-    """The bias with its standard error, or the bound where none is seen."""
+def _bias_text(accuracy: GradientError) -> str:
     if not accuracy.is_biased:
         return f"< {accuracy.bias:.2g}"
     return f"{accuracy.bias:.3g} ± {accuracy.bias_error:.1g}" if accuracy.bias_error else f"{accuracy.bias:.3g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from ..common.errors import ConfigError
 from ..common.signals import held_back
 from ..config.dataset import DATASETS, DatasetSpec
 from ..config.images import ImageOptions
-from .options import RunsDir, given_settings, image_options, own_images, warn, with_settings
+from .options import RunsDir, given_settings, image_options, named_images, warn, with_settings, wrote_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +72,9 @@ def evaluate(
 
     console = Console(stderr=True)
     given = given_settings(context)
-    asked, data_dir = _asked(given), given.get("data_dir")
+    asked, data_dir = named_images(given), given.get("data_dir")
+    if asked is None and image_options(given) != ImageOptions():
+        raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
     opened = [_opened(name, runs_dir) for name in sources or [""]]
     unnamed = DatasetSpec(dataset="auto")  # files of samples do not say
     own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
@@ -92,9 +93,7 @@ def evaluate(
             evaluations.append(
                 evaluate_samples(samples, reference, seed=seed, report=named(samples.source, report))
             )
-    if json_file is not None:
-        _write(json_file, evaluations)
-    if json_file is None or str(json_file) != "-":
+    if not wrote_json([evaluation.to_dict() for evaluation in evaluations], json_file):
         _print(evaluations, reference)
 
 
@@ -127,18 +126,6 @@ def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     return path
 
 
-def _asked(given: dict[str, Any]) -> DatasetSpec | None:
-    """The images that were asked for; None: those that each source belongs to."""
-    options = image_options(given)
-    if "data" in given:
-        return own_images(Path(given["data"]), given)
-    if "dataset" in given:
-        return DatasetSpec(dataset=given["dataset"], data_dir=given.get("data_dir"), options=options)
-    if options != ImageOptions():
-        raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
-    return None
-
-
 def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str], None]) -> DatasetSpec:
     """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
     from ..data.catalog import choose_dataset
@@ -163,16 +150,6 @@ def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
         how = ", read in different ways" if first.options != other.options else ""
         raise ConfigError(f"the sources belong to {names}{how}; name one with --dataset or --data")
     return first
-
-
-def _write(path: Path, evaluations: list[Evaluation]) -> None:
-    from ..common.files import write_atomically
-
-    content = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
-    if str(path) == "-":
-        typer.echo(content)
-    else:
-        write_atomically(path, (content + "\n").encode())
 
 
 def _print(evaluations: list[Evaluation], reference: Reference) -> None:

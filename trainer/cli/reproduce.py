@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -68,16 +69,14 @@ def reproduce(
     names, presets = check_experiments(experiment or ()), check_presets(preset or ())
     if published_samples is not None and not published_samples.is_file():
         raise SamplesError(f"there is no file {published_samples}")
+    data_folder = str(data_dir) if data_dir else None
     plan = PLANS["quick" if quick else "full"]
     each = plan.experiments[names[0]]
     each = replace(each, presets=presets, epochs=epochs or each.epochs, seeds=seeds)
-    data_folder = str(data_dir) if data_dir else None
     plan = replace(
         plan,
         dataset=choose_dataset(
-            plan.dataset if dataset == "auto" else dataset,
-            data_dir=data_folder,
-            say=lambda text: say(console, text),
+            plan.dataset if dataset == "auto" else dataset, data_dir=data_folder, say=partial(say, console)
         ),
         count=count or plan.count,
         experiments=dict.fromkeys(names, each),

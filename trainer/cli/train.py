@@ -23,7 +23,7 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import RunsDir, given_settings, image_options, own_images, warn, with_settings
+from .options import RunsDir, given_settings, image_options, named_images, warn, with_settings
 
 if TYPE_CHECKING:
     PresetName = str
@@ -132,8 +132,7 @@ def presets() -> None:
 def _settings(given: dict[str, Any], file: Path | None) -> TrainingConfig:
     """The resolved settings: options override the file, and this the preset."""
     settings = {**(read_settings(file) if file is not None else {}), **given}
-    if "data" in given:
-        spec = own_images(Path(given["data"]), given)
+    if "data" in given and (spec := named_images(given)):
         settings |= {"data": spec.data, "dataset": spec.dataset}
     preset = settings.get("preset") or default_preset(settings.get("objective"))
     kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}

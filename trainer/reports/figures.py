@@ -18,7 +18,7 @@ from ..common.grids import GRID_COLUMNS, side_by_side, tiled
 
 Panel = NDArray[np.generic] | None
 """Images or probabilities, [N, C, H, W] in [0, 1]; None where the model was not run."""
-_DPI = 110
+DPI = 110
 _COLOURS = 128
 # Off is black and on is white, as in the binary grids; in between, blue lies under the threshold and red over it.
 _PREACTIVATION = LinearSegmentedColormap.from_list(
@@ -40,7 +40,7 @@ def grid_figure(
     A panel that is None says that it was not run.
     """
     rows, columns = len(panels), len(column_titles)
-    figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     shown = None
     for (i, j), axis in np.ndenumerate(axes):
@@ -69,7 +69,7 @@ def _panel(images: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def histogram_figure(path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """Histograms of floor(255 p) as shares on a logarithmic axis: one panel a title, one line a model."""
-    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, shares in lines.items():
@@ -83,7 +83,7 @@ def histogram_figure(path: Path, panels: Mapping[str, Mapping[str, Sequence[floa
 def save_figure(figure: Figure, path: Path) -> None:
     """Save as a palette PNG, a third of the size. The same figure gives the same bytes."""
     drawn = BytesIO()
-    figure.savefig(drawn, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(drawn, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     packed = BytesIO()
     picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     picture.save(packed, "png", optimize=True)

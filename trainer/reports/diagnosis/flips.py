@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...networks.discriminators import Discriminator
 from ...training.estimators.base import draw_bits
 from ...training.losses import ImageLosses
-from .gradient_error import GROUPS, in_groups
+from .estimates import GROUPS, in_groups
 from .subject import Subject
 
 _FLIPS_AT_ONCE = 196
