@@ -8,7 +8,7 @@ COMMANDS = {
     for name, (panel, module, summary) in {
         "train": ("Train", "train", "Train a GAN with binary output neurons."),
         "data": ("Train", "data", "Show what would be trained on, before you wait for a training."),
-        "export": ("Train", "export", "Export a run's generator as one ONNX file, where it is served from."),
+        "export": ("Train", "train", "Export a run's generator as one ONNX file, where it is served from."),
         "presets": ("Train", "train", "List the presets of `bgan train --preset`, and what each changes."),
         "evaluate": ("Measure", "evaluate", "Measure a generator, or a file of samples, against real images."),
         "card": ("Measure", "card", "Measure exported models and write a card next to each: MODEL.md."),

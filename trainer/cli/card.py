@@ -102,5 +102,4 @@ def _draw(trained: list[TrainedModel], path: Path) -> None:
     from ..reports.figures import grid_figure
 
     panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
-    names = [model.generator.name for model in trained]
-    grid_figure(path, [panels], row_titles=[""], column_titles=names, preactivated=[False] * len(names))
+    grid_figure(path, [(model.generator.name, False) for model in trained], {"": panels})

@@ -56,21 +56,19 @@ def explore(
         from ..common.console import progress_line
         from ..common.files import write_atomically
         from ..evaluation.generator import open_generator
-        from ..reports.exploration.explore import ExplorationOptions
-        from ..reports.exploration.explore import explore as compute
+        from ..reports.exploration import explore as exploring
         from ..reports.exploration.page import build_page
         from ..reports.exploration.pictures import draw_pictures
-        from ..reports.exploration.real_images import load_real_images
 
-    plan = ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
+    plan = exploring.ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:
         generator = open_generator(source, runs_dir, warn)
         folder = output or generator.output
         _check_folder(folder)
         real = None
         if nearest:
-            real = load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
-        exploration = compute(generator, plan, real, report)
+            real = exploring.load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
+        exploration = exploring.explore(generator, plan, real, report)
         report("drawing the pictures")
         pictures = draw_pictures(exploration)
     for picture in pictures:

@@ -1,4 +1,4 @@
-"""`bgan train` and `bgan presets`: the commands."""
+"""`bgan train`, `bgan export` and `bgan presets`: the commands."""
 
 from __future__ import annotations
 
@@ -103,6 +103,41 @@ def train(
         return
     run_training(settings, folder, console, warn)
     typer.echo(f"{folder}\nnext: bgan export {folder.name}")
+
+
+def export(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")
+    ] = None,
+    models: Annotated[Path, typer.Option(help="The folder of models to serve, which gets the file too.")] = Path(
+        "models"
+    ),
+    name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the run's name")] = None,
+    binarization: Annotated[
+        str | None,
+        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
+    ] = None,
+    graph: Annotated[
+        str, typer.Option(help="fast, or plain: a CNN's transposed convolutions as they were trained.")
+    ] = "fast",
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """The file is checked against torch before it is written.
+
+    Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
+    """
+    with held_back():
+        from ..export.exporter import export_run
+        from ..training.run import find_run
+
+    result = export_run(
+        find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=warn
+    )
+    typer.echo(
+        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
+        f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"
+        f"next: bgan serve --models {models}"
+    )
 
 
 def presets() -> None:

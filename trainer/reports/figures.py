@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -27,44 +28,31 @@ _PREACTIVATION = LinearSegmentedColormap.from_list(
 )
 
 
-def grid_figure(
-    path: Path,
-    panels: Sequence[Sequence[Panel]],
-    *,
-    row_titles: Sequence[str],
-    column_titles: Sequence[str],
-    preactivated: Sequence[bool],
-) -> None:
-    """Grids of images in rows and columns; `preactivated` says which columns are probabilities, shown in colour.
+def grid_figure(path: Path, columns: Sequence[tuple[str, bool]], rows: Mapping[str, Sequence[Panel]]) -> None:
+    """Grids of images in rows by title, under columns with a title each.
 
-    A panel that is None says that it was not run.
+    A column that is True shows probabilities, in colour. A panel that is None says that it was not run.
     """
-    rows, columns = len(panels), len(column_titles)
-    figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=DPI, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    size = (3.2 * len(columns) + 0.6, 3.2 * len(rows) + 0.9)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
     shown = None
-    for (i, j), axis in np.ndenumerate(axes):
+    for axis, (title, _) in zip(axes[0], columns, strict=True):
+        axis.set_title(title)
+    for axis, title in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(title)
+    for axis, images, (_, is_preactivated) in zip(axes.flat, chain(*rows.values()), cycle(columns), strict=False):
         axis.set(xticks=[], yticks=[], facecolor="#bbbbbb")
-        if i == 0:
-            axis.set_title(column_titles[j])
-        if j == 0:
-            axis.set_ylabel(row_titles[i])
-        images = panels[i][j]
         if images is None:
             axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
             continue
-        colours = _PREACTIVATION if preactivated[j] else "gray"
-        drawn = axis.imshow(_panel(images), cmap=colours, vmin=0, vmax=1, interpolation="none")
-        shown = drawn if preactivated[j] else shown
+        colours = _PREACTIVATION if is_preactivated else "gray"
+        picture = tiled(side_by_side(images).astype(np.float32), columns=GRID_COLUMNS, gap=1, background=np.nan)
+        drawn = axis.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="none")
+        shown = drawn if is_preactivated else shown
     if shown is not None:
         figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
     save_figure(figure, path)
-
-
-def _panel(images: NDArray[np.generic]) -> NDArray[np.float32]:
-    """[N, C, H, W] in [0, 1] as one picture, with NaN between images."""
-    pictures = side_by_side(images).astype(np.float32)
-    return tiled(pictures, columns=GRID_COLUMNS, gap=1, background=np.nan)
 
 
 def histogram_figure(path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
