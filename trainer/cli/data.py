@@ -30,8 +30,7 @@ def data(
         ),
     ] = None,
     picture: Annotated[
-        Path | None,
-        typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False),
+        Path | None, typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False)
     ] = None,
     json_file: Annotated[
         Path | None,

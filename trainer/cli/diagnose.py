@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.signals import held_back
-from .options import DataDir, RunsDir, warn, wrote_json
+from .options import DataDir, RunName, RunsDir, warn, wrote_json
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
@@ -19,9 +19,7 @@ PICTURE = "gradients.png"
 
 
 def diagnose_gradients(
-    run: Annotated[
-        str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")
-    ] = None,
+    run: RunName = None,
     estimator: Annotated[
         list[str] | None,
         typer.Option(help="Measure only these (repeatable).", show_default="all that can be used"),
@@ -33,8 +31,7 @@ def diagnose_gradients(
     images: Annotated[int, typer.Option(help="Latents to measure at.", min=2)] = 8,
     draws: Annotated[int, typer.Option(help="Estimates per estimator, rounded up to tens.", min=20)] = 400,
     backgrounds: Annotated[
-        int,
-        typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20),
+        int, typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20)
     ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
     picture: Annotated[
@@ -82,7 +79,7 @@ def diagnose_gradients(
 
 def _print(diagnosis: Diagnosis) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..common.console import say
 
@@ -97,21 +94,17 @@ def _print(diagnosis: Diagnosis) -> None:
         "time": lambda item: f"{item.milliseconds / unit:.1f}",
     }
     table = Table(
+        "estimator",
+        *(Column(title, justify="right") for title in columns),
         title=f"{diagnosis.run}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
-        f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images"
+        f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images",
     )
-    table.add_column("estimator")
-    for title in columns:
-        table.add_column(title, justify="right")
     for item in diagnosis.estimators:
         table.add_row(item.estimator, *(text(item) for text in columns.values()))
     console = Console()
     console.print(table)
     say(console, f"compared with {diagnosis.reference}; all relative to its norm, {diagnosis.gradient_norm:.3g}")
-    say(
-        console,
-        f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}",
-    )
+    say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}")
     for reason in dict.fromkeys(diagnosis.refused.values()):
         names = [name for name, other in diagnosis.refused.items() if other == reason]
         say(console, f"left out: {', '.join(names)}: {reason}")

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, SamplesError
 from ..common.signals import held_back
 from ..config.dataset import DATASETS, DatasetSpec
 from ..config.images import ImageOptions
-from .options import RunsDir, given_settings, image_options, named_images, warn, with_settings, wrote_json
+from .options import (
+    BinarizationName,
+    RunsDir,
+    given_settings,
+    image_options,
+    named_images,
+    warn,
+    with_settings,
+    wrote_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,10 +50,7 @@ def evaluate(
     ] = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
-    binarization: Annotated[
-        str | None,
-        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
-    ] = None,
+    binarization: BinarizationName = None,
     labels: Annotated[
         bool | None,
         typer.Option(
@@ -78,9 +85,7 @@ def evaluate(
     opened = [_opened(name, runs_dir) for name in sources or [""]]
     unnamed = DatasetSpec(dataset="auto")  # files of samples do not say
     own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
-    spec = _common(
-        [_resolved(each, data_dir, lambda text: say(console, text)) for each in ([asked] if asked else own)]
-    )
+    spec = _common([_resolved(each, data_dir, partial(say, console)) for each in ([asked] if asked else own)])
     reference = read_reference(spec, console, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
@@ -105,7 +110,7 @@ def read_reference(spec: DatasetSpec, console: Console, *, labelled: bool | None
 
     say(console, f"reading {spec.dataset}")
     with counting_bar(console, TRAINING) as progress:
-        return load_reference(spec, labelled=labelled, report=lambda text: say(console, text), progress=progress)
+        return load_reference(spec, labelled=labelled, report=partial(say, console), progress=progress)
 
 
 def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -115,7 +120,6 @@ def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
 
 def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     """What is to be measured: a run, a model file, or the path of a file of samples."""
-    from ..common.errors import SamplesError
     from ..evaluation.generator import open_generator
 
     path = Path(name)
@@ -171,18 +175,19 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
 
 def _table(evaluations: list[Evaluation]) -> Table:
     """A row for each metric that any source has, a section for each group."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..evaluation.metrics.table import METRICS, format_value
 
     first = evaluations[0]
     real = f"{first.compared} real test images of {first.dataset}"
-    table = Table(title=f"{first.count} samples; pairs compare {first.compared} of them with {real}")
-    table.add_column("metric")
-    for evaluation in evaluations:
-        table.add_column(evaluation.source, justify="right", overflow="fold")
-    table.add_column("floor", justify="right")
-    table.add_column("better")
+    table = Table(
+        "metric",
+        *(Column(evaluation.source, justify="right", overflow="fold") for evaluation in evaluations),
+        Column("floor", justify="right"),
+        "better",
+        title=f"{first.count} samples; pairs compare {first.compared} of them with {real}",
+    )
     group = None
     for key, metric in METRICS.items():
         if not any(key in evaluation.metrics for evaluation in evaluations):

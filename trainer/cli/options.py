@@ -24,10 +24,12 @@ Command = TypeVar("Command", bound=Callable[..., None])
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder where data sets by name are kept or downloaded to.",
-        envvar=_DATA_DIR,
-        show_default="data",
+        help="Folder where data sets by name are kept or downloaded to.", envvar=_DATA_DIR, show_default="data"
     ),
+]
+RunName = Annotated[str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")]
+BinarizationName = Annotated[
+    str | None, typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold")
 ]
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
 _WIDE = 24  # characters; more choices than that are in the help alone
@@ -132,6 +134,4 @@ def _parameter(field: Field, name: str, default: Any, **settled: Any) -> inspect
 
 
 def _completion(values: tuple[str, ...]) -> Callable[[str], list[str]] | None:
-    if not values:
-        return None
-    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+    return (lambda incomplete: [value for value in values if value.startswith(incomplete)]) if values else None

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.errors import SamplesError
 from .options import DataDir
 
 
@@ -17,8 +18,7 @@ def reproduce(
         list[str] | None, typer.Option(help="I, II, III or IV (repeatable).", show_default="all")
     ] = None,
     preset: Annotated[
-        list[str] | None,
-        typer.Option(help="published or paper (repeatable).", show_default="both"),
+        list[str] | None, typer.Option(help="published or paper (repeatable).", show_default="both")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
@@ -60,7 +60,6 @@ def reproduce(
     from rich.console import Console
 
     from ..common.console import say
-    from ..common.errors import SamplesError
     from ..data.catalog import choose_dataset
     from ..reports.reproduction.experiments import check_experiments, check_presets
     from ..reports.reproduction.reproduce import PLANS, Reproduction

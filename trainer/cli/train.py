@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +24,16 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import RunsDir, given_settings, image_options, named_images, warn, with_settings
+from .options import (
+    BinarizationName,
+    RunName,
+    RunsDir,
+    given_settings,
+    image_options,
+    named_images,
+    warn,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     PresetName = str
@@ -66,8 +76,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print the settings and the sizes of the networks, and stop.")
     ] = False,
     name: Annotated[
-        str | None,
-        typer.Option(help="The run's name.", show_default="from the settings", rich_help_panel="Run"),
+        str | None, typer.Option(help="The run's name.", show_default="from the settings", rich_help_panel="Run")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     **_: Any,
@@ -92,9 +101,7 @@ def train(
 
     console = Console(stderr=True)
     if settings.data.data is None:
-        found = choose_dataset(
-            settings.data.dataset, data_dir=settings.data.data_dir, say=lambda text: say(console, text)
-        )
+        found = choose_dataset(settings.data.dataset, data_dir=settings.data.data_dir, say=partial(say, console))
         settings = settings.replace(dataset=found)
     folder = runs_dir / (name or default_name(settings))
     if dry_run:
@@ -106,17 +113,12 @@ def train(
 
 
 def export(
-    run: Annotated[
-        str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")
-    ] = None,
+    run: RunName = None,
     models: Annotated[Path, typer.Option(help="The folder of models to serve, which gets the file too.")] = Path(
         "models"
     ),
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the run's name")] = None,
-    binarization: Annotated[
-        str | None,
-        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
-    ] = None,
+    binarization: BinarizationName = None,
     graph: Annotated[
         str, typer.Option(help="fast, or plain: a CNN's transposed convolutions as they were trained.")
     ] = "fast",
@@ -130,9 +132,8 @@ def export(
         from ..export.exporter import export_run
         from ..training.run import find_run
 
-    result = export_run(
-        find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=warn
-    )
+    found = find_run(run, runs_dir)
+    result = export_run(found, models, name=name, binarization=binarization, graph=graph, warn=warn)
     typer.echo(
         f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
         f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"
