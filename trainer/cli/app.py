@@ -54,7 +54,7 @@ def _build_app() -> typer.Typer:
     app.callback()(_options)
     for entry_point in sorted(entry_points(group="bgan.commands"), key=lambda entry: entry.name, reverse=True):
         for name, (panel, summary, path) in entry_point.load().items():
-            app.command(name, cls=_lazy(name, summary, path), help=summary, rich_help_panel=panel)(_not_loaded)
+            app.command(name, cls=_lazy(name, summary, path), help=summary, rich_help_panel=panel)(lambda: None)
     return app
 
 
@@ -76,14 +76,9 @@ def _load(name: str, summary: str, path: str) -> Any:
     return typer.main.get_command(app)
 
 
-def _not_loaded() -> None:
-    """Stands where a command's own function will be."""
-
-
 def _options(
     show_version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version),
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     pass

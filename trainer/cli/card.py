@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.errors import ConfigError, SamplesError
 from ..common.signals import held_back
 from .evaluate import named, read_reference
 from .options import DataDir, RunsDir
@@ -49,7 +50,6 @@ def card(
 
     with held_back():
         from ..common.console import progress_line
-        from ..common.errors import SamplesError
         from ..common.files import write_atomically
         from ..evaluation.evaluate import evaluate_samples
         from ..evaluation.samples import load_samples
@@ -62,7 +62,10 @@ def card(
     console = Console(stderr=True)
     reference = read_reference(_common_spec(trained, data_dir), console)
     if picture is not None:
-        _draw(trained, picture)
+        from ..reports.figures import grid_figure
+
+        panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
+        grid_figure(picture, [(model.generator.name, False) for model in trained], {"": panels})
     with progress_line(console) as report:
 
         def measured(samples: Samples) -> Evaluation:
@@ -87,8 +90,6 @@ def card(
 
 def _common_spec(trained: list[TrainedModel], data_dir: Path | None) -> DatasetSpec:
     """The images that all models were trained on. Raises ConfigError where they differ."""
-    from ..common.errors import ConfigError
-
     folder = str(data_dir) if data_dir else None
     first, *others = [dataclasses.replace(model.config.data, data_dir=folder) for model in trained]
     if any(other != first for other in others):
@@ -96,11 +97,3 @@ def _common_spec(trained: list[TrainedModel], data_dir: Path | None) -> DatasetS
         differ = " and ".join(names) if len(names) > 1 else f"{names[0]}, read in different ways"
         raise ConfigError(f"the models belong to {differ}; write the cards of one data set at a time")
     return first
-
-
-def _draw(trained: list[TrainedModel], path: Path) -> None:
-    from ..reports.figures import grid_figure
-
-    panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
-    names = [model.generator.name for model in trained]
-    grid_figure(path, [panels], row_titles=[""], column_titles=names, preactivated=[False] * len(names))

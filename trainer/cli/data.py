@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from ..common.errors import ConfigError
 from ..common.signals import held_back
 from ..config.dataset import DatasetSpec
 from ..config.images import ImageOptions
-from .options import given_settings, image_options, own_images, with_settings
+from .options import given_settings, named_images, with_settings, wrote_json
 
 if TYPE_CHECKING:
     from ..data.summary import DataSummary
@@ -31,8 +30,7 @@ def data(
         ),
     ] = None,
     picture: Annotated[
-        Path | None,
-        typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False),
+        Path | None, typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False)
     ] = None,
     json_file: Annotated[
         Path | None,
@@ -55,29 +53,16 @@ def data(
         from ..data.catalog import open_dataset
         from ..data.summary import draw_summary, summarize
 
-    choice = _choice(given_settings(context), path)
+    given = given_settings(context) | ({} if path is None else {"data": path})
+    choice = named_images(given)
+    if choice is None:
+        raise ConfigError("name a file or folder of images, or a data set with --dataset")
     with counting_bar(Console(stderr=True), f"converting {choice.data}") as progress:
         summary = summarize(open_dataset(choice, split="all", progress=progress))
     if picture is not None:
         write_atomically(picture, draw_summary(summary))
-    if json_file is not None and str(json_file) != "-":
-        write_atomically(json_file, (_json(summary) + "\n").encode())
-    if json_file is not None and str(json_file) == "-":
-        typer.echo(_json(summary))
-    else:
+    if not wrote_json(summary.to_dict(), json_file):
         _print(summary)
-
-
-def _choice(given: dict[str, Any], path: Path | None) -> DatasetSpec:
-    if path is not None:
-        return own_images(path, given)
-    if "dataset" not in given:
-        raise ConfigError("name a file or folder of images, or a data set with --dataset")
-    return DatasetSpec(dataset=given["dataset"], data_dir=given.get("data_dir"), options=image_options(given))
-
-
-def _json(summary: DataSummary) -> str:
-    return json.dumps(summary.to_dict(), indent=2)
 
 
 def _print(summary: DataSummary) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,20 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.signals import held_back
-from .options import DataDir, RunsDir, warn
+from .options import DataDir, RunName, RunsDir, warn, wrote_json
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
-    from ..reports.diagnosis.estimates import EstimatorDiagnosis
-    from ..reports.diagnosis.gradient_error import GradientError
+    from ..reports.diagnosis.estimates import EstimatorDiagnosis, GradientError
 
 PICTURE = "gradients.png"
 
 
 def diagnose_gradients(
-    run: Annotated[
-        str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")
-    ] = None,
+    run: RunName = None,
     estimator: Annotated[
         list[str] | None,
         typer.Option(help="Measure only these (repeatable).", show_default="all that can be used"),
@@ -35,8 +31,7 @@ def diagnose_gradients(
     images: Annotated[int, typer.Option(help="Latents to measure at.", min=2)] = 8,
     draws: Annotated[int, typer.Option(help="Estimates per estimator, rounded up to tens.", min=20)] = 400,
     backgrounds: Annotated[
-        int,
-        typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20),
+        int, typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20)
     ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
     picture: Annotated[
@@ -59,7 +54,6 @@ def diagnose_gradients(
 
     with held_back():
         from ..common.console import progress_line
-        from ..common.files import write_json
         from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
         from ..reports.diagnosis.figure import diagnosis_figure
         from ..training.run import find_run
@@ -77,42 +71,38 @@ def diagnose_gradients(
         )
     picture = picture or found.folder / PICTURE
     diagnosis_figure(picture, diagnosis)
-    if str(json_file) == "-":
-        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+    if wrote_json(diagnosis.to_dict(), json_file):
         return
-    if json_file is not None:
-        write_json(json_file, diagnosis.to_dict())
     _print(diagnosis)
     typer.echo(f"picture: {picture}")
 
 
 def _print(diagnosis: Diagnosis) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..common.console import say
 
+    baseline, unit = diagnosis.estimators[0].estimator, diagnosis.estimators[0].milliseconds
     columns: dict[str, Callable[[EstimatorDiagnosis], str]] = {
-        "bias": lambda item: bias_text(item.accuracy),
+        "bias": lambda item: _bias_text(item.accuracy),
         "noise": lambda item: f"{item.accuracy.noise:.3g}",
         "cosine": lambda item: f"{item.accuracy.cosine:.3f}",
         f"in a batch of {diagnosis.batch_size}": lambda item: f"{item.batch_error:.3g}",
         "judged": lambda item: f"{item.evaluations:g}",
         "ms/image": lambda item: f"{item.milliseconds:.2f}",
-        "time": lambda item: f"{diagnosis.time_ratio(item):.1f}",
+        "time": lambda item: f"{item.milliseconds / unit:.1f}",
     }
     table = Table(
+        "estimator",
+        *(Column(title, justify="right") for title in columns),
         title=f"{diagnosis.run}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
-        f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images"
+        f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images",
     )
-    table.add_column("estimator")
-    for title in columns:
-        table.add_column(title, justify="right")
     for item in diagnosis.estimators:
         table.add_row(item.estimator, *(text(item) for text in columns.values()))
     console = Console()
     console.print(table)
-    baseline = diagnosis.estimators[0].estimator
     say(console, f"compared with {diagnosis.reference}; all relative to its norm, {diagnosis.gradient_norm:.3g}")
     say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}")
     for reason in dict.fromkeys(diagnosis.refused.values()):
@@ -120,8 +110,7 @@ def _print(diagnosis: Diagnosis) -> None:
         say(console, f"left out: {', '.join(names)}: {reason}")
 
 
-def bias_text(accuracy: GradientError) -> str:
-    """The bias with its standard error, or the bound where none is seen."""
+def _bias_text(accuracy: GradientError) -> str:
     if not accuracy.is_biased:
         return f"< {accuracy.bias:.2g}"
     return f"{accuracy.bias:.3g} ± {accuracy.bias_error:.1g}" if accuracy.bias_error else f"{accuracy.bias:.3g}"

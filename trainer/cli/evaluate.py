@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, SamplesError
 from ..common.signals import held_back
 from ..config.dataset import DATASETS, DatasetSpec
 from ..config.images import ImageOptions
-from .options import RunsDir, given_settings, image_options, own_images, warn, with_settings
+from .options import (
+    BinarizationName,
+    RunsDir,
+    given_settings,
+    image_options,
+    named_images,
+    warn,
+    with_settings,
+    wrote_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,10 +50,7 @@ def evaluate(
     ] = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
-    binarization: Annotated[
-        str | None,
-        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
-    ] = None,
+    binarization: BinarizationName = None,
     labels: Annotated[
         bool | None,
         typer.Option(
@@ -73,13 +79,13 @@ def evaluate(
 
     console = Console(stderr=True)
     given = given_settings(context)
-    asked, data_dir = _asked(given), given.get("data_dir")
+    asked, data_dir = named_images(given), given.get("data_dir")
+    if asked is None and image_options(given) != ImageOptions():
+        raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
     opened = [_opened(name, runs_dir) for name in sources or [""]]
     unnamed = DatasetSpec(dataset="auto")  # files of samples do not say
     own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
-    spec = _common(
-        [_resolved(each, data_dir, lambda text: say(console, text)) for each in ([asked] if asked else own)]
-    )
+    spec = _common([_resolved(each, data_dir, partial(say, console)) for each in ([asked] if asked else own)])
     reference = read_reference(spec, console, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
@@ -92,9 +98,7 @@ def evaluate(
             evaluations.append(
                 evaluate_samples(samples, reference, seed=seed, report=named(samples.source, report))
             )
-    if json_file is not None:
-        _write(json_file, evaluations)
-    if json_file is None or str(json_file) != "-":
+    if not wrote_json([evaluation.to_dict() for evaluation in evaluations], json_file):
         _print(evaluations, reference)
 
 
@@ -106,7 +110,7 @@ def read_reference(spec: DatasetSpec, console: Console, *, labelled: bool | None
 
     say(console, f"reading {spec.dataset}")
     with counting_bar(console, TRAINING) as progress:
-        return load_reference(spec, labelled=labelled, report=lambda text: say(console, text), progress=progress)
+        return load_reference(spec, labelled=labelled, report=partial(say, console), progress=progress)
 
 
 def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -116,7 +120,6 @@ def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
 
 def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     """What is to be measured: a run, a model file, or the path of a file of samples."""
-    from ..common.errors import SamplesError
     from ..evaluation.generator import open_generator
 
     path = Path(name)
@@ -125,18 +128,6 @@ def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     if not path.is_file():
         raise SamplesError(f"there is no file {name}")
     return path
-
-
-def _asked(given: dict[str, Any]) -> DatasetSpec | None:
-    """The images that were asked for; None: those that each source belongs to."""
-    options = image_options(given)
-    if "data" in given:
-        return own_images(Path(given["data"]), given)
-    if "dataset" in given:
-        return DatasetSpec(dataset=given["dataset"], data_dir=given.get("data_dir"), options=options)
-    if options != ImageOptions():
-        raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
-    return None
 
 
 def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str], None]) -> DatasetSpec:
@@ -165,16 +156,6 @@ def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
     return first
 
 
-def _write(path: Path, evaluations: list[Evaluation]) -> None:
-    from ..common.files import write_atomically
-
-    content = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
-    if str(path) == "-":
-        typer.echo(content)
-    else:
-        write_atomically(path, (content + "\n").encode())
-
-
 def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
 
@@ -194,18 +175,19 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
 
 def _table(evaluations: list[Evaluation]) -> Table:
     """A row for each metric that any source has, a section for each group."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..evaluation.metrics.table import METRICS, format_value
 
     first = evaluations[0]
     real = f"{first.compared} real test images of {first.dataset}"
-    table = Table(title=f"{first.count} samples; pairs compare {first.compared} of them with {real}")
-    table.add_column("metric")
-    for evaluation in evaluations:
-        table.add_column(evaluation.source, justify="right", overflow="fold")
-    table.add_column("floor", justify="right")
-    table.add_column("better")
+    table = Table(
+        "metric",
+        *(Column(evaluation.source, justify="right", overflow="fold") for evaluation in evaluations),
+        Column("floor", justify="right"),
+        "better",
+        title=f"{first.count} samples; pairs compare {first.compared} of them with {real}",
+    )
     group = None
     for key, metric in METRICS.items():
         if not any(key in evaluation.metrics for evaluation in evaluations):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.errors import ConfigError
 from ..common.signals import held_back
 from .options import DataDir, RunsDir, warn
 
@@ -27,8 +28,7 @@ def explore(
         bool, typer.Option("--nearest/--no-nearest", help="Search a data set for the nearest training images.")
     ] = True,
     dataset: Annotated[
-        str | None,
-        typer.Option(help="Data set to search.", show_default="the source's own"),
+        str | None, typer.Option(help="Data set to search.", show_default="the source's own")
     ] = None,
     data_dir: DataDir = None,
     seed: Annotated[
@@ -56,33 +56,24 @@ def explore(
         from ..common.console import progress_line
         from ..common.files import write_atomically
         from ..evaluation.generator import open_generator
-        from ..reports.exploration.explore import ExplorationOptions
-        from ..reports.exploration.explore import explore as compute
+        from ..reports.exploration import explore as exploring
         from ..reports.exploration.page import build_page
         from ..reports.exploration.pictures import draw_pictures
-        from ..reports.exploration.real_images import load_real_images
 
-    plan = ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
+    plan = exploring.ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:
         generator = open_generator(source, runs_dir, warn)
         folder = output or generator.output
-        _check_folder(folder)
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir():  # known before anything is computed
+            raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")
         real = None
         if nearest:
-            real = load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
-        exploration = compute(generator, plan, real, report)
+            real = exploring.load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
+        exploration = exploring.explore(generator, plan, real, report)
         report("drawing the pictures")
         pictures = draw_pictures(exploration)
     for picture in pictures:
         write_atomically(folder / f"{picture.name}.png", picture.png)
     write_atomically(folder / PAGE, build_page(exploration, pictures).encode())
     typer.echo(f"{folder / PAGE}\npictures next to it: {', '.join(picture.name for picture in pictures)} (.png)")
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be made, before anything is computed."""
-    from ..common.errors import ConfigError
-
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")

@@ -8,21 +8,16 @@ from typing import Annotated
 import typer
 
 from ..common.signals import held_back
-from .options import RunsDir, warn
+from .options import BinarizationName, RunName, RunsDir, warn
 
 
 def export(
-    run: Annotated[
-        str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")
-    ] = None,
+    run: RunName = None,
     models: Annotated[Path, typer.Option(help="The folder of models to serve, which gets the file too.")] = Path(
         "models"
     ),
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the run's name")] = None,
-    binarization: Annotated[
-        str | None,
-        typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold"),
-    ] = None,
+    binarization: BinarizationName = None,
     graph: Annotated[
         str, typer.Option(help="fast, or plain: a CNN's transposed convolutions as they were trained.")
     ] = "fast",
@@ -36,9 +31,8 @@ def export(
         from ..export.exporter import export_run
         from ..training.run import find_run
 
-    result = export_run(
-        find_run(run, runs_dir), models, name=name, binarization=binarization, graph=graph, warn=warn
-    )
+    found = find_run(run, runs_dir)
+    result = export_run(found, models, name=name, binarization=binarization, graph=graph, warn=warn)
     typer.echo(
         f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
         f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"

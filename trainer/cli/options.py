@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING
 from pathlib import Path
@@ -11,23 +12,26 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ..common.errors import ConfigError
+from ..common.files import write_json
 from ..config.dataset import DatasetSpec, name_of
 from ..config.images import ImageOptions
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
 from ..config.training import RENAMED_SETTINGS
 
+_DATA_DIR = "BGAN_DATA_DIR"
 Command = TypeVar("Command", bound=Callable[..., None])
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder where data sets by name are kept or downloaded to.",
-        envvar="BGAN_DATA_DIR",
-        show_default="data",
+        help="Folder where data sets by name are kept or downloaded to.", envvar=_DATA_DIR, show_default="data"
     ),
 ]
+RunName = Annotated[str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")]
+BinarizationName = Annotated[
+    str | None, typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold")
+]
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
-_VARIABLES = {"data_dir": "BGAN_DATA_DIR"}
 _WIDE = 24  # characters; more choices than that are in the help alone
 
 
@@ -74,12 +78,28 @@ def image_options(given: dict[str, Any]) -> ImageOptions:
     return ImageOptions(**{name: value for name, value in given.items() if name in names})
 
 
-def own_images(path: Path, given: dict[str, Any]) -> DatasetSpec:
-    """The images of a file or folder. Raises ConfigError where a data set was named too."""
+def named_images(given: dict[str, Any]) -> DatasetSpec | None:
+    """The file, folder or data set that is named among the options given. Raises ConfigError where two are."""
+    if "data" in given:
+        if "dataset" in given:
+            raise ConfigError("give either --dataset, a data set by name, or --data, a file or folder of your own")
+        path = Path(given["data"]).absolute()
+        return DatasetSpec(dataset=name_of(path), data=str(path), options=image_options(given))
     if "dataset" in given:
-        raise ConfigError("give either --dataset, a data set by name, or --data, a file or folder of your own")
-    path = path.absolute()
-    return DatasetSpec(dataset=name_of(path), data=str(path), options=image_options(given))
+        data_dir = given.get("data_dir")
+        return DatasetSpec(dataset=given["dataset"], data_dir=data_dir, options=image_options(given))
+    return None
+
+
+def wrote_json(content: Any, file: Path | None) -> bool:
+    """Write what was measured as JSON to a file, if one is named; True where "-" printed it, instead of tables."""
+    if file is None:
+        return False
+    if str(file) == "-":
+        typer.echo(json.dumps(content, indent=2))
+        return True
+    write_json(file, content)
+    return False
 
 
 def warn(text: str) -> None:
@@ -95,7 +115,7 @@ def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Par
     settled: dict[str, Any] = {
         "help": setting.help,
         "metavar": _metavar(field.choices),
-        "envvar": _VARIABLES.get(field.name),
+        "envvar": _DATA_DIR if field.name == "data_dir" else None,
         "show_default": shown or default is not None,
         "rich_help_panel": panel,
         "autocompletion": completion(field.choices or setting.suggestions),

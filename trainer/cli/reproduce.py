@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..common.errors import SamplesError
 from .options import DataDir
 
 
@@ -16,8 +18,7 @@ def reproduce(
         list[str] | None, typer.Option(help="I, II, III or IV (repeatable).", show_default="all")
     ] = None,
     preset: Annotated[
-        list[str] | None,
-        typer.Option(help="published or paper (repeatable).", show_default="both"),
+        list[str] | None, typer.Option(help="published or paper (repeatable).", show_default="both")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
@@ -59,7 +60,6 @@ def reproduce(
     from rich.console import Console
 
     from ..common.console import say
-    from ..common.errors import SamplesError
     from ..data.catalog import choose_dataset
     from ..reports.reproduction.experiments import check_experiments, check_presets
     from ..reports.reproduction.reproduce import PLANS, Reproduction
@@ -68,16 +68,14 @@ def reproduce(
     names, presets = check_experiments(experiment or ()), check_presets(preset or ())
     if published_samples is not None and not published_samples.is_file():
         raise SamplesError(f"there is no file {published_samples}")
+    data_folder = str(data_dir) if data_dir else None
     plan = PLANS["quick" if quick else "full"]
     each = plan.experiments[names[0]]
     each = replace(each, presets=presets, epochs=epochs or each.epochs, seeds=seeds)
-    data_folder = str(data_dir) if data_dir else None
     plan = replace(
         plan,
         dataset=choose_dataset(
-            plan.dataset if dataset == "auto" else dataset,
-            data_dir=data_folder,
-            say=lambda text: say(console, text),
+            plan.dataset if dataset == "auto" else dataset, data_dir=data_folder, say=partial(say, console)
         ),
         count=count or plan.count,
         experiments=dict.fromkeys(names, each),

@@ -1,8 +1,9 @@
-"""`bgan train` and `bgan presets`: the commands."""
+"""`bgan train`, `bgan export` and `bgan presets`: the commands."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,15 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import RunsDir, completion, given_settings, image_options, own_images, warn, with_settings
+from .options import (
+    RunsDir,
+    completion,
+    given_settings,
+    image_options,
+    named_images,
+    warn,
+    with_settings,
+)
 
 
 @with_settings(
@@ -63,8 +72,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print the settings and the sizes of the networks, and stop.")
     ] = False,
     name: Annotated[
-        str | None,
-        typer.Option(help="The run's name.", show_default="from the settings", rich_help_panel="Run"),
+        str | None, typer.Option(help="The run's name.", show_default="from the settings", rich_help_panel="Run")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     **_: Any,
@@ -89,9 +97,7 @@ def train(
 
     console = Console(stderr=True)
     if settings.data.data is None:
-        found = choose_dataset(
-            settings.data.dataset, data_dir=settings.data.data_dir, say=lambda text: say(console, text)
-        )
+        found = choose_dataset(settings.data.dataset, data_dir=settings.data.data_dir, say=partial(say, console))
         settings = settings.replace(dataset=found)
     folder = runs_dir / (name or default_name(settings))
     if dry_run:
@@ -129,9 +135,8 @@ def presets() -> None:
 def _settings(given: dict[str, Any], file: Path | None) -> TrainingConfig:
     """The resolved settings: options override the file, and this the preset."""
     settings = {**(read_settings(file) if file is not None else {}), **given}
-    if "data" in given:
-        spec = own_images(Path(given["data"]), given)
-        settings |= {"data": spec.data, "dataset": spec.dataset}
+    if spec := named_images(given):  # in place of the images that the file names
+        settings |= {"data": spec.data, "dataset": spec.dataset, "data_digest": None}
     preset = settings.get("preset") or default_preset(settings.get("objective"))
     kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}
     own = {name: value for name, value in settings.items() if name in SETTINGS}

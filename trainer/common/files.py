@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write readable JSON atomically. Raises OSError."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 

@@ -144,6 +144,8 @@ def card_text(
     rule, uniforms = _BINARIZATIONS[manifest.binarization]
     classes = f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
     data, data_licence = _data(config)
+    run = manifest.training_run.name
+    named = [] if manifest.name == run else ["--name", manifest.name]
     return _TEMPLATE.format(
         manifest=manifest,
         shape=", ".join(map(str, model.generator.image_shape)),
@@ -162,8 +164,8 @@ def card_text(
         trained_on=_SPLITS[config.optimization.training_split],
         training_count=len(reference.training),
         data_sha256=hashlib.sha256(reference.training.tobytes()).hexdigest(),
-        training_command=training_command(config, manifest.training_run.name),
-        export_command=_export_command(manifest),
+        training_command=training_command(config, run),
+        export_command=shlex.join(["bgan", "export", run, *named]),
         minutes=model.training["seconds"] / 60,
         threads=f"{threads} thread{'' if threads == 1 else 's'}",
         published_note=f" Published code: {_PUBLISHED}." if published else "",
@@ -180,11 +182,6 @@ def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
     images = {"dataset": config.data.dataset} if config.data.data is None else data_options(config)
     options = train_options({**images, **config.data.options.changed(), "count": count})
     return shlex.join(["bgan", "evaluate", file, *options])
-
-
-def _export_command(manifest: model_pb2.Model) -> str:
-    run = manifest.training_run.name
-    return shlex.join(["bgan", "export", run, *(["--name", manifest.name] if manifest.name != run else [])])
 
 
 def _training(run: Run) -> dict[str, Any]:
@@ -208,7 +205,6 @@ def _data(config: TrainingConfig) -> tuple[str, str]:
 
 
 def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:
-    """The table of metrics."""
     columns = {"this model": evaluation.metrics, "real test images (floor)": evaluation.floor}
     if published:
         columns["published code"] = published
@@ -221,7 +217,6 @@ def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:
 
 
 def _classes(evaluation: Evaluation, reference: Reference) -> str:
-    """The share of each class, where there are classes."""
     if evaluation.class_histogram is None or reference.classifier_accuracy is None:
         return ""
     how = f"by a classifier that is right on {100 * reference.classifier_accuracy:.2f} % of the test images"

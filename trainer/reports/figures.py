@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..common.grids import GRID_COLUMNS, side_by_side, tiled
 
 Panel = NDArray[np.generic] | None
 """Images or probabilities, [N, C, H, W] in [0, 1]; None where the model was not run."""
-_DPI = 110
+DPI = 110
 _COLOURS = 128
 # Off is black and on is white, as in the binary grids; in between, blue lies under the threshold and red over it.
 _PREACTIVATION = LinearSegmentedColormap.from_list(
@@ -27,49 +28,36 @@ _PREACTIVATION = LinearSegmentedColormap.from_list(
 )
 
 
-def grid_figure(
-    path: Path,
-    panels: Sequence[Sequence[Panel]],
-    *,
-    row_titles: Sequence[str],
-    column_titles: Sequence[str],
-    preactivated: Sequence[bool],
-) -> None:
-    """Grids of images in rows and columns; `preactivated` says which columns are probabilities, shown in colour.
+def grid_figure(path: Path, columns: Sequence[tuple[str, bool]], rows: Mapping[str, Sequence[Panel]]) -> None:
+    """Grids of images in rows by title, under columns with a title each.
 
-    A panel that is None says that it was not run.
+    A column that is True shows probabilities, in colour. A panel that is None says that it was not run.
     """
-    rows, columns = len(panels), len(column_titles)
-    figure = Figure(figsize=(3.2 * columns + 0.6, 3.2 * rows + 0.9), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    size = (3.2 * len(columns) + 0.6, 3.2 * len(rows) + 0.9)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
     shown = None
-    for (i, j), axis in np.ndenumerate(axes):
+    for axis, (title, _) in zip(axes[0], columns, strict=True):
+        axis.set_title(title)
+    for axis, title in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(title)
+    for axis, images, (_, is_preactivated) in zip(axes.flat, chain(*rows.values()), cycle(columns), strict=False):
         axis.set(xticks=[], yticks=[], facecolor="#bbbbbb")
-        if i == 0:
-            axis.set_title(column_titles[j])
-        if j == 0:
-            axis.set_ylabel(row_titles[i])
-        images = panels[i][j]
         if images is None:
             axis.text(0.5, 0.5, "not run", ha="center", va="center", transform=axis.transAxes)
             continue
-        colours = _PREACTIVATION if preactivated[j] else "gray"
-        drawn = axis.imshow(_panel(images), cmap=colours, vmin=0, vmax=1, interpolation="none")
-        shown = drawn if preactivated[j] else shown
+        colours = _PREACTIVATION if is_preactivated else "gray"
+        picture = tiled(side_by_side(images).astype(np.float32), columns=GRID_COLUMNS, gap=1, background=np.nan)
+        drawn = axis.imshow(picture, cmap=colours, vmin=0, vmax=1, interpolation="none")
+        shown = drawn if is_preactivated else shown
     if shown is not None:
         figure.colorbar(shown, ax=axes, location="bottom", shrink=0.5, aspect=40, label="preactivated output")
     save_figure(figure, path)
 
 
-def _panel(images: NDArray[np.generic]) -> NDArray[np.float32]:
-    """[N, C, H, W] in [0, 1] as one picture, with NaN between images."""
-    pictures = side_by_side(images).astype(np.float32)
-    return tiled(pictures, columns=GRID_COLUMNS, gap=1, background=np.nan)
-
-
 def histogram_figure(path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """Histograms of floor(255 p) as shares on a logarithmic axis: one panel a title, one line a model."""
-    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(6 * len(panels), 3.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, shares in lines.items():
@@ -83,7 +71,7 @@ def histogram_figure(path: Path, panels: Mapping[str, Mapping[str, Sequence[floa
 def save_figure(figure: Figure, path: Path) -> None:
     """Save as a palette PNG, a third of the size. The same figure gives the same bytes."""
     drawn = BytesIO()
-    figure.savefig(drawn, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(drawn, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     packed = BytesIO()
     picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     picture.save(packed, "png", optimize=True)

@@ -16,8 +16,8 @@ from bgan.trainer.config.estimators import ESTIMATORS
 from bgan.trainer.data.catalog import load_dataset
 from bgan.trainer.networks.discriminators import Discriminators, build_discriminator
 from bgan.trainer.reports.diagnosis.diagnose import DiagnosisOptions, diagnose
+from bgan.trainer.reports.diagnosis.estimates import compare
 from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences, flip_differences
-from bgan.trainer.reports.diagnosis.gradient_error import compare
 from bgan.trainer.training.checkpoint import save_checkpoint, trained_discriminators, trained_generator
 from bgan.trainer.training.losses import ImageLosses
 from bgan.trainer.training.objectives import OBJECTIVES

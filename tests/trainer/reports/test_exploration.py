@@ -12,10 +12,17 @@ from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.config.dataset import DatasetSpec
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics.memorization import nearest_distances, nearest_images
-from bgan.trainer.reports.exploration.explore import AVERAGED, DRAWN, ExplorationOptions, explore, slerp
+from bgan.trainer.reports.exploration.explore import (
+    AVERAGED,
+    DRAWN,
+    ExplorationOptions,
+    RealImages,
+    explore,
+    load_real_images,
+    slerp,
+)
 from bgan.trainer.reports.exploration.page import build_page
 from bgan.trainer.reports.exploration.pictures import draw_pictures
-from bgan.trainer.reports.exploration.real_images import RealImages, load_real_images
 from bgan.trainer.reports.exploration.sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 
 RANDOM = np.random.default_rng

@@ -14,12 +14,10 @@ from typing import Any
 
 from ...common.errors import ConfigError
 from ...config.estimators import ESTIMATORS, refusal
-from ...config.training import TrainingConfig
 from ...training.objectives import OBJECTIVES
 from ...training.run import Run
-from .estimates import EstimatorDiagnosis, measure_estimators
+from .estimates import EstimatorDiagnosis, measure_estimators, square
 from .flips import flip_gradients
-from .gradient_error import square
 from .subject import Subject, load_subject, with_estimator
 
 _BASELINE = "sigmoid-adjusted"
@@ -34,7 +32,6 @@ class DiagnosisOptions:
     """How much to draw. More images say more about the run, more draws and backgrounds say it more exactly."""
 
     images: int = 8
-    """Latents, and so images, to diagnose at."""
     draws: int = 400
     """Estimates of each estimator; rounded up to tens."""
     backgrounds: int = 40
@@ -63,10 +60,6 @@ class Diagnosis:
     refused: dict[str, str]
     """Estimators that cannot be used in this run, with the reason."""
 
-    def time_ratio(self, diagnosis: EstimatorDiagnosis) -> float:
-        """The time of one estimate over that of the first estimator."""
-        return diagnosis.milliseconds / self.estimators[0].milliseconds
-
     def to_dict(self) -> dict[str, Any]:
         """All of it by name, ready for JSON: the bias beside its square, None for NaN."""
         content = dataclasses.asdict(self)
@@ -94,13 +87,19 @@ def diagnose(
     Raises ConfigError for estimators that are unknown or cannot be used, and where the true gradient is 0;
     otherwise what `load_subject` does.
     """
-    config = _settings(run, neuron, data_dir)
+    config = run.config()
+    if neuron is not None and neuron != config.neurons.training_neuron:
+        config = with_estimator(config, _BASELINE, neuron)
+    if data_dir is not None:
+        config = config.replace(data_dir=data_dir)
     subject = load_subject(run, config, images=plan.images, seed=plan.seed, report=report, warn=warn)
     names, refused = _usable(estimators, subject)
     truth = flip_gradients(subject, plan.backgrounds, report)
     if square(truth) <= 0:
         raise ConfigError("the true gradient cannot be told from 0; give more --backgrounds, or more --images")
-    pairs = f"; every image is paired with a real one of {config.data.dataset}"
+    reference = _REFERENCES[subject.neuron]
+    if OBJECTIVES[config.objective.objective].compares_pairs:
+        reference += f"; every image is paired with a real one of {config.data.dataset}"
     return Diagnosis(
         run=run.name,
         step=subject.step,
@@ -110,19 +109,11 @@ def diagnose(
         slope=subject.slope,
         batch_size=config.optimization.batch_size,
         plan=plan,
-        reference=_REFERENCES[subject.neuron]
-        + (pairs if OBJECTIVES[config.objective.objective].compares_pairs else ""),
+        reference=reference,
         gradient_norm=math.sqrt(square(truth) / plan.images),
         estimators=measure_estimators(subject, names, plan.draws, truth, report),
         refused=refused,
     )
-
-
-def _settings(run: Run, neuron: str | None, data_dir: str | None) -> TrainingConfig:
-    config = run.config()
-    if neuron is not None and neuron != config.neurons.training_neuron:
-        config = with_estimator(config, _BASELINE, neuron)
-    return config if data_dir is None else config.replace(data_dir=data_dir)
 
 
 def _usable(asked: Sequence[str], subject: Subject) -> tuple[list[str], dict[str, str]]:

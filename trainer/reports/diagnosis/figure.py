@@ -11,14 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...config.estimators import ESTIMATORS
-from ..figures import save_figure
+from ..figures import DPI, save_figure
 from .diagnose import Diagnosis
 from .estimates import EstimatorDiagnosis
 
 _UNBIASED, _BIASED = "#1f6fb4", "#c8502d"
 _AREA = 40  # of a point, in square points, for each image that is judged
 _FONT, _CHARACTER, _LINE = 8, 4.6, 9  # of the names, in points
-_DPI = 110
 _LEVELS = (0.1, 0.3, 1.0, 3.0)
 
 
@@ -27,7 +26,7 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
 
     The size of a point is the number of images that the discriminator judges for an estimate.
     """
-    figure = Figure(figsize=(8.2, 5.6), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(8.2, 5.6), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     is_noisy = any(item.accuracy.noise > 0 for item in diagnosis.estimators)
     points = [(item, item.accuracy.noise if is_noisy else item.accuracy.cosine) for item in diagnosis.estimators]
@@ -38,12 +37,10 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
         if not item.accuracy.is_biased:
             arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1}
             axis.annotate("", (bias * 0.62, height), xytext=(bias, height), arrowprops=arrow)
-    axis.set_xscale("log")
-    axis.set_xlabel("relative bias, |E g - g*| / |g*|    (an arrow: at most that, no bias seen)")
+    axis.set(xscale="log", xlabel="relative bias, |E g - g*| / |g*|    (an arrow: at most that, no bias seen)")
     axis.margins(0.18, 0.12)
     if is_noisy:
-        axis.set_yscale("log")
-        axis.set_ylabel("relative noise of one image, sqrt(tr Var g) / |g*|")
+        axis.set(yscale="log", ylabel="relative noise of one image, sqrt(tr Var g) / |g*|")
         _draw_levels(axis, diagnosis.batch_size)
     else:
         axis.set_ylabel("cosine between the estimate and the reference")
@@ -61,7 +58,7 @@ def _draw_labels(axis: Axes, points: Sequence[tuple[EstimatorDiagnosis, float]])
     """The names to the right of their points, moved up or down where another name is in the way."""
     taken: list[tuple[float, float, float]] = []  # left, right and middle of each name, in points
     for item, height in points:
-        x, y = axis.transData.transform((item.accuracy.bias, height)) * 72 / _DPI
+        x, y = axis.transData.transform((item.accuracy.bias, height)) * 72 / DPI
         left = x + math.sqrt(_AREA * item.evaluations) / 2 + 2
         right = left + _CHARACTER * len(item.estimator)
         rise = next(

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H rows, W columns, N = C * H * W pixels, G groups 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ...networks.discriminators import Discriminator
 from ...training.estimators.base import draw_bits
 from ...training.losses import ImageLosses
-from .gradient_error import GROUPS, in_groups
+from .estimates import GROUPS, in_groups
 from .subject import Subject
 
 _FLIPS_AT_ONCE = 196
@@ -49,12 +50,11 @@ def flip_differences(losses: ImageLosses, images: Tensor) -> Tensor:
     """
     if losses.transform is not None:
         raise ValueError("the flips of augmented images are not those of their pixels")
-    return torch.stack(
-        [
-            discriminator_flip_differences(each.discriminator, each.of_logits, images, each.labels)
-            for each in losses.discriminators
-        ]
-    ).sum(dim=0)
+    differences = [
+        discriminator_flip_differences(each.discriminator, each.of_logits, images, each.labels)
+        for each in losses.discriminators
+    ]
+    return torch.stack(differences).sum(dim=0)
 
 
 def discriminator_flip_differences(
@@ -69,10 +69,8 @@ def discriminator_flip_differences(
     """
     with torch.no_grad():
         own = loss(discriminator(images, labels))  # [B]
-        logits = [
-            _flipped_logits(discriminator, image, None if labels is None else labels[row])
-            for row, image in enumerate(images)
-        ]
+        of_rows = repeat(None) if labels is None else labels
+        logits = [_flipped_logits(discriminator, *row) for row in zip(images, of_rows, strict=False)]
         flipped = loss(torch.stack(logits, dim=1))  # [N, B]
         return (1 - 2 * images.flatten(1)) * (flipped - own).t()
 

@@ -28,8 +28,6 @@ class Subject:
     """A trained generator at B latents, and its discriminators, which judge images without augmentation."""
 
     config: TrainingConfig
-    neuron: str
-    """The neurons that make the images: "dbn" or "sbn"."""
     step: int
     slope: float
     logits: Tensor
@@ -40,6 +38,11 @@ class Subject:
     seed: int
     random: torch.Generator
     """Draws the noise of the truth, then that of the estimates."""
+
+    @property
+    def neuron(self) -> str:
+        """The neurons that make the images: "dbn" or "sbn"."""
+        return self.config.neurons.training_neuron
 
     def build_estimator(self, name: str) -> Estimator:
         """The estimator of that name; the run's own one as it was trained."""
@@ -67,7 +70,7 @@ def load_subject(
     neurons or with batch normalization in the discriminator, RunError without a checkpoint, DataError where the
     data set is needed and cannot be read.
     """
-    neuron = _binary_neuron(config)
+    _check(config)
     checkpoint = trained_checkpoint(run, warn)
     objective = OBJECTIVES[config.objective.objective]
     real = labels = None
@@ -82,7 +85,6 @@ def load_subject(
         logits = trained_generator(config, checkpoint, averaged=False)(latents, labels)
     return Subject(
         config=config,
-        neuron=neuron,
         step=checkpoint.meta.step,
         slope=checkpoint.meta.slope,
         logits=logits,
@@ -100,7 +102,7 @@ def with_estimator(config: TrainingConfig, name: str, neuron: str) -> TrainingCo
     )
 
 
-def _binary_neuron(config: TrainingConfig) -> str:
+def _check(config: TrainingConfig) -> None:
     if config.neurons.training_neuron not in BINARY_NEURONS:
         raise ConfigError("real neurons have an exact gradient; --neuron sbn treats the run's as stochastic ones")
     if config.networks.discriminator_norm == "batch":
@@ -108,7 +110,6 @@ def _binary_neuron(config: TrainingConfig) -> str:
             "the run's discriminator has batch normalization, so the loss of an image depends on the others of "
             "its batch, and no image has a gradient of its own"
         )
-    return config.neurons.training_neuron
 
 
 def _real_images(config: TrainingConfig, count: int, seed: int) -> tuple[Tensor, Tensor | None]:

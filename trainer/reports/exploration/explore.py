@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...common.errors import ConfigError, DataError, UserError
 from ...common.rng import random_stream
+from ...config.dataset import DATASETS, DatasetSpec
+from ...config.images import ImageOptions
+from ...data.catalog import choose_dataset, open_dataset
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images
-from .real_images import RealImages
 
 Images = NDArray[np.uint8]
 Report = Callable[[str], None]
@@ -25,6 +28,8 @@ DRAWN = 500
 """Images that are drawn; the first of them are shown, and all compared with the training images."""
 AVERAGED = 64
 """Draws of each latent that are averaged."""
+TEST_IMAGES = 500
+TRAINING_IMAGES = 60_000  # of a file or folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +47,20 @@ class ExplorationOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RealImages:
+    """The images of a data set, [N, C, H, W]."""
+
+    name: str
+    training: Images
+    test: Images
+    """At most TEST_IMAGES that were not trained on; none where all were."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Nearest:
     """Generated images and the training images that differ from them in the fewest pixels."""
 
-    dataset: str
-    training_count: int
+    real: RealImages
     neighbours: Images
     """The nearest training image of each of the DRAWN images."""
     distances: NDArray[np.int64]
@@ -57,7 +71,7 @@ class Nearest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exploration:
-    """Everything that the pictures show."""
+    """What the pictures show."""
 
     generator: TrainedGenerator
     plan: ExplorationOptions
@@ -70,6 +84,44 @@ class Exploration:
     draws: Images
     """Of each latent shown, [N, AVERAGED, C, H, W]. The first one is its image if the neurons are stochastic."""
     nearest: Nearest | None
+
+
+def load_real_images(
+    generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Report
+) -> RealImages:
+    """The images of the data set that is named, or of the generator's own.
+
+    Raises DataError where they cannot be had or have another shape than the generator's.
+    """
+    try:
+        spec = _dataset_spec(generator, dataset, data_dir, report)
+        report(f"reading {spec.dataset}")
+        training = open_dataset(spec, split=generator.training_split).in_memory(TRAINING_IMAGES)
+        if training.image_shape != generator.image_shape:
+            own, other = ("x".join(map(str, shape)) for shape in (generator.image_shape, training.image_shape))
+            raise DataError(
+                f"{generator.name} makes images of {own}, but those of {spec.dataset} are {other}; "
+                "name its own data set with --dataset"
+            )
+        test = training.numpy()[:0]
+        if generator.training_split == "train":
+            test = open_dataset(spec, split="test").first(TEST_IMAGES).numpy()
+    except UserError as error:
+        raise DataError(f"{error}, or leave the nearest training images out with --no-nearest") from error
+    return RealImages(name=spec.dataset, training=training.numpy(), test=test)
+
+
+def _dataset_spec(
+    generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Report
+) -> DatasetSpec:
+    own = generator.dataset_spec
+    if own.data is not None and dataset is None:
+        return own
+    name, folder = dataset or own.dataset, data_dir or own.data_dir
+    if name not in DATASETS:
+        raise ConfigError(f"dataset is {name!r}; name one of {', '.join(DATASETS)} with --dataset")
+    name = choose_dataset(name, data_dir=folder, say=report)
+    return DatasetSpec(dataset=name, data_dir=folder, options=own.options if dataset is None else ImageOptions())
 
 
 def explore(
@@ -96,17 +148,18 @@ def explore(
         for i in range(plan.images)
     ]
     report(f"interpolating between {plan.images} latents")
-    rows = []
-    for i in range(plan.images):
+
+    def walk(i: int) -> Images:
         path = slerp(latents[i], latents[(i + 1) % plan.images], plan.steps)
         row = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)))
-        rows.append(_binarized(generator, row, own[i]))
+        return _binarized(generator, row, own[i])
+
     return Exploration(
         generator=generator,
         plan=plan,
         probabilities=probabilities,
         images=images,
-        interpolation=np.stack(rows),
+        interpolation=np.stack([walk(i) for i in range(plan.images)]),
         draws=np.stack(draws).astype(np.uint8),
         nearest=None if real is None else _nearest(images, real, report),
     )
@@ -137,8 +190,7 @@ def _nearest(images: Images, real: RealImages, report: Report) -> Nearest:
     report(f"searching {len(real.training)} training images for the nearest")
     neighbours = real.training[nearest_images(images, real.training)]
     return Nearest(
-        dataset=real.name,
-        training_count=len(real.training),
+        real=real,
         neighbours=neighbours,
         distances=(images != neighbours).sum(axis=(1, 2, 3)),
         real_distances=nearest_distances(real.test, real.training),

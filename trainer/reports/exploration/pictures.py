@@ -16,13 +16,12 @@ _NEURONS = {"dbn": "deterministic neurons (DBN)", "sbn": "stochastic neurons (SB
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A contact sheet with its words."""
+    """A contact sheet with its words, which are plain text."""
 
     name: str
     """Of its file, without .png."""
     title: str
     caption: str
-    """What one sees, in plain text."""
     alternative: str
     """What stands for the picture where it cannot be seen."""
     png: bytes
@@ -50,11 +49,10 @@ def _latent_labels(exploration: Exploration) -> list[str]:
 
 
 def _neurons(exploration: Exploration) -> Picture:
-    """The same latents under deterministic and stochastic neurons."""
     generator, count, shown = exploration.generator, exploration.plan.images, exploration.plan.draws
     probabilities, draws = exploration.probabilities[:count], exploration.draws
     columns = [probabilities, probabilities > 0.5, *draws[:, :shown].swapaxes(0, 1), draws.mean(axis=1)]
-    cells = np.stack([grey(column) for column in columns], axis=1)
+    cells = np.stack([*map(grey, columns)], axis=1)
     flips = float(np.minimum(probabilities, 1 - probabilities).sum(axis=(1, 2, 3), dtype=np.float64).mean())
     caption = (
         "Every pixel has a probability p. A deterministic neuron is on where p is above 0.5; a stochastic one is "
@@ -73,7 +71,6 @@ def _neurons(exploration: Exploration) -> Picture:
 
 
 def _preactivations(exploration: Exploration) -> Picture:
-    """The probabilities, and where they are undecided."""
     count, channels = exploration.plan.images, exploration.generator.image_shape.channels
     probabilities = exploration.probabilities[:count]
     notes = {1: "", 3: " Colours are the three channels."}
@@ -97,7 +94,6 @@ def _preactivations(exploration: Exploration) -> Picture:
 
 
 def _interpolation(exploration: Exploration) -> Picture:
-    """Walks from latent to latent."""
     plan = exploration.plan
     caption = (
         "Each row walks from one latent to the next, the last one back to the first: a generator that has learned "
@@ -127,8 +123,8 @@ def _nearest(exploration: Exploration, nearest: Nearest) -> Picture:
         else "Orange is on in the generated image alone, blue in the training image alone."
     )
     caption = (
-        f"Below each generated image stands the one of {nearest.training_count:,} training images "
-        f"({nearest.dataset}) that differs from it in the fewest pixels. Half of {DRAWN} images come within "
+        f"Below each generated image stands the one of {len(nearest.real.training):,} training images "
+        f"({nearest.real.name}) that differs from it in the fewest pixels. Half of {DRAWN} images come within "
         f"{np.median(distances):.0f} pixels, the most alike within {distances.min()}{_real_distances(nearest)}. "
         f"{legend}"
     )
@@ -145,7 +141,6 @@ def _nearest(exploration: Exploration, nearest: Nearest) -> Picture:
 
 
 def _real_distances(nearest: Nearest) -> str:
-    """How far real images are from the training images, to compare generated ones with."""
     real = nearest.real_distances
     if not len(real):
         return ""

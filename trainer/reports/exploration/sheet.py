@@ -34,14 +34,12 @@ _LINE, _BASELINE = 22 * DENSITY, 12 * DENSITY
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of pictures under one heading. All pictures have the same shape."""
+    """Rows of pictures, each with its label, under titles of their columns. All pictures have the same shape."""
 
     heading: str
     """Over the block; empty for none."""
     columns: Sequence[str]
-    """Over each column."""
     rows: Sequence[tuple[str, Pictures]]
-    """The label of each row, and its pictures."""
 
 
 def grey(values: NDArray[Any]) -> Pictures:
@@ -104,10 +102,10 @@ def _draw_block(sheet: Image.Image, draw: ImageDraw.ImageDraw, block: Block, lay
     for left, column in zip(lefts, block.columns, strict=True):
         draw.text((left + layout.cell_width // 2, top + _BASELINE), column, _FAINT, _TEXT, anchor="ms")
     top += _LINE
+    size = (layout.cell_width, layout.cell_height)
     for label, cells in block.rows:
         draw.text((layout.left - 2 * _GAP, top + layout.cell_height // 2), label, _FAINT, _TEXT, anchor="rm")
         for left, cell in zip(lefts, cells, strict=True):
-            size = (layout.cell_width, layout.cell_height)
             sheet.paste(Image.fromarray(cell).resize(size, Image.Resampling.NEAREST), (left, top))
         top += layout.cell_height + _GAP
     return top - _GAP

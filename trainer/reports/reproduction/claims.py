@@ -11,14 +11,11 @@ from ...evaluation.metrics.table import format_value
 from .experiments import BINARY_MODELS, EXPERIMENTS, REAL_MODEL, ExperimentModel
 from .results import Results
 
-_DBN, _SBN = BINARY_MODELS
-
 
 class Comparison(NamedTuple):
-    """One metric of two models, the means over their seeds, and what must hold of them."""
+    """One metric of two models, its means over their seeds, and what must hold of them."""
 
     title: str
-    """What the evidence says before the figures."""
     key: str
     """A key of `METRICS`."""
     models: dict[str, ExperimentModel]
@@ -27,11 +24,10 @@ class Comparison(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One claim: it holds where all its comparisons do."""
+    """One claim: it holds where all its comparisons, which the rule says in words, do."""
 
     text: str
     rule: str
-    """The comparisons in words."""
     experiment: str
     comparisons: tuple[Comparison, ...]
 
@@ -76,8 +72,8 @@ def _similar(first: float, second: float) -> bool:
     return max(first, second) <= 1.25 * min(first, second)
 
 
-def _dbn_and_sbn(title: str, key: str, holds: Callable[[float, float], bool]) -> tuple[Comparison, ...]:
-    return (Comparison(title, key, {"DBN": _DBN, "SBN": _SBN}, holds),)
+def _has_notch(dbn: float, sbn: float) -> bool:
+    return dbn < 0.95 <= sbn
 
 
 def _against_gp(
@@ -95,56 +91,33 @@ def _against_gp(
     )
 
 
-_NORM = tuple(
-    Comparison(
-        f"{model.neuron_title} {model.objective.upper()}",
-        "frechet_distance",
-        {"without": model, "with": replace(model, normalized=True)},
-        operator.lt,
-    )
-    for model in EXPERIMENTS["III"].models
-    if not model.normalized
-)
-_ARTIFACTS = tuple(
-    Comparison(
-        f"{model.neuron_title}, {title}:", key, {"CNN": replace(model, network="cnn"), "MLP": model}, operator.lt
-    )
-    for model in BINARY_MODELS
-    for key, title in (
-        ("isolated_pixels", "isolated pixels"),
-        ("multiple_components", "several components"),
-        ("pattern_divergence", "JS of patterns"),
-    )
-)
+_DBN_AND_SBN = {model.neuron_title: model for model in BINARY_MODELS}
+_REAL_AND_SBN = {model.neuron_title: model for model in (REAL_MODEL, BINARY_MODELS[1])}
 
 CLAIMS = (
     Claim(
         "DBNs and SBNs give samples of similar quality",
         "the larger Fréchet distance is at most 1.25 times the smaller",
         "I",
-        _dbn_and_sbn("Fréchet distance:", "frechet_distance", _similar),
+        (Comparison("Fréchet distance:", "frechet_distance", _DBN_AND_SBN, _similar),),
     ),
     Claim(
         "DBNs avoid preactivated outputs near the threshold: a notch at 0.5",
         "with DBNs, not with SBNs, the density at 0.5 is under 0.95 of each side's (0.40 to 0.48, 0.52 to 0.60)",
         "I",
-        _dbn_and_sbn("density at 0.5 over the lower side:", "notch_depth", lambda dbn, sbn: dbn < 0.95 <= sbn),
+        (Comparison("density at 0.5 over the lower side:", "notch_depth", _DBN_AND_SBN, _has_notch),),
     ),
     Claim(
         "SBNs output more values near 0 and 1 before binarization than DBNs",
         "SBN has less in [0.1, 0.9]",
         "I",
-        _dbn_and_sbn("share in [0.1, 0.9]:", "middle_mass", operator.gt),
+        (Comparison("share in [0.1, 0.9]:", "middle_mass", _DBN_AND_SBN, operator.gt),),
     ),
     Claim(
         "The real-valued model's histogram is more U-shaped than the SBN's",
         "the real-valued model has less in [0.1, 0.9]",
         "II",
-        (
-            Comparison(
-                "share in [0.1, 0.9]:", "middle_mass", {"real-valued": REAL_MODEL, "SBN": _SBN}, operator.lt
-            ),
-        ),
+        (Comparison("share in [0.1, 0.9]:", "middle_mass", _REAL_AND_SBN, operator.lt),),
     ),
     Claim(
         "WGAN and WGAN-GP give digits of similar quality",
@@ -162,12 +135,34 @@ CLAIMS = (
         "The discriminator is better without batch normalization",
         "for each objective and neuron, the Fréchet distance is larger with it",
         "III",
-        _NORM,
+        tuple(
+            Comparison(
+                f"{model.neuron_title} {model.objective.upper()}",
+                "frechet_distance",
+                {"without": model, "with": replace(model, normalized=True)},
+                operator.lt,
+            )
+            for model in EXPERIMENTS["III"].models
+            if not model.normalized
+        ),
     ),
     Claim(
         "CNNs generate fewer artifacts than MLPs",
         "for each neuron: fewer isolated pixels, fewer images of several components, closer 3x3 patterns",
         "IV",
-        _ARTIFACTS,
+        tuple(
+            Comparison(
+                f"{model.neuron_title}, {title}:",
+                key,
+                {"CNN": replace(model, network="cnn"), "MLP": model},
+                operator.lt,
+            )
+            for model in BINARY_MODELS
+            for key, title in (
+                ("isolated_pixels", "isolated pixels"),
+                ("multiple_components", "several components"),
+                ("pattern_divergence", "JS of patterns"),
+            )
+        ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -37,30 +38,28 @@ _FIGURE_4 = {"DBN": (0.099, 0.0), "SBN": (0.688, 0.00624), "real-valued": (0.754
 
 
 class Table(NamedTuple):
-    """A table of text; the first column names the rows."""
+    """A table of text."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 class Column(NamedTuple):
-    """A column of a grid."""
+    """A column of a grid: images of a model, or the probabilities that they were made from."""
 
     title: str
     model: ExperimentModel
     binarization: str | None = None
     is_preactivated: bool = False
-    """Whether it shows probabilities instead of images."""
 
 
 class Grid(NamedTuple):
-    """Samples of models in rows and columns."""
+    """Samples of models in rows and columns; None: not run."""
 
     file: str
     caption: str
     columns: Sequence[Column]
     rows: dict[str, list[Outcome | None]]
-    """By title; None: not run."""
 
 
 class Histograms(NamedTuple):
@@ -121,10 +120,7 @@ def _introduction(results: Results) -> str:
 
 
 def _claims(results: Results) -> list[Part]:
-    rows = [
-        [verdict.claim, f"`{verdict.preset}`", f"**{verdict.verdict}**", verdict.evidence]
-        for verdict in verdicts(results)
-    ]
+    rows = [[each.claim, f"`{each.preset}`", f"**{each.verdict}**", each.evidence] for each in verdicts(results)]
     rules = [f"- {claim.text}: {claim.rule}." for claim in CLAIMS if claim.experiment in results.plans]
     return [
         "## The paper's claims",
@@ -144,13 +140,13 @@ def _figures(results: Results, name: str) -> list[Part]:
         return [outcomes[0] if outcomes else None for outcomes in found]
 
     if name == "III":
-        grids = []
+        grids: list[Part] = []
         for preset in presets:
             rows = {title: row(preset, _BOTH_WAYS, **changes) for title, changes in OBJECTIVE_ROWS.items()}
-            if any(outcome for outcomes in rows.values() for outcome in outcomes):
+            if any(itertools.chain(*rows.values())):
                 caption = f"Objectives, preset {preset} (the paper's Figure 8)"
                 grids.append(Grid(f"experiment-{number}-{preset}.png", caption, _BOTH_WAYS, rows))
-        return [*grids]
+        return grids
     caption, columns = _GRIDS[name]
     rows = {preset: row(preset, columns) for preset in presets}
     grid = Grid(f"experiment-{number}-samples.png", caption, columns, rows)
@@ -190,14 +186,16 @@ def _table(results: Results, keys: Sequence[str], models: Sequence[Sequence[Outc
     rows = []
     if keys == _PREACTIVATIONS:
         neurons = {outcomes[0].model.neuron_title for outcomes in models}
-        for title in [title for title in _FIGURE_4 if title in neurons]:
-            figures = dict(zip(keys, _FIGURE_4[title], strict=False))
-            rows.append([f"the paper's Figure 4, {title}", *_values(keys, figures)])
+        rows += [
+            [f"the paper's Figure 4, {title}", *_values(keys, dict(zip(keys, bins, strict=False)))]
+            for title, bins in _FIGURE_4.items()
+            if title in neurons
+        ]
     rows.append(["published code: MLP, DBN, WGAN-GP", *_values(keys, results.published_samples or {})])
     for outcomes in models:
-        way = f", {outcomes[0].binarization}" if outcomes[0].binarization else ""
-        title = f"`{outcomes[0].preset}` {outcomes[0].model.title}{way}"
-        rows.append([title, *(spread(outcomes, key) for key in keys)])
+        first, *_ = outcomes
+        way = f", {first.binarization}" if first.binarization else ""
+        rows.append([f"`{first.preset}` {first.model.title}{way}", *(spread(outcomes, key) for key in keys)])
     rows.append(["floor: real images", *_values(keys, results.floor)])
     kept = [row for row in rows if any(value != "-" for value in row[1:])]
     return Table(["", *(METRICS[key].title for key in keys)], kept)
@@ -208,23 +206,21 @@ def _values(keys: Sequence[str], figures: dict[str, float]) -> list[str]:
 
 
 def _not_run(results: Results) -> str:
+    planned = results.plans.items()
     missing = [
-        f"- Experiment {name}, `{preset}`: {model.title} ({plan.seeds - len(found)} of {plan.seeds} seeds)"
-        for name, plan in results.plans.items()
+        f"{name}, `{preset}`: {model.title} ({plan.seeds - len(found)} of {plan.seeds} seeds)"
+        for name, plan in planned
         for preset in plan.presets
         for model in EXPERIMENTS[name].models
         if len(found := results.of(name, preset, model, model.binarizations[0])) < plan.seeds
     ]
     missing += [
-        f"- Experiment {name}, `{preset}`"
-        for name, plan in results.plans.items()
-        for preset in sorted(COMPARED_PRESETS)
-        if preset not in plan.presets
+        f"{name}, `{preset}`" for name, plan in planned for preset in sorted({*COMPARED_PRESETS} - {*plan.presets})
     ]
     missing += [
-        f"- Experiment {name}: {plan.epochs} of the paper's {PAPER_EPOCHS} epochs"
-        for name, plan in results.plans.items()
+        f"{name}: {plan.epochs} of the paper's {PAPER_EPOCHS} epochs"
+        for name, plan in planned
         if plan.epochs < PAPER_EPOCHS
     ]
-    missing += [f"- Experiment {name}" for name in EXPERIMENTS if name not in results.plans]
-    return "\n".join(missing) or "Everything planned was run."
+    missing += [name for name in EXPERIMENTS if name not in results.plans]
+    return "\n".join(f"- Experiment {each}" for each in missing) or "Everything planned was run."

@@ -58,10 +58,8 @@ class Experiment:
 
     title: str
     question: str
-    """What it asks, in a sentence."""
     models: tuple[ExperimentModel, ...]
     note: str = ""
-    """What one should know, in sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import signal
@@ -25,7 +24,6 @@ from ...config.training import TrainingConfig
 
 _POLL_SECONDS = 0.2
 _PLAIN_INTERVAL_SECONDS = 30.0
-_NO_OPTIONS = ("data_digest", "image_options")
 _COMMAND = "from bgan.trainer.cli.app import main; main()"
 _STEP = re.compile(r"step (\d+)/(\d+)")
 
@@ -45,9 +43,8 @@ class Job:
 
     def command(self) -> list[str]:
         """The `bgan train` that does it."""
-        names = [field.name for field in dataclasses.fields(self.config)]
-        settings = {name: getattr(self.config, name) for name in names if name not in _NO_OPTIONS}
-        settings |= self.config.data.options.changed()
+        settings = {"preset": self.config.preset, **self.config.settings(), **self.config.data.options.changed()}
+        settings.pop("data_digest")  # is no option
         return ["train", "--name", self.name, "--runs-dir", str(self.folder.parent), *train_options(settings)]
 
     def start(self, threads: int) -> subprocess.Popen[bytes]:
@@ -70,8 +67,8 @@ class Job:
 
     def last_words(self) -> str:
         """The last line of its log: why it failed."""
-        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
-        return lines[-1].removeprefix("bgan: ") if lines else "it said nothing"
+        lines = reversed(self.log.read_text().splitlines())
+        return next((line.removeprefix("bgan: ") for line in lines if line.strip()), "it said nothing")
 
 
 def run_jobs(jobs: Iterable[Job], at_once: int, console: Console) -> dict[str, str]:
@@ -121,7 +118,7 @@ class _Bars(Progress):
         self._last_lines = time.monotonic()
 
     def show(self, running: Iterable[Job]) -> None:
-        """Show where the running jobs are."""
+        """Show how far each running job is."""
         if self.disable and time.monotonic() - self._last_lines < _PLAIN_INTERVAL_SECONDS:
             return
         self._last_lines = time.monotonic()
@@ -129,10 +126,10 @@ class _Bars(Progress):
             done, total = job.progress()
             if self.disable:
                 say(self.console, f"{job.name}: step {done}/{total or '?'}")
-                continue
-            if job.name not in self._of_jobs:
-                self._of_jobs[job.name] = self.add_task(job.name, total=None)
-            self.update(self._of_jobs[job.name], completed=done, total=total)
+            elif job.name in self._of_jobs:
+                self.update(self._of_jobs[job.name], completed=done, total=total)
+            else:
+                self._of_jobs[job.name] = self.add_task(job.name, completed=done, total=total)
 
     def end(self, job: Job, failure: str | None) -> None:
         """Show that a job ended, and why it failed."""

@@ -99,13 +99,7 @@ def _draw(figures: Sequence[Grid | Histograms], folder: Path) -> None:
         path = folder / _FIGURES / figure.file
         if isinstance(figure, Histograms):
             histogram_figure(path, figure.panels)
-            continue
-        columns = figure.columns
-        rows = figure.rows.values()
-        grid_figure(
-            path,
-            [[panel(outcome, column) for outcome, column in zip(row, columns, strict=True)] for row in rows],
-            row_titles=list(figure.rows),
-            column_titles=[column.title for column in columns],
-            preactivated=[column.is_preactivated for column in columns],
-        )
+        else:
+            columns = [(column.title, column.is_preactivated) for column in figure.columns]
+            rows = {title: [*map(panel, row, figure.columns)] for title, row in figure.rows.items()}
+            grid_figure(path, columns, rows)

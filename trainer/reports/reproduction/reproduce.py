@@ -35,35 +35,25 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproductionPlan:
-    """What a reproduction consists of."""
+    """What a reproduction consists of: so many samples of each model, and trainings at a time."""
 
     dataset: str
     count: int
-    """Samples to measure of each model."""
     experiments: dict[str, ExperimentPlan]
     folder: Path
-    """Where all of it goes."""
     jobs: int
-    """Trainings at a time."""
 
 
 _FULL = ExperimentPlan(presets=COMPARED_PRESETS, epochs=PAPER_EPOCHS, seeds=1, overrides={})
 _QUICK = dataclasses.replace(_FULL, epochs=5, overrides={"discriminator_bursts": False})
 PLANS = {
-    "full": ReproductionPlan(
-        dataset="auto",
-        count=10_000,
-        experiments=dict.fromkeys(EXPERIMENTS, _FULL),
-        folder=Path("reproduction"),
-        jobs=1,
-    ),
-    "quick": ReproductionPlan(
-        dataset="digits",
-        count=1000,
-        experiments=dict.fromkeys(EXPERIMENTS, _QUICK),
-        folder=Path("reproduction-quick"),
-        jobs=os.cpu_count() or 1,
-    ),
+    name: ReproductionPlan(
+        dataset=dataset, count=count, experiments=dict.fromkeys(EXPERIMENTS, each), folder=Path(folder), jobs=jobs
+    )
+    for name, dataset, count, each, folder, jobs in (
+        ("full", "auto", 10_000, _FULL, "reproduction", 1),
+        ("quick", "digits", 1000, _QUICK, "reproduction-quick", os.cpu_count() or 1),
+    )
 }
 """The paper's experiments, and all of them in minutes."""
 
@@ -72,9 +62,9 @@ class Reproduction:
     """One reproduction, in a folder of its own: runs/, logs/, evaluations/, figures/ and the report."""
 
     def __init__(self, plan: ReproductionPlan, *, data_dir: str | None, console: Console) -> None:
-        self._plan = _merged(plan)
-        self._folder = plan.folder
+        self._plan, self._folder = _merged(plan), plan.folder
         self._data_dir = data_dir
+        self._say = partial(say, console)
         self._console = console
         experiments = {name: asdict(each) for name, each in self._plan.experiments.items()}
         content = {"dataset": plan.dataset, "count": plan.count, "experiments": experiments}
@@ -121,32 +111,28 @@ class Reproduction:
         return write_report(results, self._folder)
 
     def _outcomes(self, reference: Reference) -> list[Outcome]:
-        """All that is trained, measured."""
         outcomes = []
         for preset, model, config, run in self._planned():
             if not _is_trained(run, config):
                 continue
             training = json.loads(run.report_file.read_text())
             for way in model.binarizations:
-                found = self._measured(
-                    f"{run.name}-{way}" if way else run.name,
-                    {"step": training["steps"]},
-                    partial(self._samples, run, way),
-                    reference,
+                name, source = f"{run.name}-{way}" if way else run.name, {"step": training["steps"]}
+                found = self._measured(name, source, partial(self._samples, run, way), reference)
+                outcomes.append(
+                    Outcome(
+                        run=run.name,
+                        preset=preset,
+                        model=model,
+                        epochs=config.optimization.epochs,
+                        seed=config.run.seed,
+                        binarization=way,
+                        metrics=found["metrics"],
+                        steps=training["steps"],
+                        seconds=training["seconds"],
+                        preactivation_histogram=found["preactivation_histogram"],
+                    )
                 )
-                outcome = Outcome(
-                    run=run.name,
-                    preset=preset,
-                    model=model,
-                    epochs=config.optimization.epochs,
-                    seed=config.run.seed,
-                    binarization=way,
-                    metrics=found["metrics"],
-                    steps=training["steps"],
-                    seconds=training["seconds"],
-                    preactivation_histogram=found["preactivation_histogram"],
-                )
-                outcomes.append(outcome)
         return outcomes
 
     def _samples(self, run: Run, binarization: str | None) -> Samples:
@@ -181,12 +167,8 @@ class Reproduction:
                 runs[run.name] = (preset, model, config, run)
         return runs.values()
 
-    def _say(self, text: str) -> None:
-        say(self._console, text)
-
 
 def _is_trained(run: Run, config: TrainingConfig) -> bool:
-    """Whether the run has done all epochs of its settings."""
     try:
         done: int = json.loads(run.report_file.read_text())["epochs"]
     except (OSError, ValueError, KeyError):

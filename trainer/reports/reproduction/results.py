@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from ...evaluation.metrics.table import format_value
@@ -40,11 +41,10 @@ class Results:
     classifier_accuracy: float | None
     """Of the classifier whose features are compared, on test images; None without labels."""
     plans: dict[str, ExperimentPlan]
-    """By experiment."""
     floor: dict[str, float]
     """The metrics of real images."""
     published_samples: dict[str, float] | None
-    """Those of samples of the published code."""
+    """The metrics of samples of the published code."""
     outcomes: Sequence[Outcome]
 
     def of(
@@ -52,9 +52,8 @@ class Results:
     ) -> list[Outcome]:
         """The outcomes of a model as that experiment trains it, one a seed."""
         wanted = (preset, model, self.plans[experiment].epochs, binarization)
-        return [
-            each for each in self.outcomes if (each.preset, each.model, each.epochs, each.binarization) == wanted
-        ]
+        kind = attrgetter("preset", "model", "epochs", "binarization")
+        return [each for each in self.outcomes if kind(each) == wanted]
 
     def mean(
         self, experiment: str, preset: str, model: ExperimentModel, key: str, binarization: str | None = None
