@@ -11,8 +11,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-from ..config.default_models import described
-from ..config.settings import ServerSettings
+from ..config.settings import SHIPPED, ServerSettings
 from ..models.registry import Registry
 from ..models.repository import Repository
 from ..rpc.context import ServiceContext
@@ -99,7 +98,8 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
-        _log.info("loading %s", described(self._settings.models))
+        folder = self._settings.models
+        _log.info("loading the models %s %s", "that come with bgan," if folder == SHIPPED else "in", folder)
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry

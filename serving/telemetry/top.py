@@ -13,8 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..config.addresses import own_host
-from ..config.settings import ServerSettings
+from ..config.settings import ServerSettings, own_address
 from ..errors import MetricsError
 from .scrape import Scrape, ScrapeDelta, scrape
 
@@ -55,7 +54,7 @@ def own_metrics(settings: ServerSettings) -> str:
     """Where a server of these settings shows its metrics on its machine. Raises MetricsError if it does not."""
     if not settings.metrics_port:
         raise MetricsError("no metrics port is set here; name its address, as in bgan top localhost:9090")
-    return f"{own_host(settings.metrics_host)}:{settings.metrics_port}"
+    return own_address(settings.metrics_host, settings.metrics_port)
 
 
 @contextmanager
