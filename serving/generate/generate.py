@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
+import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -21,7 +23,6 @@ from ..models.repository import FileSnapshot, scan, snapshot
 from .formats import FORMATS, GenerationSpec, outputs
 from .partial_file import PartialFile, open_partial
 from .progress import progress_display, say
-from .signals import noted_stop_signals
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _CLASSES_NAMED = 20  # in a message, of more
@@ -35,15 +36,12 @@ class GenerationRequest:
     output: Path
     """The file; its suffix chooses the format."""
     count: int
-    """How many images."""
     seed: int | None = None
     """The stream's seed, 0 to 2^63 - 1; None to have one drawn."""
     first_index: int = 0
-    """The index of the first image in the stream."""
     labels: tuple[str, ...] = ()
     """Classes by name or number: image i is of the class labels[i mod their number]; none to have them drawn."""
     overwrite: bool = False
-    """Whether to replace what is there."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -109,7 +107,7 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
         labels=_numbers(request.labels, engine),
     )
     options = {"any_seed": request.seed is None, "overwrite": request.overwrite}
-    with noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
+    with _noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
         spec = partial.spec
         if partial.rows:
             say(console, f"resuming at image {partial.rows:,} of {request.output}, seed {spec.seed}")
@@ -129,7 +127,7 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
 
         try:
             with progress_display(console, total=spec.count, done=partial.rows) as show:
-                for rows, count in computed_ahead(engine, partial, threads or _core_count()):
+                for rows, count in computed_ahead(engine, partial, threads or _cores()):
                     partial.append(rows, count)
                     show(partial.rows)
                     check()
@@ -176,12 +174,11 @@ def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterat
                     return
                 yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
 def _failed(error: OSError, partial: PartialFile) -> GenerationError:
-    with contextlib.suppress(OSError):  # then the record before this one holds
+    with suppress(OSError):  # then the record before this one holds
         partial.save()
     kept = f"{partial.recorded_rows:,} of {partial.spec.count:,} images are kept"
     return GenerationError(
@@ -189,8 +186,22 @@ def _failed(error: OSError, partial: PartialFile) -> GenerationError:
     )
 
 
-def _core_count() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Only note the first SIGINT or SIGTERM, and yield what says which one came; a second one acts as always."""
+    received: list[signal.Signals] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        handlers.close()
+
+    with ExitStack() as handlers:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers.callback(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, note)
+        yield lambda: received[0] if received else None

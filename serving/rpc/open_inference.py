@@ -11,11 +11,11 @@ from open_inference.grpc import protocol, service
 from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.manifest import input_specs, output_specs
-from ..telemetry.call_record import current_call
+from ..telemetry.calls import current_call
 from .admission import Call
 from .context import ServiceContext
-from .deadline import check_deadline, deadline_of
 from .oip_tensors import infer, metadata
+from .stream_plan import check_deadline, deadline_of
 
 DESCRIPTOR = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PROBES = ("ServerLive", "ServerReady")

@@ -10,13 +10,12 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from ..errors import StreamCutError
 from ..models.engine import Engine
 from ..models.registry import Registry
-from ..telemetry.call_record import current_call
+from ..telemetry.calls import current_call
 from .admission import Call
 from .batching import DynamicBatcher
 from .context import ServiceContext
-from .deadline import deadline_of
 from .prefetch import Prefetcher
-from .stream_plan import StreamPlan, plan_stream
+from .stream_plan import StreamPlan, deadline_of, plan_stream
 
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):

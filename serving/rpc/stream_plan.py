@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bgan.v1 import sampling_pb2
 
 from ..config.settings import ServerSettings
-from ..errors import InvalidRequestError
+from ..errors import DeadlinePassedError, InvalidRequestError
 from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
-from .deadline import check_deadline
 
 _MAX_LABELS = 65_536  # of one request: they are checked one by one
 _LABEL_BYTES = 5  # the most that a label takes
@@ -123,6 +124,18 @@ def plan_stream(
         with_probabilities=request.include_probabilities,
         deadline=deadline,
     )
+
+
+def deadline_of(context: Any) -> float | None:
+    """When a call must be answered, on the monotonic clock; None: no limit."""
+    seconds = context.time_remaining()
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def check_deadline(deadline: float | None) -> None:
+    """Raises DeadlinePassedError if it is past: nothing is computed for a caller who no longer waits for it."""
+    if deadline is not None and time.monotonic() > deadline:
+        raise DeadlinePassedError("the deadline of the call passed before its images were computed")
 
 
 def largest_batch(row_bytes: int, overhead_bytes: int, settings: ServerSettings) -> int:

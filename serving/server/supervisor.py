@@ -18,9 +18,8 @@ from ..errors import StartError
 from ..security.quota import FOLDER_VARIABLE
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, forget_worker, workers_folder
-from .port import SHAREABLE, reserved_port
-from .server import stop_signal
-from .systemd import READY, STOPPING, notify
+from .listeners import SHAREABLE, reserved_port
+from .server import notify, stop_signal
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
@@ -47,9 +46,9 @@ async def supervise(settings: ServerSettings) -> None:
             await pool.start(stop)
             if not stop.is_set():
                 _log.info("serving on %s:%d", settings.host, port)
-                notify(READY)
+                notify("READY=1")
                 await pool.watch(stop)
-                notify(STOPPING)
+                notify("STOPPING=1")
         finally:
             await pool.stop()
     _log.info("stopped")

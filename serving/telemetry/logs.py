@@ -8,7 +8,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from .call_record import CallRecord
+from .calls import CallRecord
 
 
 def start_log(log_format: str, *, worker: int | None = None) -> None:

@@ -13,8 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .call_record import CallRecord
-from .tracing import Tracing
+from .calls import CallRecord, Tracing
 
 _EXPORT_SECONDS = 5
 _SECONDS_TO_STOP = 0.5

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from ..config.settings import ServerSettings
 from ..errors import StartError
+from .calls import Tracing
 from .metrics import NO_METRICS, Metrics
-from .tracing import Tracing
 
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
