@@ -102,7 +102,6 @@ class Repository:
     keep_seconds: float = 0.0
     """How long a version that is no longer served can still be asked for by its revision."""
     max_bytes: int = MAX_MODEL_BYTES
-    """How large a file may be."""
 
     def __post_init__(self) -> None:
         self._seen: dict[Path, FileSnapshot] = {}  # at the last poll

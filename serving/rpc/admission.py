@@ -20,9 +20,7 @@ class Admission:
 
     def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
         self.running: set[Call] = set()
-        """The calls that have a slot."""
         self.metrics = metrics
-        """Hears of every call that runs or waits."""
         self._waiting: deque[asyncio.Future[None]] = deque()  # calls without a slot, in order
         self._settings = settings
         self._slot_count = 0
@@ -124,15 +122,15 @@ class Call:
         self._is_stalled = False
 
     async def __aenter__(self) -> Self:
-        self._who.check_images()
+        self._who.take(0)
         await self._admission.acquire(self._caller)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
-        self._admission.metrics.entered()
+        self._admission.metrics.running(1)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._admission.metrics.left()
+        self._admission.metrics.running(-1)
         self._admission.running.discard(self)
         self._admission.release(self._caller)
 
@@ -152,10 +150,6 @@ class Call:
             raise StalledReaderError(response.first_index + response.image_count) from None
         finally:
             self.writing_since = None
-
-    def take(self, image_count: int) -> None:
-        """Count images that are not sent by `write`. Raises what `Caller.take` does."""
-        self._who.take(image_count)
 
     def end_as_stalled(self) -> None:
         """Let `write` give up."""

@@ -70,4 +70,4 @@ class ServiceContext:
     def close(self) -> None:
         """End its threads."""
         self.executor.shutdown()
-        self.calls.stop()
+        self.calls.tracing.stop()

@@ -21,7 +21,6 @@ from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
 _DETAILS_KEY = "grpc-status-details-bin"
-_UNIMPLEMENTED_TEXT = "this server does not have the method"
 _INTERNAL_TEXT = "internal error; the server's log says more"
 _SLACK_SECONDS = 0.05  # a caller whose clock began earlier gives up a moment before ours does
 _INVALID: Final = object()  # bytes that are no message; gRPC would log a trace and answer UNKNOWN
@@ -115,8 +114,7 @@ class CallGuard:
             record = calls.begin(name, context)
             try:
                 authenticator.enter(context)
-                _check(request)
-                answer = await answer_call(request, context)
+                answer = await answer_call(_checked(request), context)
             except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise
@@ -138,10 +136,10 @@ class CallGuard:
             self._calls.end(record, StatusCode.CANCELLED)
 
     async def _fail(self, error: Exception, record: CallRecord, context: _Context) -> NoReturn:
-        """End a call with what is known of its error."""
         if isinstance(error, NotImplementedError):  # generated code's answer for a method that a servicer lacks
-            self._calls.end(record, StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
-            await context.abort(StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED_TEXT)
+            missing = StatusCode.UNIMPLEMENTED, "this server does not have the method"
+            self._calls.end(record, *missing)
+            await context.abort(*missing)
         self._metrics.rejected(error)
         code, details = STATUSES.get(type(error), (StatusCode.INTERNAL, None))
         is_known = type(error) in STATUSES
@@ -169,16 +167,10 @@ def _written(method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
     """A method that takes a stream and answers with one, as a coroutine that checks each request of it."""
 
     async def call(requests: AsyncIterator[Any], context: _Context) -> None:
-        async for answer in method(_checked(requests), context):
+        async for answer in method((_checked(request) async for request in requests), context):
             await context.write(answer)
 
     return call
-
-
-async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        _check(request)
-        yield request
 
 
 def _parser(message: Descriptor) -> Callable[[bytes], Any]:
@@ -193,8 +185,9 @@ def _parser(message: Descriptor) -> Callable[[bytes], Any]:
     return parse_or_mark
 
 
-def _check(request: Any) -> None:
+def _checked(request: Any) -> Any:
     if request is _INVALID:
         raise errors.InvalidRequestError(
             {"request": "its bytes are no message of this method; see the .proto files"}
         )
+    return request

@@ -42,12 +42,10 @@ class CallRecord:
     model: str = ""
     revision: str = ""
     image_count: int = 0
-    """Images sent so far."""
     code: grpc.StatusCode = grpc.StatusCode.OK
     text: str = ""
     """What the caller is told of an error."""
     seconds: float = 0.0
-    """How long it took."""
     span: Any = None
     """What `Tracing.begin` gave for it."""
 
@@ -98,13 +96,13 @@ class Calls:
 
     def __init__(self, settings: ServerSettings, tracing: Tracing) -> None:
         self._logged = settings.log_calls
-        self._tracing = tracing
+        self.tracing = tracing
 
     def begin(self, method: str, context: Any) -> CallRecord:
         """A call arrived; its answer, however it ends, will carry the request id."""
         metadata = dict(context.invocation_metadata())
         record = CallRecord(method, _request_id(metadata), unquote(context.peer()), time.perf_counter())
-        record.span = self._tracing.begin(method, metadata)
+        record.span = self.tracing.begin(method, metadata)
         context.set_trailing_metadata(((REQUEST_ID_KEY, record.request_id),))
         _current.set(record)
         return record
@@ -114,15 +112,11 @@ class Calls:
     ) -> None:
         """It ended; `text` is for its caller, `error` for the log alone, which shows its trace."""
         record.code, record.text, record.seconds = code, text, time.perf_counter() - record.started
-        self._tracing.end(record)
+        self.tracing.end(record)
         failed = code not in _NO_FAILURES
         if error is not None or self._logged == "all" or (failed and self._logged == "failed"):
             level = logging.INFO if not failed else logging.WARNING if error is None else logging.ERROR
             _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})
-
-    def stop(self) -> None:
-        """Send the traces that are left."""
-        self._tracing.stop()
 
 
 def _request_id(metadata: dict[str, str | bytes]) -> str:

@@ -26,7 +26,7 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
         """A call in its own words."""
-        if (call := _call_of(record)) is not None:
+        if call := _call_of(record):
             record.message = call.as_text()
         return super().formatMessage(record)
 

@@ -16,7 +16,7 @@ from prometheus_client import (
     disable_created_metrics,
     start_http_server,
 )
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..errors import CallError, StartError
 from ..models.registry import Registry
@@ -87,13 +87,9 @@ class PrometheusMetrics(Metrics):
         """Whether this process counts as healthy."""
         self._ready_workers.set(is_ready)
 
-    def entered(self) -> None:
-        """One more stream."""
-        self._streams.inc()
-
-    def left(self) -> None:
-        """One stream fewer."""
-        self._streams.dec()
+    def running(self, change: int) -> None:
+        """One stream more or fewer."""
+        self._streams.inc(change)
 
     def queued(self) -> None:
         """One more call waits."""
@@ -128,11 +124,6 @@ def registry_of_folder(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry
-
-
-def drop_gauges(folder: Path, pid: int) -> None:
-    """Take the gauges of a process that ended out of a folder; its counters stay."""
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def show(registry: CollectorRegistry, host: str, port: int) -> None:
