@@ -162,8 +162,7 @@ def top(
 def token(
     name: Annotated[str, typer.Argument(help="The caller's name: letters, digits and hyphens.")],
     tokens: Annotated[
-        Path,
-        typer.Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS"),
+        Path, typer.Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS")
     ],
     models: Annotated[
         str, typer.Option(help="The models it covers: names or patterns such as 'digits-*', with commas.")

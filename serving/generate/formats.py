@@ -148,12 +148,7 @@ class NpzFormat(Format):
                 member.write(labels(images).astype("<i4").tobytes())
 
 
-FORMATS: dict[str, type[Format]] = {
-    ".npz": NpzFormat,
-    ".npy": NpyFormat,
-    ".bits": BitsFormat,
-    ".bin": BitsFormat,
-}
+FORMATS: dict[str, type[Format]] = {".npz": NpzFormat, ".npy": NpyFormat, ".bits": BitsFormat, ".bin": BitsFormat}
 """By the suffix of the finished file."""
 
 

@@ -48,12 +48,7 @@ class ImageBatch:
 
 
 def load_engine(
-    path: Path,
-    *,
-    threads: int = 1,
-    name: str | None = None,
-    version: int = 0,
-    max_bytes: int = MAX_MODEL_BYTES,
+    path: Path, *, threads: int = 1, name: str | None = None, version: int = 0, max_bytes: int = MAX_MODEL_BYTES
 ) -> Engine:
     """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
 

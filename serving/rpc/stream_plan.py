@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bgan.v1 import sampling_pb2
+from bgan.v1 import sampling_pb2 as pb
 
 from ..config.settings import ServerSettings
 from ..errors import DeadlinePassedError, InvalidRequestError
@@ -55,7 +55,7 @@ class StreamPlan:
         """Whether a single response of nothing but images is all of it."""
         return self.images.count <= self.first_batch_size and not self.with_probabilities
 
-    def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
+    def response(self, first_index: int, count: int) -> pb.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
         seed, labels = self.images.seed, self.images.labels
@@ -64,10 +64,10 @@ class StreamPlan:
         )
         return self.encode(first_index, batch)
 
-    def encode(self, first_index: int, batch: ImageBatch) -> sampling_pb2.SampleBinaryImagesResponse:
+    def encode(self, first_index: int, batch: ImageBatch) -> pb.SampleBinaryImagesResponse:
         """The response that carries a computed batch."""
         engine = self.engine
-        return sampling_pb2.SampleBinaryImagesResponse(
+        return pb.SampleBinaryImagesResponse(
             model=engine.manifest.name,
             revision=engine.revision,
             seed=self.images.seed,
@@ -82,7 +82,7 @@ class StreamPlan:
 
 
 def plan_stream(
-    request: sampling_pb2.SampleBinaryImagesRequest,
+    request: pb.SampleBinaryImagesRequest,
     engine: Engine,
     settings: ServerSettings,
     *,

@@ -20,7 +20,7 @@ from ..config.settings import ServerSettings
 from ..errors import StartError
 from ..models.registry import Registry
 from ..rpc import open_inference
-from ..rpc.context import ServiceContext
+from ..rpc.context import CurrentModels, ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
@@ -46,20 +46,21 @@ _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
 class Health:
     """The health of the server, and of each model as a service of its own; NOT_SERVING at first."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: CurrentModels) -> None:
         self.servicer = health.aio.HealthServicer()
         self.is_serving = False
         """Whether calls will be answered; `tell` says it to those who ask."""
-        self._models: set[str] = set()  # every one that was there
+        self._models = models
+        self._names: set[str] = set()  # of every model that was there
 
-    async def tell(self, registry: Registry | None) -> None:
-        """These are the models now."""
-        served = registry.names if registry is not None else ()
-        failures = registry.failures if registry is not None else ()
-        self._models |= {*served, *(failure.model for failure in failures)}
+    async def tell(self) -> None:
+        """Set the health of every service and model by `is_serving` and the current models."""
+        registry = self._models.registry or Registry(())
+        served = registry.names
+        self._names |= {*served, *(failure.model for failure in registry.failures)}
         for service in ("", *_SERVICES):
             await self._set(service, self.is_serving)
-        for name in self._models:
+        for name in self._names:
             await self._set(model_service(name), self.is_serving and name in served)
 
     async def _set(self, service: str, is_serving: bool) -> None:
@@ -151,7 +152,6 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
 
 
 def _port_taken(host: str, port: int) -> StartError:
-    """The error if an address cannot be listened on."""
     return StartError(
         f"cannot listen on {host}:{port}; is another server there? Choose another --port, or 0 for a free one"
     )

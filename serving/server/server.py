@@ -86,7 +86,7 @@ class Server:
         self._context = ServiceContext.build(settings, metrics)
         self._certificates = certificates_of(settings)
         self._sampling = SamplingServicer(self._context)
-        self._health = Health()
+        self._health = Health(self._context.models)
         self._listeners = Listeners(self._context, self._sampling, self._health)
         self._repository = Repository(
             settings.models,
@@ -99,7 +99,7 @@ class Server:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
 
     async def __aenter__(self) -> Self:
-        await self._tell_health()
+        await self._health.tell()
         self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets())
         return self
 
@@ -138,15 +138,12 @@ class Server:
     async def set_serving(self) -> None:
         """Say that calls will be answered."""
         self._health.is_serving = True
-        await self._tell_health()
+        await self._health.tell()
         self._context.metrics.ready(True)
 
     async def _serve(self, registry: Registry) -> None:
         self._sampling.serve(registry)
-        await self._tell_health()
-
-    async def _tell_health(self) -> None:
-        await self._health.tell(self._context.models.registry)
+        await self._health.tell()
 
     async def _end_stalled_readers(self) -> None:
         while True:
@@ -154,7 +151,6 @@ class Server:
             self._context.admission.end_stalled()
 
     async def _follow_secrets(self) -> None:
-        """Follow the files of certificates and tokens."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
