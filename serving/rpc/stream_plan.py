@@ -58,10 +58,8 @@ class StreamPlan:
     def response(self, first_index: int, count: int) -> pb.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
-        seed, labels = self.images.seed, self.images.labels
-        batch = self.engine.sample(
-            seed, first_index, count, labels=labels, with_probabilities=self.with_probabilities
-        )
+        seed, labels, both = self.images.seed, self.images.labels, self.with_probabilities
+        batch = self.engine.sample(seed, first_index, count, labels=labels, with_probabilities=both)
         return self.encode(first_index, batch)
 
     def encode(self, first_index: int, batch: ImageBatch) -> pb.SampleBinaryImagesResponse:
