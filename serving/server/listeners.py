@@ -56,15 +56,11 @@ class Health:
     async def tell(self) -> None:
         """Set the health of every service and model by `is_serving` and the current models."""
         registry = self._models.registry or Registry(())
-        served = registry.names
-        self._names |= {*served, *(failure.model for failure in registry.failures)}
-        for service in ("", *_SERVICES):
-            await self._set(service, self.is_serving)
-        for name in self._names:
-            await self._set(model_service(name), self.is_serving and name in served)
-
-    async def _set(self, service: str, is_serving: bool) -> None:
-        await self.servicer.set(service, _STATUS.SERVING if is_serving else _STATUS.NOT_SERVING)
+        self._names |= {*registry.names, *(failure.model for failure in registry.failures)}
+        states = dict.fromkeys(("", *_SERVICES), self.is_serving)
+        states |= {model_service(name): self.is_serving and name in registry.names for name in self._names}
+        for service, is_serving in states.items():
+            await self.servicer.set(service, _STATUS.SERVING if is_serving else _STATUS.NOT_SERVING)
 
 
 class Listeners:

@@ -1,4 +1,5 @@
 """Metrics for Prometheus: their names, and the port that shows them."""
+# ruff: noqa: D102 - `Metrics` says what its methods mean
 
 from __future__ import annotations
 
@@ -84,24 +85,19 @@ class PrometheusMetrics(Metrics):
         }
 
     def ready(self, is_ready: bool) -> None:
-        """Whether this process counts as healthy."""
         self._ready_workers.set(is_ready)
 
     def running(self, change: int) -> None:
-        """One stream more or fewer."""
         self._streams.inc(change)
 
     def queued(self) -> None:
-        """One more call waits."""
         self._queued.inc()
 
     def waited(self, seconds: float) -> None:
-        """One call fewer waits."""
         self._queued.dec()
         self._queue.observe(seconds)
 
     def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
-        """One more batch."""
         started = time.perf_counter()
         batch = compute(*arguments)
         _, _, inference = self._of_model[model]
@@ -109,13 +105,11 @@ class PrometheusMetrics(Metrics):
         return batch
 
     def sent(self, model: str, image_count: int) -> None:
-        """One more message."""
         images, batches, _ = self._of_model[model]
         images.inc(image_count)
         batches.inc()
 
     def rejected(self, error: Exception) -> None:
-        """One more error, by its reason."""
         self._rejected.get(type(error), self._internal).inc()
 
 
