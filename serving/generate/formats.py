@@ -87,10 +87,7 @@ class BitsFormat(Format):
         """Write the sidecar, then give the partial file its name."""
         spec = self.spec
         description = {
-            "model": spec.model,
-            "revision": spec.revision,
-            "seed": spec.seed,
-            "first_index": spec.first_index,
+            **{name: getattr(spec, name) for name in ("model", "revision", "seed", "first_index")},
             "image_count": spec.count,
             **({"labels": list(spec.labels)} if spec.labels else {}),
             "image_shape": list(spec.image_shape),

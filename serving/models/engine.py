@@ -82,13 +82,10 @@ class Engine:
         self.version = version
         self.image_shape = shape_of(manifest)
         pixels = math.prod(self.image_shape)
-        self.noise = NoiseLayout(
-            latent_size=manifest.latent_size,
-            uniform_count=pixels if takes_uniforms(manifest) else 0,
-            class_count=len(manifest.classes),
-        )
         self.class_count = len(manifest.classes)
         """0: it takes no labels."""
+        uniforms = pixels if takes_uniforms(manifest) else 0
+        self.noise = NoiseLayout(manifest.latent_size, uniform_count=uniforms, class_count=self.class_count)
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
         self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, 64), 1024)

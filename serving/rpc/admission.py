@@ -12,8 +12,6 @@ from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
 from ..telemetry.metrics import NO_METRICS, Metrics
 
-_RETRY_AFTER_SECONDS = 1.0
-
 
 class Admission:
     """The slots for calls. A call that finds none waits for one in turn, within its deadline, or is refused."""
@@ -159,7 +157,7 @@ class Call:
 
 
 def _overloaded(text: str) -> OverloadedError:
-    return OverloadedError(f"{text}; try again later", retry_after_seconds=_RETRY_AFTER_SECONDS)
+    return OverloadedError(f"{text}; try again later", retry_after_seconds=1.0)
 
 
 def _stopping() -> NotReadyError:
