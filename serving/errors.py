@@ -60,7 +60,6 @@ class CallError(Exception):
     """A call cannot be answered; the message tells the caller what to do."""
 
     kinds: ClassVar[list[type[CallError]]] = []
-    """Every subclass."""
     reason: ClassVar[str]
     """What metrics call it."""
     next_index: int | None = None
@@ -78,7 +77,6 @@ class InvalidRequestError(CallError, reason="invalid_request"):
     def __init__(self, violations: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{field}: {text}" for field, text in violations.items()))
         self.violations = dict(violations)
-        """What is wrong, by field."""
 
 
 class ModelNotFoundError(CallError, reason="model_not_found"):

@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..config.default_models import WHICH_FOLDER, model_folder
+from ..config.descriptions import SETTINGS, Setting
+from ..config.settings import WHICH_FOLDER, model_folder, own_address
 from ..config.sources import resolve
-from .options import ConfigFile, Tls, TlsCa, TlsCertificate, TlsKey, TlsServerName, TokenFile, settings_options
+
+_ConfigFile = Annotated[
+    Path | None, typer.Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG")
+]
 
 
-@settings_options
+def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per setting in place of its `**options`; one that is not given is None.
+
+    Values are checked where settings are resolved, so that all sources have the same messages.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    parameters = [*map(_parameter, SETTINGS.values()), *own]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _parameter(setting: Setting) -> Parameter:
+    option: Any = typer.Option(
+        f"{setting.option}/--no-{setting.option[2:]}" if setting.kind is bool else setting.option,
+        help=setting.help,
+        metavar=setting.metavar,
+        show_default=setting.default,
+        rich_help_panel=setting.panel,
+        autocompletion=lambda incomplete: [each for each in setting.choices if each.startswith(incomplete)],
+    )
+    kind: Any = setting.kind
+    return Parameter(setting.name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+
+
+@_settings_options
 def serve(
     *,
-    config: ConfigFile = None,
+    config: _ConfigFile = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting and where it came from; do not serve.")
     ] = False,
@@ -52,19 +85,36 @@ def health(
         str | None, typer.Option(help="Ask for this model's health.", show_default="the server's own")
     ] = None,
     timeout_seconds: Annotated[float, typer.Option(min=0.001, help="How long to wait for the answer.")] = 3.0,
-    config: ConfigFile = None,
-    tls: Tls = False,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    tls_server_name: TlsServerName = None,
-    token_file: TokenFile = None,
+    config: _ConfigFile = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the public authorities.")] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Use TLS and trust the authorities in this PEM file.",
+            envvar="BGAN_TLS_CA",
+            show_default="the public ones; of the local server any certificate",
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Use TLS and show this certificate, a PEM file.", show_default="none")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The certificate's private key.", show_default="none")
+    ] = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(help="The name to expect in the server's certificate.", show_default="that of the address"),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the token to call with.", show_default="the variable BGAN_TOKEN"),
+    ] = None,
 ) -> None:
     """A probe for service managers, without a server's address for the one on this machine.
 
     Example: bgan health --server localhost:50051 --model digits
     """
-    from ..server.health_check import TlsCheck, check_health, own_address, own_tls
+    from ..server.health_check import TlsCheck, check_health, own_tls
 
     given: dict[str, Any] = {} if tls_server_name is None else {"server_name": tls_server_name}
     for name, path in (("ca", tls_ca), ("certificate", tls_certificate), ("key", tls_key)):
@@ -75,7 +125,8 @@ def health(
     check = TlsCheck(**given) if tls or given else None
     if server is None:
         settings = resolve({}, config).settings
-        server, own = own_address(settings), own_tls(settings, timeout_seconds=timeout_seconds)
+        server = own_address(settings.host, settings.port)
+        own = own_tls(settings, timeout_seconds=timeout_seconds)
         check = check if own is None else replace(own, **given)
     token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text()
     check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token.strip() or None)
@@ -92,7 +143,7 @@ def top(
     ] = None,
     interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between updates.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one update and exit.")] = False,
-    config: ConfigFile = None,
+    config: _ConfigFile = None,
 ) -> None:
     """The server must show its metrics: bgan serve --metrics-port 9090. Ctrl-C exits.
 
@@ -111,8 +162,7 @@ def top(
 def token(
     name: Annotated[str, typer.Argument(help="The caller's name: letters, digits and hyphens.")],
     tokens: Annotated[
-        Path,
-        typer.Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS"),
+        Path, typer.Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS")
     ],
     models: Annotated[
         str, typer.Option(help="The models it covers: names or patterns such as 'digits-*', with commas.")

@@ -32,7 +32,6 @@ class Setting:
     choices: list[str]
     """All of its values; empty: any of its kind and range."""
     allowed: str
-    """Which values it takes."""
     metavar: str | None
     """What stands for a value in --help; None: its kind."""
     default: str
@@ -41,7 +40,6 @@ class Setting:
 
 
 def _describe(name: str, schema: dict[str, Any]) -> Setting:
-    """A setting by its JSON schema."""
     schema = {**schema, **schema.get("anyOf", [{}])[0]}
     kind, allowed = _KINDS[schema.get("format", schema["type"])]
     metavar = None

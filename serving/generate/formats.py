@@ -6,16 +6,19 @@ An unfinished file is a head and rows of one size, one an image, so it can be cu
 from __future__ import annotations
 
 import io
+import json
 import math
+import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..models.noise import ImageRange, Int64Array
-from .atomic import move, whole_file, write_json
 
 _CHUNK_BYTES = 1 << 20
 _LABELS_AT_ONCE = 4096
@@ -32,18 +35,16 @@ class GenerationSpec:
     model: str
     revision: str
     image_shape: tuple[int, int, int]
-    """(channels, height, width) of each image."""
+    """(channels, height, width)."""
     seed: int
     first_index: int
-    """The index of the first image in the stream."""
     count: int
-    """How many images."""
     labels: tuple[int, ...] = ()
     """Image i is of the class labels[i mod their number]; none: classes are drawn, where the model has any."""
 
     @property
     def pixels(self) -> int:
-        """Pixels of one image."""
+        """Of one image."""
         return math.prod(self.image_shape)
 
     @property
@@ -76,7 +77,7 @@ class Format:
 
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of a whole partial one, in flat memory. `check` is called often and may raise."""
-        move(partial, output)
+        _move(partial, output)
 
 
 class BitsFormat(Format):
@@ -86,10 +87,7 @@ class BitsFormat(Format):
         """Write the sidecar, then give the partial file its name."""
         spec = self.spec
         description = {
-            "model": spec.model,
-            "revision": spec.revision,
-            "seed": spec.seed,
-            "first_index": spec.first_index,
+            **{name: getattr(spec, name) for name in ("model", "revision", "seed", "first_index")},
             "image_count": spec.count,
             **({"labels": list(spec.labels)} if spec.labels else {}),
             "image_shape": list(spec.image_shape),
@@ -99,7 +97,7 @@ class BitsFormat(Format):
             f"count={spec.pixels}).reshape(-1, {', '.join(map(str, spec.image_shape))})",
         }
         write_json(sidecar(output), description)
-        move(partial, output)
+        _move(partial, output)
 
 
 class NpyFormat(Format):
@@ -122,7 +120,7 @@ class NpzFormat(Format):
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Copy the rows into an archive, which needs their checksum, and remove the partial file."""
         spec = self.spec
-        with whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
+        with _whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
             with partial.open("rb") as rows, archive.open("packed_images.npy", "w", force_zip64=True) as member:
                 member.write(_array_head((spec.count, self.row_bytes)))
                 while chunk := rows.read(_CHUNK_BYTES):
@@ -136,7 +134,7 @@ class NpzFormat(Format):
         partial.unlink()
 
     def _write_labels(self, archive: zipfile.ZipFile, labels: Labels, check: Callable[[], None]) -> None:
-        """The class of each image, int32 [n]."""
+        """int32 [n]."""
         spec = self.spec
         with archive.open("labels.npy", "w", force_zip64=True) as member:
             member.write(_array_head((spec.count,), "<i4"))
@@ -147,12 +145,7 @@ class NpzFormat(Format):
                 member.write(labels(images).astype("<i4").tobytes())
 
 
-FORMATS: dict[str, type[Format]] = {
-    ".npz": NpzFormat,
-    ".npy": NpyFormat,
-    ".bits": BitsFormat,
-    ".bin": BitsFormat,
-}
+FORMATS: dict[str, type[Format]] = {".npz": NpzFormat, ".npy": NpyFormat, ".bits": BitsFormat, ".bin": BitsFormat}
 """By the suffix of the finished file."""
 
 
@@ -171,3 +164,36 @@ def _array_head(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": descr, "fortran_order": False, "shape": shape})
     return head.getvalue()
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its name only when it is written and on disk. Raises OSError.
+
+    Its name until then is the same in every process, so that one left by a crash is written over.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _move(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write readable JSON, whole. Raises OSError."""
+    with _whole_file(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def _move(source: Path, target: Path) -> None:
+    """Give a file another name in its folder, replacing what has that name, and see it to disk."""
+    source.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
+import signal
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import GenerationError, Interrupted
 from ..models.engine import Engine, load_engine
@@ -20,11 +25,11 @@ from ..models.noise import INDEX_END
 from ..models.repository import FileSnapshot, scan, snapshot
 from .formats import FORMATS, GenerationSpec, outputs
 from .partial_file import PartialFile, open_partial
-from .progress import progress_display, say
-from .signals import noted_stop_signals
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _CLASSES_NAMED = 20  # in a message, of more
+_BAR_INTERVAL_SECONDS = 0.1
+_LINE_INTERVAL_SECONDS = 10.0
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -35,15 +40,12 @@ class GenerationRequest:
     output: Path
     """The file; its suffix chooses the format."""
     count: int
-    """How many images."""
     seed: int | None = None
     """The stream's seed, 0 to 2^63 - 1; None to have one drawn."""
     first_index: int = 0
-    """The index of the first image in the stream."""
     labels: tuple[str, ...] = ()
     """Classes by name or number: image i is of the class labels[i mod their number]; none to have them drawn."""
     overwrite: bool = False
-    """Whether to replace what is there."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -109,15 +111,15 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
         labels=_numbers(request.labels, engine),
     )
     options = {"any_seed": request.seed is None, "overwrite": request.overwrite}
-    with noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
+    with _noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
         spec = partial.spec
         if partial.rows:
-            say(console, f"resuming at image {partial.rows:,} of {request.output}, seed {spec.seed}")
+            _say(console, f"resuming at image {partial.rows:,} of {request.output}, seed {spec.seed}")
         else:
             for path in outputs(request.output):
                 request.refuse_existing(path)
             if request.seed is None:
-                say(console, f"seed {spec.seed}, drawn")
+                _say(console, f"seed {spec.seed}, drawn")
 
         def check() -> None:
             if number := received():
@@ -128,8 +130,8 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
                 )
 
         try:
-            with progress_display(console, total=spec.count, done=partial.rows) as show:
-                for rows, count in computed_ahead(engine, partial, threads or _core_count()):
+            with _progress_display(console, total=spec.count, done=partial.rows) as show:
+                for rows, count in computed_ahead(engine, partial, threads or _cores()):
                     partial.append(rows, count)
                     show(partial.rows)
                     check()
@@ -176,12 +178,11 @@ def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterat
                     return
                 yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
 
 
 def _failed(error: OSError, partial: PartialFile) -> GenerationError:
-    with contextlib.suppress(OSError):  # then the record before this one holds
+    with suppress(OSError):  # then the record before this one holds
         partial.save()
     kept = f"{partial.recorded_rows:,} of {partial.spec.count:,} images are kept"
     return GenerationError(
@@ -189,8 +190,52 @@ def _failed(error: OSError, partial: PartialFile) -> GenerationError:
     )
 
 
-def _core_count() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Only note the first SIGINT or SIGTERM, and yield what says which one came; a second one acts as always."""
+    received: list[signal.Signals] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        handlers.close()
+
+    with ExitStack() as handlers:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers.callback(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, note)
+        yield lambda: received[0] if received else None
+
+
+@contextmanager
+def _progress_display(console: Console, *, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line now and then elsewhere; call it with the images done, as often as you like."""
+    interval = _BAR_INTERVAL_SECONDS if console.is_terminal else _LINE_INTERVAL_SECONDS
+    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[status]}")
+    started = shown = time.monotonic()
+
+    def update(now_done: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < interval and now_done < total:
+            return
+        shown = now
+        rate = (now_done - done) / max(now - started, 1e-9)
+        left = timedelta(seconds=round((total - now_done) / rate))
+        status = f"{now_done:,} of {total:,} images  {rate:,.0f} images/s  left {left}"
+        bar.update(task, completed=now_done, status=status)
+        if not console.is_terminal:
+            _say(console, status)
+
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, completed=done, status="")
+        yield update
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it stands: neither wrapped nor coloured, and brackets are no markup."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

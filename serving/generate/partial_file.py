@@ -6,25 +6,25 @@ the process, the record is true: rows beyond it are cut off when the file is res
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from ..errors import GenerationError
-from .atomic import write_json
-from .formats import FORMATS, GenerationSpec, Labels
+from .formats import FORMATS, GenerationSpec, Labels, sidecar, write_json
 
 _RECORD_SECONDS = 1.0
-_TUPLES = ("image_shape", "labels")  # JSON has lists
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_partial(
     output: Path, wanted: GenerationSpec, *, any_seed: bool = False, overwrite: bool = False
 ) -> Iterator[PartialFile]:
@@ -35,32 +35,27 @@ def open_partial(
     holds the file, and OSError.
     """
     path = output.with_name(f"{output.name}.partial")
-    file = _open_alone(path)
-    try:
-        with ThreadPoolExecutor(1, thread_name_prefix="record") as recorder:
-            spec, rows = _agree(path, os.fstat(file).st_size, wanted, any_seed=any_seed, overwrite=overwrite)
-            partial = PartialFile(output, path, file, recorder, spec, rows)
-            try:
-                partial.begin()
-                yield partial
-            finally:
-                partial.leave()
-    finally:
-        os.close(file)
+    with path.open("ab", buffering=0) as file, ThreadPoolExecutor(1, thread_name_prefix="record") as recorder:
+        _hold_alone(path, file)
+        spec, rows = _agree(path, os.fstat(file.fileno()).st_size, wanted, any_seed=any_seed, overwrite=overwrite)
+        partial = PartialFile(output, path, file, recorder, spec, rows)
+        try:
+            partial.begin()
+            yield partial
+        finally:
+            partial.leave()
 
 
 class PartialFile:
     """An unfinished file that is held; `open_partial` makes it."""
 
     def __init__(
-        self, output: Path, path: Path, file: int, recorder: ThreadPoolExecutor, spec: GenerationSpec, rows: int
+        self, output: Path, path: Path, file: FileIO, recorder: ThreadPoolExecutor, spec: GenerationSpec, rows: int
     ) -> None:
         self.path = path
         self.spec = spec
-        """What its images are."""
         self.format = FORMATS[output.suffix](spec)
         self.rows = rows
-        """Images that are written."""
         self.recorded_rows = rows
         """Images that nothing short of losing the disk can take."""
         self._output = output
@@ -72,11 +67,8 @@ class PartialFile:
 
     def begin(self) -> None:
         """Make it ready for the next rows. Raises OSError."""
-        if self.rows:
-            os.ftruncate(self._file, self.format.size(self.rows))
-            os.lseek(self._file, 0, os.SEEK_END)
-        else:
-            os.ftruncate(self._file, 0)
+        self._file.truncate(self.format.size(self.rows) if self.rows else 0)
+        if not self.rows:
             self._record(0)
             self._write(self.format.head)
 
@@ -99,7 +91,7 @@ class PartialFile:
         self.save()
         self.format.finish(self.path, self._output, labels, check)
         self._is_finished = True
-        _record_path(self.path).unlink()
+        sidecar(self.path).unlink()
 
     def leave(self) -> None:
         """Keep what there is, or nothing."""
@@ -107,15 +99,15 @@ class PartialFile:
             return
         if self.rows == 0:
             self.path.unlink(missing_ok=True)
-            _record_path(self.path).unlink(missing_ok=True)
+            sidecar(self.path).unlink(missing_ok=True)
             return
-        with contextlib.suppress(OSError):  # then the record before this one holds
+        with suppress(OSError):  # then the record before this one holds
             self.save()
 
     def _write(self, content: bytes | memoryview) -> None:
         left = memoryview(content)
         while left:
-            left = left[os.write(self._file, left) :]
+            left = left[self._file.write(left) :]
 
     def _end_recording(self) -> None:
         recording, self._recording = self._recording, None
@@ -124,7 +116,7 @@ class PartialFile:
 
     def _record(self, rows: int) -> None:
         os.fsync(self._file)
-        write_json(_record_path(self.path), {**asdict(self.spec), "rows": rows})
+        write_json(sidecar(self.path), {**asdict(self.spec), "rows": rows})
         self.recorded_rows = rows
 
 
@@ -148,16 +140,12 @@ def _agree(
     return held, rows
 
 
-def _record_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
 def _read_record(path: Path) -> tuple[GenerationSpec, int]:
     try:
-        record = json.loads(_record_path(path).read_bytes())
+        record: dict[str, Any] = json.loads(sidecar(path).read_bytes())
         rows = record.pop("rows")
-        tuples = {name: tuple(record[name]) for name in _TUPLES if name in record}
-        return GenerationSpec(**{**record, **tuples}), rows
+        tuples = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+        return GenerationSpec(**(record | tuples)), rows
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GenerationError(
             f"{path} exists, but no record of `bgan generate` says what it holds; "
@@ -175,18 +163,13 @@ def _check_same(path: Path, held: GenerationSpec, wanted: GenerationSpec) -> Non
         )
 
 
-def _open_alone(path: Path) -> int:
-    """Open or create a file that no other process has open this way."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def _hold_alone(path: Path, file: FileIO) -> None:
+    """Lock a file that no other process has locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The other process may have finished and renamed the file between the two calls.
-        if os.path.samestat(os.fstat(file), path.stat()):
-            return file
+        is_held = os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(file)
-        raise
-    os.close(file)
-    raise GenerationError(f"another process is writing {path}; wait for it, or choose another --output")
+        is_held = False
+    if not is_held:
+        raise GenerationError(f"another process is writing {path}; wait for it, or choose another --output")

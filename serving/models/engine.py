@@ -28,11 +28,9 @@ TILE_ROWS = 64
 RUN_ROWS = 128
 """The most rows of one inference: as fast as more, while noise and outputs stay in the CPU's caches."""
 _PREFERRED_BATCH_BYTES = 64 * 1024
-_PREFERRED_BATCH_SIZES = (64, 1024)
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
-_IMAGES = ("images",)
-_BOTH = ("images", "probabilities")
+_OUTPUTS = ("images", "probabilities")
 onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
 
@@ -50,12 +48,7 @@ class ImageBatch:
 
 
 def load_engine(
-    path: Path,
-    *,
-    threads: int = 1,
-    name: str | None = None,
-    version: int = 0,
-    max_bytes: int = MAX_MODEL_BYTES,
+    path: Path, *, threads: int = 1, name: str | None = None, version: int = 0, max_bytes: int = MAX_MODEL_BYTES
 ) -> Engine:
     """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
 
@@ -63,7 +56,6 @@ def load_engine(
         several threads, which wait for each other in every layer.
     name: what the model is called; None: as its manifest says.
     version: its number; 0: none.
-    max_bytes: how large the file may be.
     """
     content = read_model_file(path, max_bytes)
     try:
@@ -90,17 +82,13 @@ class Engine:
         self.version = version
         self.image_shape = shape_of(manifest)
         pixels = math.prod(self.image_shape)
-        self.noise = NoiseLayout(
-            latent_size=manifest.latent_size,
-            uniform_count=pixels if takes_uniforms(manifest) else 0,
-            class_count=len(manifest.classes),
-        )
         self.class_count = len(manifest.classes)
         """0: it takes no labels."""
+        uniforms = pixels if takes_uniforms(manifest) else 0
+        self.noise = NoiseLayout(manifest.latent_size, uniform_count=uniforms, class_count=self.class_count)
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
-        least, most = _PREFERRED_BATCH_SIZES
-        self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, least), most)
+        self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, 64), 1024)
         """The images a response carries unless the caller says otherwise."""
         self.tile_rows: int | None = None
         """Rows of the fixed tiles that a model runs in whose rows depend on the batch; None: any batch."""
@@ -124,7 +112,7 @@ class Engine:
 
         Image i is of the class labels[i mod their number]; without labels its class is drawn.
         """
-        outputs = _BOTH if with_probabilities else _IMAGES
+        outputs = _OUTPUTS if with_probabilities else _OUTPUTS[:1]
         packed, probabilities = [], []
         classes: list[int] = []
         for start, rows, wanted in self._runs(first_index, count):
@@ -140,7 +128,7 @@ class Engine:
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
         noise = self.noise.draw_ranges(ranges)
-        (images,) = self._infer(_IMAGES, noise)
+        (images,) = self._infer(_OUTPUTS[:1], noise)
         packed, classes = _pack(images), [] if noise.labels is None else noise.labels.tolist()
         answers, end = [], 0
         for each in ranges:
@@ -167,7 +155,7 @@ class Engine:
 
         `latents` is [n, latent_size], `uniforms` has the answer's size, `labels` is [n]; None where not taken.
         """
-        return tuple(self._infer(_BOTH, Noise(latents, uniforms, labels)))  # type: ignore[return-value]
+        return tuple(self._infer(_OUTPUTS, Noise(latents, uniforms, labels)))  # type: ignore[return-value]
 
     def _infer(self, outputs: Sequence[str], noise: Noise) -> list[npt.NDArray[Any]]:
         feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
@@ -210,10 +198,9 @@ def _pack(images: npt.NDArray[np.uint8]) -> bytes:
 def cpu_class() -> str:
     """The kind of CPU, as far as it decides which kernels onnxruntime picks."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return f"{platform.machine()}-{platform.processor()}"
-    flags = set(text.split())
     return "-".join([platform.machine(), *[name for name in _CPU_CLASSES if name in flags][:1]])
 
 

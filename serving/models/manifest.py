@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import onnxruntime
 from google.protobuf import json_format
@@ -24,8 +25,7 @@ class TensorSpec:
     """An input or output of a model's graph; its first axis, the batch, goes without saying."""
 
     name: str
-    dtype: str
-    """float32, int64 or uint8."""
+    dtype: Literal["float32", "int64", "uint8"]
     row_shape: tuple[int, ...]
 
 

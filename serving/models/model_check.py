@@ -11,18 +11,63 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError
-from .onnx_format import OnnxModel
 
 OPSETS = range(13, 27)
 """The versions of ONNX's operators that were tested."""
 _OWN_DOMAINS = (b"", b"ai.onnx")
 _LOOPS = (b"Loop", b"Scan")
 _RANDOM = b"Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
-_ORT_FORMAT = slice(4, 8), b"ORTM"  # another format, which onnxruntime takes for a model as well
 _VALUES_A_BYTE = 4  # of the smallest type there is
+_Field = descriptor_pb2.FieldDescriptorProto
+_PACKAGE = "bgan.onnx_format"
+# What is checked of the format, with onnx.proto's numbers; names are bytes, since a file may hold anything there.
+# onnxruntime does not bring these messages, and the package onnx is large.
+_MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    "Model": {
+        "graph": (7, "Graph"),
+        "opset_import": (8, "*OperatorSet"),
+        "training_info": (20, "*Anything"),
+        "functions": (25, "*Anything"),
+    },
+    "OperatorSet": {"domain": (1, "bytes"), "version": (2, "int64")},
+    "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "sparse_initializer": (15, "*Anything")},
+    "Node": {"op_type": (4, "bytes"), "attribute": (5, "*Attribute"), "domain": (7, "bytes")},
+    "Attribute": {
+        "t": (5, "Tensor"),
+        "g": (6, "Graph"),
+        "tensors": (10, "*Tensor"),
+        "graphs": (11, "*Graph"),
+        "sparse_tensor": (22, "Anything"),
+        "sparse_tensors": (23, "*Anything"),
+    },
+    "Tensor": {"dims": (1, "*int64"), "external_data": (13, "*Anything"), "data_location": (14, "int64")},
+    "Anything": {},
+}
+_SCALARS = {"bytes": _Field.TYPE_BYTES, "int64": _Field.TYPE_INT64}
+
+
+def _file() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="onnx_format.proto", package=_PACKAGE, syntax="proto2")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field_name, (number, kind) in fields.items():
+            field = message.field.add(name=field_name, number=number)
+            field.label = _Field.LABEL_REPEATED if kind.startswith("*") else _Field.LABEL_OPTIONAL
+            type_name = kind.removeprefix("*")
+            if type_name in _SCALARS:
+                field.type = _SCALARS[type_name]
+            else:
+                field.type, field.type_name = _Field.TYPE_MESSAGE, f".{_PACKAGE}.{type_name}"
+    return file
+
+
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(_file())
+_OnnxModel: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.Model"))
 
 
 def read_model_file(path: Path, max_bytes: int) -> bytes:
@@ -39,11 +84,10 @@ def read_model_file(path: Path, max_bytes: int) -> bytes:
 
 def check_model(content: bytes) -> None:
     """Raises ModelFileError, without the file's name, if a file's content holds what is not to be loaded."""
-    where, mark = _ORT_FORMAT
-    if content[where] == mark:
+    if content[4:8] == b"ORTM":  # another format, which onnxruntime takes for a model as well
         raise ModelFileError("is in onnxruntime's own format; write an ONNX file")
     try:
-        model = OnnxModel.FromString(content)
+        model = _OnnxModel.FromString(content)
     except DecodeError as error:
         raise ModelFileError("is no ONNX model", detail=str(error)) from error
     if not model.HasField("graph"):

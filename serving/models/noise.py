@@ -71,7 +71,7 @@ class Noise(NamedTuple):
 class NoiseLayout:
     """Where one model's latents, uniforms and label lie within the words of an image."""
 
-    def __init__(self, *, latent_size: int, uniform_count: int = 0, class_count: int = 0) -> None:
+    def __init__(self, latent_size: int, *, uniform_count: int = 0, class_count: int = 0) -> None:
         self.latent_size = latent_size
         self.uniform_count = uniform_count
         self.class_count = class_count

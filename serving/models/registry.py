@@ -23,10 +23,9 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class ModelFailure:
-    """A file that cannot be served."""
+    """A file that cannot be served, and the model that it would be."""
 
     model: str
-    """The model that it would be."""
     reason: str
     """Which file it is, from the folder of models on, and what is wrong with it."""
     detail: str = ""

@@ -102,14 +102,13 @@ class Repository:
     keep_seconds: float = 0.0
     """How long a version that is no longer served can still be asked for by its revision."""
     max_bytes: int = MAX_MODEL_BYTES
-    """How large a file may be."""
 
     def __post_init__(self) -> None:
         self._seen: dict[Path, FileSnapshot] = {}  # at the last poll
         self._files: dict[Path, FileSnapshot] = {}  # as they were when two polls in a row found them so
         self._loaded: dict[Path, _Loaded] = {}
         self._retired: list[Retired] = []
-        self._registry: Registry | None = None
+        self._registry = Registry(())
 
     def load(self) -> Registry:
         """Load what is there. Raises StartError if no model or not the default one can be served."""
@@ -126,7 +125,7 @@ class Repository:
         if self.default_model is not None and self.default_model not in registry.names:
             names = ", ".join(registry.names)
             raise StartError(f"the default model {self.default_model!r} is not there; there are {names}")
-        _announce(registry, None)
+        _announce(registry, Registry(()))
         return registry
 
     def poll(self) -> Registry | None:
@@ -152,7 +151,7 @@ class Repository:
 
     def _build(self) -> Registry:
         """The registry of what the files hold now, and of what is kept of before."""
-        before = self._registry.engines if self._registry else []
+        before = self._registry.engines
         self._loaded = {path: each for path, each in self._loaded.items() if path in self._files}
         chosen = self._choose()
         self._loaded = {path: each for path, each in self._loaded.items() if path in chosen or not each.engine}
@@ -221,13 +220,12 @@ def _quotable(text: str) -> str:
     return printable(text if len(text) <= _TEXT_AT_MOST else f"{text[:_TEXT_AT_MOST]}...")
 
 
-def _announce(registry: Registry, before: Registry | None) -> None:
-    """Log what is new."""
+def _announce(registry: Registry, before: Registry) -> None:
     for engine in registry.engines:
-        if before is None or engine not in before.engines:
+        if engine not in before.engines:
             _log.info("loaded %s", str(engine))
     for failure in registry.failures:
-        if before is None or failure not in before.failures:
+        if failure not in before.failures:
             rest = f"; {failure.model} stays as it was" if failure.model in registry.names else ""
             detail = f" ({failure.detail})" if failure.detail else ""
             _log.error("%s cannot be served: %s%s%s", failure.model, failure.reason, detail, rest)

@@ -12,17 +12,13 @@ from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
 from ..telemetry.metrics import NO_METRICS, Metrics
 
-_RETRY_AFTER_SECONDS = 1.0
-
 
 class Admission:
     """The slots for calls. A call that finds none waits for one in turn, within its deadline, or is refused."""
 
     def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
         self.running: set[Call] = set()
-        """The calls that have a slot."""
         self.metrics = metrics
-        """Hears of every call that runs or waits."""
         self._waiting: deque[asyncio.Future[None]] = deque()  # calls without a slot, in order
         self._settings = settings
         self._slot_count = 0
@@ -124,15 +120,15 @@ class Call:
         self._is_stalled = False
 
     async def __aenter__(self) -> Self:
-        self._who.check_images()
+        self._who.take(0)
         await self._admission.acquire(self._caller)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
-        self._admission.metrics.entered()
+        self._admission.metrics.running(1)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._admission.metrics.left()
+        self._admission.metrics.running(-1)
         self._admission.running.discard(self)
         self._admission.release(self._caller)
 
@@ -153,10 +149,6 @@ class Call:
         finally:
             self.writing_since = None
 
-    def take(self, image_count: int) -> None:
-        """Count images that are not sent by `write`. Raises what `Caller.take` does."""
-        self._who.take(image_count)
-
     def end_as_stalled(self) -> None:
         """Let `write` give up."""
         if self._task is not None and not self._is_stalled:
@@ -165,7 +157,7 @@ class Call:
 
 
 def _overloaded(text: str) -> OverloadedError:
-    return OverloadedError(f"{text}; try again later", retry_after_seconds=_RETRY_AFTER_SECONDS)
+    return OverloadedError(f"{text}; try again later", retry_after_seconds=1.0)
 
 
 def _stopping() -> NotReadyError:

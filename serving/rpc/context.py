@@ -12,8 +12,7 @@ from ..errors import NotReadyError
 from ..models.engine import Engine
 from ..models.registry import Registry
 from ..security.auth import Authenticator, build_authenticator, caller
-from ..telemetry.call_record import current_call
-from ..telemetry.calls import Calls
+from ..telemetry.calls import Calls, current_call
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_tracing
 from .admission import Admission
@@ -71,4 +70,4 @@ class ServiceContext:
     def close(self) -> None:
         """End its threads."""
         self.executor.shutdown()
-        self.calls.stop()
+        self.calls.tracing.stop()

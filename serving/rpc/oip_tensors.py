@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from open_inference.grpc import protocol
+from open_inference.grpc import protocol as oip
 
 from ..config.settings import ServerSettings
 from ..errors import InvalidRequestError
@@ -23,20 +23,18 @@ _MESSAGE_OVERHEAD_BYTES = 1024  # names, shapes and tags around the tensors, gen
 _UNKNOWN_PARAMETERS = ("shared_memory_region", "classification")
 
 _Values = npt.NDArray[Any]
-_InputTensor = protocol.ModelInferRequest.InferInputTensor
-_OutputTensor = protocol.ModelInferRequest.InferRequestedOutputTensor
+_InputTensor = oip.ModelInferRequest.InferInputTensor
+_OutputTensor = oip.ModelInferRequest.InferRequestedOutputTensor
 
 
-def metadata(spec: TensorSpec) -> protocol.ModelMetadataResponse.TensorMetadata:
+def metadata(spec: TensorSpec) -> oip.ModelMetadataResponse.TensorMetadata:
     """How the protocol describes a tensor; its batch is of any size."""
-    return protocol.ModelMetadataResponse.TensorMetadata(
+    return oip.ModelMetadataResponse.TensorMetadata(
         name=spec.name, datatype=_DATATYPES[spec.dtype], shape=[-1, *spec.row_shape]
     )
 
 
-def infer(
-    request: protocol.ModelInferRequest, engine: Engine, settings: ServerSettings
-) -> protocol.ModelInferResponse:
+def infer(request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings) -> oip.ModelInferResponse:
     """Answer a request; takes the time of an inference. Raises InvalidRequestError."""
     inputs, outputs = input_specs(engine.manifest), _requested_outputs(request, output_specs(engine.manifest))
     row_bytes = max(sum(map(_row_bytes, specs)) for specs in (inputs, outputs))
@@ -46,12 +44,12 @@ def infer(
     tensors = _read_inputs(request, inputs, most, engine.class_count)
     images, probabilities = engine.infer(tensors["latents"], tensors.get("uniforms"), tensors.get("labels"))
     contents = {"images": images, "probabilities": probabilities.astype("<f4", copy=False)}
-    return protocol.ModelInferResponse(
+    return oip.ModelInferResponse(
         model_name=engine.manifest.name,
         model_version=engine.revision,
         id=request.id,
         outputs=[
-            protocol.ModelInferResponse.InferOutputTensor(
+            oip.ModelInferResponse.InferOutputTensor(
                 name=spec.name, datatype=_DATATYPES[spec.dtype], shape=contents[spec.name].shape
             )
             for spec in outputs
@@ -60,7 +58,7 @@ def infer(
     )
 
 
-def _requested_outputs(request: protocol.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+def _requested_outputs(request: oip.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
     """The outputs in the order in which they are asked for; all of them if none is named."""
     by_name = {spec.name: spec for spec in specs}
     names = [output.name for output in request.outputs] or list(by_name)
@@ -74,7 +72,7 @@ def _requested_outputs(request: protocol.ModelInferRequest, specs: Sequence[Tens
 
 
 def _read_inputs(
-    request: protocol.ModelInferRequest, specs: Sequence[TensorSpec], most: int, class_count: int
+    request: oip.ModelInferRequest, specs: Sequence[TensorSpec], most: int, class_count: int
 ) -> dict[str, _Values]:
     """The arrays of a request, by name, each [batch, *row_shape] with a batch of at most `most`."""
     names, wanted = [tensor.name for tensor in request.inputs], [spec.name for spec in specs]
@@ -102,10 +100,8 @@ def _read_input(tensor: _InputTensor, raw: bytes | None, spec: TensorSpec, most:
     if spec.name == "uniforms":  # every comparison with NaN is false
         valid, rule = (values >= 0) & (values < 1), "uniforms are at least 0 and below 1"
     elif spec.name == "labels":
-        valid, rule = (
-            (values >= 0) & (values < class_count),
-            f"the classes of the model are 0 to {class_count - 1}",
-        )
+        valid = (values >= 0) & (values < class_count)
+        rule = f"the classes of the model are 0 to {class_count - 1}"
     else:
         valid, rule = np.isfinite(values), "latents are finite"
     if not valid.all():
@@ -137,10 +133,6 @@ def _row_bytes(spec: TensorSpec) -> int:
     return np.dtype(spec.dtype).itemsize * math.prod(spec.row_shape)
 
 
-def _little_endian(spec: TensorSpec) -> np.dtype[Any]:
-    return np.dtype(spec.dtype).newbyteorder("<")
-
-
 def _raw_values(tensor: _InputTensor, raw: bytes, spec: TensorSpec) -> _Values:
     if tensor.HasField("contents"):
         raise _invalid(tensor, "has contents beside raw_input_contents; send one of the two")
@@ -148,7 +140,7 @@ def _raw_values(tensor: _InputTensor, raw: bytes, spec: TensorSpec) -> _Values:
     if len(raw) != expected:
         text = f"has {len(raw)} bytes; {tensor.datatype} of the shape {list(tensor.shape)} takes {expected}"
         raise _invalid(tensor, text)
-    return np.frombuffer(raw, _little_endian(spec))
+    return np.frombuffer(raw, np.dtype(spec.dtype).newbyteorder("<"))
 
 
 def _typed_values(tensor: _InputTensor, spec: TensorSpec) -> _Values:
@@ -160,7 +152,7 @@ def _typed_values(tensor: _InputTensor, spec: TensorSpec) -> _Values:
     contents = getattr(tensor.contents, wanted)
     if len(contents) != expected:
         raise _invalid(tensor, f"has {len(contents)} values; the shape {list(tensor.shape)} takes {expected}")
-    return np.array(contents, _little_endian(spec))
+    return np.array(contents, np.dtype(spec.dtype).newbyteorder("<"))
 
 
 def _invalid(tensor: _InputTensor | _OutputTensor, text: str) -> InvalidRequestError:

@@ -6,18 +6,20 @@ import asyncio
 from importlib.metadata import version
 from typing import Any
 
-from open_inference.grpc import protocol, service
+from open_inference.grpc import protocol as oip
+from open_inference.grpc import service
 
 from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.manifest import input_specs, output_specs
-from ..telemetry.call_record import current_call
+from ..security.auth import caller
+from ..telemetry.calls import current_call
 from .admission import Call
 from .context import ServiceContext
-from .deadline import check_deadline, deadline_of
 from .oip_tensors import infer, metadata
+from .stream_plan import check_deadline, deadline_of
 
-DESCRIPTOR = protocol.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+DESCRIPTOR = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PROBES = ("ServerLive", "ServerReady")
 """The methods that tell no more than the server's health does."""
 _PLATFORM = "onnx_onnxv1"  # the protocol's name for an ONNX file
@@ -36,36 +38,30 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
         self._models = context.models
         self._metrics = context.metrics
 
-    async def ServerLive(self, request: protocol.ServerLiveRequest, context: Any) -> protocol.ServerLiveResponse:
+    async def ServerLive(self, request: oip.ServerLiveRequest, context: Any) -> oip.ServerLiveResponse:
         """Whether the server answers at all."""
-        return protocol.ServerLiveResponse(live=True)
+        return oip.ServerLiveResponse(live=True)
 
-    async def ServerReady(
-        self, request: protocol.ServerReadyRequest, context: Any
-    ) -> protocol.ServerReadyResponse:
+    async def ServerReady(self, request: oip.ServerReadyRequest, context: Any) -> oip.ServerReadyResponse:
         """Whether the models are loaded."""
-        return protocol.ServerReadyResponse(ready=self._models.registry is not None)
+        return oip.ServerReadyResponse(ready=self._models.registry is not None)
 
-    async def ModelReady(self, request: protocol.ModelReadyRequest, context: Any) -> protocol.ModelReadyResponse:
+    async def ModelReady(self, request: oip.ModelReadyRequest, context: Any) -> oip.ModelReadyResponse:
         """Whether a model is loaded; NOT_FOUND if there is none of that name and version."""
         if self._models.registry is None:
-            return protocol.ModelReadyResponse(ready=False)
+            return oip.ModelReadyResponse(ready=False)
         self._find(request.name, request.version)
-        return protocol.ModelReadyResponse(ready=True)
+        return oip.ModelReadyResponse(ready=True)
 
-    async def ServerMetadata(
-        self, request: protocol.ServerMetadataRequest, context: Any
-    ) -> protocol.ServerMetadataResponse:
+    async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Any) -> oip.ServerMetadataResponse:
         """Name and version; no extension of the protocol is known."""
-        return protocol.ServerMetadataResponse(name="bgan", version=version("bgan"))
+        return oip.ServerMetadataResponse(name="bgan", version=version("bgan"))
 
-    async def ModelMetadata(
-        self, request: protocol.ModelMetadataRequest, context: Any
-    ) -> protocol.ModelMetadataResponse:
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
         """The tensors of one model; its versions are called by their revisions."""
         engine = self._find(request.name, request.version)
         served = self._models.visible().versions(engine.manifest.name) or [engine]
-        return protocol.ModelMetadataResponse(
+        return oip.ModelMetadataResponse(
             name=engine.manifest.name,
             versions=[each.revision for each in served],
             platform=_PLATFORM,
@@ -73,19 +69,19 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             outputs=map(metadata, output_specs(engine.manifest)),
         )
 
-    async def ModelInfer(self, request: protocol.ModelInferRequest, context: Any) -> protocol.ModelInferResponse:
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
         """Run one batch."""
         engine = self._find(request.model_name, request.model_version)
         deadline = deadline_of(context)
 
-        def run() -> protocol.ModelInferResponse:
+        def run() -> oip.ModelInferResponse:
             check_deadline(deadline)
             return self._metrics.timed(engine.manifest.name, infer, request, engine, self._context.settings)
 
-        async with Call(self._context.admission, context) as call:
+        async with Call(self._context.admission, context):
             response = await asyncio.get_running_loop().run_in_executor(self._context.executor, run)
             row_count = response.outputs[0].shape[0]
-            call.take(row_count)
+            caller().take(row_count)
             self._metrics.sent(engine.manifest.name, row_count)
             current_call().image_count += row_count
             return response

@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Any
 
-from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from bgan.v1 import sampling_pb2 as pb
+from bgan.v1 import sampling_pb2_grpc
 
 from ..errors import StreamCutError
 from ..models.engine import Engine
 from ..models.registry import Registry
-from ..telemetry.call_record import current_call
+from ..telemetry.calls import current_call
 from .admission import Call
 from .batching import DynamicBatcher
 from .context import ServiceContext
-from .deadline import deadline_of
 from .prefetch import Prefetcher
-from .stream_plan import StreamPlan, plan_stream
+from .stream_plan import StreamPlan, deadline_of, plan_stream
 
 
 class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
@@ -29,8 +29,8 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._prefetcher = Prefetcher(context.executor, batches=context.threads + 1, metrics=context.metrics)
         self._batchers: dict[Engine, DynamicBatcher] = {}
         self._cutting = False
-        names = [field.name for field in sampling_pb2.Limits.DESCRIPTOR.fields]
-        self._limits = sampling_pb2.Limits(**{name: getattr(context.settings, name) for name in names})
+        names = [field.name for field in pb.Limits.DESCRIPTOR.fields]
+        self._limits = pb.Limits(**{name: getattr(context.settings, name) for name in names})
 
     def serve(self, registry: Registry) -> None:
         """Answer new calls with these models; calls in flight end on those that they began with."""
@@ -46,7 +46,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._cutting = True
 
     async def SampleBinaryImages(  # type: ignore[override] # grpc.aio takes generators and writers alike
-        self, request: sampling_pb2.SampleBinaryImagesRequest, context: Any
+        self, request: pb.SampleBinaryImagesRequest, context: Any
     ) -> None:
         """Write the batches of a request, computed ahead while earlier ones are sent."""
         engine = self._models.find(request.model, version=request.version, revision=request.revision)
@@ -61,24 +61,19 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             else:
                 await self._write_batches(plan, call)
 
-    async def ListModels(
-        self, request: sampling_pb2.ListModelsRequest, context: Any
-    ) -> sampling_pb2.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """All models, by name, and the files that cannot be served."""
         registry = self._models.visible()
-        return sampling_pb2.ListModelsResponse(
+        return pb.ListModelsResponse(
             models=[_served(engine, registry) for engine in registry.engines],
             limits=self._limits,
-            failures=[
-                sampling_pb2.ModelFailure(model=failure.model, reason=failure.reason)
-                for failure in registry.failures
-            ],
+            failures=[pb.ModelFailure(model=each.model, reason=each.reason) for each in registry.failures],
         )
 
-    async def GetModel(self, request: sampling_pb2.GetModelRequest, context: Any) -> sampling_pb2.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         """One model."""
         engine = self._models.find(request.name, version=request.version, revision=request.revision)
-        return sampling_pb2.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
+        return pb.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
 
     async def _write_batches(self, plan: StreamPlan, call: Call) -> None:
         async with aclosing(self._prefetcher.compute(plan)) as responses:
@@ -88,17 +83,17 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 await call.write(response)
                 self._note_sent(response)
 
-    def _note_sent(self, response: sampling_pb2.SampleBinaryImagesResponse) -> None:
+    def _note_sent(self, response: pb.SampleBinaryImagesResponse) -> None:
         self._metrics.sent(response.model, response.image_count)
         current_call().image_count += response.image_count
 
 
-def _served(engine: Engine, registry: Registry) -> sampling_pb2.ServedModel:
+def _served(engine: Engine, registry: Registry) -> pb.ServedModel:
     tiled = engine.tile_rows is not None
-    return sampling_pb2.ServedModel(
+    return pb.ServedModel(
         model=engine.manifest,
         revision=engine.revision,
         is_default=engine is registry.default_engine,
         version=engine.version,
-        execution=sampling_pb2.EXECUTION_FIXED_TILES if tiled else sampling_pb2.EXECUTION_ANY_BATCH,
+        execution=pb.EXECUTION_FIXED_TILES if tiled else pb.EXECUTION_ANY_BATCH,
     )

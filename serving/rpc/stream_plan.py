@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from bgan.v1 import sampling_pb2
+from bgan.v1 import sampling_pb2 as pb
 
 from ..config.settings import ServerSettings
-from ..errors import InvalidRequestError
+from ..errors import DeadlinePassedError, InvalidRequestError
 from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
-from .deadline import check_deadline
 
 _MAX_LABELS = 65_536  # of one request: they are checked one by one
 _LABEL_BYTES = 5  # the most that a label takes
@@ -54,19 +55,17 @@ class StreamPlan:
         """Whether a single response of nothing but images is all of it."""
         return self.images.count <= self.first_batch_size and not self.with_probabilities
 
-    def response(self, first_index: int, count: int) -> sampling_pb2.SampleBinaryImagesResponse:
+    def response(self, first_index: int, count: int) -> pb.SampleBinaryImagesResponse:
         """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
-        seed, labels = self.images.seed, self.images.labels
-        batch = self.engine.sample(
-            seed, first_index, count, labels=labels, with_probabilities=self.with_probabilities
-        )
+        seed, labels, both = self.images.seed, self.images.labels, self.with_probabilities
+        batch = self.engine.sample(seed, first_index, count, labels=labels, with_probabilities=both)
         return self.encode(first_index, batch)
 
-    def encode(self, first_index: int, batch: ImageBatch) -> sampling_pb2.SampleBinaryImagesResponse:
+    def encode(self, first_index: int, batch: ImageBatch) -> pb.SampleBinaryImagesResponse:
         """The response that carries a computed batch."""
         engine = self.engine
-        return sampling_pb2.SampleBinaryImagesResponse(
+        return pb.SampleBinaryImagesResponse(
             model=engine.manifest.name,
             revision=engine.revision,
             seed=self.images.seed,
@@ -81,7 +80,7 @@ class StreamPlan:
 
 
 def plan_stream(
-    request: sampling_pb2.SampleBinaryImagesRequest,
+    request: pb.SampleBinaryImagesRequest,
     engine: Engine,
     settings: ServerSettings,
     *,
@@ -123,6 +122,18 @@ def plan_stream(
         with_probabilities=request.include_probabilities,
         deadline=deadline,
     )
+
+
+def deadline_of(context: Any) -> float | None:
+    """When a call must be answered, on the monotonic clock; None: no limit."""
+    seconds = context.time_remaining()
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def check_deadline(deadline: float | None) -> None:
+    """Raises DeadlinePassedError if it is past: nothing is computed for a caller who no longer waits for it."""
+    if deadline is not None and time.monotonic() > deadline:
+        raise DeadlinePassedError("the deadline of the call passed before its images were computed")
 
 
 def largest_batch(row_bytes: int, overhead_bytes: int, settings: ServerSettings) -> int:

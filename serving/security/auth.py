@@ -16,8 +16,6 @@ from .quota import FOLDER_VARIABLE, Quota
 from .tokens import Token, find_token, read_tokens
 from .watched_files import WatchedFiles
 
-_KEY = "authorization"
-_SCHEME = "bearer"
 _UNKNOWN = "the token is unknown or was revoked; ask for another"
 _log = logging.getLogger(__name__)
 
@@ -27,7 +25,6 @@ class Caller:
 
     def __init__(self, name: str | None = None, token: Token | None = None, quota: Quota | None = None) -> None:
         self.name = name
-        """The token's name."""
         self.token = token
         self._quota = quota
         self._is_known = True
@@ -43,12 +40,11 @@ class Caller:
         if self.token is not None and self.token.has_expired():
             raise UnauthenticatedError("the token has expired; ask for another")
 
-    def check_images(self) -> None:
-        """Raises UnauthenticatedError as `check` does, and QuotaSpentError if no images are left."""
-        self.take(0)
-
     def take(self, image_count: int, next_index: int | None = None) -> None:
-        """Count images that are sent now. Raises as `check_images` does, with `next_index` if none were left."""
+        """Count images that are sent now.
+
+        Raises UnauthenticatedError as `check` does, and QuotaSpentError, with `next_index`, if none were left.
+        """
         self.check()
         if self._quota is not None:
             self._quota.take(image_count, next_index)
@@ -135,22 +131,21 @@ def build_authenticator(settings: ServerSettings) -> Authenticator:
 
 
 def _make_caller(name: str, token: Token) -> Caller:
-    if token.images_per_minute is None:
-        return Caller(name, token)
     folder = os.environ.get(FOLDER_VARIABLE)
     shared = None if folder is None else Path(folder) / f"{name}-{token.sha256}"
-    return Caller(name, token, Quota(token.images_per_minute, shared))
+    limit = token.images_per_minute
+    return Caller(name, token, None if limit is None else Quota(limit, shared))
 
 
 def _bearer(metadata: Any) -> str:
-    values = [value for key, value in metadata or () if key == _KEY]
+    values = [value for key, value in metadata or () if key == "authorization"]
     if len(values) != 1:
         raise UnauthenticatedError(
             "this server wants a token; send it in the metadata as `authorization: Bearer TOKEN`, with bgan by "
             "--token-file or BGAN_TOKEN"
         )
     scheme, _, text = str(values[0]).partition(" ")
-    if scheme.lower() != _SCHEME:
+    if scheme.lower() != "bearer":
         raise UnauthenticatedError("the authorization in the metadata is not `Bearer TOKEN`")
     return text.strip()
 

@@ -19,41 +19,6 @@ _SHARE_TO_WAIT_FOR = 0.1  # of a minute's images: who resumes for less asks too 
 _STATE = struct.Struct("dd")  # what is left, and when that was; all processes have the same clock
 
 
-class _State:
-    """What is left and when that was, in memory or in a file that other processes share."""
-
-    def __init__(self, left: float, path: Path | None) -> None:
-        self._file = None if path is None else path.open("a+b")
-        with self.locked():
-            is_new = self._file is None or not self._file.seek(0, os.SEEK_END)
-            if self._file is not None:
-                self._file.truncate(_STATE.size)
-            self._memory = mmap.mmap(-1 if self._file is None else self._file.fileno(), _STATE.size)
-            if is_new:
-                self.write(left, time.monotonic())
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """No other process changes it meanwhile."""
-        if self._file is None:
-            yield
-            return
-        import fcntl  # there are several processes on Linux alone
-
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def read(self) -> tuple[float, float]:
-        left, counted = _STATE.unpack(self._memory)
-        return left, counted
-
-    def write(self, left: float, counted: float) -> None:
-        self._memory[:] = _STATE.pack(left, counted)
-
-
 class Quota:
     """Images per minute, refilled steadily up to one minute's.
 
@@ -64,15 +29,36 @@ class Quota:
         """`shared`: a file in which other processes count too."""
         self._images_per_minute = images_per_minute
         self._per_second = images_per_minute / _SECONDS
-        self._state = _State(images_per_minute, shared)
+        self._file = None if shared is None else shared.open("a+b")
+        with self._locked():
+            is_new = self._file is None or not self._file.seek(0, os.SEEK_END)
+            if self._file is not None:
+                self._file.truncate(_STATE.size)
+            self._memory = mmap.mmap(-1 if self._file is None else self._file.fileno(), _STATE.size)
+            if is_new:
+                self._memory[:] = _STATE.pack(images_per_minute, time.monotonic())
 
     def take(self, image_count: int, next_index: int | None = None) -> None:
         """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left."""
-        with self._state.locked():
-            left, counted = self._state.read()
+        with self._locked():
+            left, counted = _STATE.unpack(self._memory)
             now = time.monotonic()
             left = min(left + (now - counted) * self._per_second, float(self._images_per_minute))
-            self._state.write(left - image_count if left > 0 else left, now)
+            self._memory[:] = _STATE.pack(left - image_count if left > 0 else left, now)
         if left <= 0:
             seconds = (self._images_per_minute * _SHARE_TO_WAIT_FOR - left) / self._per_second
             raise QuotaSpentError(self._images_per_minute, retry_after_seconds=seconds, next_index=next_index)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other process changes what is left meanwhile."""
+        if self._file is None:
+            yield
+            return
+        import fcntl  # there are several processes on Linux alone
+
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -33,12 +34,9 @@ class Certificates:
 
         Raises StartError with one line that says which is invalid and why.
         """
+        from .certificates import read_configuration
 
-        def read() -> grpc.ServerCertificateConfiguration:
-            from .certificates import read_configuration
-
-            return read_configuration(certificate, key, client_ca)
-
+        read = partial(read_configuration, certificate, key, client_ca)
         self._needs_client = client_ca is not None
         paths = [path for path in (certificate, key, client_ca) if path is not None]
         self._files = WatchedFiles(paths, read, what="certificates")

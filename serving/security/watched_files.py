@@ -26,12 +26,12 @@ class WatchedFiles(Generic[_Content]):
         self._paths = paths
         self._read = read
         self._what = what
-        self._seen = self._used = self._states()
+        self._seen = self._used = [_state(path) for path in paths]
         self.content = read()
 
     def poll(self) -> bool:
         """Read again after a change; whether there is new content. Invalid files are logged and change nothing."""
-        before, self._seen = self._seen, self._states()
+        before, self._seen = self._seen, [_state(path) for path in self._paths]
         if not before == self._seen != self._used:
             return False
         self._used = self._seen
@@ -42,9 +42,6 @@ class WatchedFiles(Generic[_Content]):
             return False
         _log.info("read the %s again: %s", self._what, ", ".join(map(str, self._paths)))
         return True
-
-    def _states(self) -> list[tuple[int, int, int, int] | None]:
-        return [_state(path) for path in self._paths]
 
 
 def _state(path: Path) -> tuple[int, int, int, int] | None:

@@ -12,8 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.v1 import sampling_pb2
 
-from ..config.addresses import own_host
-from ..config.settings import ServerSettings
+from ..config.settings import ServerSettings, own_address
 from ..errors import NotServingError
 
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
@@ -25,11 +24,6 @@ _OPTIONS = [("grpc.enable_http_proxy", 0)]
 def model_service(name: str) -> str:
     """The service whose health is that of a model."""
     return f"{_SERVICE}/{name}"
-
-
-def own_address(settings: ServerSettings) -> str:
-    """Where a server of these settings answers on its own machine."""
-    return f"{own_host(settings.host)}:{settings.port}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +55,7 @@ def own_tls(settings: ServerSettings, *, timeout_seconds: float) -> TlsCheck | N
         return None
     from ..security.certificates import name_in
 
-    target = own_address(settings)
+    target = own_address(settings.host, settings.port)
     try:
         shown = _shown_certificate(target, timeout_seconds)
     except OSError as error:

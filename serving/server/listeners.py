@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from bgan.v1 import sampling_pb2
 
 from ..config.settings import ServerSettings
+from ..errors import StartError
+from ..models.registry import Registry
 from ..rpc import open_inference
-from ..rpc.context import ServiceContext
+from ..rpc.context import CurrentModels, ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
-from .health import Health
-from .port import SHAREABLE, port_taken
+from .health_check import model_service
 
 _SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
 _REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-SERVICES = (_SAMPLING.full_name, open_inference.DESCRIPTOR.full_name)
-"""The services that compute images."""
-_REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
+_STATUS = health_pb2.HealthCheckResponse
+_SERVICES = (_SAMPLING.full_name, open_inference.DESCRIPTOR.full_name)  # those that compute images
+_REFLECTED = (*_SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
+SHAREABLE = sys.platform == "linux"
+"""Whether this system spreads connections over the sockets that share a port (SO_REUSEPORT)."""
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -34,6 +41,26 @@ _OTHER_CALLS = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
+
+
+class Health:
+    """The health of the server, and of each model as a service of its own; NOT_SERVING at first."""
+
+    def __init__(self, models: CurrentModels) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self.is_serving = False
+        """Whether calls will be answered; `tell` says it to those who ask."""
+        self._models = models
+        self._names: set[str] = set()  # of every model that was there
+
+    async def tell(self) -> None:
+        """Set the health of every service and model by `is_serving` and the current models."""
+        registry = self._models.registry or Registry(())
+        self._names |= {*registry.names, *(failure.model for failure in registry.failures)}
+        states = dict.fromkeys(("", *_SERVICES), self.is_serving)
+        states |= {model_service(name): self.is_serving and name in registry.names for name in self._names}
+        for service, is_serving in states.items():
+            await self.servicer.set(service, _STATUS.SERVING if is_serving else _STATUS.NOT_SERVING)
 
 
 class Listeners:
@@ -66,7 +93,7 @@ class Listeners:
                 else:
                     port = server.add_secure_port(f"{host}:{port}", certificates.credentials())
             except RuntimeError as error:
-                raise port_taken(host, port) from error
+                raise _port_taken(host, port) from error
             # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
             await asyncio.shield(server.start())
         return port
@@ -95,3 +122,32 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
         ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
     ]
+
+
+@contextmanager
+def reserved_port(host: str, port: int) -> Iterator[int]:
+    """Hold a port for the sockets that will share it; 0 picks a free one. Raises StartError if it is taken."""
+    if not SHAREABLE:
+        yield port
+        return
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family) as exclusive:  # another server that shares its port would let us in
+            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            exclusive.bind(address)
+            address = exclusive.getsockname()
+        reserved = socket.socket(family)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)  # it never listens, so it gets no connections
+    except OSError as error:
+        raise _port_taken(host, port) from error
+    with reserved:
+        yield address[1]
+
+
+def _port_taken(host: str, port: int) -> StartError:
+    return StartError(
+        f"cannot listen on {host}:{port}; is another server there? Choose another --port, or 0 for a free one"
+    )

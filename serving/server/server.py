@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-from ..config.default_models import described
-from ..config.settings import ServerSettings
+from ..config.settings import SHIPPED, ServerSettings
 from ..models.registry import Registry
 from ..models.repository import Repository
 from ..rpc.context import ServiceContext
@@ -22,10 +23,7 @@ from ..security.watched_files import POLL_SECONDS
 from ..telemetry.logs import start_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
-from .health import Health
-from .listeners import SERVICES, Listeners
-from .port import reserved_port
-from .systemd import READY, STOPPING, notify
+from .listeners import Health, Listeners, reserved_port
 
 _AFTERMATH_SECONDS = 0.5
 _CHECKS_FOR_STALLED_READERS = 4  # in the time after which they are ended
@@ -41,10 +39,10 @@ async def serve(settings: ServerSettings) -> None:
             await server.load()
             await server.set_serving()
             _log.info("serving on %s:%d", settings.host, listening_on)
-            notify(READY)
+            notify("READY=1")
             following = asyncio.create_task(server.follow())
             await stop.wait()
-            notify(STOPPING)
+            notify("STOPPING=1")
             following.cancel()
     _log.info("stopped")
 
@@ -56,6 +54,24 @@ def stop_signal(*numbers: signal.Signals) -> asyncio.Event:
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+def notify(state: str) -> None:
+    """Tell a service manager, such as systemd with Type=notify, the server's state (sd_notify(3)).
+
+    It listens on the socket that NOTIFY_SOCKET names. A failure is only logged: for the manager the start
+    fails then, callers are not affected.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket has no file
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(state.encode(), address)
+    except OSError as error:
+        _log.warning("the service manager cannot be told %s: %s", state, error)
 
 
 class Server:
@@ -70,7 +86,7 @@ class Server:
         self._context = ServiceContext.build(settings, metrics)
         self._certificates = certificates_of(settings)
         self._sampling = SamplingServicer(self._context)
-        self._health = Health(SERVICES)
+        self._health = Health(self._context.models)
         self._listeners = Listeners(self._context, self._sampling, self._health)
         self._repository = Repository(
             settings.models,
@@ -83,7 +99,7 @@ class Server:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
 
     async def __aenter__(self) -> Self:
-        await self._tell_health()
+        await self._health.tell()
         self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets())
         return self
 
@@ -99,7 +115,8 @@ class Server:
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
-        _log.info("loading %s", described(self._settings.models))
+        folder = self._settings.models
+        _log.info("loading the models %s %s", "that come with bgan," if folder == SHIPPED else "in", folder)
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         await self._serve(registry)
         return registry
@@ -121,15 +138,12 @@ class Server:
     async def set_serving(self) -> None:
         """Say that calls will be answered."""
         self._health.is_serving = True
-        await self._tell_health()
+        await self._health.tell()
         self._context.metrics.ready(True)
 
     async def _serve(self, registry: Registry) -> None:
         self._sampling.serve(registry)
-        await self._tell_health()
-
-    async def _tell_health(self) -> None:
-        await self._health.tell(self._context.models.registry)
+        await self._health.tell()
 
     async def _end_stalled_readers(self) -> None:
         while True:
@@ -137,7 +151,6 @@ class Server:
             self._context.admission.end_stalled()
 
     async def _follow_secrets(self) -> None:
-        """Follow the files of certificates and tokens."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +19,8 @@ from ..errors import StartError
 from ..security.quota import FOLDER_VARIABLE
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, forget_worker, workers_folder
-from .port import SHAREABLE, reserved_port
-from .server import stop_signal
-from .systemd import READY, STOPPING, notify
+from .listeners import SHAREABLE, reserved_port
+from .server import notify, stop_signal
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
@@ -47,9 +47,9 @@ async def supervise(settings: ServerSettings) -> None:
             await pool.start(stop)
             if not stop.is_set():
                 _log.info("serving on %s:%d", settings.host, port)
-                notify(READY)
+                notify("READY=1")
                 await pool.watch(stop)
-                notify(STOPPING)
+                notify("STOPPING=1")
         finally:
             await pool.stop()
     _log.info("stopped")
@@ -98,19 +98,17 @@ class _Pool:
         await asyncio.gather(*replacing, return_exceptions=True)
 
     async def stop(self) -> None:
-        """Stop all workers, and kill those that do not exit in time."""
         seconds = self._settings.lame_duck_seconds + self._settings.grace_seconds
         await asyncio.gather(*[worker.stop(seconds) for worker in self._workers])
 
     async def _keep_alive(self, slot: int) -> None:
         shortest, longest = _BACKOFF_SECONDS
         backoff = shortest
-        loop = asyncio.get_running_loop()
         while True:
-            started = loop.time()
-            code = await self._workers[slot].ended()
-            forget_worker(self._metrics, self._workers[slot].pid)
-            backoff = shortest if loop.time() - started > _SECONDS_TO_FORGIVE else min(2 * backoff, longest)
+            started = time.monotonic()
+            code = await self._workers[slot].process.wait()
+            forget_worker(self._metrics, self._workers[slot].process.pid)
+            backoff = shortest if time.monotonic() - started > _SECONDS_TO_FORGIVE else min(2 * backoff, longest)
             _log.warning("worker %d ended with %d; another starts in %.1f s", slot, code, backoff)
             await asyncio.sleep(backoff)
             try:
@@ -172,9 +170,8 @@ class _Worker:
             raise ValueError("a worker needs pipes")
         self.models: list[str] = []
         """The models that it serves, as it said last."""
-        self.pid = process.pid
+        self.process = process
         self._is_told = False
-        self._process = process
         self._commands = process.stdin
         self._changed = changed
         self._error: str | None = None
@@ -183,14 +180,12 @@ class _Worker:
     @property
     def is_serving(self) -> bool:
         """Whether it was told to serve and has not exited."""
-        return self._is_told and self._process.returncode is None
+        return self._is_told and self.process.returncode is None
 
     def tell(self, command: str) -> None:
-        """Send a command that `worker` knows."""
         self._commands.write(f"{command}\n".encode())
 
     def set_serving(self) -> None:
-        """Let its health be SERVING."""
         self.tell("set serving")
         self._is_told = True
 
@@ -212,15 +207,11 @@ class _Worker:
             self.models, self._error = models, error
             self._changed.notify_all()
 
-    async def ended(self) -> int:
-        """Wait for its exit code."""
-        return await self._process.wait()
-
     async def stop(self, grace_seconds: float) -> None:
         """Let it end its calls, and kill it if that takes longer."""
         self._commands.close()
         try:
-            await asyncio.wait_for(self.ended(), grace_seconds + _SECONDS_BEYOND_GRACE)
+            await asyncio.wait_for(self.process.wait(), grace_seconds + _SECONDS_BEYOND_GRACE)
         except TimeoutError:
-            self._process.kill()
-            await self.ended()
+            self.process.kill()
+            await self.process.wait()

@@ -8,25 +8,23 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from .call_record import CallRecord
+from .calls import CallRecord
 
 
 def start_log(log_format: str, *, worker: int | None = None) -> None:
     """Write what is logged from now on; `worker` is the number of one of several processes."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Json(worker) if log_format == "json" else _Text(worker))
+    name = "" if worker is None else f"worker {worker} "
+    text = f"%(asctime)s %(levelname)s {name}%(message)s"
+    handler.setFormatter(_Json(worker) if log_format == "json" else _Text(text))
     handler.addFilter(_is_no_cancellation)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 class _Text(logging.Formatter):
-    def __init__(self, worker: int | None) -> None:
-        name = "" if worker is None else f"worker {worker} "
-        super().__init__(f"%(asctime)s %(levelname)s {name}%(message)s")
-
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
         """A call in its own words."""
-        if (call := _call_of(record)) is not None:
+        if call := getattr(record, "call", None):
             record.message = call.as_text()
         return super().formatMessage(record)
 
@@ -39,7 +37,7 @@ class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One JSON object, its time in UTC."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-        call = _call_of(record)
+        call: CallRecord | None = getattr(record, "call", None)
         line: dict[str, Any] = {
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname,
@@ -51,10 +49,6 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line)
-
-
-def _call_of(record: logging.LogRecord) -> CallRecord | None:
-    return getattr(record, "call", None)
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

@@ -21,11 +21,8 @@ class Metrics:
     def ready(self, is_ready: bool) -> None:
         """Whether this process says that it is healthy."""
 
-    def entered(self) -> None:
-        """A stream or an inference got a slot."""
-
-    def left(self) -> None:
-        """It gave the slot back."""
+    def running(self, change: int) -> None:
+        """A stream or an inference got a slot (1), or gave it back (-1)."""
 
     def queued(self) -> None:
         """A call waits for a slot."""

@@ -13,8 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .call_record import CallRecord
-from .tracing import Tracing
+from .calls import CallRecord, Tracing
 
 _EXPORT_SECONDS = 5
 _SECONDS_TO_STOP = 0.5
@@ -25,11 +24,13 @@ _FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAIL
 class OtlpTracing(Tracing):
     """Spans in batches; a missing collector costs the spans, never a call.
 
-    The SDK's own variables (OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_...) apply.
+    The SDK's own variables (OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_...) apply and override.
     """
 
     def __init__(self, endpoint: str) -> None:
-        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        own = Resource({"service.name": "bgan", "service.version": version("bgan")})
+        resource = Resource.create().merge(own).merge(OTELResourceDetector().detect())
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("bgan", version("bgan"))
@@ -63,9 +64,3 @@ class OtlpTracing(Tracing):
         stopping = threading.Thread(target=self._provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(_SECONDS_TO_STOP)
-
-
-def _resource() -> Resource:
-    """What sends the spans; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it."""
-    own = Resource({"service.name": "bgan", "service.version": version("bgan")})
-    return Resource.create().merge(own).merge(OTELResourceDetector().detect())

@@ -1,4 +1,5 @@
 """Metrics for Prometheus: their names, and the port that shows them."""
+# ruff: noqa: D102 - `Metrics` says what its methods mean
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from prometheus_client import (
     disable_created_metrics,
     start_http_server,
 )
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..errors import CallError, StartError
 from ..models.registry import Registry
@@ -84,28 +85,19 @@ class PrometheusMetrics(Metrics):
         }
 
     def ready(self, is_ready: bool) -> None:
-        """Whether this process counts as healthy."""
         self._ready_workers.set(is_ready)
 
-    def entered(self) -> None:
-        """One more stream."""
-        self._streams.inc()
-
-    def left(self) -> None:
-        """One stream fewer."""
-        self._streams.dec()
+    def running(self, change: int) -> None:
+        self._streams.inc(change)
 
     def queued(self) -> None:
-        """One more call waits."""
         self._queued.inc()
 
     def waited(self, seconds: float) -> None:
-        """One call fewer waits."""
         self._queued.dec()
         self._queue.observe(seconds)
 
     def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
-        """One more batch."""
         started = time.perf_counter()
         batch = compute(*arguments)
         _, _, inference = self._of_model[model]
@@ -113,13 +105,11 @@ class PrometheusMetrics(Metrics):
         return batch
 
     def sent(self, model: str, image_count: int) -> None:
-        """One more message."""
         images, batches, _ = self._of_model[model]
         images.inc(image_count)
         batches.inc()
 
     def rejected(self, error: Exception) -> None:
-        """One more error, by its reason."""
         self._rejected.get(type(error), self._internal).inc()
 
 
@@ -128,11 +118,6 @@ def registry_of_folder(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry
-
-
-def drop_gauges(folder: Path, pid: int) -> None:
-    """Take the gauges of a process that ended out of a folder; its counters stay."""
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def show(registry: CollectorRegistry, host: str, port: int) -> None:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from ..config.settings import ServerSettings
 from ..errors import StartError
+from .calls import Tracing
 from .metrics import NO_METRICS, Metrics
-from .tracing import Tracing
 
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
@@ -55,11 +55,11 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:
-    """Take the running calls and the models of a worker that exited out of the sums."""
+    """Take the gauges of a worker that exited (running calls, models) out of the sums; its counters stay."""
     if folder is not None:
-        from .prometheus import drop_gauges
+        from prometheus_client.multiprocess import mark_process_dead
 
-        drop_gauges(folder, pid)
+        mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def start_tracing(settings: ServerSettings) -> Tracing:

@@ -13,8 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..config.addresses import own_host
-from ..config.settings import ServerSettings
+from ..config.settings import ServerSettings, own_address
 from ..errors import MetricsError
 from .scrape import Scrape, ScrapeDelta, scrape
 
@@ -24,6 +23,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _FRAMES_BACK = 40
 _REVISION_DIGITS = 8
 _NOTHING = "-"
+_COLORS = ("bold red", "green")  # of what is bad, of what is good
 
 
 def watch(url: str, console: Console, *, interval_seconds: float, once: bool = False) -> None:
@@ -55,7 +55,7 @@ def own_metrics(settings: ServerSettings) -> str:
     """Where a server of these settings shows its metrics on its machine. Raises MetricsError if it does not."""
     if not settings.metrics_port:
         raise MetricsError("no metrics port is set here; name its address, as in bgan top localhost:9090")
-    return f"{own_host(settings.metrics_host)}:{settings.metrics_port}"
+    return own_address(settings.metrics_host, settings.metrics_port)
 
 
 @contextmanager
@@ -89,12 +89,11 @@ def _totals(delta: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
     now = delta.now
     workers, ready = int(now.total("bgan_workers")), int(now.total("bgan_ready_workers"))
     waiting = int(now.total("bgan_queued_calls"))
-    rate = (
-        f"[dim]images/s[/] [bold cyan]{_count(delta.rate('bgan_images_total'))}[/]   [cyan]{_sparkline(rates)}[/]"
-    )
+    images = _count(delta.rate("bgan_images_total"))
+    rate = f"[dim]images/s[/] [bold cyan]{images}[/]   [cyan]{_sparkline(rates)}[/]"
     streams = f"[dim]streams[/] [bold]{now.total('bgan_streams'):.0f}[/]"
     queue = f"[dim]waiting[/] [{'bold yellow' if waiting else 'bold'}]{waiting}[/]"
-    health = f"[dim]workers ready[/] [{_color(is_good=0 < workers == ready)}]{ready} of {workers}[/]"
+    health = f"[dim]workers ready[/] [{_COLORS[0 < workers == ready]}]{ready} of {workers}[/]"
     return Text.from_markup(f"{rate}\n{streams}   {queue}   {health}")
 
 
@@ -107,15 +106,14 @@ def _models(delta: ScrapeDelta) -> RenderableType:
         served = _served(now, model)
         if not served:
             continue
-        labels = {"model": model}
         table.add_row(
             model,
             "\n".join(version if version != "0" else _NOTHING for version, _ in served),
             "\n".join(revision[:_REVISION_DIGITS] for _, revision in served),
-            Text("yes" if is_ready else "no", style=_color(is_good=is_ready)),
-            _count(delta.rate("bgan_images_total", **labels)),
-            f"{delta.rate('bgan_inference_seconds_sum', **labels):.2f}",
-            *_quantiles(delta, "bgan_inference_seconds", **labels),
+            Text("yes" if is_ready else "no", style=_COLORS[is_ready]),
+            _count(delta.rate("bgan_images_total", model=model)),
+            f"{delta.rate('bgan_inference_seconds_sum', model=model):.2f}",
+            *_quantiles(delta, "bgan_inference_seconds", model=model),
         )
     return table
 
@@ -170,10 +168,6 @@ def _seconds(value: float | None) -> str:
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
-
-
-def _color(*, is_good: bool) -> str:
-    return "green" if is_good else "bold red"
 
 
 def _sparkline(values: Iterable[float]) -> str:

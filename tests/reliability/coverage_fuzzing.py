@@ -19,7 +19,7 @@ import grpc
 
 with atheris.instrument_imports(include=["bgan.serving"]):
     from bgan.serving.config.settings import ServerSettings
-    from bgan.serving.server.port import reserved_port
+    from bgan.serving.server.listeners import reserved_port
     from bgan.serving.server.server import Server
     from bgan.serving.telemetry.metrics import NO_METRICS
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bgan.clients import SamplingClient
-from bgan.serving.config.default_models import SHIPPED
+from bgan.serving.config.settings import SHIPPED
 from bgan.serving.models.engine import load_engine
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics import artifacts

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
-from bgan.serving.config.default_models import SHIPPED
+from bgan.serving.config.settings import SHIPPED
 from bgan.serving.models.engine import load_engine
 from tests.conftest import ROOT
 from tests.kit.servers import ServerProcess

@@ -383,11 +383,11 @@ def test_telemetry_is_off_before_onnxruntime_is_loaded(module):
 
 def test_the_format_read_here_is_that_of_onnx():
     """The numbers of the fields, against those of the package onnx."""
-    from bgan.serving.models import onnx_format
+    from bgan.serving.models import model_check
 
     theirs = {"Model": "ModelProto", "Graph": "GraphProto", "Node": "NodeProto", "Tensor": "TensorProto"}
     theirs |= {"Attribute": "AttributeProto", "OperatorSet": "OperatorSetIdProto"}
     for message, name in theirs.items():
         descriptor = getattr(onnx, name).DESCRIPTOR
-        for field, (number, _) in onnx_format._MESSAGES[message].items():
+        for field, (number, _) in model_check._MESSAGES[message].items():
             assert descriptor.fields_by_name[field].number == number, (message, field)
