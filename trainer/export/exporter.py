@@ -23,10 +23,7 @@ from .check import ExportCheck, check_export
 from .graph import to_onnx
 from .model_file import MANIFEST_KEY
 
-BINARIZATIONS = {
-    "threshold": model_pb2.BINARIZATION_THRESHOLD,
-    "bernoulli": model_pb2.BINARIZATION_BERNOULLI,
-}
+BINARIZATIONS = {"threshold": model_pb2.BINARIZATION_THRESHOLD, "bernoulli": model_pb2.BINARIZATION_BERNOULLI}
 GRAPHS = ("fast", "plain")
 _NEURONS = {
     "dbn": model_pb2.NEURON_DETERMINISTIC,

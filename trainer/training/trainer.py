@@ -20,23 +20,22 @@ from ..common.errors import ConfigError, DivergenceError
 from ..common.rng import derived_seed, random_stream
 from ..common.tensor_files import tensors_under
 from ..config.training import TrainingConfig
-from ..data.batches import BatchStream
-from ..data.dataset import BinaryDataset
+from ..data.dataset import BatchStream, BinaryDataset
 from ..networks.build import configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminator
 from ..networks.generators import set_output_bias
 from ..networks.neurons import OutputNeurons, annealed_slope
 from .augmentation import ImageTransform, build_augmentation
 from .checkpoint import EMA_PREFIX, load_optimizer, optimizer_tensors
-from .ema import build_ema, rewind
 from .estimators.build import build_estimator
-from .losses import ImageLosses
-from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
+from .objectives import OBJECTIVES, ImageLosses, clip_weights, gradient_penalty, gradient_square
 from .optimizers import (
+    build_ema,
     build_optimizer,
     discriminator_steps_before,
     discriminator_steps_in,
     learning_rate_factor,
+    rewind_ema,
 )
 
 GRID_COUNT = 64
@@ -205,7 +204,7 @@ class Trainer:
                 load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
         if self.ema is not None:
             self.ema.module.load_state_dict(tensors_under(tensors, EMA_PREFIX))
-            rewind(self.ema, step)
+            rewind_ema(self.ema, step)
         self.step = step
 
     def _stateful(self) -> list[tuple[str, nn.Module, Optimizer | None]]:

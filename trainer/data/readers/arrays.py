@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
 from .axes import ImageAxes, as_labels, as_numbers, lengths_text
-from .limits import check_ratio
-from .source import BadImages, ImageSource, RawImages, not_readable
+from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable
 
 _CHUNK_BYTES = 2**22
 LABEL_KEYS = ("labels", "label", "y")
@@ -104,12 +103,7 @@ class ArraySource(ImageSource):
     """The images of one array."""
 
     def __init__(
-        self,
-        array: ReadableArray,
-        options: ImageOptions,
-        path: object,
-        *,
-        labels: NDArray[Any] | None = None,
+        self, array: ReadableArray, options: ImageOptions, path: object, *, labels: NDArray[Any] | None = None
     ) -> None:
         as_numbers(np.empty(0, array.dtype), path)
         self._array = array

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .arrays import ArraySource, ReadableArray, chosen_source, sliced_array, turned_array
-from .limits import check_ratio
-from .source import not_readable
+from .source import check_ratio, not_readable
 
 
 def _hdf_array(dataset: Any) -> ReadableArray:

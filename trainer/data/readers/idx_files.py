@@ -13,8 +13,7 @@ import numpy as np
 
 from ...config.images import ImageOptions
 from .arrays import ArraySource, ReadableArray, refuse_keys, streamed_array
-from .limits import check_ratio
-from .source import check_length, not_readable
+from .source import check_length, check_ratio, not_readable
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 

@@ -25,8 +25,7 @@ from .arrays import (
     streamed_array,
     turned_array,
 )
-from .limits import check_archive
-from .source import LEAST_ON, check_length, not_readable
+from .source import LEAST_ON, check_archive, check_length, not_readable
 
 _SPARSE = {"shape", "nonzero"}
 _PACKED = {"packed_images", "image_shape"}

@@ -10,8 +10,14 @@ from ...config.training import TrainingConfig
 from ...networks.neurons import IDENTITY, REINMAX, SIGMOID_ADJUSTED
 from .base import Estimator
 from .control_variates import MuProp, Rebar, Relax
-from .importance_weights import BoundarySeeking, MaliGan
-from .score_function import Disarm, LeaveOneOutReinforce, PerUnitReinforce, Reinforce
+from .score_function import (
+    BoundarySeeking,
+    Disarm,
+    LeaveOneOutReinforce,
+    MaliGan,
+    PerUnitReinforce,
+    Reinforce,
+)
 from .straight_through import BinaryConcrete, ThroughNeurons
 
 
