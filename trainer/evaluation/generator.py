@@ -121,7 +121,7 @@ class TrainedGenerator:
             name=run.name,
             network=config.networks.network,
             neuron=config.neurons.neuron,
-            training_neuron=config.neurons.training_neuron or config.neurons.neuron,
+            training_neuron=config.neurons.training_neuron,
             is_stochastic=config.neurons.neuron == "sbn",
             latent_size=config.networks.latent_size,
             image_shape=meta.image_shape,

@@ -100,7 +100,7 @@ def _manifest(
             epoch=meta.epoch,
             seed=config.run.seed,
             objective=config.objective.objective,
-            neuron=_NEURONS[config.neurons.training_neuron or config.neurons.neuron],
+            neuron=_NEURONS[config.neurons.training_neuron],
         ),
         bgan_version=version("bgan"),
         classes=meta.classes,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -107,20 +108,16 @@ class Trainer:
         self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
             network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decay = config.optimization.ema_decay
-        self.ema = build_ema(self.generator, decay=decay) if decay else None
+        own = config.optimization
+        self.ema = build_ema(self.generator, decay=own.ema_decay) if own.ema_decay else None
         self.estimator = build_estimator(config, self.image_shape).to(self.device)
-        self.generator_optimizer = self._optimizer(self.generator, config.optimization.learning_rate)
-        self.discriminator_optimizer = self._optimizer(
-            self.discriminators, config.optimization.discriminator_learning_rate
-        )
+        self.generator_optimizer = self._optimizer(self.generator, own.learning_rate)
+        self.discriminator_optimizer = self._optimizer(self.discriminators, own.discriminator_learning_rate)
 
     def _optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
-        settings = self.config.optimization
-        betas = (settings.adam_beta1, settings.adam_beta2)
-        return build_optimizer(
-            settings.optimizer, settings.optimizer_form, module, learning_rate=learning_rate, betas=betas
-        )
+        own = self.config.optimization
+        betas = (own.adam_beta1, own.adam_beta2)
+        return build_optimizer(own.optimizer, own.optimizer_form, module, learning_rate=learning_rate, betas=betas)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -273,11 +270,12 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
         weight, real, labels = self.config.objective.penalty_weight, inputs.real, inputs.labels
+        of_both = partial(_of_both, real=real, fake=fake, labels=labels, at_once=not discriminator.mixes_rows)
         if self.objective.compares_pairs:
-            real_logits, fake_logits, *gradients = _logits_and_gradients(discriminator, real, fake, labels)
-            loss = self.objective.discriminator_loss(real_logits, fake_logits)
-            return loss, weight * gradient_square(*gradients)
-        loss = self.objective.discriminator_loss(*_real_and_fake_logits(discriminator, real, fake, labels))
+            logits, gradients = of_both(discriminator.logits_and_input_gradient)
+            return self.objective.discriminator_loss(*logits), weight * gradient_square(*gradients)
+        (logits,) = of_both(lambda *images: (discriminator(*images),))
+        loss = self.objective.discriminator_loss(*logits)
         if not self.objective.penalizes_gradient:
             return loss, torch.zeros(())
         mix = torch.rand(len(real), 1, 1, 1, generator=inputs.random, device=self.device)
@@ -301,10 +299,12 @@ class Trainer:
 
     def _set_learning_rates(self) -> None:
         """Those of this step: a function of it alone."""
-        settings = self.config.optimization
-        factor = learning_rate_factor(self.step, total=self.total_steps, decay=settings.learning_rate_decay)
-        _set_learning_rate(self.generator_optimizer, factor * settings.learning_rate)
-        _set_learning_rate(self.discriminator_optimizer, factor * settings.discriminator_learning_rate)
+        own = self.config.optimization
+        factor = learning_rate_factor(self.step, total=self.total_steps, decay=own.learning_rate_decay)
+        for group in self.generator_optimizer.param_groups:
+            group["lr"] = factor * own.learning_rate
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] = factor * own.discriminator_learning_rate
 
     def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
@@ -353,42 +353,24 @@ class Trainer:
         )
 
 
-def _set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
 def _transformed(images: Tensor, draw_transform: Callable[[int], ImageTransform | None]) -> Tensor:
     transform = draw_transform(len(images))
     return images if transform is None else transform(images)
 
 
-def _real_and_fake_logits(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
-    if discriminator.mixes_rows:
-        return discriminator(real, labels), discriminator(fake, labels)
-    real_logits, fake_logits = discriminator(torch.cat([real, fake]), _twice(labels)).chunk(2)
-    return real_logits, fake_logits
-
-
-def _logits_and_gradients(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `_real_and_fake_logits` gives, and the gradients [B, C * H * W] of both by their images."""
-    both = discriminator.logits_and_input_gradient
-    if discriminator.mixes_rows:
-        (real_logits, real_gradient), (fake_logits, fake_gradient) = both(real, labels), both(fake, labels)
-    else:
-        logits, gradient = both(torch.cat([real, fake]), _twice(labels))
-        (real_logits, fake_logits), (real_gradient, fake_gradient) = logits.chunk(2), gradient.chunk(2)
-    return real_logits, fake_logits, real_gradient, fake_gradient
-
-
-def _twice(labels: Tensor | None) -> Tensor | None:
-    """The labels of real images and of the fake ones of the same classes."""
-    return None if labels is None else torch.cat([labels, labels])
+def _of_both(
+    judge: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None,
+    *,
+    at_once: bool,
+) -> list[tuple[Tensor, Tensor]]:
+    """(of real images, of fake ones) for each tensor that `judge` gives of images and their labels."""
+    if not at_once:
+        return list(zip(judge(real, labels), judge(fake, labels), strict=True))
+    judged = judge(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))
+    return [(both[: len(real)], both[len(real) :]) for both in judged]
 
 
 def resolve_device(name: str) -> torch.device:
