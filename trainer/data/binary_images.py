@@ -24,7 +24,7 @@ class BinaryImages:
 
     def __init__(self, source: ImageSource, options: ImageOptions, name: object) -> None:
         self.source = source
-        self._options = options
+        self._options, self._method = options, options.binarize or "nonzero"
         self._name = name
         self._bad = BadImages()
         self._shapes: Counter[tuple[int, ...]] = Counter()
@@ -51,10 +51,6 @@ class BinaryImages:
                 "count as on; --binarize threshold or otsu parts them"
             )
         return notes
-
-    @property
-    def _method(self) -> str:
-        return self._options.binarize or "nonzero"
 
     def chunks(self) -> Iterator[tuple[Bits, Labels | None]]:
         """All images in order as bits [n, C, H, W], and their labels.

@@ -11,8 +11,7 @@ import numpy as np
 from ..common.errors import SamplesError
 from ..common.files import write_json
 from .classifier import SHIPPED
-from .metrics.inputs import MetricInputs, Need
-from .metrics.table import measure, titles_needing
+from .metrics.table import MetricInputs, Need, measure, titles_needing
 from .reference import Reference, Report
 from .samples import Samples
 

@@ -21,15 +21,10 @@ from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
 from .check import ExportCheck, check_export
 from .graph import to_onnx
-from .model_file import MANIFEST_KEY
+from .model_file import MANIFEST_KEY, NEURONS
 
 BINARIZATIONS = {"threshold": model_pb2.BINARIZATION_THRESHOLD, "bernoulli": model_pb2.BINARIZATION_BERNOULLI}
 GRAPHS = ("fast", "plain")
-_NEURONS = {
-    "dbn": model_pb2.NEURON_DETERMINISTIC,
-    "sbn": model_pb2.NEURON_STOCHASTIC,
-    "real": model_pb2.NEURON_REAL,
-}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -87,7 +82,7 @@ def _manifest(
     meta = checkpoint.meta
     return model_pb2.Model(
         name=name,
-        neuron=_NEURONS[config.neurons.neuron],
+        neuron=NEURONS[config.neurons.neuron],
         binarization=BINARIZATIONS[binarization],
         network=config.networks.network,
         latent_size=config.networks.latent_size,
@@ -100,7 +95,7 @@ def _manifest(
             epoch=meta.epoch,
             seed=config.run.seed,
             objective=config.objective.objective,
-            neuron=_NEURONS[config.neurons.training_neuron],
+            neuron=NEURONS[config.neurons.training_neuron],
         ),
         bgan_version=version("bgan"),
         classes=meta.classes,

@@ -83,10 +83,8 @@ def discriminator_steps_in(iteration: int, *, steps: int, bursts: bool) -> int:
 
 def discriminator_steps_before(iteration: int, *, steps: int, bursts: bool) -> int:
     """Discriminator steps of all iterations before `iteration`."""
-    count = 0
-    if bursts:
-        count = min(iteration, _BURST_FIRST)
-        count += max(0, (iteration - 1) // _BURST_EVERY)  # the multiples of 500 in [25, iteration)
+    multiples = max(0, (iteration - 1) // _BURST_EVERY)  # of 500 in [25, iteration)
+    count = min(iteration, _BURST_FIRST) + multiples if bursts else 0
     return iteration * steps + count * (_BURST_STEPS - steps)
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ from ..networks.discriminators import Discriminator
 from ..networks.generators import set_output_bias
 from ..networks.neurons import OutputNeurons, annealed_slope
 from .augmentation import ImageTransform, build_augmentation
-from .checkpoint import EMA_PREFIX, load_optimizer, optimizer_tensors
+from .checkpoint import EMA_NAME, load_optimizer, optimizer_tensors
+from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
 from .objectives import OBJECTIVES, ImageLosses, clip_weights, gradient_penalty, gradient_square
 from .optimizers import (
@@ -52,8 +54,7 @@ class Losses:
     """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepInputs:
+class StepInputs(NamedTuple):
     """What a step of one of the two networks works on."""
 
     real: Tensor
@@ -185,32 +186,28 @@ class Trainer:
         tensors: dict[str, Tensor] = {}
         for name, module, optimizer in self._stateful():
             tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-            if optimizer is not None:
-                tensors |= {
-                    f"{name}_optimizer.{key}": value for key, value in optimizer_tensors(optimizer).items()
-                }
-        if self.ema is not None:
-            tensors |= {f"{EMA_PREFIX}{key}": value for key, value in self.ema.module.state_dict().items()}
+            own = {} if optimizer is None else optimizer_tensors(optimizer)
+            tensors |= {f"{name}_optimizer.{key}": value for key, value in own.items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to where `state_dict` gave these tensors, after `step` iterations."""
         for name, module, optimizer in self._stateful():
-            module.load_state_dict(tensors_under(tensors, f"{name}."), strict=True)
+            module.load_state_dict(tensors_under(tensors, f"{name}."))
             if optimizer is not None:
                 load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
         if self.ema is not None:
-            self.ema.module.load_state_dict(tensors_under(tensors, EMA_PREFIX))
             rewind_ema(self.ema, step)
         self.step = step
 
     def _stateful(self) -> list[tuple[str, nn.Module, Optimizer | None]]:
         """What state is kept of: a name, a module, and the optimizer of its parameters where it has one."""
-        return [
+        stateful: list[tuple[str, nn.Module, Optimizer | None]] = [
             ("generator", self.generator, self.generator_optimizer),
             ("discriminator", self.discriminators, self.discriminator_optimizer),
             ("estimator", self.estimator, self.estimator.optimizer),
         ]
+        return stateful if self.ema is None else [*stateful, (EMA_NAME, self.ema.module, None)]
 
     def _step_inputs(self) -> Iterator[StepInputs]:
         """The inputs of each discriminator step of this iteration; the generator's step has those of the last."""
@@ -227,9 +224,7 @@ class Trainer:
             if logits is None and not self.config.objective.fresh_batches:
                 logits = self._logits(random, labels)
             real = _transformed(self.batches.batch(index), draw_transform)
-            yield StepInputs(
-                real=real, labels=labels, logits=logits, slope=slope, random=random, draw_transform=draw_transform
-            )
+            yield StepInputs(real, labels, logits, slope, random, draw_transform)
 
     def _batch_indices(self) -> range | list[int]:
         """Which batch of images each discriminator step of this iteration sees."""
@@ -243,11 +238,10 @@ class Trainer:
 
     def _transforms(self) -> Callable[[int], ImageTransform | None]:
         """Draws this iteration's transforms of images, one after another; see `StepInputs.draw_transform`."""
-        augmentation = self.augmentation
-        if augmentation is None:
+        if self.augmentation is None:
             return lambda count: None
         random = random_stream(self.config.run.seed, "augmentation", self.step, device=self.device)
-        return lambda count: augmentation.draw(count, random)
+        return partial(self.augmentation.draw, random=random)
 
     def _discriminator_step(self, inputs: StepInputs) -> tuple[float, float]:
         """The loss of the discriminators, and the penalty within it."""
@@ -287,12 +281,9 @@ class Trainer:
         logits = self._logits_of(inputs)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
+        transform = inputs.draw_transform(len(inputs.real))
         losses = ImageLosses(
-            self.discriminators,
-            self.objective,
-            inputs.real,
-            labels=inputs.labels,
-            transform=inputs.draw_transform(len(inputs.real)),
+            self.discriminators, self.objective, inputs.real, labels=inputs.labels, transform=transform
         )
         estimate = self.estimator(logits, inputs.slope, losses, inputs.random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
@@ -319,9 +310,7 @@ class Trainer:
         """Images of the inputs' logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
         logits = self._logits_of(inputs)
         neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
-        uniforms = None
-        if neurons.needs_uniforms:
-            uniforms = torch.rand(logits.shape, generator=inputs.random, device=self.device)
+        uniforms = draw_uniforms(logits, inputs.random) if neurons.needs_uniforms else None
         images: Tensor = neurons(logits, uniforms)
         return images
 
@@ -359,12 +348,7 @@ def _transformed(images: Tensor, draw_transform: Callable[[int], ImageTransform 
 
 
 def _of_both(
-    judge: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
-    real: Tensor,
-    fake: Tensor,
-    labels: Tensor | None,
-    *,
-    at_once: bool,
+    judge: Callable[..., tuple[Tensor, ...]], real: Tensor, fake: Tensor, labels: Tensor | None, *, at_once: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """(of real images, of fake ones) for each tensor that `judge` gives of images and their labels."""
     if not at_once:
