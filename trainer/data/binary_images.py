@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ class BinaryImages:
         is_whole = np.isfinite(raw.pixels).all(axis=(1, 2, 3))
         for row in np.flatnonzero(~is_whole):
             self._bad.note(raw.name(int(row)), "it holds NaN or infinite values")
-        return raw if is_whole.all() else raw.chosen(is_whole)
+        labels = None if raw.labels is None else raw.labels[is_whole]
+        return raw if is_whole.all() else replace(raw, pixels=raw.pixels[is_whole], labels=labels)
 
     def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
         shape = bits.shape[1:]

@@ -134,7 +134,6 @@ class BatchStream:
         return None if self._labels is None else self._labels[self._rows(index).to(self._device)]
 
     def _rows(self, index: int) -> Tensor:
-        """Which images are in batch `index`."""
         epoch, position = divmod(index, self.batches_per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._images), generator=random_stream(self._seed, "order", epoch))

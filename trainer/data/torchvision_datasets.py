@@ -143,7 +143,6 @@ def _idx_files(pattern: str, parts: tuple[str, str], labels: str = "labels-idx1-
 
 
 def _plain(title: str, **options: Any) -> TorchvisionDataset:
-    """A data set with the files of MNIST."""
     kind, files = title.replace("-", ""), _idx_files("{}", ("train", "t10k"))
     return TorchvisionDataset(title=title, kind=kind, files=files, **options)
 

@@ -121,7 +121,6 @@ class ClassProjection(nn.Linear):
         return logits, lambda gradient: gradient * self._weights(labels)
 
     def _weights(self, labels: Tensor) -> Tensor:
-        """The weights of each image, [B, features]."""
         return self.weight + F.embedding(labels, self.class_weight)
 
 

@@ -89,7 +89,6 @@ def build_augmentation(text: str, image_shape: ImageShape) -> Augmentation | Non
 
 
 def _shift(choice: AugmentChoice, side: int) -> int:
-    """By how much an axis of that length may be shifted."""
     if not choice.translate:
         return 0
     return min(max(1, round(side / _SHIFT_PART)), side - 1) if choice.pixels is None else choice.pixels

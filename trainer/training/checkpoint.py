@@ -35,7 +35,6 @@ class CheckpointMeta:
     slope: float
     """The slope of the binary neurons in the last iteration done, which the weights were made with."""
     image_shape: ImageShape
-    """The shape of one image."""
     seconds: float
     """Time spent in training so far."""
     classes: tuple[str, ...] = ()
@@ -98,11 +97,8 @@ def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Di
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """The state of an optimizer as tensors named PARAMETER.SLOT."""
-    return {
-        f"{index}.{slot}": value
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
-    }
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{slot}": value for index, slots in state.items() for slot, value in slots.items()}
 
 
 def load_optimizer(optimizer: Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:

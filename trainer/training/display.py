@@ -24,14 +24,9 @@ class ProgressDisplay:
         self._console = console
         self._times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._last_line = time.monotonic()
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        epoch, status = TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), "{task.fields[status]}"
+        columns = (epoch, BarColumn(), MofNCompleteColumn(), TextColumn(status))
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._epochs = trainer.config.optimization.epochs
         fields: dict[str, Any] = {"epoch": trainer.epoch + 1, "epochs": self._epochs, "status": ""}
         self._task = self._bar.add_task("", total=trainer.total_steps, completed=trainer.step, **fields)

@@ -88,8 +88,6 @@ def _kept(run: Run) -> str:
 
 
 class _Loop:
-    """One process's part of a run."""
-
     def __init__(self, trainer: Trainer, run: Run) -> None:
         self._trainer, self._run = trainer, run
         self._started = time.monotonic()
@@ -165,7 +163,6 @@ class _Loop:
         save_checkpoint(self._run.checkpoints, trainer.state_dict(), meta)
 
     def _write_report(self) -> None:
-        """What it took, and on what."""
         elapsed = time.monotonic() - self._started
         trainer = self._trainer
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

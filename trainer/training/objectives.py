@@ -29,11 +29,9 @@ class Objective:
     generator_loss: Callable[[Tensor], Tensor]
     """Per image [B], of the fake logits, or of their differences to the real ones where pairs are compared."""
     penalizes_gradient: bool = False
-    """Whether the discriminator's loss includes the gradient penalty."""
     compares_pairs: bool = False
     """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
     clips_weights: bool = False
-    """Whether the discriminator's weights are clipped after each of its steps."""
     loss_at_most: float = math.inf
     """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
 

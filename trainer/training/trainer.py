@@ -64,7 +64,6 @@ class StepInputs(NamedTuple):
     logits: Tensor | None
     """The generator's logits for all steps of the iteration; None: each step draws its own latents."""
     slope: float
-    """The slope of the binary neurons."""
     random: torch.Generator
     """Where the noise of the iteration comes from."""
     draw_transform: Callable[[int], ImageTransform | None]
@@ -276,7 +275,6 @@ class Trainer:
         return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
     def _generator_step(self, inputs: StepInputs) -> float:
-        """A step on fresh latents, or on the logits of the iteration."""
         self.discriminators.requires_grad_(False)
         logits = self._logits_of(inputs)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
@@ -349,12 +347,12 @@ def _transformed(images: Tensor, draw_transform: Callable[[int], ImageTransform 
 
 def _of_both(
     judge: Callable[..., tuple[Tensor, ...]], real: Tensor, fake: Tensor, labels: Tensor | None, *, at_once: bool
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[tuple[Tensor, ...]]:
     """(of real images, of fake ones) for each tensor that `judge` gives of images and their labels."""
     if not at_once:
         return list(zip(judge(real, labels), judge(fake, labels), strict=True))
     judged = judge(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))
-    return [(both[: len(real)], both[len(real) :]) for both in judged]
+    return [both.chunk(2) for both in judged]
 
 
 def resolve_device(name: str) -> torch.device:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .hdf5_mat import open_hdf, open_mat
-from .idx_files import open_idx
+from .array_files import is_npz, open_hdf, open_idx, open_mat, open_npy, open_npz
 from .image_files import open_folder, open_zip
-from .numpy_files import is_npz, open_npy, open_npz
 from .parquet_files import ParquetImages
 from .source import ImageSource, not_readable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,11 +36,6 @@ class RawImages:
     def name(self, row: int = 0) -> str:
         """What messages call one of them."""
         return f"image {self.first + row}" if self.file is None else self.file
-
-    def chosen(self, rows: NDArray[np.bool_]) -> RawImages:
-        """Those where `rows` [n] is true."""
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=self.pixels[rows], labels=labels)
 
 
 @dataclass(slots=True)
