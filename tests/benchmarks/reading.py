@@ -9,8 +9,7 @@ import torch
 
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
-from bgan.trainer.data.batches import BatchStream
-from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.data.dataset import BatchStream, BinaryDataset
 from bgan.trainer.data.packed import PackedImages
 from bgan.trainer.training.trainer import Trainer
 

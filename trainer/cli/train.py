@@ -1,4 +1,4 @@
-"""`bgan train`, `bgan export` and `bgan presets`: the commands."""
+"""`bgan train` and `bgan presets`: the commands."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from rich.console import Console
 
-_PLAIN_INTERVAL_SECONDS = 10.0
+PLAIN_INTERVAL_SECONDS = 10.0
+"""Between two lines of progress where there is no terminal."""
 
 
 def say(console: Console, text: str) -> None:
@@ -59,7 +60,7 @@ def counted(report: Callable[[str], None], text: str) -> Callable[[int, int | No
         now = time.monotonic()
         if before is None:
             last, begun, before = now, now, done
-        if now - last < _PLAIN_INTERVAL_SECONDS:
+        if now - last < PLAIN_INTERVAL_SECONDS:
             return
         last, line = now, f"{text}: {done:,}"
         if total is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ class BinaryImages:
 
     def __init__(self, source: ImageSource, options: ImageOptions, name: object) -> None:
         self.source = source
-        self._options = options
+        self._options, self._method = options, options.binarize or "nonzero"
         self._name = name
         self._bad = BadImages()
         self._shapes: Counter[tuple[int, ...]] = Counter()
@@ -51,10 +52,6 @@ class BinaryImages:
                 "count as on; --binarize threshold or otsu parts them"
             )
         return notes
-
-    @property
-    def _method(self) -> str:
-        return self._options.binarize or "nonzero"
 
     def chunks(self) -> Iterator[tuple[Bits, Labels | None]]:
         """All images in order as bits [n, C, H, W], and their labels.
@@ -93,7 +90,8 @@ class BinaryImages:
         is_whole = np.isfinite(raw.pixels).all(axis=(1, 2, 3))
         for row in np.flatnonzero(~is_whole):
             self._bad.note(raw.name(int(row)), "it holds NaN or infinite values")
-        return raw if is_whole.all() else raw.chosen(is_whole)
+        labels = None if raw.labels is None else raw.labels[is_whole]
+        return raw if is_whole.all() else replace(raw, pixels=raw.pixels[is_whole], labels=labels)
 
     def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
         shape = bits.shape[1:]

@@ -29,8 +29,8 @@ from ..common.errors import DataError
 from ..common.files import cache_folder, write_json
 from ..config.images import ImageOptions
 from .binary_images import BinaryImages, Labels, settled_labels
+from .readers.array_files import labels_beside
 from .readers.detect import open_images
-from .readers.idx_files import labels_beside
 
 _TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh, as of MNIST
 _VERSION = 1  # of the conversion: a change converts every set again
@@ -132,7 +132,6 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, about: dict[str, Any]) -> None:
-    """Write the images into a new folder."""
     folder.mkdir(parents=True)
     digest, shape = hashlib.sha256(), None
     parts: list[Labels] = []

@@ -6,22 +6,26 @@ background of Fashion-MNIST is not quite 0, so its garments have edges only abov
 
 from __future__ import annotations
 
+import importlib
 import socket
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..common.errors import DataError
 from ..config.images import Binarization
 from .readers.image_files import decode_image
-from .torchvision_compat import import_torchvision
 
 _OMNIGLOT_FOLDERS = {"train": "images_background", "test": "images_evaluation"}
 _DOWNLOAD_TIMEOUT_SECONDS = 10
+_declarations: list[torch.library.Library] = []  # a declaration lasts as long as its Library object
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -65,7 +69,7 @@ class TorchvisionDataset:
 
     def download(self, root: Path) -> None:
         """Download it into `root` unless it lies there. Raises DataError if that fails."""
-        datasets = import_torchvision("torchvision.datasets")
+        datasets = _import_datasets()
         if all((self._folder(root) / file).exists() for file in self.files):
             return
         try:
@@ -92,7 +96,7 @@ class TorchvisionDataset:
         return [{"train": part, **self.options} for part in ([True, False] if self.kind == "QMNIST" else [True])]
 
     def _read_idx(self, root: Path, split: str) -> tuple[Pixels, Labels]:
-        dataset_class = getattr(import_torchvision("torchvision.datasets"), self.kind)
+        dataset_class = getattr(_import_datasets(), self.kind)
         source = dataset_class(str(root), train=split == "train", download=False, **self.options)
         count, expected = len(source.data), self.counts.get(split, len(source.data))
         if not len(source.targets) == count == expected:
@@ -101,6 +105,27 @@ class TorchvisionDataset:
         labels: Labels = (source.targets if source.targets.ndim == 1 else source.targets[:, 0]).numpy()
         first_label = int(self.options.get("split") == "letters")
         return pixels.swapaxes(2, 3) if self.is_turned else pixels, labels - first_label
+
+
+def _import_datasets() -> ModuleType:
+    """torchvision.datasets, imported next to a torch build that its wheel may not be made for.
+
+    Its wheel is built against a CUDA torch. On a CPU torch its operators do not load and its import fails with
+    "operator torchvision::nms does not exist" (pytorch/vision#9085); with their schemas declared data sets work.
+    """
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error) or _declarations:
+            raise
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    _declarations.append(library)
+    return importlib.import_module("torchvision.datasets")
 
 
 def _read_omniglot(folder: Path, split: str) -> tuple[Pixels, Labels]:
@@ -118,7 +143,6 @@ def _idx_files(pattern: str, parts: tuple[str, str], labels: str = "labels-idx1-
 
 
 def _plain(title: str, **options: Any) -> TorchvisionDataset:
-    """A data set with the files of MNIST."""
     kind, files = title.replace("-", ""), _idx_files("{}", ("train", "t10k"))
     return TorchvisionDataset(title=title, kind=kind, files=files, **options)
 

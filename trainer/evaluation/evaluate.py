@@ -11,8 +11,7 @@ import numpy as np
 from ..common.errors import SamplesError
 from ..common.files import write_json
 from .classifier import SHIPPED
-from .metrics.inputs import MetricInputs, Need
-from .metrics.table import measure, titles_needing
+from .metrics.table import MetricInputs, Need, measure, titles_needing
 from .reference import Reference, Report
 from .samples import Samples
 
@@ -110,9 +109,8 @@ def measure_floor(
     report("measuring the floor: real images against real images, once for this data set")
     rows = np.random.default_rng(seed).permutation(len(reference.training))[:compared]
     real = Samples("real test images", reference.test)
-    floor = measure(
-        MetricInputs(real, reference.training[rows], reference, compared=compared, seed=seed, report=report)
-    )
+    training = reference.training[rows]
+    floor = measure(MetricInputs(real, training, reference, compared=compared, seed=seed, report=report))
     write_json(reference.cache / name, floor)
     return floor
 
@@ -122,12 +120,9 @@ def _compared(reference: Reference, count: int) -> int:
 
 
 def _check(samples: Samples, reference: Reference) -> None:
-    shape, expected = samples.images.shape[1:], reference.test.shape[1:]
+    shape, expected, source = samples.images.shape[1:], reference.test.shape[1:], samples.source
     if shape != expected:
-        raise SamplesError(
-            f"{samples.source}: images are of shape {shape}, those of {reference.dataset} {expected}"
-        )
+        raise SamplesError(f"{source}: images are of shape {shape}, those of {reference.dataset} {expected}")
     if len(samples.images) < LEAST_SAMPLES:
-        raise SamplesError(
-            f"{samples.source} holds {len(samples.images)} images; the metrics need at least {LEAST_SAMPLES}"
-        )
+        count = len(samples.images)
+        raise SamplesError(f"{source} holds {count} images; the metrics need at least {LEAST_SAMPLES}")

@@ -17,7 +17,7 @@ from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
 from ..common.rng import random_stream
 from ..config.dataset import DatasetSpec
-from ..export.model_file import OnnxModel
+from ..export.model_file import NEURONS, OnnxModel
 from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples, chunks
@@ -28,11 +28,7 @@ Labels = NDArray[np.int64]
 Probabilities = Callable[[Floats, Labels | None], Floats]
 Uniforms = Callable[[tuple[int, ...]], Floats]
 _OUTPUT = "exploration"
-_NEURONS = {
-    model_pb2.NEURON_DETERMINISTIC: "dbn",
-    model_pb2.NEURON_STOCHASTIC: "sbn",
-    model_pb2.NEURON_REAL: "real",
-}
+_NEURONS = {value: name for name, value in NEURONS.items()}
 
 
 class Noise(NamedTuple):
@@ -121,7 +117,7 @@ class TrainedGenerator:
             name=run.name,
             network=config.networks.network,
             neuron=config.neurons.neuron,
-            training_neuron=config.neurons.training_neuron or config.neurons.neuron,
+            training_neuron=config.neurons.training_neuron,
             is_stochastic=config.neurons.neuron == "sbn",
             latent_size=config.networks.latent_size,
             image_shape=meta.image_shape,
@@ -164,7 +160,9 @@ class TrainedGenerator:
             dataset_spec=DatasetSpec(dataset=manifest.dataset),
             classes=tuple(manifest.classes),
             output=Path(_OUTPUT) / path.stem,
-            probabilities=lambda latents, labels: graph(latents, labels, _no_noise)[1],
+            probabilities=lambda latents, labels: graph(
+                latents, labels, lambda shape: np.zeros(shape, np.float32)
+            )[1],
             graph=graph,
             noise=numpy_noise,
         )
@@ -212,7 +210,3 @@ def open_generator(source: str | None, runs_dir: Path, warn: Callable[[str], Non
     if path.is_file():
         raise SamplesError(f"{source} is neither the folder of a run nor a model (.onnx)")
     return TrainedGenerator.from_run(find_run(source, runs_dir), warn)
-
-
-def _no_noise(shape: tuple[int, ...]) -> Floats:
-    return np.zeros(shape, np.float32)

@@ -40,10 +40,9 @@ class Samples:
 def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     """The images in a .npy or .npz file, as [N, C, H, W].
 
-    They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and
-    True, or 0 and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds
-    `images` and may hold `shape`, `probabilities` and `labels`, or is as `bgan sample` writes it; of one array
-    any name will do.
+    They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and True, or 0
+    and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds `images` and may
+    hold `shape`, `probabilities` and `labels`, or is as `bgan sample` writes it; of one array any name will do.
     Raises SamplesError on anything else.
     """
     arrays = _read(path)

@@ -1,47 +1,58 @@
-"""Exporting a run's generator as one ONNX file."""
+"""Exporting a run's generator as one ONNX file, checked against the generator in double precision."""
 
 from __future__ import annotations
 
+import copy
+import math
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import onnx
+import torch
 from google.protobuf import json_format
+from torch import Tensor
 
 from bgan.v1 import model_pb2
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, ExportError
 from ..common.files import write_atomically
+from ..common.rng import random_stream
 from ..config.training import TrainingConfig
+from ..networks.generators import Generator
 from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
-from .check import ExportCheck, check_export
 from .graph import to_onnx
-from .model_file import MANIFEST_KEY
+from .model_file import MANIFEST_KEY, NEURONS, open_session
 
-BINARIZATIONS = {
-    "threshold": model_pb2.BINARIZATION_THRESHOLD,
-    "bernoulli": model_pb2.BINARIZATION_BERNOULLI,
-}
+BINARIZATIONS = {"threshold": model_pb2.BINARIZATION_THRESHOLD, "bernoulli": model_pb2.BINARIZATION_BERNOULLI}
 GRAPHS = ("fast", "plain")
-_NEURONS = {
-    "dbn": model_pb2.NEURON_DETERMINISTIC,
-    "sbn": model_pb2.NEURON_STOCHASTIC,
-    "real": model_pb2.NEURON_REAL,
-}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CHECKED_ROWS = 1024
+_CHECKED_PIXELS = 2**22  # of all rows together: large images are checked on fewer of them
+_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportResult(ExportCheck):
-    """An exported file and the result of its check."""
+class ExportResult:
+    """An exported file, and the result of comparing its images with torch's."""
 
     path: Path
     """The file among the models to serve."""
+    rows: int
+    """Images compared."""
+    bits: int
+    """Pixels compared."""
+    differing_bits: int
+    """Pixels that differ; each has a probability within a rounding error of its threshold."""
+    largest_error: float
+    """The largest difference between onnxruntime's probabilities and torch's in double precision."""
+    on_fraction: float
+    """Share of the pixels that are on."""
 
 
 def export_run(
@@ -69,15 +80,68 @@ def export_run(
     generator = trained_generator(config, checkpoint)
     stochastic = binarization != "threshold"
     model = to_onnx(generator, checkpoint.meta.slope, stochastic=stochastic, graph=graph)
-    check = check_export(model, generator, checkpoint.meta.slope, stochastic=stochastic)
+    path = models / f"{manifest.name}.onnx"
+    result = _checked(path, model, generator, checkpoint.meta.slope, stochastic=stochastic)
 
-    manifest.metrics["on_fraction"] = check.on_fraction
+    manifest.metrics["on_fraction"] = result.on_fraction
     onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
     content = model.SerializeToString()
-    path = models / f"{manifest.name}.onnx"
     write_atomically(run.folder / path.name, content)
     write_atomically(path, content)
-    return ExportResult(path=path, **asdict(check))
+    return result
+
+
+def _checked(
+    path: Path, model: onnx.ModelProto, generator: Generator, slope: float, *, stochastic: bool
+) -> ExportResult:
+    """Run the file and the unfolded generator on the same rows. Raises ExportError if they disagree.
+
+    Both round: what is exact is the generator in double precision, and torch's own error, which grows with
+    the logits, is the measure of the file's.
+    """
+    onnx.checker.check_model(model, full_check=True)
+    inputs = _checked_inputs(generator, stochastic=stochastic)
+    latents, labels = inputs["latents"], inputs.get("labels")
+    with torch.no_grad():
+        rounded = torch.sigmoid(slope * generator(latents, labels)).numpy()
+        exact_logits = copy.deepcopy(generator).double()(latents.double(), labels)
+        expected = torch.sigmoid(slope * exact_logits).numpy()
+    allowed = max(_TOLERANCE, 2 * float(np.abs(rounded - expected).max()))
+    session = open_session(model.SerializeToString())
+    feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
+    images, probabilities = session.run(["images", "probabilities"], feeds)
+
+    if images.dtype != np.uint8 or images.shape != expected.shape or probabilities.shape != expected.shape:
+        raise ExportError(f"the exported graph gives {images.dtype} {images.shape}, not uint8 {expected.shape}")
+    largest_error = float(np.abs(probabilities - expected).max())
+    if not largest_error <= allowed:
+        raise ExportError(
+            f"the exported graph's probabilities are up to {largest_error:.2e} away from torch's in double "
+            f"precision; at most {allowed:.1e} is allowed"
+        )
+    threshold = feeds.get("uniforms", np.float32(0.5))
+    differing = images.astype(bool) != (expected > threshold)
+    if (differing & (np.abs(expected - threshold) > allowed)).any():
+        raise ExportError("the exported graph sets other bits than torch does, away from the threshold")
+    return ExportResult(
+        path=path,
+        rows=len(latents),
+        bits=images.size,
+        differing_bits=int(differing.sum()),
+        largest_error=largest_error,
+        on_fraction=float(images.mean()),
+    )
+
+
+def _checked_inputs(generator: Generator, *, stochastic: bool) -> dict[str, Tensor]:
+    random = random_stream(0, "export check")
+    rows = max(1, min(_CHECKED_ROWS, _CHECKED_PIXELS // math.prod(generator.image_shape)))
+    inputs = {"latents": torch.randn(rows, generator.latent_size, generator=random)}
+    if stochastic:
+        inputs["uniforms"] = torch.rand(rows, *generator.image_shape, generator=random)
+    if generator.class_count:
+        inputs["labels"] = torch.arange(rows) % generator.class_count
+    return inputs
 
 
 def _manifest(
@@ -90,7 +154,7 @@ def _manifest(
     meta = checkpoint.meta
     return model_pb2.Model(
         name=name,
-        neuron=_NEURONS[config.neurons.neuron],
+        neuron=NEURONS[config.neurons.neuron],
         binarization=BINARIZATIONS[binarization],
         network=config.networks.network,
         latent_size=config.networks.latent_size,
@@ -103,7 +167,7 @@ def _manifest(
             epoch=meta.epoch,
             seed=config.run.seed,
             objective=config.objective.objective,
-            neuron=_NEURONS[config.neurons.training_neuron or config.neurons.neuron],
+            neuron=NEURONS[config.neurons.training_neuron],
         ),
         bgan_version=version("bgan"),
         classes=meta.classes,

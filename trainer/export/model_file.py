@@ -20,6 +20,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.29 and late
 import onnxruntime
 
 MANIFEST_KEY = "bgan.model"
+NEURONS = {
+    "dbn": model_pb2.NEURON_DETERMINISTIC,
+    "sbn": model_pb2.NEURON_STOCHASTIC,
+    "real": model_pb2.NEURON_REAL,
+}
 
 
 def open_session(model: bytes | Path) -> onnxruntime.InferenceSession:

@@ -158,7 +158,6 @@ _Block = tuple[slice, slice]
 
 
 def _blocks(axis: Axis) -> list[_Block]:
-    """The blocks J of an axis."""
     steps = axis.kernel // axis.stride
     blocks = []
     for block in range(axis.before + steps - 1):

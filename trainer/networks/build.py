@@ -13,22 +13,18 @@ from .generators import Generator, build_generator
 
 def configured_generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator:
     """The generator that the settings ask for, untrained; `class_count` 0 is without classes."""
-    return build_generator(
-        config.networks.network,
-        image_shape,
-        config.networks.latent_size,
-        class_count=class_count,
-        norm=config.networks.generator_norm,
-        initialization=config.networks.initialization,
-    )
+    own = config.networks
+    kind = {"norm": own.generator_norm, "initialization": own.initialization}
+    return build_generator(own.network, image_shape, own.latent_size, class_count=class_count, **kind)
 
 
 def configured_discriminators(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Discriminators:
     """The discriminators that the settings ask for, untrained."""
-    norm, initialization = config.networks.discriminator_norm, config.networks.initialization
+    own = config.networks
+    kind = {"norm": own.discriminator_norm, "initialization": own.initialization}
     return Discriminators(
-        build_discriminator(name, image_shape, class_count=class_count, norm=norm, initialization=initialization)
-        for name in (config.networks.discriminator or config.networks.network).split("+")
+        build_discriminator(name, image_shape, class_count=class_count, **kind)
+        for name in own.discriminator.split("+")
     )
 
 

@@ -26,6 +26,7 @@ from .layers import (
     ImageConvolution,
     initialized,
     norm_layers,
+    overlapping_patches,
     units_at_image,
 )
 
@@ -116,19 +117,17 @@ def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Ten
     if isinstance(layer, AffineNorm):
         return layer(inputs), lambda gradient: gradient * layer.scale(inputs.ndim)
     if isinstance(layer, nn.Conv2d):
-        return layer(inputs), lambda gradient: _transposed_convolution(layer, gradient, list(inputs.shape))
+        return layer(inputs), lambda gradient: _transposed_convolution(layer, gradient, inputs.shape)
     if isinstance(layer, nn.MaxPool2d):
         outputs, chosen = F.max_pool2d(inputs, 2, ceil_mode=layer.ceil_mode, return_indices=True)
-        return outputs, lambda gradient: F.max_unpool2d(
-            gradient, chosen, [2, 2], output_size=list(inputs.shape[2:])
-        )
+        size = list(inputs.shape[2:])
+        return outputs, lambda gradient: F.max_unpool2d(gradient, chosen, [2, 2], output_size=size)
     raise TypeError(f"no transpose of {type(layer).__name__}")
 
 
-def _transposed_convolution(layer: nn.Conv2d, gradient: Tensor, shape: list[int]) -> Tensor:
-    """Gradients of the outputs to those of inputs of that shape."""
+def _transposed_convolution(layer: nn.Conv2d, gradient: Tensor, shape: torch.Size) -> Tensor:
     if isinstance(layer, ImageConvolution):
-        return layer.transpose(gradient, (shape[2], shape[3]))
+        return overlapping_patches(layer, gradient, shape[2:])
     return conv2d_input(  # type: ignore[no-untyped-call,no-any-return]
         shape, layer.weight, gradient, stride=layer.stride, padding=layer.padding
     )

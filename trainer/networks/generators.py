@@ -32,10 +32,8 @@ class Generator(nn.Module):
         self, layers: nn.Sequential, image_shape: ImageShape, latent_size: int, class_count: int = 0
     ) -> None:
         super().__init__()
-        self.layers = layers
-        self.image_shape = image_shape
-        self.latent_size = latent_size
-        self.class_count = class_count
+        self.layers, self.image_shape = layers, image_shape
+        self.latent_size, self.class_count = latent_size, class_count
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """[B, Z] latents, and [B] labels where it has classes, to [B, C, H, W] logits."""

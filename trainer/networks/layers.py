@@ -67,7 +67,7 @@ class ImageDeconvolution(nn.ConvTranspose2d):
         """[B, channels, rows, columns] to [B, C, H, W]; there is one output size."""
         lengths = zip(inputs.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
         size = tuple(stride * (before - 1) + kernel - 2 * padding for before, kernel, stride, padding in lengths)
-        return _overlapping_patches(self, inputs, size) + self.bias[:, None, None]
+        return overlapping_patches(self, inputs, size) + self.bias[:, None, None]
 
 
 class ImageConvolution(nn.Conv2d):
@@ -86,15 +86,14 @@ class ImageConvolution(nn.Conv2d):
         outputs = self.weight.flatten(1) @ patches + self.bias[:, None]  # [B, channels, rows * columns]
         return torch.unflatten(outputs, 2, (rows, -1))
 
-    def transpose(self, gradient: Tensor, size: tuple[int, int]) -> Tensor:
-        """The transposed product: gradients of the outputs to those of images of that size."""
-        return _overlapping_patches(self, gradient, size)
 
-
-def _overlapping_patches(
+def overlapping_patches(
     layer: ImageConvolution | ImageDeconvolution, inputs: Tensor, size: tuple[int, ...]
 ) -> Tensor:
-    """A patch for each pixel of [B, channels, rows, columns], added up where they overlap: [B, C, *size]."""
+    """A patch for each pixel of [B, channels, rows, columns], added up where they overlap: [B, C, *size].
+
+    The transposed product of an `ImageConvolution`: gradients of its outputs to those of images of that size.
+    """
     patches = layer.weight.flatten(1).t() @ inputs.flatten(2)  # [B, C * kernel, rows * columns]
     return F.fold(patches, size, layer.kernel_size, stride=layer.stride, padding=layer.padding)
 
@@ -122,7 +121,6 @@ class ClassProjection(nn.Linear):
         return logits, lambda gradient: gradient * self._weights(labels)
 
     def _weights(self, labels: Tensor) -> Tensor:
-        """The weights of each image, [B, features]."""
         return self.weight + F.embedding(labels, self.class_weight)
 
 

@@ -44,22 +44,18 @@ def deterministic_binary(logits: Tensor, *, slope: float = 1.0, estimator: str =
     The gradient is slope * sigma'(slope x) times the incoming one (`sigmoid-adjusted`), or slope
     times it (`identity`).
     """
-    return _binary(logits, 0.5, slope, estimator)
+    return stochastic_binary(logits, 0.5, slope=slope, estimator=estimator)
 
 
 def stochastic_binary(
-    logits: Tensor, uniforms: Tensor, *, slope: float = 1.0, estimator: str = SIGMOID_ADJUSTED
+    logits: Tensor, uniforms: Tensor | float, *, slope: float = 1.0, estimator: str = SIGMOID_ADJUSTED
 ) -> Tensor:
     """SBN(x) = 1 if z < sigma(slope x) else 0 (paper, equation 2), z the `uniforms` in [0, 1).
 
     The gradient is that of `deterministic_binary`, or slope * |SBN(x) - sigma(slope x)| / 2 times the incoming
     one (`reinmax`): in expectation sigma' times the mean of the incoming ones at 0 and at 1.
     """
-    return _binary(logits, uniforms, slope, estimator)
-
-
-def _binary(logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
-    bits: Tensor = _StraightThrough.apply(logits, threshold, slope, estimator)  # type: ignore[no-untyped-call]
+    bits: Tensor = _StraightThrough.apply(logits, uniforms, slope, estimator)  # type: ignore[no-untyped-call]
     return bits
 
 
@@ -77,10 +73,8 @@ class OutputNeurons(nn.Module):
 
     def __init__(self, neuron: str, *, estimator: str = SIGMOID_ADJUSTED, slope: float = 1.0) -> None:
         super().__init__()
-        self.neuron = neuron
+        self.neuron, self.estimator, self.slope = neuron, estimator, slope
         self.needs_uniforms = neuron == "sbn"
-        self.estimator = estimator
-        self.slope = slope
 
     def forward(self, logits: Tensor, uniforms: Tensor | None = None) -> Tensor:
         """Images of the logits: in {0, 1} for binary neurons, in (0, 1) for "real".
@@ -88,13 +82,9 @@ class OutputNeurons(nn.Module):
         Raises ValueError without uniforms for stochastic neurons.
         """
         if self.neuron == "real":
-            return self.probabilities(logits)
+            return torch.sigmoid(self.slope * logits)
         if self.neuron == "dbn":
             return deterministic_binary(logits, slope=self.slope, estimator=self.estimator)
         if uniforms is None:
             raise ValueError("stochastic binary neurons need uniforms")
         return stochastic_binary(logits, uniforms, slope=self.slope, estimator=self.estimator)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """The preactivated outputs sigma(slope x), in [0, 1]."""
-        return torch.sigmoid(self.slope * logits)

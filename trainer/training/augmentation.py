@@ -43,7 +43,8 @@ class Augmentation:
         rows = self._indices(count, self.size[0], self.rows, self.vflip, random)
         columns = self._indices(count, self.size[1], self.columns, self.hflip, random)
         stays = torch.rand(count, 1, generator=random, device=random.device) >= _AUGMENTED_SHARE
-        return ImageTransform(*(torch.where(stays, _unmoved(each), each) for each in (rows, columns)))
+        row, column = (torch.arange(length, device=random.device) for length in self.size)
+        return ImageTransform(torch.where(stays, row, rows), torch.where(stays, column, columns))
 
     @staticmethod
     def _indices(count: int, length: int, shift: int, may_flip: bool, random: torch.Generator) -> Tensor:
@@ -88,14 +89,9 @@ def build_augmentation(text: str, image_shape: ImageShape) -> Augmentation | Non
 
 
 def _shift(choice: AugmentChoice, side: int) -> int:
-    """By how much an axis of that length may be shifted."""
     if not choice.translate:
         return 0
     return min(max(1, round(side / _SHIFT_PART)), side - 1) if choice.pixels is None else choice.pixels
-
-
-def _unmoved(indices: Tensor) -> Tensor:
-    return torch.arange(indices.shape[1], device=indices.device).expand_as(indices)
 
 
 def _taken(images: Tensor, indices: Tensor, axis: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ from ..networks.discriminators import Discriminators
 from ..networks.generators import Generator
 
 MAX_CHECKPOINTS = 3
-EMA_PREFIX = "average."
-"""Under which the tensors of the EMA generator lie, in checkpoints of all versions."""
+EMA_NAME = "average"
+"""What checkpoints of all versions call the EMA generator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,15 +35,13 @@ class CheckpointMeta:
     slope: float
     """The slope of the binary neurons in the last iteration done, which the weights were made with."""
     image_shape: ImageShape
-    """The shape of one image."""
     seconds: float
     """Time spent in training so far."""
     classes: tuple[str, ...] = ()
     """The names of the classes that images are made of, by label; none for a run without --conditional."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A checkpoint that was read and found whole."""
 
     meta: CheckpointMeta
@@ -83,8 +82,8 @@ def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, average
     """
     meta = checkpoint.meta
     generator = configured_generator(config, meta.image_shape, len(meta.classes))
-    prefix = EMA_PREFIX if averaged and config.optimization.ema_decay else "generator."
-    generator.load_state_dict(tensors_under(checkpoint.tensors, prefix))
+    name = EMA_NAME if averaged and config.optimization.ema_decay else "generator"
+    generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
 
 
@@ -98,11 +97,8 @@ def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Di
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """The state of an optimizer as tensors named PARAMETER.SLOT."""
-    return {
-        f"{index}.{slot}": value
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
-    }
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{slot}": value for index, slots in state.items() for slot, value in slots.items()}
 
 
 def load_optimizer(optimizer: Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -111,17 +107,12 @@ def load_optimizer(optimizer: Optimizer, module: nn.Module, tensors: dict[str, T
     for name, value in tensors.items():
         index, _, slot = name.partition(".")
         state.setdefault(int(index), {})[slot] = value
-    if state:
-        _like_parameters(state, module)
+    if state:  # laid out in memory as the parameters are
+        for parameter, (_, slots) in zip(module.parameters(), sorted(state.items()), strict=True):
+            for slot, value in slots.items():
+                if value.shape == parameter.shape:
+                    slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _like_parameters(state: dict[int, dict[str, Tensor]], module: nn.Module) -> None:
-    """Lay the optimizer's tensors out in memory as the parameters that they belong to."""
-    for parameter, slots in zip(module.parameters(), (state[index] for index in sorted(state)), strict=True):
-        for slot, value in slots.items():
-            if value.shape == parameter.shape:
-                slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def load_newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

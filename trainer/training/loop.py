@@ -88,11 +88,8 @@ def _kept(run: Run) -> str:
 
 
 class _Loop:
-    """One process's part of a run."""
-
     def __init__(self, trainer: Trainer, run: Run) -> None:
-        self._trainer = trainer
-        self._run = run
+        self._trainer, self._run = trainer, run
         self._started = time.monotonic()
         self._seconds_before = 0.0
         self._first_step = 0
@@ -109,11 +106,8 @@ class _Loop:
     def run_to_end(self, signals: StopSignals, display: ProgressDisplay) -> None:
         trainer = self._trainer
         if trainer.step >= trainer.total_steps:
-            more = (
-                "; resume it with more --epochs"
-                if trainer.config.optimization.learning_rate_decay == "none"
-                else ", its last"
-            )
+            may_go_on = trainer.config.optimization.learning_rate_decay == "none"
+            more = "; resume it with more --epochs" if may_go_on else ", its last"
             display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}{more}")
             return
         with SummaryWriter(str(self._run.events), purge_step=trainer.step + 1) as events:
@@ -153,11 +147,8 @@ class _Loop:
     def _save_samples(self) -> None:
         trainer = self._trainer
         columns = len(trainer.classes) if len(trainer.classes) in _COLUMNS_OF_CLASSES else GRID_COLUMNS
-        save_grid(
-            trainer.sample_grid().cpu().numpy(),
-            self._run.samples / f"step_{trainer.step:08d}.png",
-            columns=columns,
-        )
+        path = self._run.samples / f"step_{trainer.step:08d}.png"
+        save_grid(trainer.sample_grid().cpu().numpy(), path, columns=columns)
 
     def _save_checkpoint(self) -> None:
         trainer = self._trainer
@@ -172,27 +163,20 @@ class _Loop:
         save_checkpoint(self._run.checkpoints, trainer.state_dict(), meta)
 
     def _write_report(self) -> None:
-        """What it took, and on what."""
         elapsed = time.monotonic() - self._started
         trainer = self._trainer
-        write_json(
-            self._run.report_file,
-            {
-                "steps": trainer.step,
-                "epochs": trainer.epoch,
-                "seconds": round(self._seconds(), 1),
-                "steps_per_second": round((trainer.step - self._first_step) / elapsed, 2),
-                "peak_resident_mib": round(_peak_resident_bytes() / 2**20),
-                "device": str(trainer.device),
-                "threads": torch.get_num_threads(),
-                "machine": platform.machine(),
-                "system": platform.system(),
-                "versions": {name: version(name) for name in ("bgan", "torch", "torchvision", "numpy")},
-                "python": platform.python_version(),
-            },
-        )
-
-
-def _peak_resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        report = {
+            "steps": trainer.step,
+            "epochs": trainer.epoch,
+            "seconds": round(self._seconds(), 1),
+            "steps_per_second": round((trainer.step - self._first_step) / elapsed, 2),
+            "peak_resident_mib": round(peak_bytes / 2**20),
+            "device": str(trainer.device),
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "versions": {name: version(name) for name in ("bgan", "torch", "torchvision", "numpy")},
+            "python": platform.python_version(),
+        }
+        write_json(self._run.report_file, report)

@@ -1,6 +1,7 @@
 """GAN objectives: what discriminator and generator minimize.
 
 Logits are [B]. Discriminator losses are means over the batch, generator losses are per image [B].
+With augmentation they are of transformed images; a transform is a linear map that is drawn once.
 "wgan-gp": Gulrajani et al. 2017; "wgan": Arjovsky et al. 2017; "gan": the non-saturating form of
 Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R1 and R2 (Huang et al. 2024).
 """
@@ -15,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.discriminators import Discriminator
+from ..networks.discriminators import Discriminator, Discriminators
+from .augmentation import ImageTransform
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +29,9 @@ class Objective:
     generator_loss: Callable[[Tensor], Tensor]
     """Per image [B], of the fake logits, or of their differences to the real ones where pairs are compared."""
     penalizes_gradient: bool = False
-    """Whether the discriminator's loss includes the gradient penalty."""
     compares_pairs: bool = False
     """Whether row i of the fake images is judged against row i of the real ones, with R1 and R2."""
     clips_weights: bool = False
-    """Whether the discriminator's weights are clipped after each of its steps."""
     loss_at_most: float = math.inf
     """A discriminator's loss, penalty included, beyond which training has diverged though all is finite."""
 
@@ -64,6 +64,60 @@ def clip_weights(discriminators: nn.Module, bound: float) -> None:
             if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 for parameter in module.parameters(recurse=False):
                     parameter.clamp_(-bound, bound)
+
+
+class ImageLosses:
+    """f of image i: the objective's loss of D(image i), or of D(image i) - D(real i) where images come in pairs.
+
+    With several discriminators it is the sum over them.
+    """
+
+    def __init__(
+        self,
+        discriminators: Discriminators,
+        objective: Objective,
+        real: Tensor | None,
+        *,
+        labels: Tensor | None = None,
+        transform: ImageTransform | None = None,
+    ) -> None:
+        """Images, but not `real`, pass through `transform` before they are judged.
+
+        `real` [B, C, H, W] are the images to pair with, if the objective compares pairs; `labels` [B] are classes.
+        """
+        self.discriminators = [DiscriminatorLosses(each, objective, real, labels) for each in discriminators]
+        self.transform = transform
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Losses [B] of images [B, C, H, W], differentiable by them."""
+        if self.transform is not None:
+            images = self.transform(images)
+        return torch.stack([each.losses(images) for each in self.discriminators]).sum(dim=0)
+
+
+class DiscriminatorLosses:
+    """The losses that one discriminator gives, and its logits of the real images."""
+
+    def __init__(
+        self, discriminator: Discriminator, objective: Objective, real: Tensor | None, labels: Tensor | None
+    ) -> None:
+        self.discriminator = discriminator
+        self.labels = labels
+        self._generator_loss = objective.generator_loss
+        self._real_logits = None
+        if objective.compares_pairs:
+            if real is None:
+                raise ValueError("an objective of pairs needs real images")
+            with torch.no_grad():
+                self._real_logits = discriminator(real, labels)  # [B]
+
+    def losses(self, images: Tensor) -> Tensor:
+        """Losses [B] of images [B, C, H, W], differentiable by them."""
+        return self.of_logits(self.discriminator(images, self.labels))
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Losses of logits [..., B], whose last dimension are the rows."""
+        return self._generator_loss(logits if self._real_logits is None else logits - self._real_logits)
 
 
 _WASSERSTEIN = Objective(  # the negated estimate of the Wasserstein distance

@@ -78,19 +78,17 @@ def open_run(folder: Path, config: TrainingConfig) -> Run:
 
 def find_run(name: str | None, runs_dir: Path) -> Run:
     """The run of that name or path, or the one with the newest checkpoint. Raises RunError where there is none."""
+    known = sorted(path.parent for path in runs_dir.glob(f"*/{CONFIG_FILE}"))
     if name is None:
-        folders = [path.parent for path in runs_dir.glob(f"*/{CONFIG_FILE}")]
-        newest = max(
-            (folder for folder in folders if _checkpoint_times(folder)), key=_checkpoint_times, default=None
-        )
-        if newest is None:
+        newest = max(known, key=_checkpoint_times, default=None)
+        if newest is None or not _checkpoint_times(newest):
             raise RunError(f"there is no trained run in {runs_dir}; train one with `bgan train`")
         return Run(newest)
     for folder in (runs_dir / name, Path(name)):
         if (folder / CONFIG_FILE).exists():
             return Run(folder)
-    known = ", ".join(sorted(path.parent.name for path in runs_dir.glob(f"*/{CONFIG_FILE}"))) or "none"
-    raise RunError(f"there is no run {name!r} in {runs_dir}; the runs there: {known}")
+    names = ", ".join(folder.name for folder in known) or "none"
+    raise RunError(f"there is no run {name!r} in {runs_dir}; the runs there: {names}")
 
 
 def trained_checkpoint(run: Run, warn: Callable[[str], None]) -> Checkpoint:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,23 +22,23 @@ from ..common.errors import ConfigError, DivergenceError
 from ..common.rng import derived_seed, random_stream
 from ..common.tensor_files import tensors_under
 from ..config.training import TrainingConfig
-from ..data.batches import BatchStream
-from ..data.dataset import BinaryDataset
+from ..data.dataset import BatchStream, BinaryDataset
 from ..networks.build import configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminator
 from ..networks.generators import set_output_bias
 from ..networks.neurons import OutputNeurons, annealed_slope
 from .augmentation import ImageTransform, build_augmentation
-from .checkpoint import EMA_PREFIX, load_optimizer, optimizer_tensors
-from .ema import build_ema, rewind
+from .checkpoint import EMA_NAME, load_optimizer, optimizer_tensors
+from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
-from .losses import ImageLosses
-from .objectives import OBJECTIVES, clip_weights, gradient_penalty, gradient_square
+from .objectives import OBJECTIVES, ImageLosses, clip_weights, gradient_penalty, gradient_square
 from .optimizers import (
+    build_ema,
     build_optimizer,
     discriminator_steps_before,
     discriminator_steps_in,
     learning_rate_factor,
+    rewind_ema,
 )
 
 GRID_COUNT = 64
@@ -52,8 +54,7 @@ class Losses:
     """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepInputs:
+class StepInputs(NamedTuple):
     """What a step of one of the two networks works on."""
 
     real: Tensor
@@ -63,7 +64,6 @@ class StepInputs:
     logits: Tensor | None
     """The generator's logits for all steps of the iteration; None: each step draws its own latents."""
     slope: float
-    """The slope of the binary neurons."""
     random: torch.Generator
     """Where the noise of the iteration comes from."""
     draw_transform: Callable[[int], ImageTransform | None]
@@ -108,20 +108,16 @@ class Trainer:
         self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
             network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decay = config.optimization.ema_decay
-        self.ema = build_ema(self.generator, decay=decay) if decay else None
+        own = config.optimization
+        self.ema = build_ema(self.generator, decay=own.ema_decay) if own.ema_decay else None
         self.estimator = build_estimator(config, self.image_shape).to(self.device)
-        self.generator_optimizer = self._optimizer(self.generator, config.optimization.learning_rate)
-        self.discriminator_optimizer = self._optimizer(
-            self.discriminators, config.optimization.discriminator_learning_rate
-        )
+        self.generator_optimizer = self._optimizer(self.generator, own.learning_rate)
+        self.discriminator_optimizer = self._optimizer(self.discriminators, own.discriminator_learning_rate)
 
     def _optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
-        settings = self.config.optimization
-        betas = (settings.adam_beta1, settings.adam_beta2)
-        return build_optimizer(
-            settings.optimizer, settings.optimizer_form, module, learning_rate=learning_rate, betas=betas
-        )
+        own = self.config.optimization
+        betas = (own.adam_beta1, own.adam_beta2)
+        return build_optimizer(own.optimizer, own.optimizer_form, module, learning_rate=learning_rate, betas=betas)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -189,32 +185,28 @@ class Trainer:
         tensors: dict[str, Tensor] = {}
         for name, module, optimizer in self._stateful():
             tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
-            if optimizer is not None:
-                tensors |= {
-                    f"{name}_optimizer.{key}": value for key, value in optimizer_tensors(optimizer).items()
-                }
-        if self.ema is not None:
-            tensors |= {f"{EMA_PREFIX}{key}": value for key, value in self.ema.module.state_dict().items()}
+            own = {} if optimizer is None else optimizer_tensors(optimizer)
+            tensors |= {f"{name}_optimizer.{key}": value for key, value in own.items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to where `state_dict` gave these tensors, after `step` iterations."""
         for name, module, optimizer in self._stateful():
-            module.load_state_dict(tensors_under(tensors, f"{name}."), strict=True)
+            module.load_state_dict(tensors_under(tensors, f"{name}."))
             if optimizer is not None:
                 load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
         if self.ema is not None:
-            self.ema.module.load_state_dict(tensors_under(tensors, EMA_PREFIX))
-            rewind(self.ema, step)
+            rewind_ema(self.ema, step)
         self.step = step
 
     def _stateful(self) -> list[tuple[str, nn.Module, Optimizer | None]]:
         """What state is kept of: a name, a module, and the optimizer of its parameters where it has one."""
-        return [
+        stateful: list[tuple[str, nn.Module, Optimizer | None]] = [
             ("generator", self.generator, self.generator_optimizer),
             ("discriminator", self.discriminators, self.discriminator_optimizer),
             ("estimator", self.estimator, self.estimator.optimizer),
         ]
+        return stateful if self.ema is None else [*stateful, (EMA_NAME, self.ema.module, None)]
 
     def _step_inputs(self) -> Iterator[StepInputs]:
         """The inputs of each discriminator step of this iteration; the generator's step has those of the last."""
@@ -231,9 +223,7 @@ class Trainer:
             if logits is None and not self.config.objective.fresh_batches:
                 logits = self._logits(random, labels)
             real = _transformed(self.batches.batch(index), draw_transform)
-            yield StepInputs(
-                real=real, labels=labels, logits=logits, slope=slope, random=random, draw_transform=draw_transform
-            )
+            yield StepInputs(real, labels, logits, slope, random, draw_transform)
 
     def _batch_indices(self) -> range | list[int]:
         """Which batch of images each discriminator step of this iteration sees."""
@@ -247,11 +237,10 @@ class Trainer:
 
     def _transforms(self) -> Callable[[int], ImageTransform | None]:
         """Draws this iteration's transforms of images, one after another; see `StepInputs.draw_transform`."""
-        augmentation = self.augmentation
-        if augmentation is None:
+        if self.augmentation is None:
             return lambda count: None
         random = random_stream(self.config.run.seed, "augmentation", self.step, device=self.device)
-        return lambda count: augmentation.draw(count, random)
+        return partial(self.augmentation.draw, random=random)
 
     def _discriminator_step(self, inputs: StepInputs) -> tuple[float, float]:
         """The loss of the discriminators, and the penalty within it."""
@@ -274,38 +263,37 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
         weight, real, labels = self.config.objective.penalty_weight, inputs.real, inputs.labels
+        of_both = partial(_of_both, real=real, fake=fake, labels=labels, at_once=not discriminator.mixes_rows)
         if self.objective.compares_pairs:
-            real_logits, fake_logits, *gradients = _logits_and_gradients(discriminator, real, fake, labels)
-            loss = self.objective.discriminator_loss(real_logits, fake_logits)
-            return loss, weight * gradient_square(*gradients)
-        loss = self.objective.discriminator_loss(*_real_and_fake_logits(discriminator, real, fake, labels))
+            logits, gradients = of_both(discriminator.logits_and_input_gradient)
+            return self.objective.discriminator_loss(*logits), weight * gradient_square(*gradients)
+        (logits,) = of_both(lambda *images: (discriminator(*images),))
+        loss = self.objective.discriminator_loss(*logits)
         if not self.objective.penalizes_gradient:
             return loss, torch.zeros(())
         mix = torch.rand(len(real), 1, 1, 1, generator=inputs.random, device=self.device)
         return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
     def _generator_step(self, inputs: StepInputs) -> float:
-        """A step on fresh latents, or on the logits of the iteration."""
         self.discriminators.requires_grad_(False)
         logits = self._logits_of(inputs)
         if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
+        transform = inputs.draw_transform(len(inputs.real))
         losses = ImageLosses(
-            self.discriminators,
-            self.objective,
-            inputs.real,
-            labels=inputs.labels,
-            transform=inputs.draw_transform(len(inputs.real)),
+            self.discriminators, self.objective, inputs.real, labels=inputs.labels, transform=transform
         )
         estimate = self.estimator(logits, inputs.slope, losses, inputs.random)
         return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
 
     def _set_learning_rates(self) -> None:
         """Those of this step: a function of it alone."""
-        settings = self.config.optimization
-        factor = learning_rate_factor(self.step, total=self.total_steps, decay=settings.learning_rate_decay)
-        _set_learning_rate(self.generator_optimizer, factor * settings.learning_rate)
-        _set_learning_rate(self.discriminator_optimizer, factor * settings.discriminator_learning_rate)
+        own = self.config.optimization
+        factor = learning_rate_factor(self.step, total=self.total_steps, decay=own.learning_rate_decay)
+        for group in self.generator_optimizer.param_groups:
+            group["lr"] = factor * own.learning_rate
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] = factor * own.discriminator_learning_rate
 
     def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
@@ -320,9 +308,7 @@ class Trainer:
         """Images of the inputs' logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
         logits = self._logits_of(inputs)
         neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
-        uniforms = None
-        if neurons.needs_uniforms:
-            uniforms = torch.rand(logits.shape, generator=inputs.random, device=self.device)
+        uniforms = draw_uniforms(logits, inputs.random) if neurons.needs_uniforms else None
         images: Tensor = neurons(logits, uniforms)
         return images
 
@@ -354,42 +340,19 @@ class Trainer:
         )
 
 
-def _set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
 def _transformed(images: Tensor, draw_transform: Callable[[int], ImageTransform | None]) -> Tensor:
     transform = draw_transform(len(images))
     return images if transform is None else transform(images)
 
 
-def _real_and_fake_logits(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Logits [B] of real and of fake images, in one pass unless rows of a batch affect each other."""
-    if discriminator.mixes_rows:
-        return discriminator(real, labels), discriminator(fake, labels)
-    real_logits, fake_logits = discriminator(torch.cat([real, fake]), _twice(labels)).chunk(2)
-    return real_logits, fake_logits
-
-
-def _logits_and_gradients(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `_real_and_fake_logits` gives, and the gradients [B, C * H * W] of both by their images."""
-    both = discriminator.logits_and_input_gradient
-    if discriminator.mixes_rows:
-        (real_logits, real_gradient), (fake_logits, fake_gradient) = both(real, labels), both(fake, labels)
-    else:
-        logits, gradient = both(torch.cat([real, fake]), _twice(labels))
-        (real_logits, fake_logits), (real_gradient, fake_gradient) = logits.chunk(2), gradient.chunk(2)
-    return real_logits, fake_logits, real_gradient, fake_gradient
-
-
-def _twice(labels: Tensor | None) -> Tensor | None:
-    """The labels of real images and of the fake ones of the same classes."""
-    return None if labels is None else torch.cat([labels, labels])
+def _of_both(
+    judge: Callable[..., tuple[Tensor, ...]], real: Tensor, fake: Tensor, labels: Tensor | None, *, at_once: bool
+) -> list[tuple[Tensor, ...]]:
+    """(of real images, of fake ones) for each tensor that `judge` gives of images and their labels."""
+    if not at_once:
+        return list(zip(judge(real, labels), judge(fake, labels), strict=True))
+    judged = judge(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))
+    return [both.chunk(2) for both in judged]
 
 
 def resolve_device(name: str) -> torch.device:

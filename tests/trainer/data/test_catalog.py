@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bgan.trainer.common.errors import DataError
-from bgan.trainer.data.batches import BatchStream
 from bgan.trainer.data.catalog import choose_dataset, load_dataset
+from bgan.trainer.data.dataset import BatchStream
 
 
 def test_digits_are_binary_and_split_like_mnist():

@@ -15,9 +15,8 @@ import torch
 from bgan.trainer.common.errors import DataError
 from bgan.trainer.config.dataset import DatasetSpec, name_of
 from bgan.trainer.config.images import ImageOptions
-from bgan.trainer.data.batches import BatchStream
 from bgan.trainer.data.catalog import open_dataset
-from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.data.dataset import BatchStream, BinaryDataset
 from bgan.trainer.data.packed import packed_dataset
 
 BITS = np.random.default_rng(0).random((50, 2, 5, 7)) < 0.3

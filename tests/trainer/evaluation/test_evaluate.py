@@ -11,8 +11,7 @@ from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.classifier import accuracy, cached_classifier, train_classifier
 from bgan.trainer.evaluation.evaluate import evaluate_samples, measure_floor
 from bgan.trainer.evaluation.generator import TrainedGenerator
-from bgan.trainer.evaluation.metrics.table import METRICS
-from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
+from bgan.trainer.evaluation.metrics.table import METRICS, two_sample_accuracy
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.evaluation.samples import Samples
 from tests.kit.cli import bgan, bgan_process

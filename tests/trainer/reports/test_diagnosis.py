@@ -19,8 +19,7 @@ from bgan.trainer.reports.diagnosis.diagnose import DiagnosisOptions, diagnose
 from bgan.trainer.reports.diagnosis.estimates import compare
 from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences, flip_differences
 from bgan.trainer.training.checkpoint import save_checkpoint, trained_discriminators, trained_generator
-from bgan.trainer.training.losses import ImageLosses
-from bgan.trainer.training.objectives import OBJECTIVES
+from bgan.trainer.training.objectives import OBJECTIVES, ImageLosses
 from bgan.trainer.training.run import trained_checkpoint
 from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_run

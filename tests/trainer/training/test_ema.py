@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bgan.trainer.training.ema import build_ema
+from bgan.trainer.training.optimizers import build_ema
 
 
 def _network():

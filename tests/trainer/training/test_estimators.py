@@ -15,7 +15,7 @@ from bgan.trainer.networks.generators import build_generator
 from bgan.trainer.networks.neurons import REINMAX, SIGMOID_ADJUSTED, stochastic_binary
 from bgan.trainer.training.estimators.build import build_estimator
 from bgan.trainer.training.estimators.control_variates import conditional_logits
-from bgan.trainer.training.estimators.importance_weights import log_ratio
+from bgan.trainer.training.estimators.score_function import log_ratio
 
 UNBIASED = [name for name, entry in ESTIMATORS.items() if entry.is_unbiased]
 SLOPE = 1.7

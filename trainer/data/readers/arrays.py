@@ -1,4 +1,8 @@
-"""Images that lie in one array, read some at a time."""
+"""Images that lie in one array of any layout, read some at a time as [N, C, H, W].
+
+A letter names each axis: N (images), C (channels), H (rows) or W (columns). Axes of the same letter are joined
+in their order: the bars and time steps of a pianoroll [N, bars, steps, pitches, tracks] are rows as "NHHWC".
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,10 @@ from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
-from .axes import ImageAxes, as_labels, as_numbers, lengths_text
-from .limits import check_ratio
-from .source import BadImages, ImageSource, RawImages, not_readable
+from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable
 
 _CHUNK_BYTES = 2**22
+_USUAL_AXES = {3: "NHW", 4: "NCHW"}
 LABEL_KEYS = ("labels", "label", "y")
 
 
@@ -100,22 +103,87 @@ def packed_array(rows: ReadableArray, image_shape: tuple[int, ...]) -> ReadableA
     return ReadableArray((rows.shape[0], *image_shape), np.dtype(np.uint8), part)
 
 
+class _ImageAxes:
+    """How the axes of one array become those of images. Raises DataError if they cannot."""
+
+    def __init__(
+        self, shape: tuple[int, ...], *, axes: str | None, row_shape: tuple[int, ...] | None, path: object
+    ) -> None:
+        self.unfolded = (*shape[:-1], *_row(shape, row_shape, axes, path)) if shape else ()
+        letters = axes or _USUAL_AXES.get(len(self.unfolded))
+        if letters is None or len(letters) != len(self.unfolded) or 0 in self.unfolded:
+            raise DataError(
+                f"{path} holds an array of shape {_lengths_text(shape)}; images are [N, H, W] or [N, C, H, W]. "
+                "Name others with --axes, as in NHWC or NHHWC, and the shape of rows with --row-shape, as in 28x28"
+            )
+        self._order = [axis for letter in "NCHW" for axis, own in enumerate(letters) if own == letter]
+        self._lengths = [[self.unfolded[axis] for axis, own in enumerate(letters) if own == x] for x in "NCHW"]
+        self.count = math.prod(self._lengths[0])
+        """Images in the whole array."""
+        self.first = self._order[0]
+        """The axis that the array is cut along, before rows are unfolded: the first N."""
+        self.images_per_step = math.prod(self._lengths[0][1:])
+        """Images for each step along `first`."""
+        self.pixels_per_step = math.prod(self.unfolded) // self.unfolded[self.first]
+        """Values for each step along `first`."""
+        if row_shape is not None and self.first >= len(shape) - 1:
+            raise DataError(f"{path}: --row-shape unfolds the last axis, which cannot be images too; see --axes")
+
+    def images(self, part: NDArray[Any]) -> NDArray[Any]:
+        """A part of the array, cut along `first`, as [n, C, H, W]."""
+        steps = part.shape[self.first]
+        lengths = [steps if axis == self.first else length for axis, length in enumerate(self.unfolded)]
+        ordered = part.reshape(lengths).transpose(self._order)
+        return ordered.reshape(steps * self.images_per_step, *(math.prod(own) for own in self._lengths[1:]))
+
+
+def _row(
+    shape: tuple[int, ...], row_shape: tuple[int, ...] | None, axes: str | None, path: object
+) -> tuple[int, ...]:
+    """What the last axis is unfolded to: the given shape, a square for [N, P], or itself."""
+    length, side = shape[-1], math.isqrt(shape[-1])
+    if row_shape is None:
+        is_square = len(shape) == 2 and axes in {None, "NHW"} and side**2 == length
+        return (side, side) if is_square else (length,)
+    if math.prod(row_shape) != length:
+        raise DataError(
+            f"{path} has rows of {length} values, which are not {_lengths_text(row_shape)}; see --row-shape"
+        )
+    return row_shape
+
+
+def _lengths_text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _as_numbers(array: NDArray[Any], path: object) -> NDArray[Any]:
+    """The array itself, if it holds numbers or truth values. Raises DataError."""
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{path} holds values of type {array.dtype}; pixels are numbers")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _as_labels(labels: NDArray[Any], count: int, path: object) -> NDArray[np.int64]:
+    """Labels as int64 [count]. Raises DataError if they are not so many integers."""
+    if labels.dtype.kind not in "biu" or labels.size != count:
+        raise DataError(
+            f"{path}: the labels are {labels.dtype} of shape {_lengths_text(labels.shape)}, "
+            f"but {count} integers belong to the images; name others with --labels-key"
+        )
+    return labels.reshape(-1).astype(np.int64)
+
+
 class ArraySource(ImageSource):
     """The images of one array."""
 
     def __init__(
-        self,
-        array: ReadableArray,
-        options: ImageOptions,
-        path: object,
-        *,
-        labels: NDArray[Any] | None = None,
+        self, array: ReadableArray, options: ImageOptions, path: object, *, labels: NDArray[Any] | None = None
     ) -> None:
-        as_numbers(np.empty(0, array.dtype), path)
+        _as_numbers(np.empty(0, array.dtype), path)
         self._array = array
-        self._axes = ImageAxes(array.shape, axes=options.axes, row_shape=options.row_lengths, path=path)
+        self._axes = _ImageAxes(array.shape, axes=options.axes, row_shape=options.row_lengths, path=path)
         self.count = self._axes.count
-        self._labels = None if labels is None else as_labels(labels, self.count, path)
+        self._labels = None if labels is None else _as_labels(labels, self.count, path)
         self._path = path
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
@@ -125,7 +193,7 @@ class ArraySource(ImageSource):
         at_once = max(1, _CHUNK_BYTES // (axes.pixels_per_step * self._array.dtype.itemsize))
         for start in range(0, steps, at_once):
             part = self._array.part(axes.first, start, min(start + at_once, steps))
-            images = axes.images(as_numbers(part, self._path))
+            images = axes.images(_as_numbers(part, self._path))
             first = start * axes.images_per_step
             labels = None if self._labels is None else self._labels[first : first + len(images)]
             yield RawImages(images, labels, first)
@@ -161,9 +229,8 @@ def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: ob
         return candidates[0]
     if "images" in candidates and wanted is None:
         return "images"
-    listed = (
-        ", ".join(f"{name} {lengths_text(array.shape)}" for name, array in sorted(arrays.items())) or "nothing"
-    )
+    names = (f"{name} {_lengths_text(array.shape)}" for name, array in sorted(arrays.items()))
+    listed = ", ".join(names) or "nothing"
     if wanted is not None:
         raise DataError(f"{path} holds no array {wanted!r}; it holds {listed}")
     raise DataError(f"{path} holds {listed}; name the images with --key")

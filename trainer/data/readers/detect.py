@@ -10,13 +10,10 @@ from pathlib import Path
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .hdf5_mat import open_hdf, open_mat
-from .idx_files import open_idx
-from .image_files import open_folder
-from .numpy_files import is_npz, open_npy, open_npz
+from .array_files import is_npz, open_hdf, open_idx, open_mat, open_npy, open_npz
+from .image_files import open_folder, open_zip
 from .parquet_files import ParquetImages
 from .source import ImageSource, not_readable
-from .zip_files import open_zip
 
 _KNOWN = ".npy, .npz, idx, idx.gz, .mat, .h5, .parquet, a zip of images, or a folder of images"
 

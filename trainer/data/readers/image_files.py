@@ -1,4 +1,4 @@
-"""Image files (PNG, BMP, GIF, JPEG, PBM, TIFF, WebP): one of them as pixels, and folders of them.
+"""Image files (PNG, BMP, GIF, JPEG, PBM, TIFF, WebP): one of them as pixels, and folders or zips of them.
 
 By the channels that are asked for, an image of any kind becomes
 - grey: itself, 1 bit as 0 and 255, 16 bits as 0 to 65535; colours and palettes become their luma, and
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from PIL import Image, UnidentifiedImageError
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .source import BadImages, ImageSource, RawImages, first_line
+from .source import BadImages, ImageSource, RawImages, check_archive, first_line
 
 SUFFIXES = frozenset({".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
 _FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
+_ENTRY_BYTES_AT_MOST = 256 * 2**20  # of a file in a zip, which is read into memory as a whole
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
@@ -70,10 +72,26 @@ def open_folder(path: Path, options: ImageOptions) -> ImageFiles:
         except OSError as error:
             raise ValueError(error.strerror or str(error)) from error
 
-    return ImageFiles([name for name in names if not is_hidden(name)], read, options, path)
+    return ImageFiles([name for name in names if not _is_hidden(name)], read, options, path)
 
 
-def is_hidden(name: str) -> bool:
+def open_zip(path: Path, archive: zipfile.ZipFile, options: ImageOptions) -> ImageFiles:
+    """The images of a zip. Raises DataError if it is a bomb, or has names that lead out of it."""
+    check_archive(archive, path)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not _is_hidden(name)]
+
+    def read(name: str) -> bytes:
+        if archive.getinfo(name).file_size > _ENTRY_BYTES_AT_MOST:
+            raise ValueError(f"it unpacks to more than {_ENTRY_BYTES_AT_MOST // 2**20} MiB")
+        try:
+            return archive.read(name)
+        except Exception as error:  # encrypted, or broken in any way
+            raise ValueError(first_line(error)) from error
+
+    return ImageFiles(names, read, options, path)
+
+
+def _is_hidden(name: str) -> bool:
     """Whether a file, or a folder that it lies in, is hidden, or added to an archive by macOS."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 

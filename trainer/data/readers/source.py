@@ -1,11 +1,12 @@
-"""Images as a file holds them, before they are made binary."""
+"""Images as a file holds them, before they are made binary, and what a file is refused for."""
 
 from __future__ import annotations
 
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from ...common.errors import DataError
 
 LEAST_ON = 0.001  # share of pixels that are on: with less, or with less off, there is nothing to learn
 _NAMED_AT_MOST = 3
+_RATIO_AT_MOST = 500  # deflate can do 1,032; images of any use are far below
+_SMALL_BYTES = 64 * 2**20  # a file that unpacks to no more is no bomb, whatever its ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,6 @@ class RawImages:
     def name(self, row: int = 0) -> str:
         """What messages call one of them."""
         return f"image {self.first + row}" if self.file is None else self.file
-
-    def chosen(self, rows: NDArray[np.bool_]) -> RawImages:
-        """Those where `rows` [n] is true."""
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=self.pixels[rows], labels=labels)
 
 
 @dataclass(slots=True)
@@ -90,3 +88,23 @@ def check_length(path: Path, expected: int) -> None:
     length = path.stat().st_size
     if length < expected:
         raise not_readable(path, f"it is truncated: {length:,} bytes where {expected:,} belong")
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise DataError if an archive unpacks to far more than its size, or has names that lead out of a folder.
+
+    Nothing is ever unpacked to disk; such names are refused all the same, as an attack on other programs.
+    """
+    entries = archive.infolist()
+    for entry in entries:
+        name = PurePosixPath(entry.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in entry.filename.partition("/")[0]:
+            raise DataError(f"{path} is refused: its entry {entry.filename!r} leads out of the archive")
+    check_ratio(sum(entry.file_size for entry in entries), path)
+
+
+def check_ratio(unpacked: int, path: Path) -> None:
+    """Raise DataError if a file unpacks to far more bytes than its size, which overlapping entries do too."""
+    if unpacked > max(_SMALL_BYTES, _RATIO_AT_MOST * path.stat().st_size):
+        size = f"{unpacked / 2**20:,.0f} MiB, more than {_RATIO_AT_MOST} times its size"
+        raise DataError(f"{path} is refused: it unpacks to {size}, like a zip bomb")

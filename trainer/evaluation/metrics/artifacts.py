@@ -55,7 +55,6 @@ def _in_windows(images: Images, weights: NDArray[np.int64]) -> NDArray[np.uint16
 
 
 def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> Counts:
-    """Connected pieces by image, all planes labelled in one pass."""
     count, channels, height, width = mask.shape
     labels, pieces = ndimage.label(mask.reshape(count * channels, height, width), structure)
     plane_of_piece = np.zeros(pieces + 1, np.int64)

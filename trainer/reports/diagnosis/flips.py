@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...networks.discriminators import Discriminator
 from ...training.estimators.base import draw_bits
-from ...training.losses import ImageLosses
+from ...training.objectives import ImageLosses
 from .estimates import GROUPS, in_groups
 from .subject import Subject
 

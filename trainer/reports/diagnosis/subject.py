@@ -18,8 +18,7 @@ from ...data.catalog import open_dataset
 from ...training.checkpoint import trained_discriminators, trained_generator
 from ...training.estimators.base import Estimator
 from ...training.estimators.build import build_estimator
-from ...training.losses import ImageLosses
-from ...training.objectives import OBJECTIVES
+from ...training.objectives import OBJECTIVES, ImageLosses
 from ...training.run import Run, trained_checkpoint
 
 

@@ -48,11 +48,11 @@ class LogitEstimator(Estimator):
     def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
         """See `Estimator`."""
         scaled = slope * logits
-        gradients, values = self.gradients(scaled.detach(), losses, random)
+        gradients, values = self._gradients(scaled.detach(), losses, random)
         return Estimate((gradients.detach() * scaled).sum() / len(scaled), values.detach().mean())
 
     @abstractmethod
-    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Gradients [B, C, H, W] by the scaled logits, which carry no graph, and the losses [B]."""
 
 
@@ -63,18 +63,17 @@ class SampledEstimator(LogitEstimator):
         super().__init__()
         self.samples = samples
 
-    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `LogitEstimator`."""
+    def _gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         probabilities = torch.sigmoid(logits)
         bits = [draw_bits(probabilities, random) for _ in range(self.samples)]
         values = torch.stack([losses_without_grad(losses, images) for images in bits])  # [K, B]
         gradients = torch.zeros_like(logits)
-        for factor, images in zip(self.factors(values), bits, strict=True):
+        for factor, images in zip(self._factors(values), bits, strict=True):
             gradients += by_image(factor) * (images - probabilities)
         return gradients, values.mean(dim=0)
 
     @abstractmethod
-    def factors(self, losses: Tensor) -> Tensor:
+    def _factors(self, losses: Tensor) -> Tensor:
         """The v_k, [K, B], of losses [K, B]."""
 
 

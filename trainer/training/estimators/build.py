@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from ...common.image_shape import ImageShape
 from ...config.training import TrainingConfig
 from ...networks.neurons import IDENTITY, REINMAX, SIGMOID_ADJUSTED
 from .base import Estimator
 from .control_variates import MuProp, Rebar, Relax
-from .importance_weights import BoundarySeeking, MaliGan
-from .score_function import Disarm, LeaveOneOutReinforce, PerUnitReinforce, Reinforce
+from .score_function import BoundarySeeking, Disarm, LeaveOneOutReinforce, MaliGan, PerUnitReinforce, Reinforce
 from .straight_through import BinaryConcrete, ThroughNeurons
 
 
 def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimator:
     """The estimator that the settings name, untrained; RELAX draws its weights from torch's global generator."""
-    neuron = config.neurons.training_neuron or config.neurons.neuron
-    samples, temperature = (
-        config.neurons.estimator_samples or 0,
-        config.neurons.estimator_temperature or 0.0,
-    )  # 0: it has none
-    builders: dict[str, Callable[[], Estimator]] = {
-        **dict.fromkeys(
-            (SIGMOID_ADJUSTED, IDENTITY, REINMAX), lambda: ThroughNeurons(neuron, config.neurons.estimator)
-        ),
-        "st-gumbel": lambda: BinaryConcrete(temperature, is_hard=True),
-        "concrete": lambda: BinaryConcrete(temperature, is_hard=False),
+    own = config.neurons
+    through_neurons = partial(ThroughNeurons, own.training_neuron, own.estimator)
+    builders: dict[str, Callable[..., Estimator]] = {
+        **dict.fromkeys((SIGMOID_ADJUSTED, IDENTITY, REINMAX), through_neurons),
+        "st-gumbel": partial(BinaryConcrete, is_hard=True),
+        "concrete": partial(BinaryConcrete, is_hard=False),
         "reinforce": Reinforce,
-        "reinforce-per-unit": lambda: PerUnitReinforce(image_shape),
-        "reinforce-loo": lambda: LeaveOneOutReinforce(samples),
+        "reinforce-per-unit": partial(PerUnitReinforce, image_shape),
+        "reinforce-loo": LeaveOneOutReinforce,
         "muprop": MuProp,
         "disarm": Disarm,
-        "rebar": lambda: Rebar(temperature),
-        "relax": lambda: Relax(temperature, math.prod(image_shape)),
-        "bgan": lambda: BoundarySeeking(samples),
+        "rebar": Rebar,
+        "relax": partial(Relax, pixels=math.prod(image_shape)),
+        "bgan": BoundarySeeking,
         "maligan": MaliGan,
     }
-    return builders[config.neurons.estimator]()
+    numbers = (own.estimator_samples, own.estimator_temperature)  # an estimator has one of them, or neither
+    return builders[own.estimator](*(number for number in numbers if number is not None))

@@ -20,8 +20,7 @@ _HIDDEN = 128
 class MuProp(LogitEstimator):
     """(f(b) - f(p) - (b - p) f'(p)) (b - p) + f'(p) p (1 - p) (Gu et al. 2016)."""
 
-    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `LogitEstimator`."""
+    def _gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         probabilities = torch.sigmoid(logits).requires_grad_()
         at_mean = losses(probabilities)
         (slopes,) = torch.autograd.grad(at_mean.sum(), probabilities)
@@ -49,21 +48,20 @@ class Rebar(LogitEstimator):
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.optimizer = self._optimizer()
 
-    def gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `LogitEstimator`."""
+    def _gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         logits = logits.detach().requires_grad_()
         relaxed = logits + draw_logistic(logits, random)
         bits = (relaxed > 0).to(logits.dtype).detach()
         values = losses_without_grad(losses, bits)
         conditional = conditional_logits(logits, bits, draw_logistic(logits, random))
-        at_relaxed, at_conditional = self.control(relaxed, losses), self.control(conditional, losses)
+        at_relaxed, at_conditional = self._control(relaxed, losses), self._control(conditional, losses)
         (correction,) = torch.autograd.grad((at_relaxed - at_conditional).sum(), logits, create_graph=True)
         deviations = bits - torch.sigmoid(logits.detach())
         gradients = by_image(values - at_conditional) * deviations + correction
         self._reduce_variance(gradients)
         return gradients.detach(), values
 
-    def control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
+    def _control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         """c(z), [B], of relaxed logits z."""
         return self.scale * losses(torch.sigmoid(relaxed / self.log_temperature.exp()))
 
@@ -91,10 +89,9 @@ class Relax(Rebar):
             nn.init.zeros_(parameter)
         self.optimizer = self._optimizer()
 
-    def control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
-        """See `Rebar`."""
+    def _control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         learned: Tensor = self.network(relaxed.flatten(1)).squeeze(1)
-        return super().control(relaxed, losses) + learned
+        return super()._control(relaxed, losses) + learned
 
 
 def conditional_logits(logits: Tensor, bits: Tensor, noise: Tensor) -> Tensor:

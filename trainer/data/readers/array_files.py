@@ -1,12 +1,17 @@
-"""numpy's files (.npy, .npz dense, sparse or packed), read without unpickling anything."""
+"""Files of arrays, read without unpickling anything.
+
+numpy's (.npy, and .npz dense, sparse or packed), MATLAB's .mat, HDF5, and idx, as MNIST is published.
+"""
 
 from __future__ import annotations
 
+import gzip
 import math
+import struct
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +30,11 @@ from .arrays import (
     streamed_array,
     turned_array,
 )
-from .limits import check_archive
-from .source import LEAST_ON, check_length, not_readable
+from .source import LEAST_ON, check_archive, check_length, check_ratio, not_readable
 
 _SPARSE = {"shape", "nonzero"}
 _PACKED = {"packed_images", "image_shape"}
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
@@ -62,9 +67,8 @@ def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files:
     if is_sparse:
         key = options.labels_key
         labels = None if key is None else arrays[chosen_key(arrays, key, path)].whole()
-        return ArraySource(
-            _sparse(arrays["shape"].whole(), arrays["nonzero"].whole(), path), options, path, labels=labels
-        )
+        array = _sparse(arrays["shape"].whole(), arrays["nonzero"].whole(), path)
+        return ArraySource(array, options, path, labels=labels)
     if is_packed:
         return ArraySource(_packed(arrays["packed_images"], arrays["image_shape"].whole(), path), options, path)
     return chosen_source(arrays, options, path)
@@ -89,7 +93,6 @@ def _npy_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, n
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path, files: ExitStack) -> ReadableArray:
-    """One array of an .npz file."""
     title = f"{name} of {path}"
     try:
         file = files.enter_context(archive.open(f"{name}.npy"))
@@ -125,3 +128,92 @@ def is_npz(archive: zipfile.ZipFile) -> bool:
     """Whether a zip is one of numpy's: all of its files are .npy."""
     names = archive.namelist()
     return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _hdf_array(dataset: Any) -> ReadableArray:
+    """A data set of an HDF5 file, read from disk part by part."""
+    array = sliced_array(dataset)
+
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        try:
+            return array.part(axis, start, stop)
+        except (OSError, RuntimeError) as error:
+            raise not_readable(dataset.name, error) from error
+
+    return ReadableArray(array.shape, array.dtype, part)
+
+
+def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: bool = False) -> ArraySource:
+    """The images of an HDF5 file, or of a .mat of version 7.3, which is one with its axes reversed."""
+    import h5py
+
+    arrays: dict[str, ReadableArray] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
+            arrays[name] = turned_array(_hdf_array(item)) if is_matlab else _hdf_array(item)
+
+    try:
+        files.enter_context(h5py.File(path, "r")).visititems(note)
+    except (OSError, RuntimeError) as error:
+        raise not_readable(path, error) from error
+    return chosen_source(arrays, options, path, as_integers=_as_integers)
+
+
+def open_mat(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
+    """The images of a .mat file up to version 7, which is read into memory whole."""
+    from scipy.io import loadmat, whosmat
+
+    try:
+        check_ratio(sum(math.prod(shape) for _, shape, _ in whosmat(path)), path)
+        content = loadmat(path)
+    except DataError:
+        raise
+    except Exception as error:  # scipy raises whatever it stumbles on
+        raise not_readable(path, error) from error
+    arrays = {
+        name: sliced_array(value)
+        for name, value in content.items()
+        if isinstance(value, np.ndarray) and not name.startswith("__")
+    }
+    return chosen_source(arrays, options, path, as_integers=_as_integers)
+
+
+def _as_integers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as integers where MATLAB has them as floats."""
+    is_whole = labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels))
+    return labels.astype(np.int64) if is_whole else labels
+
+
+def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
+    """The images of an idx file, which may be gzipped, and the labels of the file beside it."""
+    refuse_keys(options, path)
+    array, beside = _idx(path, files), labels_beside(path)
+    labels = _idx(beside, files).whole() if beside != path and beside.is_file() else None
+    return ArraySource(array, options, path, labels=labels)
+
+
+def labels_beside(path: Path) -> Path:
+    """The file that would hold the labels of an idx file of images: its name with `labels` and `idx1`."""
+    return path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+
+
+def _idx(path: Path, files: ExitStack) -> ReadableArray:
+    plain: IO[bytes] = files.enter_context(path.open("rb"))
+    is_zipped = plain.read(2) == b"\x1f\x8b"
+    plain.seek(0)
+    file = cast(IO[bytes], gzip.GzipFile(fileobj=plain)) if is_zipped else plain
+    try:
+        zeros, code, axes = struct.unpack(">HBB", file.read(4))
+        shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+        if zeros or code not in _IDX_TYPES or not axes:
+            raise ValueError("it is no idx file")
+    except (struct.error, ValueError, EOFError, OSError) as error:
+        raise not_readable(path, error) from error
+    dtype = np.dtype(_IDX_TYPES[code])
+    length = math.prod(shape) * dtype.itemsize
+    if is_zipped:
+        check_ratio(length, path)
+    else:
+        check_length(path, file.tell() + length)
+    return streamed_array(file, shape, dtype, path)
