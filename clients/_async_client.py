@@ -1,7 +1,5 @@
 """The asyncio client; mirrors the blocking one."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """What the blocking and the asyncio client share: settings, requests and connections."""
 
-from __future__ import annotations
-
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The blocking client."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from contextlib import suppress
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """How a client trusts a server and identifies itself: TLS and a token."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import grpc

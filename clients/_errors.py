@@ -1,7 +1,5 @@
 """What a call can fail with: a SamplingError, and its kinds. The gRPC error is its `__cause__`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Writes a stream of images to a file, whole or not at all."""
 
-from __future__ import annotations
-
 import math
 import os
 import zipfile

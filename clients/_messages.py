@@ -1,7 +1,5 @@
 """Requests and responses: what goes over the wire, as what the clients take and return."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How and when a call is tried again."""
 
-from __future__ import annotations
-
 import json
 import logging
 import random

@@ -1,7 +1,5 @@
 """What the clients return."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

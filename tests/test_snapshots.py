@@ -4,7 +4,6 @@
 """
 
 import json
-import platform
 import sys
 from pathlib import Path
 
@@ -69,14 +68,8 @@ def _run(monkeypatch, capsys, *arguments):
 
 def _machine():
     """On what the weights come out the same to the last bit."""
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(line.split(":")[1].strip() for line in lines if "model name" in line)
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
@@ -110,6 +103,8 @@ def test_public_names(snapshot):
 @pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_weights_after_a_few_steps(monkeypatch, capsys, tmp_path, snapshot, request, name):
+    if not Path("/proc/cpuinfo").exists():
+        pytest.skip("this system does not say which processor it has")
     machine = _machine()
     recorded = Path(__file__).with_name("weights.json")
     digests = json.loads(recorded.read_text()) if recorded.exists() else {}

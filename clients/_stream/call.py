@@ -1,7 +1,5 @@
 """A connection to a server, and how a call on it is opened and ended."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

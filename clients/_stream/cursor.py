@@ -1,7 +1,5 @@
 """Where a stream is, what belongs to it, and what to ask for next. No I/O."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from bgan.v1 import sampling_pb2

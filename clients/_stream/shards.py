@@ -1,7 +1,5 @@
 """One stream cut into shards for several servers, and put together again in order. No I/O and no locks."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 from collections import deque

@@ -1,7 +1,5 @@
 """Several servers making one stream, a task for each: the asyncio client's side of `shards`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Several servers making one stream, a thread for each: the blocking client's side of `shards`."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The commands that run a model, as a table; `commands` has them, and is loaded when one is called."""
 
-from __future__ import annotations
-
 _MODULE = "bgan.serving.cli.commands"
 COMMANDS = {
     "serve": ("Serve", "Stream binary images from models over gRPC until SIGTERM or Ctrl-C.", f"{_MODULE}:serve"),

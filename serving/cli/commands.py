@@ -1,7 +1,5 @@
 """The commands that run a model: bgan serve, health, top, token and generate."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What there is to say of each setting, for options, variables, messages and the documentation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path

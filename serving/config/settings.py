@@ -3,8 +3,6 @@
 Options, variables, TOML keys, messages and the documentation's tables follow from these fields (`descriptions`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal

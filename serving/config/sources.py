@@ -1,7 +1,5 @@
 """Where the settings of `bgan serve` come from: options, then the environment, then a TOML file, then defaults."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import os

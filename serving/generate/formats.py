@@ -3,8 +3,6 @@
 An unfinished file is a head and rows of one size, one an image, so it can be cut after any row and resumed.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """Generates images straight into a file: the bits of the stream, without a server."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

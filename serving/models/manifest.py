@@ -1,7 +1,5 @@
 """The manifest of a model file, and whether the file's graph keeps what it says."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What is refused: files that are too large, other opsets, operators that are not 
 other files, and what no generator needs and nothing bounds or seeds: loops, sparse tensors, random operators.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

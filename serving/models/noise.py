@@ -11,8 +11,6 @@ there whether the caller names labels or not, so the rest of an image's noise do
 No libm call is in it, so every machine and language gets the same floats.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence

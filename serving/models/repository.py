@@ -7,8 +7,6 @@
 Anything else in the folder, and every name that begins with a dot, is ignored.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import time

@@ -1,7 +1,5 @@
 """Which calls may run: so many at once, so many of one caller, and so many that wait for a slot."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """Dynamic batching: small requests of different callers and seeds share one inference."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence

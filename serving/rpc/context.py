@@ -1,7 +1,5 @@
 """What the services of a server share, and which models they serve."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass

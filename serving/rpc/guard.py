@@ -1,7 +1,5 @@
 """Lets callers in, records their calls, and gives every error its status code, for all methods of all services."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from typing import Any, Final, NoReturn

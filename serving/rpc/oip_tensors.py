@@ -1,7 +1,5 @@
 """Tensors of the Open Inference Protocol, read from requests and put into answers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """inference.GRPCInferenceService, the Open Inference Protocol: the models' graphs, on the caller's own noise."""
 
-from __future__ import annotations
-
 import asyncio
 from importlib.metadata import version
 from typing import Any

@@ -1,7 +1,5 @@
 """Batches of streams, computed ahead while earlier ones are sent, within a bound for all streams together."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator

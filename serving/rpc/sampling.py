@@ -1,7 +1,5 @@
 """bgan.v1.SamplingService: validate, call, encode."""
 
-from __future__ import annotations
-
 from contextlib import aclosing
 from typing import Any
 

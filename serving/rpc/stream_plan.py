@@ -1,7 +1,5 @@
 """Streams of images: a checked request, cut into batches."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Iterator, Sequence

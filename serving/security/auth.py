@@ -1,7 +1,5 @@
 """Who calls and what they may do, in one place for every method of every service."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """Certificates and keys in PEM files, checked so that errors are one line."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """How many images a token has left, in this process or in several together."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import struct

@@ -9,8 +9,6 @@ A file of tokens is TOML, with a table for each name:
     expires = 2027-01-01T00:00:00Z     # optional
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import hmac

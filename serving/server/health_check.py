@@ -1,7 +1,5 @@
 """Asks a server for its health, or that of one model, by `grpc.health.v1`."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The gRPC servers of one process, which share its port: what they answer, and what they allow on a connection."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import socket

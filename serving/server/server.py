@@ -1,7 +1,5 @@
 """The server's life: start, load and warm up, serve, and stop without losing an image."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """One of several processes that serve on one port, started and commanded by `supervisor`."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

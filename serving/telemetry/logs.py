@@ -1,7 +1,5 @@
 """The log on stderr: one event per line, for people or as JSON."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

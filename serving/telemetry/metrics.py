@@ -1,7 +1,5 @@
 """What is counted of a running server, if anything is: `prometheus` is loaded only for a metrics port."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

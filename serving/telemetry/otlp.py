@@ -1,7 +1,5 @@
 """Traces for OpenTelemetry: a span a call, sent over OTLP/gRPC from a thread of its own."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from importlib.metadata import version

@@ -1,8 +1,6 @@
 """Metrics for Prometheus: their names, and the port that shows them."""
 # ruff: noqa: D102 - `Metrics` says what its methods mean
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

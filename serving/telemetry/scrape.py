@@ -1,7 +1,5 @@
 """What a server's metrics port shows at two moments, and what happened between them."""
 
-from __future__ import annotations
-
 import http.client
 import math
 import time

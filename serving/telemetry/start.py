@@ -1,7 +1,5 @@
 """Starts the metrics and traces that the settings ask for: prometheus_client and OpenTelemetry load only then."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

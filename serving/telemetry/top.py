@@ -1,7 +1,5 @@
 """The screen of `bgan top`, which shows a running server."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

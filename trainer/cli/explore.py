@@ -1,7 +1,5 @@
 """`bgan explore`: the command."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

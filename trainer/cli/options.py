@@ -1,7 +1,5 @@
 """Options of commands that follow from settings, and those that several commands share."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """`bgan reproduce`: the command."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`bgan train` and `bgan presets`: the commands."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Lines for the user on a rich console."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and the folder of those that are kept."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures of images, side by side. Shapes: N images, C channels, H rows, W columns."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The shape of an image, for layers without torch too."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

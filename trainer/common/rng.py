@@ -1,7 +1,5 @@
 """Random numbers as a function of (seed, purpose, step), so that a resumed run draws what an unbroken one does."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """Signals that ask for a stop, noted so that work can end at a safe point."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

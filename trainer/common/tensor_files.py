@@ -3,8 +3,6 @@
 The sidecar is written last, so tensors that have one are complete.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `--augment` says: which maps images pass through before they are judged."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Settings as the `bgan train` that has them."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which images: those of a data set by name, or of a file or folder."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

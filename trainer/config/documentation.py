@@ -1,7 +1,5 @@
 """The settings as Markdown, for the documentation."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING
 
 from .presets import shown_default

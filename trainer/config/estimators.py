@@ -1,7 +1,5 @@
 """The gradient estimators by name: what each is, what it takes, and where it cannot apply. Loads no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Files of settings: TOML, as `bgan train --print-config` writes it, or a run's config.json."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 import tomllib

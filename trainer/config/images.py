@@ -1,7 +1,5 @@
 """How images of your own are read and made binary."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from dataclasses import dataclass

@@ -3,18 +3,15 @@
 Numbers D1 to D31 are those of docs/presets.md, where the published code and the paper part ways.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..common.errors import ConfigError
 from .training import SETTINGS
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PresetValue:
+class Value(NamedTuple):
     """One setting of a preset."""
 
     value: Any
@@ -29,7 +26,7 @@ class Variant:
 
     neuron: str | None = None
     network: str | None = None
-    settings: dict[str, PresetValue]
+    settings: dict[str, Value]
 
     def concerns(self, *, neuron: str, network: str) -> bool:
         """Whether it is for that kind of generator."""
@@ -47,7 +44,7 @@ class Preset:
 
     summary: str
     """What the preset is for, in a line."""
-    settings: dict[str, PresetValue]
+    settings: dict[str, Value]
     """By the name of the setting in `TrainingConfig`."""
     variants: tuple[Variant, ...] = ()
     """What differs for some generators; a later variant overrides an earlier one."""
@@ -62,96 +59,77 @@ class Preset:
                 settings |= variant.settings
         return {name: setting.value for name, setting in settings.items()}
 
-    def rows(self) -> Iterator[tuple[str, str, PresetValue]]:
+    def rows(self) -> Iterator[tuple[str, str, Value]]:
         """All settings: the generators that it is for ("": all), its name, and the setting."""
         yield from (("", name, setting) for name, setting in self.settings.items())
         for variant in self.variants:
             yield from ((variant.title, name, setting) for name, setting in variant.settings.items())
 
 
-_REINMAX = PresetValue(value="reinmax", reason="a tenth of the isolated pixels of straight-through")
+_REINMAX = Value("reinmax", "a tenth of the isolated pixels of straight-through")
 
 PRESETS = {
     "paper": Preset(
         summary="what the paper says, with the errors of its code corrected",
         settings={
-            "slope_rate": PresetValue(
-                value=1.1, reason="slope annealing on, which never happened in the published code"
-            ),
-            "generator_norm": PresetValue(value="batch", reason="real batch normalization, in hidden layers only"),
-            "fresh_batches": PresetValue(value=True, reason="new images and latents for every step"),
-            "discriminator_bursts": PresetValue(
-                value=False, reason="5 discriminator steps an iteration (1 for gan), no bursts"
-            ),
-            "training_split": PresetValue(value="train", reason="the test images are held out, to measure with"),
-            "initialization": PresetValue(value="he", reason="logits of the order of 1 from the start"),
-            "optimizer_form": PresetValue(value="torch", reason="RMSProp and Adam in their usual form"),
-            "epochs": PresetValue(value=20, reason="from the slides; the paper names no number"),
+            "slope_rate": Value(1.1, "slope annealing on, which never happened in the published code"),
+            "generator_norm": Value("batch", "real batch normalization, in hidden layers only"),
+            "fresh_batches": Value(True, "new images and latents for every step"),
+            "discriminator_bursts": Value(False, "5 discriminator steps an iteration (1 for gan), no bursts"),
+            "training_split": Value("train", "the test images are held out, to measure with"),
+            "initialization": Value("he", "logits of the order of 1 from the start"),
+            "optimizer_form": Value("torch", "RMSProp and Adam in their usual form"),
+            "epochs": Value(20, "from the slides; the paper names no number"),
         },
     ),
     "published": Preset(
         summary="what the published code computes, D1 to D18",
         settings={
-            "slope_rate": PresetValue(
-                value=1.0, reason="D1: the slope is 1 throughout; the annealed one is never used"
+            "slope_rate": Value(1.0, "D1: the slope is 1 throughout; the annealed one is never used"),
+            "generator_norm": Value(
+                "affine", "D2, D3: batch norm is gamma x / sqrt(1.001) + beta, after the output too"
             ),
-            "generator_norm": PresetValue(
-                value="affine", reason="D2, D3: batch norm is gamma x / sqrt(1.001) + beta, after the output too"
+            "discriminator_steps": Value(5, "D5: for every objective, gan too"),
+            "discriminator_bursts": Value(
+                True, "D5: 100 discriminator steps in the first 25 iterations and in every 500th"
             ),
-            "discriminator_steps": PresetValue(value=5, reason="D5: for every objective, gan too"),
-            "discriminator_bursts": PresetValue(
-                value=True, reason="D5: 100 discriminator steps in the first 25 iterations and in every 500th"
+            "fresh_batches": Value(False, "D6: one batch of images and latents for all steps of an iteration"),
+            "training_split": Value("all", "D7: training and test images merged, none held out"),
+            "initialization": Value("truncated-normal", "D9: N(0, 0.02^2) within two sigma, zero biases"),
+            "optimizer_form": Value(
+                "tensorflow", "D16, D17: RMSProp starts at 1 with epsilon in the root; TF1's Adam"
             ),
-            "fresh_batches": PresetValue(
-                value=False, reason="D6: one batch of images and latents for all steps of an iteration"
-            ),
-            "training_split": PresetValue(
-                value="all", reason="D7: training and test images merged, none held out"
-            ),
-            "initialization": PresetValue(
-                value="truncated-normal", reason="D9: N(0, 0.02^2) within two sigma, zero biases"
-            ),
-            "optimizer_form": PresetValue(
-                value="tensorflow", reason="D16, D17: RMSProp starts at 1 with epsilon in the root; TF1's Adam"
-            ),
-            "epochs": PresetValue(value=20, reason="D29: from config.py and the slides"),
+            "epochs": Value(20, "D29: from config.py and the slides"),
         },
     ),
     "modern": Preset(
         summary="better images in less time, kept by ablation (docs/recipe.md)",
         settings={
-            "network": PresetValue(
-                value="doubling-cnn", reason="7, 14, 28: cheaper than the MLP, and smoother strokes"
+            "network": Value("doubling-cnn", "7, 14, 28: cheaper than the MLP, and smoother strokes"),
+            "discriminator": Value(
+                "mlp+strided-cnn", "one sees the whole, one the details; each has its own loss"
             ),
-            "discriminator": PresetValue(
-                value="mlp+strided-cnn", reason="one sees the whole, one the details; each has its own loss"
+            "objective": Value("relativistic", "real and fake in pairs, one discriminator step, R1 and R2"),
+            "penalty_weight": Value(2.0, "gamma of R1 and R2"),
+            "learning_rate": Value(2e-3, "20 times the paper's: stable with R1 and R2, smoothed by the EMA"),
+            "learning_rate_decay": Value(
+                "cosine", "to 0 at the end; a longer run is another run, with more --epochs"
             ),
-            "objective": PresetValue(
-                value="relativistic", reason="real and fake in pairs, one discriminator step, R1 and R2"
+            "adam_beta1": Value(0.0, "no momentum, as usual with R1 and R2"),
+            "adam_beta2": Value(0.99, "a longer memory of squared gradients"),
+            "ema_decay": Value(0.9999, "the EMA generator is smoother than any of its steps"),
+            "initialization": Value(
+                "truncated-normal", "small weights: no noise that training has to remove first"
             ),
-            "penalty_weight": PresetValue(value=2.0, reason="gamma of R1 and R2"),
-            "learning_rate": PresetValue(
-                value=2e-3, reason="20 times the paper's: stable with R1 and R2, smoothed by the EMA"
-            ),
-            "learning_rate_decay": PresetValue(
-                value="cosine", reason="to 0 at the end; a longer run is another run, with more --epochs"
-            ),
-            "adam_beta1": PresetValue(value=0.0, reason="no momentum, as usual with R1 and R2"),
-            "adam_beta2": PresetValue(value=0.99, reason="a longer memory of squared gradients"),
-            "ema_decay": PresetValue(value=0.9999, reason="the EMA generator is smoother than any of its steps"),
-            "initialization": PresetValue(
-                value="truncated-normal", reason="small weights: no noise that training has to remove first"
-            ),
-            "output_bias": PresetValue(value="mean", reason="pixels that are never on are off from the start"),
-            "slope_rate": PresetValue(value=1.0, reason="no slope annealing"),
+            "output_bias": Value("mean", "pixels that are never on are off from the start"),
+            "slope_rate": Value(1.0, "no slope annealing"),
         },
         variants=(
             Variant(
                 neuron="dbn",
                 settings={
-                    "training_neuron": PresetValue(
-                        value="sbn",
-                        reason="trained as stochastic, whose gradient is better; sampled as deterministic",
+                    "training_neuron": Value(
+                        "sbn", "trained as stochastic, whose gradient is better; sampled as deterministic"
                     ),
                     "estimator": _REINMAX,
                 },
@@ -160,17 +138,13 @@ PRESETS = {
             Variant(
                 network="mlp",
                 settings={
-                    "discriminator": PresetValue(value="mlp", reason="the one that an MLP learns from best"),
-                    "learning_rate": PresetValue(
-                        value=4e-3, reason="of the generator; an MLP takes twice the rate"
-                    ),
-                    "discriminator_learning_rate": PresetValue(value=2e-3, reason="as with convolutions"),
-                    "learning_rate_decay": PresetValue(
-                        value="none", reason="the EMA over a high rate is smoother"
-                    ),
-                    "training_neuron": PresetValue(value=None, reason="trained as it is sampled"),
-                    "estimator": PresetValue(
-                        value="sigmoid-adjusted", reason="an MLP discriminator's loss is nearly linear in each bit"
+                    "discriminator": Value("mlp", "the one that an MLP learns from best"),
+                    "learning_rate": Value(4e-3, "of the generator; an MLP takes twice the rate"),
+                    "discriminator_learning_rate": Value(2e-3, "as with convolutions"),
+                    "learning_rate_decay": Value("none", "the EMA over a high rate is smoother"),
+                    "training_neuron": Value(None, "trained as it is sampled"),
+                    "estimator": Value(
+                        "sigmoid-adjusted", "an MLP discriminator's loss is nearly linear in each bit"
                     ),
                 },
             ),

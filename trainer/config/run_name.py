@@ -1,7 +1,5 @@
 """What a run is called that was given no name."""
 
-from __future__ import annotations
-
 import re
 
 from .presets import preset_values

@@ -1,7 +1,5 @@
 """Settings: typed fields with help, choices and range, from which options, checks and documentation follow."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import types

@@ -3,8 +3,6 @@
 Pixels are [n, C, H, W] of bool, integers or floats, without NaN; bits are bool of the same shape.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A user's images as bits: read, made binary, brought to one size and checked, some at a time."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@
 28x28, which needs no download; the other names are those of torchvision_datasets.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable

@@ -8,8 +8,6 @@ was read and how. That folder is whole or absent:
     dataset.json  shape, count, classes, notes, and the SHA-256 of images and labels, checked whenever it is opened
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """What a set of binary images is like: figures, warnings and a picture."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass, replace
 from typing import Any

@@ -4,8 +4,6 @@ EMNIST's images lie on their side, and the labels of its letters start at 1; Omn
 background of Fashion-MNIST is not quite 0, so its garments have edges only above a threshold.
 """
 
-from __future__ import annotations
-
 import importlib
 import socket
 import sys

@@ -4,8 +4,6 @@ It is trained once on a data set's own training images and kept in a cache, with
 with those of MNIST and of the bundled digits, in a folder laid out as the cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

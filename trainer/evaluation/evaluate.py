@@ -1,7 +1,5 @@
 """Measuring samples against a data set, beside the floor: the same of real images."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from typing import Any

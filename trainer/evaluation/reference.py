@@ -1,7 +1,5 @@
 """What samples are measured against: a data set with its classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Exporting a run's generator as one ONNX file, checked against the generator in double precision."""
 
-from __future__ import annotations
-
 import copy
 import math
 import re

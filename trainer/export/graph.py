@@ -1,7 +1,5 @@
 """The graph of a generator: batch norm folded, the slope baked in, neurons as ONNX operators."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import warnings

@@ -1,7 +1,5 @@
 """The ONNX file that a run is exported to: where its manifest lies, and how it is opened."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The networks of a run, and their sizes."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -4,8 +4,6 @@ The package's docstring has the rule of their sizes. Several may judge side by s
 (Durugkar et al. 2017).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

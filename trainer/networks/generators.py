@@ -3,8 +3,6 @@
 The package's docstring has the rule of their sizes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Shapes: B batch, C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import TypeVar

@@ -4,8 +4,6 @@ Shapes: logits, probabilities, uniforms and outputs are all [batch, channels, he
 A slope multiplies the logits in both directions; slope annealing (Chung et al. 2017) raises it by epoch.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

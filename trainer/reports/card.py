@@ -1,7 +1,5 @@
 """Model cards: what a model file is, how it came about and what was measured of it, as Markdown."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Figures of a reproduction: grids of samples, preactivated outputs in colour, histograms. All PNG."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO

@@ -1,7 +1,5 @@
 """Checkpoints: the tensors of a run, with a sidecar that names their step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path

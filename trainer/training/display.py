@@ -1,7 +1,5 @@
 """Shows how a training goes: a live display on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from datetime import timedelta

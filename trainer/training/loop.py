@@ -1,7 +1,5 @@
 """The training loop: it wires trainer, run folder, display and signals together."""
 
-from __future__ import annotations
-
 import platform
 import resource
 import signal

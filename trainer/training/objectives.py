@@ -6,8 +6,6 @@ With augmentation they are of transformed images; a transform is a linear map th
 Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R1 and R2 (Huang et al. 2024).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

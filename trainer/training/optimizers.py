@@ -4,8 +4,6 @@ The forms differ in where epsilon goes and how RMSProp starts, which matters whi
 TF1's RMSProp begins with a mean square of 1, torch's with 0, whose first updates are 3.2 times as large.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

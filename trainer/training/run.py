@@ -1,7 +1,5 @@
 """A run: one folder that a stranger can audit, and that the same command resumes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

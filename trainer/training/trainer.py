@@ -6,8 +6,6 @@ as frequent among generated images as in the data set.
 Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

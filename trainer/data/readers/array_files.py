@@ -3,8 +3,6 @@
 numpy's (.npy, and .npz dense, sparse or packed), MATLAB's .mat, HDF5, and idx, as MNIST is published.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

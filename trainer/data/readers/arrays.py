@@ -4,8 +4,6 @@ A letter names each axis: N (images), C (channels), H (rows) or W (columns). Axe
 in their order: the bars and time steps of a pianoroll [N, bars, steps, pitches, tracks] are rows as "NHHWC".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The reader for a file or folder, chosen by its content, not its name."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -8,8 +8,6 @@ By the channels that are asked for, an image of any kind becomes
 An image of several frames or pages counts as bad: bgan cannot know which of them is meant.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 import zipfile

@@ -1,7 +1,5 @@
 """Images in parquet files, as Hugging Face publishes them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path

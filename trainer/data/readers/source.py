@@ -1,7 +1,5 @@
 """Images as a file holds them, before they are made binary, and what a file is refused for."""
 
-from __future__ import annotations
-
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

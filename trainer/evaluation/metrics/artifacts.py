@@ -4,8 +4,6 @@ Images are uint8 [N, C, H, W] of 0 and 1; every channel plane counts by itself. 
 8-connected, so the background is 4-connected, as is usual in digital topology.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage

@@ -3,8 +3,6 @@
 Class probabilities are float [N, K], rows summing to 1.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, rel_entr

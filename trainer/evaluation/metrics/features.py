@@ -1,7 +1,5 @@
 """Metrics of two sets of feature vectors, float [N, D] and [M, D]: are they alike, and is each near the other."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 

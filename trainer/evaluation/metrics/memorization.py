@@ -3,8 +3,6 @@
 Images are uint8 [N, C, H, W] of 0 and 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

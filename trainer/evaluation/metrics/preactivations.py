@@ -1,7 +1,5 @@
 """Statistics of preactivated outputs, the probabilities before binarization (paper, Figures 3 to 5)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr

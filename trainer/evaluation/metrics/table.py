@@ -1,7 +1,5 @@
 """All metrics: one table, by which they are measured and printed, and what several share, computed once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum

@@ -4,8 +4,6 @@ Gradients are by the logits of an image, of that image's own loss. Where the los
 one, every latent keeps its own real image throughout.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ The truth is estimated too; the noise in both is told apart from bias. Shapes: G
 images (of one latent each), N pixels an image; the means of groups are [G, B, N], float64.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

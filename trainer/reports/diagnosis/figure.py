@@ -1,7 +1,5 @@
 """The picture of a diagnosis: every estimator by its bias, its noise and its cost."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: B images, C channels, H rows, W columns, N = C * H * W pixels, G groups of independent draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import repeat
 

@@ -1,7 +1,5 @@
 """What estimators are tried on: the networks of a run, and its generator's logits of some latents."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Shapes: N latents shown, S steps of an interpolation, D draws, Z latent size; an
 uint8 of 0 and 1, probabilities float32 in [0, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

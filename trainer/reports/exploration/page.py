@@ -1,7 +1,5 @@
 """The page of an exploration: one HTML file with everything in it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """The pictures of an exploration, each with what teaches how to read it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

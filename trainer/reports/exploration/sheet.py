@@ -4,8 +4,6 @@ All lengths are multiples of DENSITY pixels of the PNG, which is shown at half i
 density, and sharp on dense ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO

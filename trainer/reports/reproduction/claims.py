@@ -1,7 +1,5 @@
 """The paper's claims, each with a stated rule that numbers decide."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a report shows, in order: text, tables and figures as data. Nothing is drawn or written here."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace

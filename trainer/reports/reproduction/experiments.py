@@ -1,7 +1,5 @@
 """The paper's four experiments (Dong and Yang 2018, section 4) as lists of models to train."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

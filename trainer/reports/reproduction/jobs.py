@@ -1,7 +1,5 @@
 """Trainings as processes of their own, a few at a time."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """The report of a reproduction on disk: Markdown, the same as one HTML page, its figures and its numbers."""
 
-from __future__ import annotations
-
 import json
 import platform
 import re

@@ -1,7 +1,5 @@
 """Reproducing the paper: train what is planned, measure it, and report. Each part is skipped where it is done."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

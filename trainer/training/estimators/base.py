@@ -7,8 +7,6 @@ Shapes: B batch, C channels, H rows, W columns, K images of the same logits; log
 [B, C, H, W], losses [B].
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple

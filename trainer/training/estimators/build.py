@@ -1,7 +1,5 @@
 """The gradient estimators, made by name."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -3,8 +3,6 @@
 Symbols and shapes are those of `base`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -9,8 +9,6 @@ data's distribution too. The loss of an image must be the non-saturating f = -lo
 D / (1 - D) is 1 / (e^f - 1). Symbols and shapes are those of `base`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -3,8 +3,6 @@
 f' is the slope of the loss at the image that was judged; other symbols and shapes are those of `base`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
