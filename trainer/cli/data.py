@@ -57,7 +57,7 @@ def data(
     choice = named_images(given)
     if choice is None:
         raise ConfigError("name a file or folder of images, or a data set with --dataset")
-    with counting_bar(Console(stderr=True), f"converting {choice.data}") as progress:
+    with counting_bar(Console(stderr=True), f"converting {choice.path}") as progress:
         summary = summarize(open_dataset(choice, split="all", progress=progress))
     if picture is not None:
         write_atomically(picture, draw_summary(summary))

@@ -134,7 +134,7 @@ def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str],
     """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
     from ..data.catalog import choose_dataset
 
-    if choice.data is not None:
+    if choice.path is not None:
         return choice
     if choice.dataset not in DATASETS:
         raise ConfigError(
@@ -150,7 +150,7 @@ def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
     """The images that all sources belong to. Raises ConfigError where they differ."""
     first, other = specs[0], next((spec for spec in specs if spec != specs[0]), None)
     if other is not None:
-        names = f"{first.data or first.dataset} and {other.data or other.dataset}"
+        names = f"{first.path or first.dataset} and {other.path or other.dataset}"
         how = ", read in different ways" if first.options != other.options else ""
         raise ConfigError(f"the sources belong to {names}{how}; name one with --dataset or --data")
     return first

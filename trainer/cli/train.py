@@ -94,7 +94,7 @@ def train(
         from ..training.loop import train as run_training
 
     console = Console(stderr=True)
-    if settings.data.data is None:
+    if settings.data.path is None:
         found = choose_dataset(settings.data.dataset, data_dir=settings.data.data_dir, say=partial(say, console))
         settings = settings.replace(dataset=found)
     folder = runs_dir / (name or default_name(settings))
@@ -134,7 +134,7 @@ def _settings(given: dict[str, Any], file: Path | None) -> TrainingConfig:
     """The resolved settings: options override the file, and this the preset."""
     settings = {**(read_settings(file) if file is not None else {}), **given}
     if spec := named_images(given):  # in place of the images that the file names
-        settings |= {"data": spec.data, "dataset": spec.dataset, "data_digest": None}
+        settings |= {"data": spec.path, "dataset": spec.dataset, "data_digest": None}
     preset = settings.get("preset") or default_preset(settings.get("objective"))
     kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}
     own = {name: value for name, value in settings.items() if name in SETTINGS}

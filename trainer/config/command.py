@@ -18,7 +18,7 @@ def training_command(config: TrainingConfig, name: str) -> str:
     kind = {"neuron": wanted["neuron"], "network": wanted["network"]}
     given = {**preset_values(preset, **kind), "preset": config.preset, **kind}
     added: dict[str, Any] = {}
-    left_out = _WHERE | (set() if config.data.data is None else {"dataset"})
+    left_out = _WHERE | (set() if config.data.path is None else {"dataset"})
     for setting in wanted:  # in this order what follows from a setting comes after it
         if setting not in left_out and with_followed(given | added)[setting] != wanted[setting]:
             added[setting] = wanted[setting]
@@ -34,7 +34,7 @@ def training_command(config: TrainingConfig, name: str) -> str:
 
 def data_options(config: TrainingConfig) -> dict[str, Any]:
     """The option that names the images of a file or folder, without where that lies."""
-    return {} if config.data.data is None else {"data": Path(config.data.data).name}
+    return {} if config.data.path is None else {"data": Path(config.data.path).name}
 
 
 def train_options(settings: dict[str, Any]) -> list[str]:

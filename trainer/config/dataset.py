@@ -24,10 +24,11 @@ class DatasetSpec:
         suggestions=DATASETS,
     )
     """The name of the data set; for a file or folder any name, see `name_of`."""
-    data: str | None = setting(
+    path: str | None = setting(
         "A file or folder of your own images, not --dataset: .npy, .npz, idx, .mat, .h5, .parquet, or "
         "image files in a folder or a zip.",
         None,
+        name="data",
     )
     """The file or folder; None: a data set by name."""
     data_dir: str | None = setting(

@@ -209,7 +209,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns several groups."""
-        if self.data.data is None and self.data.dataset not in DATASETS:
+        if self.data.path is None and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
         reason = refusal(
             self.neurons.estimator,
@@ -295,7 +295,7 @@ def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any
     resumable = set(_RESUMABLE)
     if "none" not in (old.optimization.learning_rate_decay, new.optimization.learning_rate_decay):
         resumable -= {"epochs"}
-    if old.data.data is not None and new.data.data is not None:
+    if old.data.path is not None and new.data.path is not None:
         resumable |= {"dataset"}  # the name of their file, which may have been moved
     return {
         name: (before[name], after[name])

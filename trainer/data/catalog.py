@@ -44,17 +44,17 @@ def open_dataset(
     A file or folder is converted on first use; `progress` is called with (done, of how many). Raises DataError
     if it is not available or has no image in that split, and ConfigError if an option does not fit it.
     """
-    if spec.data is None:
+    if spec.path is None:
         return load_dataset(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
-    packed = packed_dataset(Path(spec.data), spec.options, progress=progress)
+    packed = packed_dataset(Path(spec.path), spec.options, progress=progress)
     if spec.digest not in {None, packed.digest}:
         raise DataError(
-            f"the images of {spec.data} are not those that were trained on: their digest is "
+            f"the images of {spec.path} are not those that were trained on: their digest is "
             f"{packed.digest[:12]}, it was {spec.digest[:12]}; bring those back, or name others with --data"
         )
     images, labels = packed.images(split), None
     if not len(images):
-        raise DataError(f"{spec.data} has {len(packed.rows)} images, of which none is held out for tests")
+        raise DataError(f"{spec.path} has {len(packed.rows)} images, of which none is held out for tests")
     if packed.labels is not None:
         labels = torch.from_numpy(packed.labels[images.positions(torch.arange(len(images)))])
     return BinaryDataset(spec.dataset, images, labels, packed.classes, packed.digest, packed.notes)
@@ -62,7 +62,7 @@ def open_dataset(
 
 def known_image_shape(spec: DatasetSpec) -> ImageShape | None:
     """The shape of the images of a data set by name, known without reading it; None for other images."""
-    if spec.data is not None or spec.dataset == "omniglot":
+    if spec.path is not None or spec.dataset == "omniglot":
         return None
     return ImageShape(1, *(spec.options.height_and_width or _USUAL_SIZE))
 

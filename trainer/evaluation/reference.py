@@ -50,7 +50,7 @@ def load_reference(
 
     At most 60,000 training and 10,000 test images of a file or folder are taken, evenly spaced.
     """
-    converting = counted(report, f"converting {choice.data}")
+    converting = counted(report, f"converting {choice.path}")
     training, test = (open_dataset(choice, split=split, progress=converting) for split in ("train", "test"))
     training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
     return make_reference(training, test, labelled=labelled, cache=cache, report=report, progress=progress)

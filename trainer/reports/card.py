@@ -177,7 +177,7 @@ def card_text(
 
 def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
     """The `bgan evaluate` that measures a model file."""
-    images = {"dataset": config.data.dataset} if config.data.data is None else data_options(config)
+    images = {"dataset": config.data.dataset} if config.data.path is None else data_options(config)
     options = train_options({**images, **config.data.options.changed(), "count": count})
     return shlex.join(["bgan", "evaluate", file, *options])
 
@@ -195,10 +195,10 @@ def _training(run: Run) -> dict[str, Any]:
 
 def _data(config: TrainingConfig) -> tuple[str, str]:
     """What is known of the images, and of their licence."""
-    if config.data.data is None and config.data.dataset in _DATA and not config.data.options.changed():
+    if config.data.path is None and config.data.dataset in _DATA and not config.data.options.changed():
         return _DATA[config.data.dataset]
     how = ", ".join(f"{option(name)} {value}" for name, value in config.data.options.changed().items())
-    kind = "images of a file or folder" if config.data.data else "a published set"
+    kind = "images of a file or folder" if config.data.path else "a published set"
     return f"{config.data.dataset}: {kind}{f', read with {how}' if how else ''}.", _NOT_STATED
 
 

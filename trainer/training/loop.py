@@ -76,7 +76,7 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
 
 def _read(config: TrainingConfig, console: Console) -> BinaryDataset:
     """What is trained on; a file or folder is converted where it was not before, with a bar."""
-    with counting_bar(console, f"converting {config.data.data}") as progress:
+    with counting_bar(console, f"converting {config.data.path}") as progress:
         return open_dataset(config.data, split=config.optimization.training_split, progress=progress)
 
 

@@ -52,7 +52,7 @@ def test_splits_are_every_seventh_image_and_the_rest(path, cache):
 
 def test_labels_and_classes_belong_to_the_images(path, cache, monkeypatch):
     monkeypatch.setenv("BGAN_CACHE_DIR", str(cache))
-    choice = DatasetSpec(dataset="a", data=str(path))
+    choice = DatasetSpec(dataset="a", path=str(path))
     train, test = (open_dataset(choice, split=split) for split in ("train", "test"))
     assert test.classes == ("4", "5", "6")
     assert test.labels.tolist() == (LABELS[6::7] - 4).tolist()
@@ -180,7 +180,7 @@ def test_a_set_too_small_for_a_test_split_says_so(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("BGAN_CACHE_DIR", str(cache))
     np.save(tmp_path / "a.npy", BITS[:5])
     with pytest.raises(DataError, match="has 5 images, of which none is held out for tests"):
-        open_dataset(DatasetSpec(dataset="a", data=str(tmp_path / "a.npy")), split="test")
+        open_dataset(DatasetSpec(dataset="a", path=str(tmp_path / "a.npy")), split="test")
 
 
 def test_names_of_sets_are_names_of_models(tmp_path):

@@ -113,7 +113,7 @@ def _dataset_spec(
     generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Report
 ) -> DatasetSpec:
     own = generator.dataset_spec
-    if own.data is not None and dataset is None:
+    if own.path is not None and dataset is None:
         return own
     name, folder = dataset or own.dataset, data_dir or own.data_dir
     if name not in DATASETS:
