@@ -77,8 +77,11 @@ def _markdown(part: Part) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, Table):
-        lines = [part.header, ["---"] * len(part.header), *part.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        header, *rows = (
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+            for line in [part.header, *part.rows]
+        )
+        return "\n".join([header, "|" + "---|" * len(part.header), *rows])
     return f"![{part.caption}]({_FIGURES}/{part.file})"
 
 
