@@ -20,6 +20,4 @@ def _row(field: Field) -> str:
     default = field.setting.shown_default or shown_default(field.name)
     if default is None and field.default not in (None, MISSING):
         default = ("off", "on")[field.default] if field.type is bool else str(field.default)
-    bounds = field.range_text()
-    help_text = field.setting.help + (f" {bounds.capitalize()}." if bounds else "")
-    return f"| `--{option(field.name)}` | {help_text.replace('|', chr(92) + '|')} | {default or ''} |"
+    return f"| `--{option(field.name)}` | {field.setting.help} | {default or ''} |"
