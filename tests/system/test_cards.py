@@ -24,7 +24,7 @@ COUNT = 64
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, cache_environment):
     """A run of one epoch and its exported model, its card and picture."""
     folder = tmp_path_factory.mktemp("card")
     np.savez(folder / "published.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     train(config, folder / "runs" / "mine", Console(stderr=True), print)
     export_run(Run(folder / "runs" / "mine"), folder / "models")
     options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
-    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder, run=bgan_process)
+    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder, cache_environment, run=bgan_process)
     return folder
 
 
@@ -42,8 +42,8 @@ def card(folder):
     return (folder / "models" / "mine.md").read_text()
 
 
-def _runs(command, folder, run=bgan):
-    result = run(*command, cwd=folder, env={"BGAN_CACHE_DIR": str(folder / "cache")})
+def _runs(command, folder, cache, run=bgan):
+    result = run(*command, cwd=folder, env=cache)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -63,7 +63,7 @@ def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):
         "bgan train --preset modern --neuron sbn --network mlp --dataset digits --estimator reinmax --epochs 1 "
         "--name mine"
     )
-    resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder))
+    resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder, {}))
     assert "\n    bgan export mine\n" in card
     assert resolved.pop("run") == "runs/mine"
     assert resolved == json.loads((folder / "runs" / "mine" / "config.json").read_text())
@@ -77,9 +77,9 @@ def test_a_card_says_what_the_training_took(card, folder):
     assert f"torch {report['versions']['torch']}" in card
 
 
-def test_the_figures_of_a_card_are_those_of_evaluate(card, folder):
+def test_the_figures_of_a_card_are_those_of_evaluate(card, folder, cache_environment):
     (command,) = re.findall(r"`(bgan evaluate .*)`", card)
-    _runs((*shlex.split(command)[1:], "--json", "../figures.json"), folder / "models")
+    _runs((*shlex.split(command)[1:], "--json", "../figures.json"), folder / "models", cache_environment)
     (measured,) = json.loads((folder / "figures.json").read_text())
     rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", card, re.M))
     for title, key, digits in (

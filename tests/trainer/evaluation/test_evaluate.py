@@ -1,6 +1,7 @@
 """`bgan evaluate` and what it is made of, on the bundled digits."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ NEED_LABELS = {
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def cache(cache_environment):
+    return Path(cache_environment["BGAN_CACHE_DIR"])
 
 
 @pytest.fixture(scope="module")
