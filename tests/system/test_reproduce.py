@@ -11,7 +11,7 @@ import pytest
 
 from tests.kit.cli import BGAN, bgan
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("processes", "training")]
 # Two jobs have a thread each; one would have a thread a core, which wait for each other on a busy machine.
 ARGUMENTS = (
     *("reproduce", "--dataset", "digits", "--experiment", "I", "--preset", "paper"),
