@@ -111,13 +111,13 @@ def presets() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console, paper = Console(), TrainingConfig.resolve().settings()
     for name, preset in PRESETS.items():
         table = Table(
             "option", "preset", "paper", "what it does", title=f"{name}: {preset.summary}", title_justify="left"
         )
         for generators, setting, chosen in preset.rows():
-            before = TrainingConfig.resolve().settings()[setting]
+            before = paper[setting]
             table.add_row(
                 f"--{option(setting)}" + (f" ({generators})" if generators else ""),
                 "(as --neuron)" if chosen.value is None else str(chosen.value),

@@ -72,12 +72,8 @@ class ImageOptions:
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields_of(ImageOptions)}
-        return {
-            field.name: values[field.name]
-            for field in fields_of(ImageOptions)
-            if values[field.name] != field.default
-        }
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields_of(ImageOptions)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
     @property
     def height_and_width(self) -> tuple[int, int] | None:
