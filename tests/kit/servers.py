@@ -1,13 +1,14 @@
 """Server processes, and servers that are killed and restarted. Everything is real."""
 
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.kit.cli import BGAN
@@ -75,10 +76,15 @@ def server(models, *options, **arguments):
 
 
 def free_port():
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port that nothing listens on, below those that a system gives to whoever asks for any.
+
+    So nobody takes it before those who are to listen on it do, or between two of them.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 16_000)
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("", port))
+            return port
 
 
 class RestartingServer:
@@ -86,7 +92,7 @@ class RestartingServer:
 
     def __init__(self, models, *options):
         self._models, self._options, self._past = models, options, ""
-        self._process = ServerProcess(models, *options)
+        self._process = ServerProcess(models, *options, port=free_port())
         self.port, self.target = self._process.port, self._process.target
 
     @property

@@ -13,7 +13,7 @@ from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.clients import Blocking
 from tests.kit.nameserver import name_server
-from tests.kit.servers import server
+from tests.kit.servers import free_port, server
 from tests.kit.waiting import eventually
 
 pytestmark = [
@@ -26,11 +26,12 @@ PATIENT = RetryPolicy(attempts=200, initial_backoff_seconds=0.02, max_backoff_se
 @contextmanager
 def two_servers(models, others, *options):
     """Two servers on one port of two addresses, and the target that means both."""
+    port = free_port()
     with (
-        server(models, "--host", "127.0.0.1", *options) as first,
-        server(others, "--host", "127.0.0.2", *options, port=first.port) as second,
+        server(models, "--host", "127.0.0.1", *options, port=port) as first,
+        server(others, "--host", "127.0.0.2", *options, port=port) as second,
     ):
-        yield first, second, f"ipv4:127.0.0.1:{first.port},127.0.0.2:{first.port}"
+        yield first, second, f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"
 
 
 def revisions(client, calls):
