@@ -56,7 +56,9 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_protocol(item):
     _Running.may_start_processes = item.get_closest_marker("process") is not None
     if (trainer := sys.modules.get("bgan.trainer.training.trainer")) is not None:
-        _count_steps(trainer.Trainer)
+        _count_steps(trainer.Trainer, "train_step")
+    if (classifier := sys.modules.get("bgan.trainer.evaluation.classifier")) is not None:
+        _count_steps(classifier.Classifier, "forward")  # also called to describe images, but not in training mode
     _Running.may_train, _Running.steps = item.get_closest_marker("training") is not None, 0
     try:
         return (yield)
@@ -70,17 +72,17 @@ def _refuse_processes(event, arguments):
 
 
 @functools.cache
-def _count_steps(trainer):
-    train_step = trainer.train_step
+def _count_steps(kind, name):
+    step = getattr(kind, name)
 
-    @functools.wraps(train_step)
+    @functools.wraps(step)
     def counted(self, *arguments, **options):
-        _Running.steps += 1
+        _Running.steps += getattr(self, "training", True)
         if _Running.steps > STEPS_AT_MOST and not _Running.may_train:
             pytest.fail(f"this test trains for more than {STEPS_AT_MOST} steps: let it use the fixture `training`")
-        return train_step(self, *arguments, **options)
+        return step(self, *arguments, **options)
 
-    trainer.train_step = counted
+    setattr(kind, name, counted)
 
 
 def starts_processes(function):

@@ -88,6 +88,7 @@ def test_a_server_and_files_give_the_same_images_of_a_class(workshop):
     assert {label for part in drawn for label in part.labels.tolist()} == {0, 1}
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_it_is_measured_explored_and_described(workshop):
     folder, command = workshop
     printed = command("evaluate", "boxes", "--count", 64, "--json", "figures.json")

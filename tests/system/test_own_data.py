@@ -114,6 +114,7 @@ def test_training_goes_on_as_if_there_had_been_no_break_and_refuses_other_images
     assert f"the images of {path} are not those that were trained on" in line
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_a_run_is_measured_against_its_own_images_and_a_model_against_named_ones(path, tmp_path, command):
     runs = ("--runs-dir", tmp_path / "runs")
     assert command("train", "--data", path, *QUICK, 1, "--name", "bars", *runs).returncode == 0

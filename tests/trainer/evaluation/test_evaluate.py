@@ -50,6 +50,7 @@ def test_the_classifier_knows_the_digits(reference):
     assert reference.classifier_accuracy > 0.9
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_the_cached_classifier_is_used_and_a_damaged_one_is_made_anew(tmp_path):
     images = (np.random.default_rng(0).random((128, 1, 8, 8)) < 0.5).astype(np.uint8)
     labels = (images[:, 0, 0, 0]).astype(np.int64)
@@ -86,6 +87,7 @@ def test_bgan_comes_with_the_classifiers_and_floors_of_digits_and_mnist(dataset,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_training_a_classifier_says_how_long_it_will_take(tmp_path, monkeypatch):
     seconds = iter(range(0, 2000, 4))
     monkeypatch.setattr("bgan.trainer.common.console.time.monotonic", lambda: next(seconds))
@@ -100,6 +102,7 @@ def test_training_a_classifier_says_how_long_it_will_take(tmp_path, monkeypatch)
     assert steps == [(step, 40) for step in range(1, 41)]
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_two_samples_of_one_distribution_cannot_be_told_apart_and_others_can():
     random = np.random.default_rng(1)
     first, second = ((random.random((600, 1, 12, 12)) < 0.3).astype(np.uint8) for _ in range(2))
@@ -149,6 +152,7 @@ def test_one_class_alone_is_a_collapse(digits, reference):
     assert metrics["coverage"] < 0.3
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_without_labels_the_other_metrics_remain(digits, cache, run):
     train, test = digits
     unlabelled = make_reference(train, test, labelled=False, cache=cache)
@@ -192,6 +196,7 @@ def test_samples_of_a_run_are_those_of_its_model(tmp_path, run):
     assert abs(model.images.mean() - model.probabilities.mean()) < 5 * error
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_any_shape_and_channels_can_be_measured(tmp_path):
     import torch
 

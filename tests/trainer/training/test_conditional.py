@@ -148,6 +148,7 @@ def test_the_file_takes_labels_and_does_what_the_generator_does(run, tmp_path, g
     assert np.abs(swapped - expected).max() > 1e-3
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_samples_know_their_classes_and_the_share_that_is_right_is_measured(run, tmp_path):
     data = _halves()
     reference = make_reference(data, data.first(120), cache=tmp_path)
@@ -161,6 +162,7 @@ def test_samples_know_their_classes_and_the_share_that_is_right_is_measured(run,
     assert evaluation.left_out == []
 
 
+@pytest.mark.usefixtures("training")  # of the classifier
 def test_few_real_images_leave_out_what_compares_two_sets_and_say_so(run, tmp_path):
     data = _halves()
     reference = make_reference(data, data.first(20), cache=tmp_path)
