@@ -13,8 +13,7 @@ from ._errors import SamplingError, ServerUnavailableError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_model, decode_models
 from ._retry import Retries
 from ._stream.call import Connection, open_call, typed_errors
-from ._stream.cursor import Cursor
-from ._stream.shards import Shards
+from ._stream.shards import Cursor, Shards
 from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation
 from ._types import ImageBatch, ModelInfo, ModelList
 
@@ -79,10 +78,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
         retries = Retries(connection.target, self._retry, timeout)
         while not self._lifetime.is_closed:
             try:
-                with (
-                    typed_cancellation(self._lifetime, cursor),
-                    open_call(connection, cursor, retries) as call,
-                ):
+                with typed_cancellation(self._lifetime, cursor), open_call(connection, cursor, retries) as call:
                     async for response in call:
                         batch = cursor.accept(response, connection.target)
                         retries.reset()

@@ -13,8 +13,7 @@ from ._errors import SamplingError, ServerUnavailableError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_model, decode_models
 from ._retry import Retries
 from ._stream.call import Connection, open_call, typed_errors
-from ._stream.cursor import Cursor
-from ._stream.shards import Shards
+from ._stream.shards import Cursor, Shards
 from ._stream.threads import Lifetime, ShardWorkers
 from ._types import ImageBatch, ModelInfo, ModelList
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config.descriptions import SETTINGS, Setting
-from ..config.settings import WHICH_FOLDER, model_folder, own_address
+from ..config.settings import SETTINGS, WHICH_FOLDER, Setting, model_folder, own_address
 from ..config.sources import resolve
 
 _ConfigFile = Annotated[

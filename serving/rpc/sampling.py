@@ -11,9 +11,8 @@ from ..models.engine import Engine
 from ..models.registry import Registry
 from ..telemetry.calls import current_call
 from .admission import Call
-from .batching import DynamicBatcher
+from .batching import DynamicBatcher, Prefetcher
 from .context import ServiceContext
-from .prefetch import Prefetcher
 from .stream_plan import StreamPlan, deadline_of, plan_stream
 
 
