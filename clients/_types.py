@@ -19,9 +19,7 @@ class ImageBatch:
     revision: str
     """The revision of that model; images of different revisions do not belong to one stream."""
     seed: int
-    """The seed of the stream."""
     first_index: int
-    """The index of the first image."""
     image_shape: tuple[int, int, int]
     """(channels, height, width) of each image."""
     packed_images: npt.NDArray[np.uint8]

@@ -56,9 +56,6 @@ class Registry:
             self._versions.setdefault(engine.manifest.name, []).append(engine)
         self.names = tuple(self._versions)
         self.default_model = default_model or next(iter(self.names), "")
-        self._current = {name: versions[0] for name, versions in self._versions.items()}
-        if self.default_model in self._current:
-            self._current[""] = self._current[self.default_model]
 
     def find(self, name: str, *, version: int = 0, revision: str = "") -> Engine:
         """The model of that name; an empty one means the default, no version the highest, no revision any.
@@ -66,9 +63,6 @@ class Registry:
         Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
         for every name that no pattern matches, whether there is such a model or not.
         """
-        engine = self._current.get(name)
-        if engine is not None and not version and revision in ("", engine.revision):
-            return engine
         if not _match(self._patterns, name or self.default_model):
             what = f"the model {name!r}" if name else "the default model; name one of its own"
             raise NotAllowedError(f"this token is not good for {what}")
@@ -91,7 +85,7 @@ class Registry:
     @property
     def default_engine(self) -> Engine | None:
         """What calls get that name no model; None if it is not there."""
-        return self._current.get("")
+        return next(iter(self.versions(self.default_model)), None)
 
     def versions(self, name: str) -> list[Engine]:
         """The served versions of a model, the highest first."""
