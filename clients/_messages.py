@@ -89,7 +89,6 @@ def decode_batch(
 
 
 def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
-    """What a server says about a model."""
     manifest = served.model
     shape = manifest.image_shape
     return ModelInfo(

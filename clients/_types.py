@@ -36,7 +36,6 @@ class ImageBatch:
         return pixels.reshape(-1, *self.image_shape)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.packed_images)
 
     @property
@@ -118,9 +117,7 @@ class ModelList(Sequence[ModelInfo]):
     models: tuple[ModelInfo, ...]
     """The same models, as a tuple."""
     failures: tuple[ModelFailure, ...]
-    """The model files that the server cannot serve."""
     limits: Limits
-    """The bounds that the server holds requests to."""
 
     @overload
     def __getitem__(self, index: int) -> ModelInfo: ...
@@ -130,5 +127,4 @@ class ModelList(Sequence[ModelInfo]):
         return self.models[index]
 
     def __len__(self) -> int:
-        """The number of models."""
         return len(self.models)

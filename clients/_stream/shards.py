@@ -58,7 +58,6 @@ class Cursor:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last image arrived."""
         return self._request.image_count > 0 and self.next_index == self._request.end_index
 
     def rest(self) -> sampling_pb2.SampleBinaryImagesRequest:
@@ -127,7 +126,6 @@ class Shards:
 
     @property
     def has_free(self) -> bool:
-        """Whether `take` has a shard."""
         may_cut = self._cut_index < self._request.end_index and len(self._line) < self._max_shards
         return bool(self._free) or may_cut
 
@@ -162,7 +160,6 @@ class Shards:
 
     @property
     def has_next(self) -> bool:
-        """Whether `pop` has a batch."""
         return bool(self._line) and bool(self._line[0].batches)
 
     def pop(self) -> ImageBatch | None:

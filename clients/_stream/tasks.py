@@ -27,7 +27,6 @@ class Lifetime:
         await self.notify()
 
     async def notify(self) -> None:
-        """Let everything that waits check its condition."""
         async with self.changed:
             self.changed.notify_all()
 

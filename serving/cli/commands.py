@@ -30,7 +30,6 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
     own = [each for each in signature.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
     parameters = [*map(_parameter, SETTINGS.values()), *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
 
 

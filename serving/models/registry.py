@@ -63,10 +63,28 @@ class Registry:
         Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
         for every name that no pattern matches, whether there is such a model or not.
         """
-        if not _match(self._patterns, name or self.default_model):
-            what = f"the model {name!r}" if name else "the default model; name one of its own"
+        what = f"the model {name!r}" if name else "the default model; name one of its own"
+        name = name or self.default_model
+        if not _match(self._patterns, name):
             raise NotAllowedError(f"this token is not good for {what}")
-        return self._find_exactly(name or self.default_model, version, revision)
+        versions = self.versions(name)
+        fitting = [engine for engine in versions if version in (0, engine.version)]
+        for engine in fitting:
+            if revision in ("", engine.revision):
+                return engine
+        for retired in self._retired:
+            engine = retired.engine
+            if (engine.manifest.name, engine.revision) == (name, revision) and version in (0, engine.version):
+                retired.until = time.monotonic() + retired.keep_seconds
+                return engine
+        if fitting:
+            raise RevisionNotServedError(name, wanted=revision, served=fitting[0].revision)
+        if versions:
+            numbers = ", ".join(str(engine.version) for engine in versions if engine.version)
+            raise ModelNotFoundError(
+                f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
+            )
+        raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
 
     def visible_to(self, patterns: tuple[str, ...]) -> Registry:
         """The same without the models and failures whose names no pattern matches."""
@@ -94,26 +112,6 @@ class Registry:
     def kept_engines(self) -> list[Engine]:
         """Those that can be asked for: the served ones and the retired ones."""
         return [*self.engines, *(retired.engine for retired in self._retired)]
-
-    def _find_exactly(self, name: str, version: int, revision: str) -> Engine:
-        versions = self.versions(name)
-        fitting = [engine for engine in versions if version in (0, engine.version)]
-        for engine in fitting:
-            if revision in ("", engine.revision):
-                return engine
-        for retired in self._retired:
-            engine = retired.engine
-            if (engine.manifest.name, engine.revision) == (name, revision) and version in (0, engine.version):
-                retired.until = time.monotonic() + retired.keep_seconds
-                return engine
-        if fitting:
-            raise RevisionNotServedError(name, wanted=revision, served=fitting[0].revision)
-        if versions:
-            numbers = ", ".join(str(engine.version) for engine in versions if engine.version)
-            raise ModelNotFoundError(
-                f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
-            )
-        raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
 
 
 def _match(patterns: Iterable[str], name: str) -> bool:
