@@ -13,8 +13,7 @@ from ._errors import SamplingError, ServerUnavailableError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_model, decode_models
 from ._retry import Retries
 from ._stream.call import Connection, open_call, typed_errors
-from ._stream.cursor import Cursor
-from ._stream.shards import Shards
+from ._stream.shards import Cursor
 from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation
 from ._types import ImageBatch, ModelInfo, ModelList
 
@@ -29,6 +28,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
 
     _grpc = grpc.aio
     _new_lifetime = Lifetime
+    _workers = ShardWorkers
 
     async def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
@@ -79,10 +79,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
         retries = Retries(connection.target, self._retry, timeout)
         while not self._lifetime.is_closed:
             try:
-                with (
-                    typed_cancellation(self._lifetime, cursor),
-                    open_call(connection, cursor, retries) as call,
-                ):
+                with typed_cancellation(self._lifetime, cursor), open_call(connection, cursor, retries) as call:
                     async for response in call:
                         batch = cursor.accept(response, connection.target)
                         retries.reset()
@@ -94,6 +91,3 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
             if cursor.is_complete:
                 return
         raise closed_error(cursor.next_index)
-
-    def _shards(self, shards: Shards, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
-        return ShardWorkers(self._connections, shards, self._lifetime).batches(self._retry, timeout)

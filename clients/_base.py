@@ -34,6 +34,7 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
 
     _grpc: Any  # grpc or grpc.aio
     _new_lifetime: type[Lifetime]
+    _workers: Any  # the ShardWorkers of threads or of tasks
 
     def __init__(
         self,
@@ -131,16 +132,15 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         )
         timeout = self._timeout(timeout_seconds, image_count)
         if len(self._connections) > 1 and is_splittable(request):
-            return self._shards(Shards(request, server_count=len(self._connections)), timeout)
+            shards = Shards(request, server_count=len(self._connections))
+            workers = self._workers(self._connections, shards, self._lifetime)
+            batches: Batches = workers.batches(self._retry, timeout)
+            return batches
         return self._stream(request, timeout)
 
     @abstractmethod
     def _stream(self, request: SampleRequest, timeout: float | None) -> Batches:
         """The stream from the first server."""
-
-    @abstractmethod
-    def _shards(self, shards: Shards, timeout: float | None) -> Batches:
-        """The stream from all servers."""
 
     def _connect(self, target: str) -> Connection[Channel]:
         if self._credentials is None:

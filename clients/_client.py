@@ -13,8 +13,7 @@ from ._errors import SamplingError, ServerUnavailableError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_model, decode_models
 from ._retry import Retries
 from ._stream.call import Connection, open_call, typed_errors
-from ._stream.cursor import Cursor
-from ._stream.shards import Shards
+from ._stream.shards import Cursor
 from ._stream.threads import Lifetime, ShardWorkers
 from ._types import ImageBatch, ModelInfo, ModelList
 
@@ -29,6 +28,7 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
 
     _grpc = grpc
     _new_lifetime = Lifetime
+    _workers = ShardWorkers
 
     def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
@@ -91,6 +91,3 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
             if cursor.is_complete:
                 return
         raise closed_error(cursor.next_index)
-
-    def _shards(self, shards: Shards, timeout: float | None) -> Generator[ImageBatch, None, None]:
-        return ShardWorkers(self._connections, shards, self._lifetime).batches(self._retry, timeout)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import grpc
 import numpy as np
@@ -12,6 +12,8 @@ from bgan.v1 import model_pb2, sampling_pb2
 from ._errors import SamplingError, data_loss
 from ._types import ImageBatch, Limits, ModelFailure, ModelInfo, ModelList
 
+_SENT = [field.name for field in sampling_pb2.SampleBinaryImagesRequest.DESCRIPTOR.fields]
+_LIMITS = [field.name for field in fields(Limits)]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
 
 
@@ -42,17 +44,7 @@ class SampleRequest:
     def message(self) -> sampling_pb2.SampleBinaryImagesRequest:
         """What goes over the wire. Raises SamplingError where a number does not fit its field."""
         try:
-            return sampling_pb2.SampleBinaryImagesRequest(
-                model=self.model,
-                version=self.version or 0,
-                image_count=self.image_count,
-                seed=self.seed,
-                first_index=self.first_index,
-                batch_size=self.batch_size or 0,
-                include_probabilities=self.include_probabilities,
-                revision=self.revision or "",
-                labels=self.labels,
-            )
+            return sampling_pb2.SampleBinaryImagesRequest(**{name: getattr(self, name) for name in _SENT})
         except ValueError as error:
             raise SamplingError(
                 f"a number is out of range ({error}); counts, seeds, indices end at 2^63 - 1, labels at 2^31 - 1",
@@ -97,7 +89,6 @@ def decode_batch(
 
 
 def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
-    """What a server says about a model."""
     manifest = served.model
     shape = manifest.image_shape
     return ModelInfo(
@@ -122,13 +113,8 @@ def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
 
 def decode_models(response: sampling_pb2.ListModelsResponse) -> ModelList:
     """The models of a server, the files that it cannot serve and its limits."""
-    limits = response.limits
     return ModelList(
         models=tuple(map(decode_model, response.models)),
         failures=tuple(ModelFailure(model=failure.model, reason=failure.reason) for failure in response.failures),
-        limits=Limits(
-            max_image_count=limits.max_image_count,
-            max_batch_size=limits.max_batch_size,
-            max_message_bytes=limits.max_message_bytes,
-        ),
+        limits=Limits(**{name: getattr(response.limits, name) for name in _LIMITS}),
     )

@@ -19,9 +19,7 @@ class ImageBatch:
     revision: str
     """The revision of that model; images of different revisions do not belong to one stream."""
     seed: int
-    """The seed of the stream."""
     first_index: int
-    """The index of the first image."""
     image_shape: tuple[int, int, int]
     """(channels, height, width) of each image."""
     packed_images: npt.NDArray[np.uint8]
@@ -38,7 +36,6 @@ class ImageBatch:
         return pixels.reshape(-1, *self.image_shape)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.packed_images)
 
     @property
@@ -120,9 +117,7 @@ class ModelList(Sequence[ModelInfo]):
     models: tuple[ModelInfo, ...]
     """The same models, as a tuple."""
     failures: tuple[ModelFailure, ...]
-    """The model files that the server cannot serve."""
     limits: Limits
-    """The bounds that the server holds requests to."""
 
     @overload
     def __getitem__(self, index: int) -> ModelInfo: ...
@@ -132,5 +127,4 @@ class ModelList(Sequence[ModelInfo]):
         return self.models[index]
 
     def __len__(self) -> int:
-        """The number of models."""
         return len(self.models)

@@ -85,8 +85,7 @@ def _with_security_options(command: Callable[..., None]) -> Callable[..., None]:
 def sample(
     context: typer.Context,
     output: Annotated[
-        Path,
-        Option("--output", "-o", help=".png: a grid. .npy: uint8, n x c x h x w. .npz: packed bits, seed."),
+        Path, Option("--output", "-o", help=".png: a grid. .npy: uint8, n x c x h x w. .npz: packed bits, seed.")
     ],
     count: Annotated[int, Option("--count", "-n", help="How many images.")] = 64,
     seed: Annotated[int | None, Option(help="The stream's seed.", show_default="drawn by the server")] = None,

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from bgan.serving.config.descriptions import settings_table as serving_settings
+from bgan.serving.config.settings import settings_table as serving_settings
 from bgan.trainer.config.documentation import settings_table as training_settings
 from tests.conftest import ROOT
 

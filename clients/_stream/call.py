@@ -9,7 +9,7 @@ import grpc
 
 from .._errors import REQUEST_ID_KEY, from_rpc_error
 from .._retry import Retries
-from .cursor import Cursor
+from .shards import Cursor
 
 Channel = TypeVar("Channel", bound=grpc.Channel | grpc.aio.Channel)
 

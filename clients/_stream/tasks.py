@@ -11,8 +11,7 @@ from .._errors import SamplingError, closed_error
 from .._retry import Retries, RetryPolicy
 from .._types import ImageBatch
 from .call import Connection, open_call
-from .cursor import Cursor
-from .shards import Shard, Shards
+from .shards import Cursor, Shard, Shards
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,7 +27,6 @@ class Lifetime:
         await self.notify()
 
     async def notify(self) -> None:
-        """Let everything that waits check its condition."""
         async with self.changed:
             self.changed.notify_all()
 
@@ -97,10 +95,7 @@ class ShardWorkers:
         return None if self._is_over() else self.shards.take()
 
     async def _make(self, shard: Shard, connection: Connection[grpc.aio.Channel], retries: Retries) -> None:
-        with (
-            typed_cancellation(self.lifetime, shard.cursor),
-            open_call(connection, shard.cursor, retries) as call,
-        ):
+        with typed_cancellation(self.lifetime, shard.cursor), open_call(connection, shard.cursor, retries) as call:
             async for response in call:
                 self.shards.add(shard, response, connection.target)
                 retries.reset()

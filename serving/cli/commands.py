@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, BadParameter, Option
 
-from ..config.descriptions import SETTINGS, Setting
-from ..config.settings import WHICH_FOLDER, model_folder, own_address
+from ..config.settings import SETTINGS, WHICH_FOLDER, Setting, model_folder, own_address
 from ..config.sources import resolve
 
 _ConfigFile = Annotated[
-    Path | None, typer.Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG")
+    Path | None, Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG")
 ]
 
 
@@ -30,12 +30,11 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
     own = [each for each in signature.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
     parameters = [*map(_parameter, SETTINGS.values()), *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
 
 
 def _parameter(setting: Setting) -> Parameter:
-    option: Any = typer.Option(
+    option: Any = Option(
         f"{setting.option}/--no-{setting.option[2:]}" if setting.kind is bool else setting.option,
         help=setting.help,
         metavar=setting.metavar,
@@ -52,7 +51,7 @@ def serve(
     *,
     config: _ConfigFile = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print every setting and where it came from; do not serve.")
+        bool, Option("--print-config", help="Print every setting and where it came from; do not serve.")
     ] = False,
     **options: Any,
 ) -> None:
@@ -76,36 +75,32 @@ def serve(
 
 def health(
     server: Annotated[
-        str | None,
-        typer.Option(help="The server's address.", show_default="localhost, port of BGAN_PORT or the config"),
+        str | None, Option(help="The server's address.", show_default="localhost, port of BGAN_PORT or the config")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Ask for this model's health.", show_default="the server's own")
+        str | None, Option(help="Ask for this model's health.", show_default="the server's own")
     ] = None,
-    timeout_seconds: Annotated[float, typer.Option(min=0.001, help="How long to wait for the answer.")] = 3.0,
+    timeout_seconds: Annotated[float, Option(min=0.001, help="How long to wait for the answer.")] = 3.0,
     config: _ConfigFile = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the public authorities.")] = False,
+    tls: Annotated[bool, Option("--tls", help="Use TLS and trust the public authorities.")] = False,
     tls_ca: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Use TLS and trust the authorities in this PEM file.",
             envvar="BGAN_TLS_CA",
             show_default="the public ones; of the local server any certificate",
         ),
     ] = None,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="Use TLS and show this certificate, a PEM file.", show_default="none")
+        Path | None, Option(help="Use TLS and show this certificate, a PEM file.", show_default="none")
     ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(help="The certificate's private key.", show_default="none")
-    ] = None,
+    tls_key: Annotated[Path | None, Option(help="The certificate's private key.", show_default="none")] = None,
     tls_server_name: Annotated[
         str | None,
-        typer.Option(help="The name to expect in the server's certificate.", show_default="that of the address"),
+        Option(help="The name to expect in the server's certificate.", show_default="that of the address"),
     ] = None,
     token_file: Annotated[
-        Path | None,
-        typer.Option(help="A file with the token to call with.", show_default="the variable BGAN_TOKEN"),
+        Path | None, Option(help="A file with the token to call with.", show_default="the variable BGAN_TOKEN")
     ] = None,
 ) -> None:
     """A probe for service managers, without a server's address for the one on this machine.
@@ -134,13 +129,13 @@ def health(
 def top(
     address: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             help="Where the server shows its metrics.",
             show_default="localhost, port of BGAN_METRICS_PORT or the config",
         ),
     ] = None,
-    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between updates.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one update and exit.")] = False,
+    interval: Annotated[float, Option(min=0.1, max=3600, help="Seconds between updates.")] = 2.0,
+    once: Annotated[bool, Option("--once", help="Print one update and exit.")] = False,
     config: _ConfigFile = None,
 ) -> None:
     """The server must show its metrics: bgan serve --metrics-port 9090. Ctrl-C exits.
@@ -158,19 +153,17 @@ def top(
 
 
 def token(
-    name: Annotated[str, typer.Argument(help="The caller's name: letters, digits and hyphens.")],
+    name: Annotated[str, Argument(help="The caller's name: letters, digits and hyphens.")],
     tokens: Annotated[
-        Path, typer.Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS")
+        Path, Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS")
     ],
     models: Annotated[
-        str, typer.Option(help="The models it covers: names or patterns such as 'digits-*', with commas.")
+        str, Option(help="The models it covers: names or patterns such as 'digits-*', with commas.")
     ] = "*",
     images_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="How many images it covers.", show_default="any number")
+        int | None, Option(min=1, help="How many images it covers.", show_default="any number")
     ] = None,
-    days: Annotated[
-        int | None, typer.Option(min=1, help="In how many days it expires.", show_default="never")
-    ] = None,
+    days: Annotated[int | None, Option(min=1, help="In how many days it expires.", show_default="never")] = None,
 ) -> None:
     """Only its hash is kept, so it cannot be shown again; a running server accepts it within seconds.
 
@@ -182,43 +175,43 @@ def token(
 
     patterns = [pattern.strip() for pattern in models.split(",")]
     if not all(patterns):
-        raise typer.BadParameter(f"'{models}' has an empty name", param_hint="--models")
+        raise BadParameter(f"'{models}' has an empty name", param_hint="--models")
     expires = None if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     typer.echo(make_token(tokens, name, models=patterns, images_per_minute=images_per_minute, expires=expires))
     typer.echo(f"{tokens} has its hash; keep the token, because it cannot be shown again", err=True)
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="An .onnx file, or the name of a model in the folder of models.")],
+    model: Annotated[str, Argument(help="An .onnx file, or the name of a model in the folder of models.")],
     output: Annotated[
         Path,
-        typer.Option(
+        Option(
             "--output",
             "-o",
             help=".npz: packed bits and their origin. .npy: uint8 (n, c, h, w). .bits, .bin: packed bits alone, "
             "described in a .json beside them.",
         ),
     ],
-    count: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
-    seed: Annotated[int | None, typer.Option(help="The stream's seed.", show_default="drawn")] = None,
-    first_index: Annotated[int, typer.Option(help="The index of the first image in the stream.")] = 0,
+    count: Annotated[int, Option("--count", "-n", help="How many images.")] = 64,
+    seed: Annotated[int | None, Option(help="The stream's seed.", show_default="drawn")] = None,
+    first_index: Annotated[int, Option(help="The index of the first image in the stream.")] = 0,
     label: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="A class of a class-conditional model, by name or number; several take turns.",
             show_default="drawn, all alike",
         ),
     ] = None,
     models: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="The folder of models in which to look a name up.",
             envvar="BGAN_MODELS",
             show_default=WHICH_FOLDER,
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Cores to use.", show_default="all")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    threads: Annotated[int, Option(min=0, help="Cores to use.", show_default="all")] = 0,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Run the same command again to resume a file that was interrupted. Memory does not grow with the count.
 

@@ -15,8 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from ..errors import ServingError, StartError
-from .descriptions import SETTINGS
-from .settings import ENVIRONMENT_PREFIX, ServerSettings
+from .settings import ENVIRONMENT_PREFIX, SETTINGS, ServerSettings
 
 # Variables of other commands.
 _OTHER_VARIABLES = {

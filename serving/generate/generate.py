@@ -145,8 +145,7 @@ def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     model, classes = engine.manifest.name, list(engine.manifest.classes)
     if labels and not classes:
         raise GenerationError(f"--label: {model} is not class-conditional; leave it out")
-    numbers = {str(number): number for number in range(len(classes))}
-    numbers |= {name: number for number, name in enumerate(classes)}
+    numbers = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
     for label in labels:
         if label not in numbers:
             names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -46,28 +46,28 @@ def open_partial(
             partial.leave()
 
 
+@dataclass(eq=False)
 class PartialFile:
     """An unfinished file that is held; `open_partial` makes it."""
 
-    def __init__(
-        self, output: Path, path: Path, file: FileIO, recorder: ThreadPoolExecutor, spec: GenerationSpec, rows: int
-    ) -> None:
-        self.path = path
-        self.spec = spec
-        self.format = FORMATS[output.suffix](spec)
-        self.rows = rows
-        self.recorded_rows = rows
+    output: Path
+    path: Path
+    file: FileIO
+    recorder: ThreadPoolExecutor
+    spec: GenerationSpec
+    rows: int
+
+    def __post_init__(self) -> None:
+        self.format = FORMATS[self.output.suffix](self.spec)
+        self.recorded_rows = self.rows
         """Images that nothing short of losing the disk can take."""
-        self._output = output
-        self._file = file
         self._is_finished = False
-        self._recorder = recorder
         self._recording: Future[None] | None = None
         self._recorded_at = float("-inf")  # the first rows are recorded at once
 
     def begin(self) -> None:
         """Make it ready for the next rows. Raises OSError."""
-        self._file.truncate(self.format.size(self.rows) if self.rows else 0)
+        self.file.truncate(self.format.size(self.rows) if self.rows else 0)
         if not self.rows:
             self._record(0)
             self._write(self.format.head)
@@ -79,7 +79,7 @@ class PartialFile:
         if time.monotonic() - self._recorded_at >= _RECORD_SECONDS:
             self._recorded_at = time.monotonic()
             self._end_recording()  # a disk that is slower than the computing is waited for
-            self._recording = self._recorder.submit(self._record, self.rows)
+            self._recording = self.recorder.submit(self._record, self.rows)
 
     def save(self) -> None:
         """See all that is written to disk, and record it. Raises OSError."""
@@ -89,7 +89,7 @@ class PartialFile:
     def finish(self, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of it, replacing what is there. `check` is called often and may raise."""
         self.save()
-        self.format.finish(self.path, self._output, labels, check)
+        self.format.finish(self.path, self.output, labels, check)
         self._is_finished = True
         sidecar(self.path).unlink()
 
@@ -107,7 +107,7 @@ class PartialFile:
     def _write(self, content: bytes | memoryview) -> None:
         left = memoryview(content)
         while left:
-            left = left[self._file.write(left) :]
+            left = left[self.file.write(left) :]
 
     def _end_recording(self) -> None:
         recording, self._recording = self._recording, None
@@ -115,7 +115,7 @@ class PartialFile:
             recording.result()
 
     def _record(self, rows: int) -> None:
-        os.fsync(self._file)
+        os.fsync(self.file)
         write_json(sidecar(self.path), {**asdict(self.spec), "rows": rows})
         self.recorded_rows = rows
 

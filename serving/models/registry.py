@@ -56,9 +56,6 @@ class Registry:
             self._versions.setdefault(engine.manifest.name, []).append(engine)
         self.names = tuple(self._versions)
         self.default_model = default_model or next(iter(self.names), "")
-        self._current = {name: versions[0] for name, versions in self._versions.items()}
-        if self.default_model in self._current:
-            self._current[""] = self._current[self.default_model]
 
     def find(self, name: str, *, version: int = 0, revision: str = "") -> Engine:
         """The model of that name; an empty one means the default, no version the highest, no revision any.
@@ -66,42 +63,10 @@ class Registry:
         Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
         for every name that no pattern matches, whether there is such a model or not.
         """
-        engine = self._current.get(name)
-        if engine is not None and not version and revision in ("", engine.revision):
-            return engine
-        if not _match(self._patterns, name or self.default_model):
-            what = f"the model {name!r}" if name else "the default model; name one of its own"
+        what = f"the model {name!r}" if name else "the default model; name one of its own"
+        name = name or self.default_model
+        if not _match(self._patterns, name):
             raise NotAllowedError(f"this token is not good for {what}")
-        return self._find_exactly(name or self.default_model, version, revision)
-
-    def visible_to(self, patterns: tuple[str, ...]) -> Registry:
-        """The same without the models and failures whose names no pattern matches."""
-        if patterns == self._patterns:
-            return self
-        if patterns not in self._limited:
-            self._limited[patterns] = Registry(
-                [engine for engine in self.engines if _match(patterns, engine.manifest.name)],
-                default_model=self.default_model,
-                retired=[each for each in self._retired if _match(patterns, each.engine.manifest.name)],
-                failures=[failure for failure in self.failures if _match(patterns, failure.model)],
-                patterns=patterns,
-            )
-        return self._limited[patterns]
-
-    @property
-    def default_engine(self) -> Engine | None:
-        """What calls get that name no model; None if it is not there."""
-        return self._current.get("")
-
-    def versions(self, name: str) -> list[Engine]:
-        """The served versions of a model, the highest first."""
-        return self._versions.get(name, [])
-
-    def kept_engines(self) -> list[Engine]:
-        """Those that can be asked for: the served ones and the retired ones."""
-        return [*self.engines, *(retired.engine for retired in self._retired)]
-
-    def _find_exactly(self, name: str, version: int, revision: str) -> Engine:
         versions = self.versions(name)
         fitting = [engine for engine in versions if version in (0, engine.version)]
         for engine in fitting:
@@ -120,6 +85,33 @@ class Registry:
                 f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
             )
         raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
+
+    def visible_to(self, patterns: tuple[str, ...]) -> Registry:
+        """The same without the models and failures whose names no pattern matches."""
+        if patterns == self._patterns:
+            return self
+        if patterns not in self._limited:
+            self._limited[patterns] = Registry(
+                [engine for engine in self.engines if _match(patterns, engine.manifest.name)],
+                default_model=self.default_model,
+                retired=[each for each in self._retired if _match(patterns, each.engine.manifest.name)],
+                failures=[failure for failure in self.failures if _match(patterns, failure.model)],
+                patterns=patterns,
+            )
+        return self._limited[patterns]
+
+    @property
+    def default_engine(self) -> Engine | None:
+        """What calls get that name no model; None if it is not there."""
+        return next(iter(self.versions(self.default_model)), None)
+
+    def versions(self, name: str) -> list[Engine]:
+        """The served versions of a model, the highest first."""
+        return self._versions.get(name, [])
+
+    def kept_engines(self) -> list[Engine]:
+        """Those that can be asked for: the served ones and the retired ones."""
+        return [*self.engines, *(retired.engine for retired in self._retired)]
 
 
 def _match(patterns: Iterable[str], name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
+from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
 
 
@@ -146,6 +147,12 @@ class Call:
             raise StalledReaderError(response.first_index + response.image_count) from None
         finally:
             self.writing_since = None
+        self.note_sent(response.model, response.image_count)
+
+    def note_sent(self, model: str, image_count: int) -> None:
+        """Count images of an answer, in the metrics and in the call's record."""
+        self._admission.metrics.sent(model, image_count)
+        current_call().image_count += image_count
 
     def end_as_stalled(self) -> None:
         """Let `write` give up."""

@@ -32,7 +32,8 @@ class CurrentModels:
     def find(self, name: str, *, version: int = 0, revision: str = "") -> Engine:
         """The model that this call asks for, which its record then names. Raises as `Registry.find` does."""
         engine = self.visible().find(name, version=version, revision=revision)
-        current_call().serves(engine)
+        record = current_call()
+        record.model, record.revision = engine.manifest.name, engine.revision
         return engine
 
 

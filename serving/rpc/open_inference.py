@@ -11,7 +11,6 @@ from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.manifest import input_specs, output_specs
 from ..security.auth import caller
-from ..telemetry.calls import current_call
 from .admission import Call
 from .context import ServiceContext
 from .oip_tensors import infer, metadata
@@ -76,12 +75,11 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             check_deadline(deadline)
             return self._metrics.timed(engine.manifest.name, infer, request, engine, self._context.settings)
 
-        async with Call(self._context.admission, context):
+        async with Call(self._context.admission, context) as call:
             response = await asyncio.get_running_loop().run_in_executor(self._context.executor, run)
             row_count = response.outputs[0].shape[0]
             caller().take(row_count)
-            self._metrics.sent(engine.manifest.name, row_count)
-            current_call().image_count += row_count
+            call.note_sent(engine.manifest.name, row_count)
             return response
 
     def _find(self, name: str, version: str) -> Engine:

@@ -9,11 +9,9 @@ from bgan.v1 import sampling_pb2_grpc
 from ..errors import StreamCutError
 from ..models.engine import Engine
 from ..models.registry import Registry
-from ..telemetry.calls import current_call
 from .admission import Call
-from .batching import DynamicBatcher
+from .batching import DynamicBatcher, Prefetcher
 from .context import ServiceContext
-from .prefetch import Prefetcher
 from .stream_plan import StreamPlan, deadline_of, plan_stream
 
 
@@ -55,7 +53,6 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 with batcher.call():
                     response = plan.encode(plan.images.first_index, await batcher.sample(plan.images))
                     await call.write(response)
-                    self._note_sent(response)
             else:
                 await self._write_batches(plan, call)
 
@@ -79,11 +76,6 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
                 if self._cutting:
                     raise StreamCutError(response.first_index)
                 await call.write(response)
-                self._note_sent(response)
-
-    def _note_sent(self, response: pb.SampleBinaryImagesResponse) -> None:
-        self._metrics.sent(response.model, response.image_count)
-        current_call().image_count += response.image_count
 
 
 def _served(engine: Engine, registry: Registry) -> pb.ServedModel:

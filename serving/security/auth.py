@@ -1,21 +1,74 @@
-"""Who calls and what they may do, in one place for every method of every service."""
+"""Who calls, what they may do and how much of it, in one place for every method of every service."""
 
 import asyncio
 import logging
+import mmap
 import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from ..config.settings import ServerSettings
-from ..errors import StartError, UnauthenticatedError
-from .quota import FOLDER_VARIABLE, Quota
+from ..errors import QuotaSpentError, StartError, UnauthenticatedError
 from .tokens import Token, find_token, read_tokens
 from .watched_files import WatchedFiles
 
+QUOTA_FOLDER_VARIABLE = "BGAN_QUOTA_FOLDER"
+"""Tells a worker the folder of the quotas that all workers share."""
+_SHARE_TO_WAIT_FOR = 0.1  # of a minute's images: who resumes for less asks too often
+_STATE = struct.Struct("dd")  # what is left, and when that was; all processes have the same clock
 _UNKNOWN = "the token is unknown or was revoked; ask for another"
 _log = logging.getLogger(__name__)
+
+
+class Quota:
+    """Images per minute, refilled steadily up to one minute's.
+
+    A message is sent while anything is left, and may leave a debt, which is waited off.
+    """
+
+    def __init__(self, images_per_minute: int, shared: Path | None = None) -> None:
+        """`shared`: a file in which other processes count too."""
+        self._images_per_minute = images_per_minute
+        self._per_second = images_per_minute / 60
+        self._file = None if shared is None else shared.open("a+b")
+        with self._locked():
+            is_new = self._file is None or not self._file.seek(0, os.SEEK_END)
+            if self._file is not None:
+                self._file.truncate(_STATE.size)
+            self._memory = mmap.mmap(-1 if self._file is None else self._file.fileno(), _STATE.size)
+            if is_new:
+                self._memory[:] = _STATE.pack(images_per_minute, time.monotonic())
+
+    def take(self, image_count: int, next_index: int | None = None) -> None:
+        """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left."""
+        with self._locked():
+            left, counted = _STATE.unpack(self._memory)
+            now = time.monotonic()
+            left = min(left + (now - counted) * self._per_second, float(self._images_per_minute))
+            self._memory[:] = _STATE.pack(left - image_count if left > 0 else left, now)
+        if left <= 0:
+            seconds = (self._images_per_minute * _SHARE_TO_WAIT_FOR - left) / self._per_second
+            raise QuotaSpentError(self._images_per_minute, retry_after_seconds=seconds, next_index=next_index)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other process changes what is left meanwhile."""
+        if self._file is None:
+            yield
+            return
+        import fcntl  # there are several processes on Linux alone
+
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 class Caller:
@@ -129,7 +182,7 @@ def build_authenticator(settings: ServerSettings) -> Authenticator:
 
 
 def _make_caller(name: str, token: Token) -> Caller:
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = os.environ.get(QUOTA_FOLDER_VARIABLE)
     shared = None if folder is None else Path(folder) / f"{name}-{token.sha256}"
     limit = token.images_per_minute
     return Caller(name, token, None if limit is None else Quota(limit, shared))

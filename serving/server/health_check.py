@@ -13,7 +13,7 @@ from bgan.v1 import sampling_pb2
 from ..config.settings import ServerSettings, own_address
 from ..errors import NotServingError
 
-_SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
+SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _STATUS = health_pb2.HealthCheckResponse
 # A probe asks the server itself, whatever proxy the environment names.
 _OPTIONS = [("grpc.enable_http_proxy", 0)]
@@ -21,7 +21,7 @@ _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 def model_service(name: str) -> str:
     """The service whose health is that of a model."""
-    return f"{_SERVICE}/{name}"
+    return f"{SAMPLING.full_name}/{name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

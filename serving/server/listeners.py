@@ -12,8 +12,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from bgan.v1 import sampling_pb2
-
 from ..config.settings import ServerSettings
 from ..errors import StartError
 from ..models.registry import Registry
@@ -22,13 +20,12 @@ from ..rpc.context import CurrentModels, ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
-from .health_check import model_service
+from .health_check import SAMPLING, model_service
 
-_SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
 _REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 _STATUS = health_pb2.HealthCheckResponse
-_SERVICES = (_SAMPLING.full_name, open_inference.DESCRIPTOR.full_name)  # those that compute images
+_SERVICES = (SAMPLING.full_name, open_inference.DESCRIPTOR.full_name)  # those that compute images
 _REFLECTED = (*_SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 SHAREABLE = sys.platform == "linux"
 """Whether this system spreads connections over the sockets that share a port (SO_REUSEPORT)."""
@@ -73,7 +70,7 @@ class Listeners:
         inference = open_inference.OpenInferenceServicer(context)
         reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
         for server in self._servers:
-            guard.add(sampling, _SAMPLING, server)
+            guard.add(sampling, SAMPLING, server)
             probes = open_inference.PROBES if health_is_open else ()
             guard.add(inference, open_inference.DESCRIPTOR, server, open_methods=probes, in_order=True)
             methods = _HEALTH.methods_by_name

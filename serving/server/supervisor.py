@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config.settings import ServerSettings
 from ..errors import StartError
-from ..security.quota import FOLDER_VARIABLE
+from ..security.auth import QUOTA_FOLDER_VARIABLE
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, forget_worker, workers_folder
 from .listeners import SHAREABLE, reserved_port
@@ -41,7 +41,7 @@ async def supervise(settings: ServerSettings) -> None:
         workers_folder(settings) as metrics,
         TemporaryDirectory(prefix="bgan-quotas-") as quotas,
     ):
-        os.environ[FOLDER_VARIABLE] = quotas  # for the workers, which share each token's quota
+        os.environ[QUOTA_FOLDER_VARIABLE] = quotas  # for the workers, which share each token's quota
         pool = _Pool(settings.model_copy(update={"port": port}), metrics)
         try:
             await pool.start(stop)

@@ -16,7 +16,6 @@ import grpc
 
 from ..config.settings import ServerSettings
 from ..errors import printable
-from ..models.engine import Engine
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
@@ -48,10 +47,6 @@ class CallRecord:
     seconds: float = 0.0
     span: Any = None
     """What `Tracing.begin` gave for it."""
-
-    def serves(self, engine: Engine) -> None:
-        """Note the model that answers."""
-        self.model, self.revision = engine.manifest.name, engine.revision
 
     def as_text(self) -> str:
         """A line for people."""
@@ -101,7 +96,9 @@ class Calls:
     def begin(self, method: str, context: Any) -> CallRecord:
         """A call arrived; its answer, however it ends, will carry the request id."""
         metadata = dict(context.invocation_metadata())
-        record = CallRecord(method, _request_id(metadata), unquote(context.peer()), time.perf_counter())
+        given = metadata.get(REQUEST_ID_KEY)
+        request_id = given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        record = CallRecord(method, request_id, unquote(context.peer()), time.perf_counter())
         record.span = self.tracing.begin(method, metadata)
         context.set_trailing_metadata(((REQUEST_ID_KEY, record.request_id),))
         _current.set(record)
@@ -117,8 +114,3 @@ class Calls:
         if error is not None or self._logged == "all" or (failed and self._logged == "failed"):
             level = logging.INFO if not failed else logging.WARNING if error is None else logging.ERROR
             _log.log(level, "%s %s", record.method, code.name, exc_info=error, extra={"call": record})
-
-
-def _request_id(metadata: dict[str, str | bytes]) -> str:
-    given = metadata.get(REQUEST_ID_KEY)
-    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -21,7 +21,6 @@ def start_log(log_format: str, *, worker: int | None = None) -> None:
 
 class _Text(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of logging
-        """A call in its own words."""
         if call := getattr(record, "call", None):
             record.message = call.as_text()
         return super().formatMessage(record)

@@ -2,13 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..config.settings import ServerSettings, own_address
@@ -31,7 +32,11 @@ def watch(url: str, console: Console, *, interval_seconds: float, once: bool = F
     """
     before = scrape(url)
     rates: deque[float] = deque(maxlen=_FRAMES_BACK)
-    with _screen(console, is_live=console.is_terminal and not once) as show:
+    with ExitStack() as stack:
+        show: Callable[[RenderableType], None] = console.print
+        if console.is_terminal and not once:  # live frames fill the screen, which is restored afterwards
+            live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+            show = partial(live.update, refresh=True)
         time.sleep(min(interval_seconds, _MAX_FIRST_SECONDS))
         while True:
             try:
@@ -56,16 +61,6 @@ def own_metrics(settings: ServerSettings) -> str:
     return own_address(settings.metrics_host, settings.metrics_port)
 
 
-@contextmanager
-def _screen(console: Console, *, is_live: bool) -> Iterator[Callable[[RenderableType], None]]:
-    """Shows frames; live ones fill the screen and restore it afterwards."""
-    if not is_live:
-        yield console.print
-        return
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        yield lambda renderable: live.update(renderable, refresh=True)
-
-
 def frame(url: str, delta: ScrapeDelta, rates: Iterable[float]) -> RenderableType:
     """One view of a server; `rates` are the images per second of the frames up to this one."""
     parts: list[RenderableType] = [_title(url), _totals(delta, rates), "", _models(delta)]
@@ -76,9 +71,7 @@ def frame(url: str, delta: ScrapeDelta, rates: Iterable[float]) -> RenderableTyp
 
 
 def _title(url: str) -> RenderableType:
-    grid = Table.grid(expand=True)
-    grid.add_column()
-    grid.add_column(justify="right")
+    grid = Table.grid("", Column(justify="right"), expand=True)
     grid.add_row(Text.assemble(("bgan top", "bold"), f"  {url}"), Text(f"{datetime.now():%H:%M:%S}", style="dim"))
     return grid
 
@@ -146,12 +139,9 @@ def _rejected(delta: ScrapeDelta) -> RenderableType:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column(first, overflow="fold")
-    for heading in others:
-        is_word = heading in ("version", "revision", "ready")
-        table.add_column(heading, justify="left" if is_word else "right", no_wrap=True)
-    return table
+    words = ("version", "revision", "ready")
+    columns = [Column(each, justify="left" if each in words else "right", no_wrap=True) for each in others]
+    return Table(Column(first, overflow="fold"), *columns, box=None, padding=(0, 1, 0, 0), header_style="dim")
 
 
 def _quantiles(delta: ScrapeDelta, histogram: str, **labels: str) -> list[str]:

@@ -5,8 +5,7 @@ import pytest
 
 from bgan.clients import SamplingError
 from bgan.clients._messages import SampleRequest
-from bgan.clients._stream.cursor import Cursor
-from bgan.clients._stream.shards import Shards
+from bgan.clients._stream.shards import Cursor, Shards
 from tests.clients.responses import make_response
 
 

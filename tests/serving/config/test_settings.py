@@ -7,8 +7,7 @@ import typer
 
 from bgan.clients import SamplingClient
 from bgan.serving.cli.commands import serve
-from bgan.serving.config.descriptions import SETTINGS
-from bgan.serving.config.settings import ServerSettings
+from bgan.serving.config.settings import SETTINGS, ServerSettings
 from bgan.serving.config.sources import resolve
 from bgan.serving.errors import StartError
 from tests.kit.cli import bgan

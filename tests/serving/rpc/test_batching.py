@@ -12,8 +12,7 @@ from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import DeadlinePassedError
 from bgan.serving.models.engine import RUN_ROWS, load_engine
 from bgan.serving.models.noise import ImageRange
-from bgan.serving.rpc.batching import MAX_SHARED_IMAGES, DynamicBatcher
-from bgan.serving.rpc.prefetch import Prefetcher
+from bgan.serving.rpc.batching import MAX_SHARED_IMAGES, DynamicBatcher, Prefetcher
 from bgan.serving.rpc.stream_plan import plan_stream
 from bgan.v1 import sampling_pb2
 
