@@ -22,15 +22,7 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import (
-    RunsDir,
-    completion,
-    given_settings,
-    image_options,
-    named_images,
-    warn,
-    with_settings,
-)
+from .options import RunsDir, completion, given_settings, image_options, named_images, warn, with_settings
 
 
 @with_settings(
@@ -88,7 +80,7 @@ def train(
 
     with held_back():
         from ..common.console import say
-        from ..config.run_name import default_name
+        from ..config.command import default_name
         from ..data.catalog import choose_dataset
         from ..training.loop import planned_sizes
         from ..training.loop import train as run_training

@@ -122,12 +122,6 @@ def _packed(rows: ReadableArray, shape: NDArray[Any], path: Path) -> ReadableArr
     return packed_array(rows, tuple(shape.tolist()))
 
 
-def is_npz(archive: zipfile.ZipFile) -> bool:
-    """Whether a zip is one of numpy's: all of its files are .npy."""
-    names = archive.namelist()
-    return bool(names) and all(name.endswith(".npy") for name in names)
-
-
 def _hdf_array(dataset: Any) -> ReadableArray:
     """A data set of an HDF5 file, read from disk part by part."""
     array = sliced_array(dataset)

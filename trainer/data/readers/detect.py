@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .array_files import is_npz, open_hdf, open_idx, open_mat, open_npy, open_npz
-from .image_files import open_folder, open_zip
-from .parquet_files import ParquetImages
+from .array_files import open_hdf, open_idx, open_mat, open_npy, open_npz
+from .image_files import ParquetImages, open_folder, open_zip
 from .source import ImageSource, not_readable
 
 _KNOWN = ".npy, .npz, idx, idx.gz, .mat, .h5, .parquet, a zip of images, or a folder of images"
@@ -41,7 +40,8 @@ def _open_zip(path: Path, options: ImageOptions, files: ExitStack) -> ImageSourc
         archive = files.enter_context(zipfile.ZipFile(path))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise not_readable(path, error) from error
-    if is_npz(archive):
+    names = archive.namelist()
+    if names and all(name.endswith(".npy") for name in names):
         return open_npz(path, archive, options, files)
     return open_zip(path, archive, options)
 
