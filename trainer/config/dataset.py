@@ -38,7 +38,6 @@ class DatasetSpec:
         "SHA-256 that the images of --data must have.", None, name="data_digest", is_option=False
     )
     options: ImageOptions = field(default_factory=ImageOptions)
-    """How the images are read and made binary."""
 
     def __post_init__(self) -> None:
         """Check every value."""

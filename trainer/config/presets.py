@@ -15,9 +15,7 @@ class Value(NamedTuple):
     """One setting of a preset."""
 
     value: Any
-    """What the preset sets."""
     reason: str
-    """What it does, in a line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +41,6 @@ class Preset:
     """Named settings of a training run; options on the command line override them."""
 
     summary: str
-    """What the preset is for, in a line."""
     settings: dict[str, Value]
     """By the name of the setting in `TrainingConfig`."""
     variants: tuple[Variant, ...] = ()

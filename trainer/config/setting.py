@@ -24,6 +24,8 @@ class Setting:
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
+    choices: tuple[str, ...] = ()
+    """All values that it may have, where its type is no Literal of them."""
     shown_default: str | None = None
     """What it is where it is not given, in words, if a preset or another setting decides that."""
     suggestions: tuple[str, ...] = ()
@@ -108,7 +110,7 @@ def _field(field: dataclasses.Field[Any], kind: Any) -> Field:
     is_optional = get_origin(kind) in (Union, types.UnionType)
     if is_optional:
         kind = get_args(kind)[0]
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    choices = get_args(kind) if get_origin(kind) is Literal else field.metadata[_KEY].choices
     return Field(
         name=field.metadata[_KEY].name or field.name,
         attribute=field.name,

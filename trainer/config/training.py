@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
 from .dataset import DATASETS, DatasetSpec
-from .estimators import ESTIMATORS, EstimatorName, refusal
+from .estimators import ESTIMATORS, refusal
 from .images import ImageOptions
 from .setting import Field, check_settings, fields_of, option, setting
 
@@ -71,9 +71,10 @@ class NeuronConfig:
     training_neuron: Neuron = setting(
         "Output neurons during training, if different.", shown_default="sbn for a cnn's dbn; paper: as --neuron"
     )
-    estimator: EstimatorName = setting(
-        f"Gradient estimator through binary neurons: {', '.join(get_args(EstimatorName))}.",
+    estimator: str = setting(
+        f"Gradient estimator through binary neurons: {', '.join(ESTIMATORS)}.",
         "sigmoid-adjusted",
+        choices=tuple(ESTIMATORS),
         shown_default="reinmax; paper, mlp: sigmoid-adjusted",
     )
     estimator_samples: int | None = setting(

@@ -30,7 +30,6 @@ class DataSummary:
     count: int
     image_shape: ImageShape
     on_fraction: float
-    """Share of the pixels that are on."""
     classes: dict[str, int] | None
     """Images of each class; None without labels."""
     duplicates: int

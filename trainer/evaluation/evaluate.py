@@ -25,7 +25,6 @@ class Evaluation:
     """What was measured, for tables."""
     dataset: str
     count: int
-    """Samples measured."""
     compared: int
     """Samples and real test images that the metrics of two sets compare, of each."""
     seed: int
@@ -34,7 +33,6 @@ class Evaluation:
     floor: dict[str, float]
     """The same of real images: test against training images."""
     class_histogram: list[float] | None
-    """Share of each class."""
     preactivation_histogram: list[float] | None
     """256 shares of floor(255 p)."""
     left_out: list[str]

@@ -72,7 +72,6 @@ class TrainedGenerator:
     neuron: str
     """Its output neurons: "dbn", "sbn" or "real"."""
     training_neuron: str
-    """Those that it was trained with."""
     is_stochastic: bool
     """Whether its images are drawn (on with probability p), else they are thresholded (on where p > 0.5)."""
     latent_size: int

@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .arrays import LABEL_KEYS
-from .source import BadImages, ImageSource, RawImages, check_archive, first_line, not_readable
+from .source import BadImages, ImageSource, RawImages, check_archive, first_line, reading
 
 SUFFIXES = frozenset({".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
@@ -101,10 +101,8 @@ class ParquetImages(ImageSource):
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
-        try:
+        with reading(path, OSError, ArrowException):
             self._file = files.enter_context(ParquetFile(path))
-        except (OSError, ArrowException) as error:
-            raise not_readable(path, error) from error
         self._path = path
         self._options = options
         schema = self._file.schema_arrow
@@ -136,15 +134,13 @@ class ParquetImages(ImageSource):
         from pyarrow import ArrowException
 
         columns = [self._column] + ([] if self._labels is None else [self._labels])
-        try:
+        with reading(self._path, OSError, ArrowException):
             batches = self._file.iter_batches(_PARQUET_ROWS, columns=columns)
             for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
                 try:
                     yield self._decoded(record, row)
                 except ValueError as error:
                     bad.note(f"row {row}", str(error))
-        except (OSError, ArrowException) as error:
-            raise not_readable(self._path, error) from error
 
     def _decoded(self, record: dict[str, Any], row: int) -> RawImages:
         cell = record[self._column]
