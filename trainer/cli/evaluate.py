@@ -11,8 +11,7 @@ import typer
 
 from ..common.errors import ConfigError, SamplesError
 from ..common.signals import held_back
-from ..config.dataset import DATASETS, DatasetSpec
-from ..config.images import ImageOptions
+from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .options import (
     BinarizationName,
     RunsDir,

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..common.signals import held_back
-from ..config.dataset import DatasetSpec
 from ..config.file import as_toml, read_settings
-from ..config.images import ImageOptions
+from ..config.images import DatasetSpec, ImageOptions
 from ..config.presets import PRESETS, default_preset, preset_values
 from ..config.setting import option
 from ..config.training import (

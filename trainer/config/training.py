@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args
 
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
-from .dataset import DATASETS, DatasetSpec
 from .estimators import ESTIMATORS, refusal
-from .images import ImageOptions
+from .images import DATASETS, DatasetSpec, ImageOptions
 from .setting import Field, check_settings, fields_of, option, setting
 
 Neuron = Literal["dbn", "sbn", "real"]

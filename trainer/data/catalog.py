@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
 from ..common.image_shape import ImageShape
-from ..config.dataset import DATASETS, DatasetSpec
-from ..config.images import Binarization, ImageOptions
+from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
 from .packed import ProgressCallback, packed_dataset

@@ -16,7 +16,7 @@ from bgan.v1 import model_pb2
 from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
 from ..common.rng import random_stream
-from ..config.dataset import DatasetSpec
+from ..config.images import DatasetSpec
 from ..export.model_file import NEURONS, OnnxModel
 from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..common.console import counted
 from ..common.errors import DataError
 from ..common.files import cache_folder
-from ..config.dataset import DatasetSpec
+from ..config.images import DatasetSpec
 from ..data.catalog import open_dataset
 from ..data.dataset import BinaryDataset
 from ..data.packed import ProgressCallback

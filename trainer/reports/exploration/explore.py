@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import DataError, UserError
 from ...common.rng import random_stream
-from ...config.dataset import DATASETS, DatasetSpec
+from ...config.images import DATASETS, DatasetSpec
 from ...data.catalog import open_dataset, resolved_spec
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images

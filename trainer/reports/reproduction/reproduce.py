@@ -15,7 +15,7 @@ from rich.console import Console
 from ...common.console import say
 from ...common.errors import RunError
 from ...common.files import write_json
-from ...config.dataset import DatasetSpec
+from ...config.images import DatasetSpec
 from ...config.training import TrainingConfig
 from ...evaluation.classifier import data_digest
 from ...evaluation.evaluate import evaluate_samples, measure_floor
