@@ -49,7 +49,6 @@ class Field:
     choices: tuple[str, ...]
     """All values that it may have; none: any of its type."""
     is_optional: bool
-    """Whether it may be None."""
     default: Any
     """MISSING where it follows from other settings."""
     setting: Setting

@@ -35,7 +35,6 @@ class DataSummary:
     duplicates: int
     """Images that are copies of an earlier one."""
     always_off: int
-    """Pixels that are off in every image."""
     always_on: int
     digest: str | None
     """SHA-256 of images and labels; None for a data set by name."""

@@ -36,7 +36,6 @@ class Evaluation:
     preactivation_histogram: list[float] | None
     """256 shares of floor(255 p)."""
     left_out: list[str]
-    """What was not measured, and why."""
 
     def class_percents(self) -> str:
         """The share of each class in per cent; nothing without a classifier."""

@@ -42,7 +42,6 @@ def load_reference(
     choice: DatasetSpec,
     *,
     labelled: bool | None = None,
-    cache: Path | None = None,
     report: Report = lambda text: None,
     progress: ProgressCallback | None = None,
 ) -> Reference:
@@ -53,7 +52,7 @@ def load_reference(
     converting = counted(report, f"converting {choice.path}")
     training, test = (open_dataset(choice, split=split, progress=converting) for split in ("train", "test"))
     training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
-    return make_reference(training, test, labelled=labelled, cache=cache, report=report, progress=progress)
+    return make_reference(training, test, labelled=labelled, report=report, progress=progress)
 
 
 def make_reference(

@@ -151,7 +151,6 @@ class Metric:
     better: str
     """"lower", "higher", or "floor": the closer to the value of real images the better."""
     needs: frozenset[Need] = frozenset()
-    """What it cannot be computed without."""
     digits: int = 3
 
 

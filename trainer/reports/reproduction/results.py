@@ -26,7 +26,6 @@ class Outcome:
     metrics: dict[str, float]
     steps: int
     seconds: float
-    """Time spent in training."""
     preactivation_histogram: list[float] = field(default_factory=list)
 
 
