@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..common.errors import ConfigError
-from .setting import check_settings, fields_of, option, setting
+from .setting import SettingsGroup, fields_of, option, setting
 
 DATASETS = (
     *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot"),
@@ -20,7 +20,7 @@ _OF_FILES = ("key", "labels_key", "row_shape", "axes", "channels", "skip_bad")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageOptions:
+class ImageOptions(SettingsGroup):
     """All options of reading images. Raises ConfigError where one is out of range."""
 
     key: str | None = setting(
@@ -57,7 +57,7 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        check_settings(self)
+        SettingsGroup.__post_init__(self)
         if self.threshold is not None and self.binarize != "threshold":
             raise ConfigError("threshold needs --binarize threshold")
         if (self.size is None) != (self.fit is None):
@@ -97,7 +97,7 @@ class ImageOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetSpec:
+class DatasetSpec(SettingsGroup):
     """What a set of binary images is made from."""
 
     dataset: str = setting(
@@ -121,10 +121,6 @@ class DatasetSpec:
         "SHA-256 that the images of --data must have.", None, name="data_digest", is_option=False
     )
     options: ImageOptions = field(default_factory=ImageOptions)
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        check_settings(self)
 
 
 def name_of(path: Path) -> str:

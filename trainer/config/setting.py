@@ -94,10 +94,16 @@ def fields_of(group: type[Any]) -> tuple[Field, ...]:
     return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(group) if _KEY in field.metadata)
 
 
-def check_settings(group: Any) -> None:
-    """Raise ConfigError for the first setting of a group that is out of its type or range."""
-    for field in fields_of(group.__class__):
-        field.check(getattr(group, field.attribute))
+class SettingsGroup:
+    """A dataclass of settings, each checked once it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for the first setting that is out of its type or range."""
+        group: type[Any] = type(self)
+        for field in fields_of(group):
+            field.check(getattr(self, field.attribute))
 
 
 def option(name: str) -> str:
