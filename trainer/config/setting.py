@@ -101,7 +101,7 @@ class SettingsGroup:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for the first setting that is out of its type or range."""
-        group: type[Any] = type(self)
+        group: Any = self.__class__
         for field in fields_of(group):
             field.check(getattr(self, field.attribute))
 

@@ -113,9 +113,8 @@ def resolved_spec(
     if spec.dataset not in DATASETS:
         raise ConfigError(f"dataset is {spec.dataset!r}; {advice}")
     folder = data_dir or spec.data_dir
-    return dataclasses.replace(
-        spec, dataset=choose_dataset(spec.dataset, data_dir=folder, say=say), data_dir=folder
-    )
+    name = choose_dataset(spec.dataset, data_dir=folder, say=say)
+    return dataclasses.replace(spec, dataset=name, data_dir=folder)
 
 
 def _pixels_of(

@@ -118,6 +118,5 @@ def _check(samples: Samples, reference: Reference) -> None:
     shape, expected, source = samples.images.shape[1:], reference.test.shape[1:], samples.source
     if shape != expected:
         raise SamplesError(f"{source}: images are of shape {shape}, those of {reference.dataset} {expected}")
-    if len(samples.images) < LEAST_SAMPLES:
-        count = len(samples.images)
+    if (count := len(samples.images)) < LEAST_SAMPLES:
         raise SamplesError(f"{source} holds {count} images; the metrics need at least {LEAST_SAMPLES}")

@@ -4,7 +4,6 @@ Shapes: N latents shown, S steps of an interpolation, D draws, Z latent size; an
 uint8 of 0 and 1, probabilities float32 in [0, 1].
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,7 @@ from ...config.images import DATASETS, DatasetSpec
 from ...data.catalog import open_dataset, resolved_spec
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images
-
-Images = NDArray[np.uint8]
-Report = Callable[[str], None]
+from ...evaluation.reference import Images, Report
 
 DRAWN = 500
 """Images that are drawn; the first of them are shown, and all compared with the training images."""
