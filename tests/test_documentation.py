@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bgan.serving.config.settings import settings_table as serving_settings
-from bgan.trainer.config.documentation import settings_table as training_settings
+from bgan.trainer.config.file import settings_table as training_settings
 from tests.conftest import ROOT
 
 _REGION = re.compile(r"(?<=<!-- settings: begin -->\n).*?(?=<!-- settings: end -->)", re.DOTALL)

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from rich.console import Console
 
 from bgan.trainer.common.files import write_json
-from bgan.trainer.config.dataset import DatasetSpec
+from bgan.trainer.config.images import DatasetSpec
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.evaluate import evaluate_samples

@@ -15,7 +15,7 @@ from .evaluate import named, read_reference
 from .options import DataDir, RunsDir
 
 if TYPE_CHECKING:
-    from ..config.dataset import DatasetSpec
+    from ..config.images import DatasetSpec
     from ..evaluation.evaluate import Evaluation
     from ..evaluation.samples import Samples
     from ..reports.card import TrainedModel

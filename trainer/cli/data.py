@@ -9,8 +9,7 @@ import typer
 
 from ..common.errors import ConfigError
 from ..common.signals import held_back
-from ..config.dataset import DatasetSpec
-from ..config.images import ImageOptions
+from ..config.images import DatasetSpec, ImageOptions
 from .options import given_settings, named_images, with_settings, wrote_json
 
 if TYPE_CHECKING:

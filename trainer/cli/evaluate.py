@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,7 @@ import typer
 
 from ..common.errors import ConfigError, SamplesError
 from ..common.signals import held_back
-from ..config.dataset import DATASETS, DatasetSpec
-from ..config.images import ImageOptions
+from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .options import (
     BinarizationName,
     RunsDir,
@@ -74,18 +72,21 @@ def evaluate(
 
     with held_back():
         from ..common.console import progress_line, say
+        from ..data.catalog import resolved_spec
         from ..evaluation.evaluate import evaluate_samples
         from ..evaluation.samples import load_samples
 
     console = Console(stderr=True)
     given = given_settings(context)
-    asked, data_dir = named_images(given), given.get("data_dir")
+    asked = named_images(given)
     if asked is None and image_options(given) != ImageOptions():
         raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
     opened = [_opened(name, runs_dir) for name in sources or [""]]
     unnamed = DatasetSpec(dataset="auto")  # files of samples do not say
     own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
-    spec = _common([_resolved(each, data_dir, partial(say, console)) for each in ([asked] if asked else own)])
+    advice = f"choose one of {', '.join(DATASETS)}, or name images of your own with --data"
+    resolve = partial(resolved_spec, data_dir=given.get("data_dir"), say=partial(say, console), advice=advice)
+    spec = _common([resolve(each) for each in ([asked] if asked else own)])
     reference = read_reference(spec, console, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
@@ -128,22 +129,6 @@ def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
     if not path.is_file():
         raise SamplesError(f"there is no file {name}")
     return path
-
-
-def _resolved(choice: DatasetSpec, data_dir: str | None, report: Callable[[str], None]) -> DatasetSpec:
-    """The same choice with what "auto" stands for. Raises ConfigError where there is no such data set."""
-    from ..data.catalog import choose_dataset
-
-    if choice.path is not None:
-        return choice
-    if choice.dataset not in DATASETS:
-        raise ConfigError(
-            f"dataset is {choice.dataset!r}; choose one of {', '.join(DATASETS)}, or name images of your own with "
-            "--data"
-        )
-    folder = data_dir or choice.data_dir
-    name = choose_dataset(choice.dataset, data_dir=folder, say=report)
-    return dataclasses.replace(choice, dataset=name, data_dir=folder)
 
 
 def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:

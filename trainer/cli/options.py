@@ -11,8 +11,7 @@ import typer
 
 from ..common.errors import ConfigError
 from ..common.files import write_json
-from ..config.dataset import DatasetSpec, name_of
-from ..config.images import ImageOptions
+from ..config.images import DatasetSpec, ImageOptions, name_of
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
 from ..config.training import RENAMED_SETTINGS

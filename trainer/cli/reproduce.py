@@ -59,11 +59,12 @@ def reproduce(
 
     from ..common.console import say
     from ..data.catalog import choose_dataset
-    from ..reports.reproduction.experiments import check_experiments, check_presets
+    from ..reports.reproduction.experiments import COMPARED_PRESETS, check_experiments, chosen
     from ..reports.reproduction.reproduce import PLANS, Reproduction
 
     console = Console(stderr=True)
-    names, presets = check_experiments(experiment or ()), check_presets(preset or ())
+    names = check_experiments(experiment or ())
+    presets = chosen("preset", preset or (), COMPARED_PRESETS)
     if published_samples is not None and not published_samples.is_file():
         raise SamplesError(f"there is no file {published_samples}")
     data_folder = str(data_dir) if data_dir else None

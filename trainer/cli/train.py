@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..common.signals import held_back
-from ..config.dataset import DatasetSpec
 from ..config.file import as_toml, read_settings
-from ..config.images import ImageOptions
+from ..config.images import DatasetSpec, ImageOptions
 from ..config.presets import PRESETS, default_preset, preset_values
 from ..config.setting import option
 from ..config.training import (
@@ -22,15 +21,7 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import (
-    RunsDir,
-    completion,
-    given_settings,
-    image_options,
-    named_images,
-    warn,
-    with_settings,
-)
+from .options import RunsDir, completion, given_settings, image_options, named_images, warn, with_settings
 
 
 @with_settings(
@@ -88,7 +79,7 @@ def train(
 
     with held_back():
         from ..common.console import say
-        from ..config.run_name import default_name
+        from ..config.command import default_name
         from ..data.catalog import choose_dataset
         from ..training.loop import planned_sizes
         from ..training.loop import train as run_training

@@ -14,13 +14,10 @@ class AugmentChoice:
     """Which maps may happen to an image."""
 
     translate: bool
-    """Whether it may be shifted."""
     pixels: int | None
     """By how many pixels at most, along each axis; None: an eighth of each side."""
     hflip: bool
-    """Whether left and right may be exchanged."""
     vflip: bool
-    """Whether top and bottom may be."""
 
 
 def parse_augment(text: str) -> AugmentChoice | None:

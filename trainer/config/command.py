@@ -1,5 +1,6 @@
-"""Settings as the `bgan train` that has them."""
+"""Settings as the `bgan train` that has them, and as the name of its run."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,27 @@ def training_command(config: TrainingConfig, name: str) -> str:
     }
     images = {**data_options(config), **config.data.options.changed()}
     return shlex.join(["bgan", "train", *train_options(first | added | images), "--name", name])
+
+
+def default_name(config: TrainingConfig) -> str:
+    """The name of a run that was given none: the settings that people tell runs apart by, joined by hyphens."""
+    own = config.settings()
+    usual = with_followed({"network": own["network"]})
+    usual |= preset_values(config.preset, neuron=own["neuron"], network=own["network"])
+    parts = [
+        config.preset or "",
+        own["dataset"],
+        own["network"],
+        "" if own["discriminator"] == usual["discriminator"] else own["discriminator"],
+        own["neuron"],
+        own["objective"],
+        "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],
+        "" if own["estimator"] == usual["estimator"] else own["estimator"],
+        "conditional" if own["conditional"] else "",
+        "" if own["augment"] == usual["augment"] else own["augment"],
+        f"seed{own['seed']}",
+    ]
+    return "-".join(re.sub("[:+]", "-", part) for part in parts if part)
 
 
 def data_options(config: TrainingConfig) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The gradient estimators by name: what each is, what it takes, and where it cannot apply. Loads no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 EstimatorName = Literal[
@@ -26,8 +27,7 @@ BINARY_NEURONS = ("dbn", "sbn")
 class EstimatorEntry:
     """What is known of an estimator without running it."""
 
-    summary: str
-    """What it is, in a few words."""
+    summary: str = field(kw_only=False)
     is_deterministic_too: bool = False
     """Whether it is defined for neurons that draw nothing, too."""
     is_unbiased: bool = False
@@ -42,24 +42,15 @@ class EstimatorEntry:
     """The temperature of its relaxation, or where training that begins; None: it has none."""
 
 
-def _score(summary: str, *, samples: int | None = None, temperature: float | None = None) -> EstimatorEntry:
-    return EstimatorEntry(
-        summary=summary, is_unbiased=True, needs_image_losses=True, samples=samples, temperature=temperature
-    )
+_score = partial(EstimatorEntry, is_unbiased=True, needs_image_losses=True)
+_weighted = partial(EstimatorEntry, needs_image_losses=True, needs_density_ratio=True)
 
-
-def _weighted(summary: str, *, samples: int | None = None) -> EstimatorEntry:
-    return EstimatorEntry(summary=summary, needs_image_losses=True, needs_density_ratio=True, samples=samples)
-
-
-ESTIMATORS: dict[str, EstimatorEntry] = {
-    "sigmoid-adjusted": EstimatorEntry(
-        summary="straight-through by the sigmoid's derivative", is_deterministic_too=True
-    ),
-    "identity": EstimatorEntry(summary="straight-through by the identity", is_deterministic_too=True),
-    "reinmax": EstimatorEntry(summary="straight-through of second order"),
-    "st-gumbel": EstimatorEntry(summary="straight-through by a relaxed sample", temperature=0.5),
-    "concrete": EstimatorEntry(summary="relaxed samples in the generator's step", temperature=0.5),
+ESTIMATORS: dict[EstimatorName, EstimatorEntry] = {
+    "sigmoid-adjusted": EstimatorEntry("straight-through by the sigmoid's derivative", is_deterministic_too=True),
+    "identity": EstimatorEntry("straight-through by the identity", is_deterministic_too=True),
+    "reinmax": EstimatorEntry("straight-through of second order"),
+    "st-gumbel": EstimatorEntry("straight-through by a relaxed sample", temperature=0.5),
+    "concrete": EstimatorEntry("relaxed samples in the generator's step", temperature=0.5),
     "reinforce": _score("score function, moving-average baseline"),
     "reinforce-per-unit": _score("score function, a moving baseline for each pixel"),
     "reinforce-loo": _score("score function, leave-one-out baseline", samples=8),

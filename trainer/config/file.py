@@ -1,17 +1,18 @@
-"""Files of settings: TOML, as `bgan train --print-config` writes it, or a run's config.json."""
+"""Settings as text: TOML (`bgan train --print-config`), JSON (a run's config.json), and Markdown (the docs)."""
 
 import json
 import textwrap
 import tomllib
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
 from .images import ImageOptions
-from .setting import Field, fields_of
+from .presets import shown_default
+from .setting import Field, fields_of, option
 from .training import GROUPS, RENAMED_SETTINGS, SETTINGS, TrainingConfig
 
-_IMAGES = "images"
 _OPTIONS = {field.name for field in fields_of(ImageOptions)}
 
 
@@ -42,16 +43,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def as_toml(config: TrainingConfig) -> str:
     """All settings as a TOML file with their help, which `read_settings` reads."""
-    own, options = config.settings(), config.data.options.to_dict()
+    values = {**config.settings(), **config.data.options.to_dict()}
+    data, *others = GROUPS.items()
     lines = [f"preset = {json.dumps(config.preset)}"] if config.preset else []
-    for attribute, group in GROUPS.items():
-        lines += ["", f"[{attribute}]"]
+    for name, group in (data, ("images", ImageOptions), *others):
+        lines += ["", f"[{name}]"]
         for field in fields_of(group):
-            lines += _lines(field, own[field.name])
-        if attribute == "data":
-            lines += ["", f"[{_IMAGES}]"]
-            for field in fields_of(ImageOptions):
-                lines += _lines(field, options[field.name])
+            lines += _lines(field, values[field.name])
     return "\n".join(lines) + "\n"
 
 
@@ -63,3 +61,19 @@ def _lines(field: Field, value: Any) -> list[str]:
     if value is None:
         return [*comment, f"# {field.name} ="]
     return [*comment, f"{field.name} = {json.dumps(value, ensure_ascii=False)}"]
+
+
+def settings_table() -> str:
+    """A table of the options of `bgan train`, but for those of reading images, which docs/data.md explains."""
+    lines = ["| option | what it is | default |", "|---|---|---|"]
+    for attribute, group in GROUPS.items():
+        lines.append(f"| **{attribute}** | | |")
+        lines += [_row(field) for field in fields_of(group) if field.setting.is_option]
+    return "\n".join(lines) + "\n"
+
+
+def _row(field: Field) -> str:
+    default = field.setting.shown_default or shown_default(field.name)
+    if default is None and field.default not in (None, MISSING):
+        default = ("off", "on")[field.default] if field.type is bool else str(field.default)
+    return f"| `--{option(field.name)}` | {field.setting.help} | {default or ''} |"

@@ -1,13 +1,18 @@
-"""How images of your own are read and made binary."""
+"""Which images: those of a data set by name, or of a file or folder; and how they are read and made binary."""
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..common.errors import ConfigError
-from .setting import check_settings, fields_of, option, setting
+from .setting import SettingsGroup, fields_of, option, setting
 
+DATASETS = (
+    *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot"),
+    *(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
+)
 Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli"]
 Fit = Literal["pad", "crop", "area", "max-pool"]
 BINARIZATIONS: tuple[str, ...] = get_args(Binarization)
@@ -15,7 +20,7 @@ _OF_FILES = ("key", "labels_key", "row_shape", "axes", "channels", "skip_bad")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageOptions:
+class ImageOptions(SettingsGroup):
     """All options of reading images. Raises ConfigError where one is out of range."""
 
     key: str | None = setting(
@@ -52,7 +57,7 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        check_settings(self)
+        SettingsGroup.__post_init__(self)
         if self.threshold is not None and self.binarize != "threshold":
             raise ConfigError("threshold needs --binarize threshold")
         if (self.size is None) != (self.fit is None):
@@ -89,6 +94,39 @@ class ImageOptions:
     def to_dict(self) -> dict[str, Any]:
         """All options by name, ready for JSON."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetSpec(SettingsGroup):
+    """What a set of binary images is made from."""
+
+    dataset: str = setting(
+        "Data set: mnist, digits (bundled, 8x8 upscaled), fashion-mnist, kmnist, qmnist, omniglot, "
+        "emnist-letters, ...; auto is mnist if it is available, else digits.",
+        "auto",
+        suggestions=DATASETS,
+    )
+    """The name of the data set; for a file or folder any name, see `name_of`."""
+    path: str | None = setting(
+        "A file or folder of your own images, not --dataset: .npy, .npz, idx, .mat, .h5, .parquet, or "
+        "image files in a folder or a zip.",
+        None,
+        name="data",
+    )
+    """The file or folder; None: a data set by name."""
+    data_dir: str | None = setting(
+        "Folder where data sets by name are kept or downloaded to.", None, shown_default="data"
+    )
+    digest: str | None = setting(
+        "SHA-256 that the images of --data must have.", None, name="data_digest", is_option=False
+    )
+    options: ImageOptions = field(default_factory=ImageOptions)
+
+
+def name_of(path: Path) -> str:
+    """What a file or folder is called in names of runs and models: its own name, without its suffix."""
+    name = path.name if path.is_dir() else path.name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:64] or "images"
 
 
 def _lengths(name: str, text: str | None, *, counts: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -15,9 +15,7 @@ class Value(NamedTuple):
     """One setting of a preset."""
 
     value: Any
-    """What the preset sets."""
     reason: str
-    """What it does, in a line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,22 +26,12 @@ class Variant:
     network: str | None = None
     settings: dict[str, Value]
 
-    def concerns(self, *, neuron: str, network: str) -> bool:
-        """Whether it is for that kind of generator."""
-        return self.neuron in (None, neuron) and self.network in (None, network)
-
-    @property
-    def title(self) -> str:
-        """The generators that it is for."""
-        return " ".join(name for name in (self.network, self.neuron) if name is not None)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
     """Named settings of a training run; options on the command line override them."""
 
     summary: str
-    """What the preset is for, in a line."""
     settings: dict[str, Value]
     """By the name of the setting in `TrainingConfig`."""
     variants: tuple[Variant, ...] = ()
@@ -55,7 +43,7 @@ class Preset:
             network = self.settings["network"].value if "network" in self.settings else SETTINGS["network"].default
         settings = dict(self.settings)
         for variant in self.variants:
-            if variant.concerns(neuron=neuron, network=network):
+            if variant.neuron in (None, neuron) and variant.network in (None, network):
                 settings |= variant.settings
         return {name: setting.value for name, setting in settings.items()}
 
@@ -63,7 +51,8 @@ class Preset:
         """All settings: the generators that it is for ("": all), its name, and the setting."""
         yield from (("", name, setting) for name, setting in self.settings.items())
         for variant in self.variants:
-            yield from ((variant.title, name, setting) for name, setting in variant.settings.items())
+            generators = " ".join(filter(None, (variant.network, variant.neuron)))
+            yield from ((generators, name, setting) for name, setting in variant.settings.items())
 
 
 _REINMAX = Value("reinmax", "a tenth of the isolated pixels of straight-through")

@@ -47,7 +47,6 @@ class Field:
     choices: tuple[str, ...]
     """All values that it may have; none: any of its type."""
     is_optional: bool
-    """Whether it may be None."""
     default: Any
     """MISSING where it follows from other settings."""
     setting: Setting
@@ -93,10 +92,16 @@ def fields_of(group: type[Any]) -> tuple[Field, ...]:
     return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(group) if _KEY in field.metadata)
 
 
-def check_settings(group: Any) -> None:
-    """Raise ConfigError for the first setting of a group that is out of its type or range."""
-    for field in fields_of(group.__class__):
-        field.check(getattr(group, field.attribute))
+class SettingsGroup:
+    """A dataclass of settings, each checked once it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for the first setting that is out of its type or range."""
+        group: Any = self.__class__
+        for field in fields_of(group):
+            field.check(getattr(self, field.attribute))
 
 
 def option(name: str) -> str:

@@ -8,10 +8,9 @@ from typing import Any, Literal, get_args
 
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
-from .dataset import DATASETS, DatasetSpec
 from .estimators import ESTIMATORS, EstimatorName, refusal
-from .images import ImageOptions
-from .setting import Field, check_settings, fields_of, option, setting
+from .images import DATASETS, DatasetSpec, ImageOptions
+from .setting import Field, SettingsGroup, fields_of, option, setting
 
 Neuron = Literal["dbn", "sbn", "real"]
 Network = Literal["mlp", "cnn", "doubling-cnn"]
@@ -27,7 +26,7 @@ _PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkConfig:
+class NetworkConfig(SettingsGroup):
     """The networks, and how they begin."""
 
     network: Network = setting("The generator, and by default the discriminator: mlp, cnn or doubling-cnn.", "mlp")
@@ -56,14 +55,14 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        check_settings(self)
+        SettingsGroup.__post_init__(self)
         for name in self.discriminator.split("+"):
             if name not in DISCRIMINATORS:
                 raise ConfigError(f"discriminator is {name!r}; choose one of {', '.join(DISCRIMINATORS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NeuronConfig:
+class NeuronConfig(SettingsGroup):
     """The output neurons, and the gradient through them."""
 
     neuron: Neuron = setting("Output neurons: dbn (deterministic), sbn (stochastic) or real (sigmoid).", "dbn")
@@ -72,7 +71,7 @@ class NeuronConfig:
         "Output neurons during training, if different.", shown_default="sbn for a cnn's dbn; paper: as --neuron"
     )
     estimator: EstimatorName = setting(
-        f"Gradient estimator through binary neurons: {', '.join(get_args(EstimatorName))}.",
+        f"Gradient estimator through binary neurons: {', '.join(ESTIMATORS)}.",
         "sigmoid-adjusted",
         shown_default="reinmax; paper, mlp: sigmoid-adjusted",
     )
@@ -91,7 +90,7 @@ class NeuronConfig:
 
     def __post_init__(self) -> None:
         """Check every value, and that the estimator has what is set of it."""
-        check_settings(self)
+        SettingsGroup.__post_init__(self)
         entry = ESTIMATORS[self.estimator]
         if entry.samples is None and self.estimator_samples is not None:
             raise _without_meaning("estimator_samples", self.estimator)
@@ -100,7 +99,7 @@ class NeuronConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectiveConfig:
+class ObjectiveConfig(SettingsGroup):
     """The GAN objective, and what an iteration consists of."""
 
     objective: Objective = setting(
@@ -134,12 +133,12 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        check_settings(self)
+        SettingsGroup.__post_init__(self)
         parse_augment(self.augment)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OptimizationConfig:
+class OptimizationConfig(SettingsGroup):
     """How long to train, and the optimizers."""
 
     epochs: int = setting(
@@ -175,23 +174,15 @@ class OptimizationConfig:
         "torch, or tensorflow: epsilon and the start of RMSProp as in TensorFlow 1.", "torch"
     )
 
-    def __post_init__(self) -> None:
-        """Check every value."""
-        check_settings(self)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
+class RunConfig(SettingsGroup):
     """What does not belong to the method: the seed, and where to train."""
 
     seed: int = setting(
         "Decides the initial weights, the order of the data and all noise.", 0, at_least=0, below=2**63
     )
     device: str = setting("auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...", "auto")
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,15 +202,19 @@ class TrainingConfig:
         """Check what concerns several groups."""
         if self.data.path is None and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
-        reason = refusal(
-            self.neurons.estimator,
+        reason = self.refusal(self.neurons.estimator)
+        if reason is not None:
+            raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")
+
+    def refusal(self, estimator: str) -> str | None:
+        """Why the estimator cannot be used with these settings, as words after its name; None where it can."""
+        return refusal(
+            estimator,
             neuron=self.neurons.training_neuron,
             objective=self.objective.objective,
             discriminator_norm=self.networks.discriminator_norm,
             discriminator=self.networks.discriminator,
         )
-        if reason is not None:
-            raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")
 
     @classmethod
     def resolve(

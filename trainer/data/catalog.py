@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..common.errors import DataError
+from ..common.errors import ConfigError, DataError
 from ..common.image_shape import ImageShape
-from ..config.dataset import DatasetSpec
-from ..config.images import Binarization, ImageOptions
+from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
 from .packed import ProgressCallback, packed_dataset
@@ -100,6 +99,22 @@ def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None
         say(f"using the bundled digits: {error}")
         return "digits"
     return "mnist"
+
+
+def resolved_spec(
+    spec: DatasetSpec, *, data_dir: str | None, say: Callable[[str], None], advice: str
+) -> DatasetSpec:
+    """The same images with what "auto" stands for; `data_dir` overrides their own.
+
+    Raises ConfigError, which ends with the `advice`, where there is no data set of that name.
+    """
+    if spec.path is not None:
+        return spec
+    if spec.dataset not in DATASETS:
+        raise ConfigError(f"dataset is {spec.dataset!r}; {advice}")
+    folder = data_dir or spec.data_dir
+    name = choose_dataset(spec.dataset, data_dir=folder, say=say)
+    return dataclasses.replace(spec, dataset=name, data_dir=folder)
 
 
 def _pixels_of(

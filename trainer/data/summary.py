@@ -30,13 +30,11 @@ class DataSummary:
     count: int
     image_shape: ImageShape
     on_fraction: float
-    """Share of the pixels that are on."""
     classes: dict[str, int] | None
     """Images of each class; None without labels."""
     duplicates: int
     """Images that are copies of an earlier one."""
     always_off: int
-    """Pixels that are off in every image."""
     always_on: int
     digest: str | None
     """SHA-256 of images and labels; None for a data set by name."""

@@ -25,7 +25,6 @@ class Evaluation:
     """What was measured, for tables."""
     dataset: str
     count: int
-    """Samples measured."""
     compared: int
     """Samples and real test images that the metrics of two sets compare, of each."""
     seed: int
@@ -34,11 +33,9 @@ class Evaluation:
     floor: dict[str, float]
     """The same of real images: test against training images."""
     class_histogram: list[float] | None
-    """Share of each class."""
     preactivation_histogram: list[float] | None
     """256 shares of floor(255 p)."""
     left_out: list[str]
-    """What was not measured, and why."""
 
     def class_percents(self) -> str:
         """The share of each class in per cent; nothing without a classifier."""
@@ -121,6 +118,5 @@ def _check(samples: Samples, reference: Reference) -> None:
     shape, expected, source = samples.images.shape[1:], reference.test.shape[1:], samples.source
     if shape != expected:
         raise SamplesError(f"{source}: images are of shape {shape}, those of {reference.dataset} {expected}")
-    if len(samples.images) < LEAST_SAMPLES:
-        count = len(samples.images)
+    if (count := len(samples.images)) < LEAST_SAMPLES:
         raise SamplesError(f"{source} holds {count} images; the metrics need at least {LEAST_SAMPLES}")

@@ -16,11 +16,11 @@ from bgan.v1 import model_pb2
 from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
 from ..common.rng import random_stream
-from ..config.dataset import DatasetSpec
+from ..config.images import DatasetSpec
 from ..export.model_file import NEURONS, OnnxModel
 from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
-from .samples import Samples, chunks
+from .samples import Samples
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -28,6 +28,7 @@ Labels = NDArray[np.int64]
 Probabilities = Callable[[Floats, Labels | None], Floats]
 Uniforms = Callable[[tuple[int, ...]], Floats]
 _OUTPUT = "exploration"
+_ROWS = 500  # of a batch of samples
 _NEURONS = {value: name for name, value in NEURONS.items()}
 
 
@@ -71,7 +72,6 @@ class TrainedGenerator:
     neuron: str
     """Its output neurons: "dbn", "sbn" or "real"."""
     training_neuron: str
-    """Those that it was trained with."""
     is_stochastic: bool
     """Whether its images are drawn (on with probability p), else they are thresholded (on where p > 0.5)."""
     latent_size: int
@@ -177,7 +177,8 @@ class TrainedGenerator:
             raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
         noise = self.noise(seed)
         batches = []
-        for rows in chunks(count):
+        for start in range(0, count, _ROWS):
+            rows = min(_ROWS, count - start)
             latents = noise.latents(rows, self.latent_size)
             labels = noise.labels(len(self.classes), rows) if self.classes else None
             if self.graph and binarization is None:

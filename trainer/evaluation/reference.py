@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..common.console import counted
 from ..common.errors import DataError
 from ..common.files import cache_folder
-from ..config.dataset import DatasetSpec
+from ..config.images import DatasetSpec
 from ..data.catalog import open_dataset
 from ..data.dataset import BinaryDataset
 from ..data.packed import ProgressCallback
@@ -42,7 +42,6 @@ def load_reference(
     choice: DatasetSpec,
     *,
     labelled: bool | None = None,
-    cache: Path | None = None,
     report: Report = lambda text: None,
     progress: ProgressCallback | None = None,
 ) -> Reference:
@@ -53,7 +52,7 @@ def load_reference(
     converting = counted(report, f"converting {choice.path}")
     training, test = (open_dataset(choice, split=split, progress=converting) for split in ("train", "test"))
     training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
-    return make_reference(training, test, labelled=labelled, cache=cache, report=report, progress=progress)
+    return make_reference(training, test, labelled=labelled, report=report, progress=progress)
 
 
 def make_reference(

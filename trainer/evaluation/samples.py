@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ..common.errors import SamplesError
 
-_ROWS = 500
 # How `bgan sample` and `bgan generate` name what is read here by other names.
 _OTHER_NAMES = {"packed_images": "images", "image_shape": "shape"}
 
@@ -60,12 +59,6 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
         None if probabilities is None else _as_probabilities(probabilities, images.shape, path),
         None if labels is None else _as_labels(labels, len(images), path),
     )
-
-
-def chunks(count: int) -> Iterator[int]:
-    """The sizes of the batches that `count` samples are drawn in."""
-    for start in range(0, count, _ROWS):
-        yield min(_ROWS, count - start)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

@@ -50,7 +50,6 @@ class ExportResult:
     largest_error: float
     """The largest difference between onnxruntime's probabilities and torch's in double precision."""
     on_fraction: float
-    """Share of the pixels that are on."""
 
 
 def export_run(

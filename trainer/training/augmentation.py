@@ -33,7 +33,6 @@ class Augmentation:
     """An image is shifted by at most so many rows."""
     columns: int
     hflip: bool
-    """Whether left and right may be exchanged."""
     vflip: bool
     size: tuple[int, int]
     """(rows, columns) of an image."""

@@ -29,7 +29,6 @@ class CheckpointMeta:
     step: int
     """Generator iterations done."""
     epoch: int
-    """Epochs completed."""
     slope: float
     """The slope of the binary neurons in the last iteration done, which the weights were made with."""
     image_shape: ImageShape

@@ -1,20 +1,24 @@
-"""The training loop: it wires trainer, run folder, display and signals together."""
+"""The training loop, and what shows how it goes: it wires trainer, run folder, display and signals together."""
 
 import platform
 import resource
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from ..common.console import counting_bar, say
+from ..common.console import PLAIN_INTERVAL_SECONDS, counting_bar, say
 from ..common.errors import DivergenceError, Interrupted, RunError
 from ..common.files import write_json
 from ..common.grids import GRID_COLUMNS, save_grid
@@ -25,12 +29,12 @@ from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
 from .augmentation import build_augmentation
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
-from .display import ProgressDisplay
 from .run import Run, open_run
 from .trainer import Losses, Trainer, resolve_device
 
 LOG_EVERY_STEPS = 50
 _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
+_RATE_WINDOW = 100  # steps that the speed is taken over
 
 
 def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
@@ -49,7 +53,7 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     try:
         loop = _Loop(trainer, run)
         loop.resume(console, warn)
-        with StopSignals() as signals, ProgressDisplay(trainer, console) as display:
+        with StopSignals() as signals, _Display(trainer, console) as display:
             loop.run_to_end(signals, display)
     except DivergenceError as error:
         raise DivergenceError(f"{error}; {_kept(run)}") from error
@@ -85,6 +89,55 @@ def _kept(run: Run) -> str:
     return f"the newest checkpoint is {newest.name}" if newest else "there is no checkpoint yet"
 
 
+class _Display:
+    """Epoch, step, steps/s, losses, slope and time left of one training, as a context manager."""
+
+    def __init__(self, trainer: Trainer, console: Console) -> None:
+        self._trainer = trainer
+        self._console = console
+        self._times: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._last_line = time.monotonic()
+        epoch, status = TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), "{task.fields[status]}"
+        columns = (epoch, BarColumn(), MofNCompleteColumn(), TextColumn(status))
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._epochs = trainer.config.optimization.epochs
+        fields: dict[str, Any] = {"epoch": trainer.epoch + 1, "epochs": self._epochs, "status": ""}
+        self._task = self._bar.add_task("", total=trainer.total_steps, completed=trainer.step, **fields)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def message(self, text: str) -> None:
+        say(self._console, text)
+
+    def update(self, losses: Losses) -> None:
+        now = time.monotonic()
+        self._times.append(now)
+        trainer = self._trainer
+        last = trainer.step == trainer.total_steps
+        if self._console.is_terminal:
+            epoch = min(trainer.epoch + 1, self._epochs)
+            self._bar.update(self._task, completed=trainer.step, epoch=epoch, status=self._status(losses))
+        elif last or now - self._last_line >= PLAIN_INTERVAL_SECONDS:
+            self._last_line = now
+            epoch = (trainer.step - 1) // trainer.steps_per_epoch + 1
+            done = f"epoch {epoch}/{self._epochs} step {trainer.step}/{trainer.total_steps}"
+            self.message(f"{done} {self._status(losses)}")
+
+    def _status(self, losses: Losses) -> str:
+        elapsed = self._times[-1] - self._times[0]
+        rate = (len(self._times) - 1) / elapsed if elapsed > 0 else 0.0
+        left = timedelta(seconds=round((self._trainer.total_steps - self._trainer.step) / rate)) if rate else "?"
+        return (
+            f"{rate:.1f} steps/s  D {losses.discriminator:+.3f}  G {losses.generator:+.3f}  "
+            f"slope {self._trainer.current_slope:.3g}  left {left}"
+        )
+
+
 class _Loop:
     def __init__(self, trainer: Trainer, run: Run) -> None:
         self._trainer, self._run = trainer, run
@@ -101,7 +154,7 @@ class _Loop:
         self._first_step = self._trainer.step
         self._run.forget_metrics_after(self._first_step)
 
-    def run_to_end(self, signals: StopSignals, display: ProgressDisplay) -> None:
+    def run_to_end(self, signals: StopSignals, display: _Display) -> None:
         trainer = self._trainer
         if trainer.step >= trainer.total_steps:
             may_go_on = trainer.config.optimization.learning_rate_decay == "none"

@@ -114,10 +114,5 @@ def build_ema(network: nn.Module, *, decay: float) -> AveragedModel:
             torch._foreach_copy_(averages, values)
 
     ema = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    rewind_ema(ema, 0)
+    ema.n_averaged.fill_(1)  # the copy counts as one iteration
     return ema.requires_grad_(False).eval()
-
-
-def rewind_ema(ema: AveragedModel, step: int) -> None:
-    """Go to where `step` iterations were averaged: the copy at the start counts as one more."""
-    ema.n_averaged.fill_(step + 1)

@@ -36,7 +36,6 @@ from .optimizers import (
     discriminator_steps_before,
     discriminator_steps_in,
     learning_rate_factor,
-    rewind_ema,
 )
 
 GRID_COUNT = 64
@@ -194,7 +193,7 @@ class Trainer:
             if optimizer is not None:
                 load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
         if self.ema is not None:
-            rewind_ema(self.ema, step)
+            self.ema.n_averaged.fill_(step + 1)  # the copy at the start counts as one more
         self.step = step
 
     def _stateful(self) -> list[tuple[str, nn.Module, Optimizer | None]]:

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.config.command import default_name
 from bgan.trainer.config.presets import PRESETS, preset_values
-from bgan.trainer.config.run_name import default_name
 from bgan.trainer.config.training import NETWORKS, NEURONS, SETTINGS, TrainingConfig
 from tests.kit.cli import bgan, bgan_process
 

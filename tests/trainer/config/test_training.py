@@ -1,9 +1,9 @@
 import pytest
 
 from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.config.command import default_name
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.config.presets import preset_values
-from bgan.trainer.config.run_name import default_name
 from bgan.trainer.config.training import TrainingConfig, differences
 
 

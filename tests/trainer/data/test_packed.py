@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from bgan.trainer.common.errors import DataError
-from bgan.trainer.config.dataset import DatasetSpec, name_of
-from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.config.images import DatasetSpec, ImageOptions, name_of
 from bgan.trainer.data.catalog import open_dataset
 from bgan.trainer.data.dataset import BatchStream, BinaryDataset
 from bgan.trainer.data.packed import packed_dataset

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from bgan.trainer.evaluation.metrics import classes, memorization, preactivations
-from bgan.trainer.evaluation.metrics import features as distances
+from bgan.trainer.evaluation.metrics import features as measures
+from bgan.trainer.evaluation.metrics import memorization, preactivations
 from bgan.trainer.evaluation.metrics.features import precision_recall_density_coverage
 
 RANDOM = np.random.default_rng
@@ -18,13 +18,13 @@ def test_frechet_distance_of_known_gaussians():
     base = base - base.mean(axis=0)
     white = base @ np.linalg.inv(np.linalg.cholesky(np.cov(base, rowvar=False))).T
     first, second = white * [1, 2, 3] + [0, 1, 0], white * [2, 2, 1] + [3, 1, -1]
-    assert distances.frechet_distance(first, second) == pytest.approx(9 + 1 + 1 + 0 + 4)
-    assert distances.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+    assert measures.frechet_distance(first, second) == pytest.approx(9 + 1 + 1 + 0 + 4)
+    assert measures.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_distance_of_degenerate_features_is_finite():
     features = RANDOM(1).normal(size=(100, 4)) * [1, 0, 1, 0]
-    assert distances.frechet_distance(features, features + 1) == pytest.approx(4, abs=1e-6)
+    assert measures.frechet_distance(features, features + 1) == pytest.approx(4, abs=1e-6)
 
 
 def test_squared_mmd_is_the_double_loop():
@@ -35,16 +35,16 @@ def test_squared_mmd_is_the_double_loop():
 
     within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)]
     across = np.mean([kernel(a, b) for a in x for b in y])
-    assert distances.squared_mmd(x, y) == pytest.approx(sum(within) - 2 * across)
+    assert measures.squared_mmd(x, y) == pytest.approx(sum(within) - 2 * across)
 
 
 def test_kernel_distance_is_unbiased_and_sees_a_shift():
     x, y = RANDOM(4).normal(size=(1500, 8)), RANDOM(5).normal(size=(1500, 8))
-    same = distances.kernel_distance(x, y)
+    same = measures.kernel_distance(x, y)
     assert abs(same) < 3
-    assert distances.kernel_distance(x + 0.3, y) > 100
-    assert distances.kernel_distance(x, y) == same
-    assert distances.kernel_distance(7 * x, 7 * y) == pytest.approx(same)
+    assert measures.kernel_distance(x + 0.3, y) > 100
+    assert measures.kernel_distance(x, y) == same
+    assert measures.kernel_distance(7 * x, 7 * y) == pytest.approx(same)
 
 
 def test_manifold_metrics_are_those_of_brute_force():
@@ -69,18 +69,18 @@ def test_manifold_metrics_are_those_of_brute_force():
 
 def test_classes_by_hand():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.1, 0.9, 0.0], [0.6, 0.4, 0.0]], np.float32)
-    shares = classes.class_shares(probabilities)
+    shares = measures.class_shares(probabilities)
     assert shares.tolist() == [0.75, 0.25, 0]
-    assert classes.entropy(shares) == pytest.approx(0.75 * math.log2(4 / 3) + 0.25 * 2)
-    assert classes.missing_classes(shares) == 1
-    assert classes.missing_classes(np.array([0.0099, 0.01, 0.9801])) == 1
+    assert measures.entropy(shares) == pytest.approx(0.75 * math.log2(4 / 3) + 0.25 * 2)
+    assert measures.missing_classes(shares) == 1
+    assert measures.missing_classes(np.array([0.0099, 0.01, 0.9801])) == 1
 
 
 def test_inception_score_lies_between_one_and_the_classes():
-    assert classes.inception_score(np.eye(10, dtype=np.float32).repeat(3, axis=0)) == pytest.approx(10, rel=1e-6)
-    assert classes.inception_score(np.full((5, 10), 0.1, np.float32)) == pytest.approx(1)
+    assert measures.inception_score(np.eye(10, dtype=np.float32).repeat(3, axis=0)) == pytest.approx(10, rel=1e-6)
+    assert measures.inception_score(np.full((5, 10), 0.1, np.float32)) == pytest.approx(1)
     collapsed = np.eye(10, dtype=np.float32)[np.zeros(20, int)]
-    assert classes.inception_score(collapsed) == pytest.approx(1)
+    assert measures.inception_score(collapsed) == pytest.approx(1)
 
 
 def test_nearest_distances_are_those_of_brute_force():

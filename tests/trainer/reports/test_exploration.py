@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bgan.trainer.common.image_shape import ImageShape
-from bgan.trainer.config.dataset import DatasetSpec
+from bgan.trainer.config.images import DatasetSpec
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.evaluation.metrics.memorization import nearest_distances, nearest_images
 from bgan.trainer.reports.exploration.explore import (

@@ -28,7 +28,7 @@ from .arrays import (
     streamed_array,
     turned_array,
 )
-from .source import LEAST_ON, check_archive, check_length, check_ratio, not_readable
+from .source import LEAST_ON, check_archive, check_length, check_ratio, not_readable, reading
 
 _SPARSE = {"shape", "nonzero"}
 _PACKED = {"packed_images", "image_shape"}
@@ -43,10 +43,8 @@ def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     if not in_columns:
         check_length(path, file.tell() + math.prod(shape) * dtype.itemsize)
         return ArraySource(streamed_array(file, shape, dtype, path), options, path)
-    try:
+    with reading(path, ValueError):
         mapped = np.memmap(path, dtype, "r", file.tell(), shape, "F")
-    except ValueError as error:
-        raise not_readable(path, error) from error
     return ArraySource(sliced_array(mapped), options, path)
 
 
@@ -74,14 +72,12 @@ def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files:
 
 def _npy_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether it is in column-major order, and dtype; leaves the file at the values."""
-    try:
+    with reading(path, Exception):  # numpy raises whatever it stumbles on
         version = np.lib.format.read_magic(file)
         if version > (2, 0):
             raise ValueError(f"it is of version {version[0]}, for named fields")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, in_columns, dtype = read(file)
-    except Exception as error:  # numpy raises whatever it stumbles on
-        raise not_readable(path, error) from error
     if dtype.hasobject:
         raise DataError(
             f"{path} holds pickled Python objects, which could run any code when read; "
@@ -92,10 +88,8 @@ def _npy_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, n
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path, files: ExitStack) -> ReadableArray:
     title = f"{name} of {path}"
-    try:
+    with reading(title, Exception):  # encrypted, or broken in any way
         file = files.enter_context(archive.open(f"{name}.npy"))
-    except Exception as error:  # encrypted, or broken in any way
-        raise not_readable(title, error) from error
     shape, in_columns, dtype = _npy_header(file, title)
     if in_columns and len(shape) > 1:
         return turned_array(streamed_array(file, shape[::-1], dtype, title))
@@ -122,21 +116,13 @@ def _packed(rows: ReadableArray, shape: NDArray[Any], path: Path) -> ReadableArr
     return packed_array(rows, tuple(shape.tolist()))
 
 
-def is_npz(archive: zipfile.ZipFile) -> bool:
-    """Whether a zip is one of numpy's: all of its files are .npy."""
-    names = archive.namelist()
-    return bool(names) and all(name.endswith(".npy") for name in names)
-
-
 def _hdf_array(dataset: Any) -> ReadableArray:
     """A data set of an HDF5 file, read from disk part by part."""
     array = sliced_array(dataset)
 
     def part(axis: int, start: int, stop: int) -> NDArray[Any]:
-        try:
+        with reading(dataset.name, OSError, RuntimeError):
             return array.part(axis, start, stop)
-        except (OSError, RuntimeError) as error:
-            raise not_readable(dataset.name, error) from error
 
     return ReadableArray(array.shape, array.dtype, part)
 
@@ -151,10 +137,8 @@ def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: 
         if isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
             arrays[name] = turned_array(_hdf_array(item)) if is_matlab else _hdf_array(item)
 
-    try:
+    with reading(path, OSError, RuntimeError):
         files.enter_context(h5py.File(path, "r")).visititems(note)
-    except (OSError, RuntimeError) as error:
-        raise not_readable(path, error) from error
     return chosen_source(arrays, options, path, as_integers=_as_integers)
 
 
@@ -162,13 +146,9 @@ def open_mat(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     """The images of a .mat file up to version 7, which is read into memory whole."""
     from scipy.io import loadmat, whosmat
 
-    try:
+    with reading(path, Exception):  # scipy raises whatever it stumbles on
         check_ratio(sum(math.prod(shape) for _, shape, _ in whosmat(path)), path)
         content = loadmat(path)
-    except DataError:
-        raise
-    except Exception as error:  # scipy raises whatever it stumbles on
-        raise not_readable(path, error) from error
     arrays = {
         name: sliced_array(value)
         for name, value in content.items()
@@ -201,13 +181,11 @@ def _idx(path: Path, files: ExitStack) -> ReadableArray:
     is_zipped = plain.read(2) == b"\x1f\x8b"
     plain.seek(0)
     file = cast(IO[bytes], gzip.GzipFile(fileobj=plain)) if is_zipped else plain
-    try:
+    with reading(path, struct.error, ValueError, EOFError, OSError):
         zeros, code, axes = struct.unpack(">HBB", file.read(4))
         shape = struct.unpack(f">{axes}I", file.read(4 * axes))
         if zeros or code not in _IDX_TYPES or not axes:
             raise ValueError("it is no idx file")
-    except (struct.error, ValueError, EOFError, OSError) as error:
-        raise not_readable(path, error) from error
     dtype = np.dtype(_IDX_TYPES[code])
     length = math.prod(shape) * dtype.itemsize
     if is_zipped:

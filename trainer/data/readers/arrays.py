@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
-from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable
+from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable, reading
 
 _CHUNK_BYTES = 2**22
 _USUAL_AXES = {3: "NHW", 4: "NCHW"}
@@ -49,10 +49,8 @@ def streamed_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
 
     def rows(count: int) -> NDArray[Any]:
         wanted = count * math.prod(shape[1:]) * dtype.itemsize
-        try:
+        with reading(path, Exception):  # zipfile, zlib and the file system raise whatever they stumble on
             content = file.read(wanted)
-        except Exception as error:  # zipfile, zlib and the file system raise whatever they stumble on
-            raise not_readable(path, error) from error
         if len(content) != wanted:
             raise not_readable(path, "it ends before its last image")
         return np.frombuffer(content, dtype).reshape(count, *shape[1:])

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .array_files import is_npz, open_hdf, open_idx, open_mat, open_npy, open_npz
-from .image_files import open_folder, open_zip
-from .parquet_files import ParquetImages
-from .source import ImageSource, not_readable
+from .array_files import open_hdf, open_idx, open_mat, open_npy, open_npz
+from .image_files import ParquetImages, open_folder, open_zip
+from .source import ImageSource, reading
 
 _KNOWN = ".npy, .npz, idx, idx.gz, .mat, .h5, .parquet, a zip of images, or a folder of images"
 
@@ -37,11 +36,10 @@ def _open_file(path: Path, options: ImageOptions, files: ExitStack) -> ImageSour
 
 
 def _open_zip(path: Path, options: ImageOptions, files: ExitStack) -> ImageSource:
-    try:
+    with reading(path, zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         archive = files.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise not_readable(path, error) from error
-    if is_npz(archive):
+    names = archive.namelist()
+    if names and all(name.endswith(".npy") for name in names):
         return open_npz(path, archive, options, files)
     return open_zip(path, archive, options)
 

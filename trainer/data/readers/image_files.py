@@ -1,5 +1,7 @@
 """Image files (PNG, BMP, GIF, JPEG, PBM, TIFF, WebP): one of them as pixels, and folders or zips of them.
 
+Parquet files hold them too, as Hugging Face publishes them.
+
 By the channels that are asked for, an image of any kind becomes
 - grey: itself, 1 bit as 0 and 255, 16 bits as 0 to 65535; colours and palettes become their luma, and
   what is transparent is mixed with black, so that it is off;
@@ -12,6 +14,7 @@ import io
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,14 @@ from PIL import Image, UnidentifiedImageError
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .source import BadImages, ImageSource, RawImages, check_archive, first_line
+from .arrays import LABEL_KEYS
+from .source import BadImages, ImageSource, RawImages, check_archive, first_line, reading
 
 SUFFIXES = frozenset({".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
 _FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 _ENTRY_BYTES_AT_MOST = 256 * 2**20  # of a file in a zip, which is read into memory as a whole
+_PARQUET_ROWS = 256
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
@@ -87,6 +92,65 @@ def open_zip(path: Path, archive: zipfile.ZipFile, options: ImageOptions) -> Ima
             raise ValueError(first_line(error)) from error
 
     return ImageFiles(names, read, options, path)
+
+
+class ParquetImages(ImageSource):
+    """The encoded images in one column of a parquet file."""
+
+    def __init__(self, path: Path, options: ImageOptions, files: ExitStack) -> None:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
+        with reading(path, OSError, ArrowException):
+            self._file = files.enter_context(ParquetFile(path))
+        self._path = path
+        self._options = options
+        schema = self._file.schema_arrow
+        self._column = self._chosen_column(schema)
+        self._labels = options.labels_key or next((name for name in LABEL_KEYS if name in schema.names), None)
+        if self._labels is not None and self._labels not in schema.names:
+            raise DataError(f"{path} has no column {self._labels!r}; it has {', '.join(schema.names)}")
+        self.count = self._file.metadata.num_rows
+
+    def _chosen_column(self, schema: Any) -> str:
+        from pyarrow.types import is_binary, is_large_binary, is_struct
+
+        def holds_bytes(kind: Any) -> bool:
+            if is_struct(kind):
+                return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
+            return bool(is_binary(kind) or is_large_binary(kind))
+
+        columns: list[str] = [field.name for field in schema if holds_bytes(field.type)]
+        wanted = self._options.key
+        if (wanted is None and len(columns) == 1) or wanted in columns:
+            return wanted or columns[0]
+        listed = f"columns that hold bytes: {', '.join(columns) or 'none'}"
+        if wanted is None:
+            raise DataError(f"{self._path}: {listed}; name the column of image bytes with --key")
+        raise DataError(f"{self._path} has no column {wanted!r} of image bytes; {listed}")
+
+    def chunks(self, bad: BadImages) -> Iterator[RawImages]:
+        """Every image by itself."""
+        from pyarrow import ArrowException
+
+        columns = [self._column] + ([] if self._labels is None else [self._labels])
+        with reading(self._path, OSError, ArrowException):
+            batches = self._file.iter_batches(_PARQUET_ROWS, columns=columns)
+            for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
+                try:
+                    yield self._decoded(record, row)
+                except ValueError as error:
+                    bad.note(f"row {row}", str(error))
+
+    def _decoded(self, record: dict[str, Any], row: int) -> RawImages:
+        cell = record[self._column]
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        pixels = decode_image(content or b"", self._options.channels)
+        label = None if self._labels is None else record[self._labels]
+        if self._labels is not None and not isinstance(label, int):
+            raise ValueError(f"its label is {label!r}, not an integer")
+        labels = None if label is None else np.array([label], np.int64)
+        return RawImages(pixels[np.newaxis], labels, row, f"row {row}")
 
 
 def _is_hidden(name: str) -> bool:

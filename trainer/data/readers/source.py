@@ -3,6 +3,7 @@
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -79,6 +80,17 @@ def first_line(reason: object) -> str:
 def not_readable(path: object, reason: object) -> DataError:
     """The error for a file that is broken as a whole."""
     return DataError(f"{path} cannot be read ({first_line(reason)})")
+
+
+@contextmanager
+def reading(path: object, *errors: type[Exception]) -> Iterator[None]:
+    """Turn these errors into that of a file that is broken as a whole."""
+    try:
+        yield
+    except DataError:
+        raise
+    except errors as error:
+        raise not_readable(path, error) from error
 
 
 def check_length(path: Path, expected: int) -> None:

@@ -12,10 +12,9 @@ from scipy.spatial.distance import jensenshannon
 Images = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 _PATTERNS = 512  # of 3x3 pixels
-_WITHIN_PLANE_8 = np.zeros((3, 3, 3), int)
-_WITHIN_PLANE_8[1] = 1
-_WITHIN_PLANE_4 = np.zeros((3, 3, 3), int)
-_WITHIN_PLANE_4[1] = ndimage.generate_binary_structure(2, 1)
+_WITHIN_PLANE_4, _WITHIN_PLANE_8 = (
+    np.pad(ndimage.generate_binary_structure(2, reach)[None], ((1, 1), (0, 0), (0, 0))) for reach in (1, 2)
+)
 
 
 def isolated_pixels(images: Images) -> Counts:
@@ -52,7 +51,7 @@ def _in_windows(images: Images, weights: NDArray[np.int64]) -> NDArray[np.uint16
     return np.asarray(ndimage.correlate(images, window, output=np.uint16, mode="constant"))
 
 
-def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.int64]) -> Counts:
+def _pieces(mask: NDArray[np.bool_], structure: NDArray[np.bool_]) -> Counts:
     count, channels, height, width = mask.shape
     labels, pieces = ndimage.label(mask.reshape(count * channels, height, width), structure)
     plane_of_piece = np.zeros(pieces + 1, np.int64)

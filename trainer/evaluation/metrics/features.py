@@ -1,4 +1,8 @@
-"""Metrics of two sets of feature vectors, float [N, D] and [M, D]: are they alike, and is each near the other."""
+"""Metrics of what a classifier makes of samples.
+
+Two sets of feature vectors, float [N, D] and [M, D]: are they alike, and is each near the other? Class
+probabilities, float [N, K], rows summing to 1: which classes are there, and how clearly?
+"""
 
 import contextlib
 import io
@@ -6,10 +10,13 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from prdc import compute_prdc
+from scipy.special import entr, rel_entr
 
 Features = NDArray[np.float32]
 _SUBSETS = 100
 _SUBSET_SIZE = 1000
+NEIGHBOURS = 5
+MISSING_BELOW = 0.01
 
 
 def frechet_distance(first: Features, second: Features) -> float:
@@ -68,9 +75,6 @@ def _moments(features: Features) -> tuple[NDArray[np.float64], NDArray[np.float6
     return features64.mean(axis=0), np.cov(features64, rowvar=False)
 
 
-NEIGHBOURS = 5
-
-
 def precision_recall_density_coverage(
     real: NDArray[np.float32], fake: NDArray[np.float32], *, neighbours: int = NEIGHBOURS
 ) -> dict[str, float]:
@@ -82,3 +86,25 @@ def precision_recall_density_coverage(
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints its counts
         found = compute_prdc(real_features=real, fake_features=fake, nearest_k=neighbours)
     return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
+
+
+def class_shares(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share of the samples by most likely class: float64 [K]."""
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
+    return np.asarray(counts / counts.sum())
+
+
+def entropy(shares: NDArray[np.float64]) -> float:
+    """Entropy of a distribution in bits: log2 K where all K classes are as frequent, 0 where there is one."""
+    return float(entr(shares).sum() / np.log(2))
+
+
+def missing_classes(shares: NDArray[np.float64]) -> int:
+    """Classes with less than 1 % of the samples."""
+    return int((shares < MISSING_BELOW).sum())
+
+
+def inception_score(probabilities: NDArray[np.float32]) -> float:
+    """Exp E KL(p(y | x) || p(y)), from 1 to K (Salimans et al. 2016), with the data set's own classifier."""
+    p = np.asarray(probabilities, np.float64).clip(min=1e-12)
+    return float(np.exp(rel_entr(p, p.mean(axis=0)).sum(axis=1).mean()))

@@ -13,8 +13,16 @@ from ..reference import Images, Reference, Report
 from ..samples import Samples
 from . import artifacts
 from .artifacts import holes, isolated_pixels
-from .classes import class_shares, entropy, inception_score, missing_classes
-from .features import Features, frechet_distance, kernel_distance, precision_recall_density_coverage
+from .features import (
+    Features,
+    class_shares,
+    entropy,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    missing_classes,
+    precision_recall_density_coverage,
+)
 from .memorization import nearest_distances, unique_share
 from .preactivations import binary_entropy, middle_mass, notch_depth, notch_ratio, preactivation_histogram
 
@@ -127,13 +135,10 @@ def two_sample_accuracy(first: NDArray[np.uint8], second: NDArray[np.uint8], *, 
     count = min(len(first), len(second))
     random = np.random.default_rng(seed)
     halves = [np.array_split(images[random.permutation(len(images))[:count]], 2) for images in (first, second)]
-    (train, train_labels), (test, test_labels) = (_labelled(halves[0][i], halves[1][i]) for i in range(2))
+    train, test = map(np.concatenate, zip(*halves, strict=True))
+    train_labels, test_labels = (np.repeat(np.arange(2), len(images) // 2) for images in (train, test))
     classifier = train_classifier(train, train_labels, classes=2, steps_at_most=_STEPS_AT_MOST, seed=seed)
     return accuracy(classifier, test, test_labels)
-
-
-def _labelled(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return np.concatenate([first, second]), np.repeat(np.arange(2), [len(first), len(second)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,6 @@ class Metric:
     better: str
     """"lower", "higher", or "floor": the closer to the value of real images the better."""
     needs: frozenset[Need] = frozenset()
-    """What it cannot be computed without."""
     digits: int = 3
 
 

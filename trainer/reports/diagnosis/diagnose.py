@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.errors import ConfigError
-from ...config.estimators import ESTIMATORS, refusal
+from ...config.estimators import ESTIMATORS
 from ...training.objectives import OBJECTIVES
 from ...training.run import Run
 from .estimates import EstimatorDiagnosis, measure_estimators, square
@@ -119,17 +119,7 @@ def _usable(asked: Sequence[str], subject: Subject) -> tuple[list[str], dict[str
     unknown = [name for name in asked if name not in ESTIMATORS]
     if unknown:
         raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(ESTIMATORS)}")
-    config = subject.config
-    reasons = {
-        name: refusal(
-            name,
-            neuron=subject.neuron,
-            objective=config.objective.objective,
-            discriminator_norm=config.networks.discriminator_norm,
-            discriminator=str(config.networks.discriminator),
-        )
-        for name in asked or ESTIMATORS
-    }
+    reasons = {name: subject.config.refusal(name) for name in asked or ESTIMATORS}
     refused = {name: reason for name, reason in reasons.items() if reason is not None}
     if asked and refused:
         name, reason = next(iter(refused.items()))

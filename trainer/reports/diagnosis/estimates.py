@@ -29,13 +29,11 @@ class GradientError:
     squared_bias: float
     """|E g - g*|^2 / |g*|^2, unbiased: under 0 now and then where there is no bias."""
     squared_bias_error: float
-    """Its standard error."""
     noise: float
     """The root of the trace of one image's covariance over |g*|^2."""
     cosine: float
     """The cosine between E g and g*, corrected for the noise in both; NaN where noise drowns it."""
     cosine_error: float
-    """Its standard error."""
 
     @property
     def is_biased(self) -> bool:

@@ -56,10 +56,7 @@ def flip_differences(losses: ImageLosses, images: Tensor) -> Tensor:
 
 
 def discriminator_flip_differences(
-    discriminator: Discriminator,
-    loss: Callable[[Tensor], Tensor],
-    images: Tensor,
-    labels: Tensor | None = None,
+    discriminator: Discriminator, loss: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor | None = None
 ) -> Tensor:
     """`flip_differences` of one discriminator: [B, N].
 

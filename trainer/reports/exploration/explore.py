@@ -4,23 +4,19 @@ Shapes: N latents shown, S steps of an interpolation, D draws, Z latent size; an
 uint8 of 0 and 1, probabilities float32 in [0, 1].
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...common.errors import ConfigError, DataError, UserError
+from ...common.errors import DataError, UserError
 from ...common.rng import random_stream
-from ...config.dataset import DATASETS, DatasetSpec
-from ...config.images import ImageOptions
-from ...data.catalog import choose_dataset, open_dataset
+from ...config.images import DATASETS, DatasetSpec
+from ...data.catalog import open_dataset, resolved_spec
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images
-
-Images = NDArray[np.uint8]
-Report = Callable[[str], None]
+from ...evaluation.reference import Images, Report
 
 DRAWN = 500
 """Images that are drawn; the first of them are shown, and all compared with the training images."""
@@ -92,7 +88,11 @@ def load_real_images(
     Raises DataError where they cannot be had or have another shape than the generator's.
     """
     try:
-        spec = _dataset_spec(generator, dataset, data_dir, report)
+        spec = generator.dataset_spec
+        if dataset is not None:
+            spec = DatasetSpec(dataset=dataset, data_dir=spec.data_dir)
+        advice = f"name one of {', '.join(DATASETS)} with --dataset"
+        spec = resolved_spec(spec, data_dir=data_dir, say=report, advice=advice)
         report(f"reading {spec.dataset}")
         training = open_dataset(spec, split=generator.training_split).in_memory(TRAINING_IMAGES)
         if training.image_shape != generator.image_shape:
@@ -107,19 +107,6 @@ def load_real_images(
     except UserError as error:
         raise DataError(f"{error}, or leave the nearest training images out with --no-nearest") from error
     return RealImages(name=spec.dataset, training=training.numpy(), test=test)
-
-
-def _dataset_spec(
-    generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Report
-) -> DatasetSpec:
-    own = generator.dataset_spec
-    if own.path is not None and dataset is None:
-        return own
-    name, folder = dataset or own.dataset, data_dir or own.data_dir
-    if name not in DATASETS:
-        raise ConfigError(f"dataset is {name!r}; name one of {', '.join(DATASETS)} with --dataset")
-    name = choose_dataset(name, data_dir=folder, say=report)
-    return DatasetSpec(dataset=name, data_dir=folder, options=own.options if dataset is None else ImageOptions())
 
 
 def explore(

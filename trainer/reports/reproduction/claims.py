@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...evaluation.metrics.table import format_value
 from .experiments import BINARY_MODELS, EXPERIMENTS, REAL_MODEL, ExperimentModel
@@ -52,10 +52,7 @@ def verdicts(results: Results) -> list[Verdict]:
 def _verdict(results: Results, claim: Claim, preset: str) -> Verdict:
     held, evidence = [], []
     for each in claim.comparisons:
-        means = [
-            results.mean(claim.experiment, preset, model, each.key, model.binarizations[0])
-            for model in each.models.values()
-        ]
+        means = [results.mean(claim.experiment, preset, model, each.key) for model in each.models.values()]
         first, second = means
         if first is None or second is None:
             return Verdict(claim.text, preset, "not run", "")
@@ -74,18 +71,20 @@ def _has_notch(dbn: float, sbn: float) -> bool:
     return dbn < 0.95 <= sbn
 
 
-def _against_gp(
-    objective: str, title: str, key: str, holds: Callable[[float, float], bool]
+def _by_neuron(
+    titles: dict[str, str], setting: str, value: str, holds: Callable[[float, float], bool]
 ) -> tuple[Comparison, ...]:
-    """An objective beside WGAN-GP, for each neuron."""
+    """Metrics, by key, of the binary models with that value of a setting, beside those with their own."""
+    changed: dict[str, Any] = {setting: value}
     return tuple(
         Comparison(
             f"{model.neuron_title}, {title}:",
             key,
-            {objective.upper(): replace(model, objective=objective), "WGAN-GP": model},
+            {value.upper(): replace(model, **changed), getattr(model, setting).upper(): model},
             holds,
         )
         for model in BINARY_MODELS
+        for key, title in titles.items()
     )
 
 
@@ -121,13 +120,13 @@ CLAIMS = (
         "WGAN and WGAN-GP give digits of similar quality",
         "for each neuron, the larger Fréchet distance is at most 1.25 times the smaller",
         "III",
-        _against_gp("wgan", "Fréchet distance", "frechet_distance", _similar),
+        _by_neuron({"frechet_distance": "Fréchet distance"}, "objective", "wgan", _similar),
     ),
     Claim(
         "GAN suffers from mode collapse",
         "for each neuron, coverage is under half of WGAN-GP's",
         "III",
-        _against_gp("gan", "coverage", "coverage", lambda gan, wgan_gp: gan < wgan_gp / 2),
+        _by_neuron({"coverage": "coverage"}, "objective", "gan", lambda gan, wgan_gp: gan < wgan_gp / 2),
     ),
     Claim(
         "The discriminator is better without batch normalization",
@@ -148,19 +147,15 @@ CLAIMS = (
         "CNNs generate fewer artifacts than MLPs",
         "for each neuron: fewer isolated pixels, fewer images of several components, closer 3x3 patterns",
         "IV",
-        tuple(
-            Comparison(
-                f"{model.neuron_title}, {title}:",
-                key,
-                {"CNN": replace(model, network="cnn"), "MLP": model},
-                operator.lt,
-            )
-            for model in BINARY_MODELS
-            for key, title in (
-                ("isolated_pixels", "isolated pixels"),
-                ("multiple_components", "several components"),
-                ("pattern_divergence", "JS of patterns"),
-            )
+        _by_neuron(
+            {
+                "isolated_pixels": "isolated pixels",
+                "multiple_components": "several components",
+                "pattern_divergence": "JS of patterns",
+            },
+            "network",
+            "cnn",
+            operator.lt,
         ),
     ),
 )

@@ -154,7 +154,7 @@ def _figures(results: Results, name: str) -> list[Part]:
         preset: {
             model.neuron_title: outcome.preactivation_histogram
             for model in EXPERIMENTS[name].models
-            for outcome in results.of(name, preset, model, model.binarizations[0])[:1]
+            for outcome in results.of(name, preset, model)[:1]
         }
         for preset in presets
     }
@@ -210,7 +210,7 @@ def _not_run(results: Results) -> str:
         for name, plan in planned
         for preset in plan.presets
         for model in EXPERIMENTS[name].models
-        if len(found := results.of(name, preset, model, model.binarizations[0])) < plan.seeds
+        if len(found := results.of(name, preset, model)) < plan.seeds
     ]
     missing += [
         f"{name}, `{preset}`" for name, plan in planned for preset in sorted({*COMPARED_PRESETS} - {*plan.presets})

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...common.errors import ConfigError
+from ...config.command import default_name
 from ...config.presets import preset_values
-from ...config.run_name import default_name
 from ...config.training import TrainingConfig
 
 PAPER_EPOCHS = 20
@@ -108,15 +108,11 @@ EXPERIMENTS = {
 
 def check_experiments(names: Sequence[str]) -> list[str]:
     """The experiments of those names, in their order, or all. Raises ConfigError for an unknown one."""
-    return _chosen("experiment", [name.upper() for name in names], EXPERIMENTS)
+    return chosen("experiment", [name.upper() for name in names], EXPERIMENTS)
 
 
-def check_presets(names: Sequence[str]) -> list[str]:
-    """The same of presets that can be compared with the paper."""
-    return _chosen("preset", names, COMPARED_PRESETS)
-
-
-def _chosen(what: str, names: Sequence[str], known: Collection[str]) -> list[str]:
+def chosen(what: str, names: Sequence[str], known: Collection[str]) -> list[str]:
+    """Those of the names known, in their order, or all. Raises ConfigError for an unknown one."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"{what} is {unknown[0]!r}; choose from {', '.join(known)}")

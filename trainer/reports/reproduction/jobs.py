@@ -116,7 +116,6 @@ class _Bars(Progress):
         self._last_lines = time.monotonic()
 
     def show(self, running: Iterable[Job]) -> None:
-        """Show how far each running job is."""
         if self.disable and time.monotonic() - self._last_lines < _PLAIN_INTERVAL_SECONDS:
             return
         self._last_lines = time.monotonic()
@@ -130,7 +129,6 @@ class _Bars(Progress):
                 self._of_jobs[job.name] = self.add_task(job.name, completed=done, total=total)
 
     def end(self, job: Job, failure: str | None) -> None:
-        """Show that a job ended, and why it failed."""
         self.advance(self._all)
         if job.name in self._of_jobs:
             self.remove_task(self._of_jobs.pop(job.name))

@@ -15,7 +15,7 @@ from rich.console import Console
 from ...common.console import say
 from ...common.errors import RunError
 from ...common.files import write_json
-from ...config.dataset import DatasetSpec
+from ...config.images import DatasetSpec
 from ...config.training import TrainingConfig
 from ...evaluation.classifier import data_digest
 from ...evaluation.evaluate import evaluate_samples, measure_floor
@@ -31,7 +31,7 @@ from .results import Outcome, Results
 PLAN_FILE = "plan.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ReproductionPlan:
     """What a reproduction consists of: so many samples of each model, and trainings at a time."""
 
@@ -45,9 +45,7 @@ class ReproductionPlan:
 _FULL = ExperimentPlan(presets=COMPARED_PRESETS, epochs=PAPER_EPOCHS, seeds=1, overrides={})
 _QUICK = dataclasses.replace(_FULL, epochs=5, overrides={"discriminator_bursts": False})
 PLANS = {
-    name: ReproductionPlan(
-        dataset=dataset, count=count, experiments=dict.fromkeys(EXPERIMENTS, each), folder=Path(folder), jobs=jobs
-    )
+    name: ReproductionPlan(dataset, count, dict.fromkeys(EXPERIMENTS, each), Path(folder), jobs)
     for name, dataset, count, each, folder, jobs in (
         ("full", "auto", 10_000, _FULL, "reproduction", 1),
         ("quick", "digits", 1000, _QUICK, "reproduction-quick", os.cpu_count() or 1),

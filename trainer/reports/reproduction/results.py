@@ -26,7 +26,6 @@ class Outcome:
     metrics: dict[str, float]
     steps: int
     seconds: float
-    """Time spent in training."""
     preactivation_histogram: list[float] = field(default_factory=list)
 
 
@@ -50,16 +49,14 @@ class Results:
     def of(
         self, experiment: str, preset: str, model: ExperimentModel, binarization: str | None = None
     ) -> list[Outcome]:
-        """The outcomes of a model as that experiment trains it, one a seed."""
-        wanted = (preset, model, self.plans[experiment].epochs, binarization)
+        """The outcomes of a model as that experiment trains it, one a seed; None: its first binarization."""
+        wanted = (preset, model, self.plans[experiment].epochs, binarization or model.binarizations[0])
         kind = attrgetter("preset", "model", "epochs", "binarization")
         return [each for each in self.outcomes if kind(each) == wanted]
 
-    def mean(
-        self, experiment: str, preset: str, model: ExperimentModel, key: str, binarization: str | None = None
-    ) -> float | None:
+    def mean(self, experiment: str, preset: str, model: ExperimentModel, key: str) -> float | None:
         """The mean of a metric over the seeds, None where it was not run or has no such metric."""
-        values = _values(self.of(experiment, preset, model, binarization), key)
+        values = _values(self.of(experiment, preset, model), key)
         return statistics.fmean(values) if values else None
 
     def to_dict(self) -> dict[str, Any]:

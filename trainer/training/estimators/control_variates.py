@@ -44,7 +44,7 @@ class Rebar(LogitEstimator):
         super().__init__()
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self.optimizer = self._optimizer()
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
 
     def _gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         logits = logits.detach().requires_grad_()
@@ -62,9 +62,6 @@ class Rebar(LogitEstimator):
     def _control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         """c(z), [B], of relaxed logits z."""
         return self.scale * losses(torch.sigmoid(relaxed / self.log_temperature.exp()))
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
 
     def _reduce_variance(self, gradients: Tensor) -> None:
         parameters = list(self.parameters())
@@ -85,7 +82,7 @@ class Relax(Rebar):
         self.network = nn.Sequential(nn.Linear(pixels, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, 1))
         for parameter in self.network[-1].parameters():
             nn.init.zeros_(parameter)
-        self.optimizer = self._optimizer()
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
 
     def _control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         learned: Tensor = self.network(relaxed.flatten(1)).squeeze(1)
