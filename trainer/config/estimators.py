@@ -45,7 +45,7 @@ class EstimatorEntry:
 _score = partial(EstimatorEntry, is_unbiased=True, needs_image_losses=True)
 _weighted = partial(EstimatorEntry, needs_image_losses=True, needs_density_ratio=True)
 
-ESTIMATORS: dict[EstimatorName, EstimatorEntry] = {
+ESTIMATORS: dict[str, EstimatorEntry] = {
     "sigmoid-adjusted": EstimatorEntry("straight-through by the sigmoid's derivative", is_deterministic_too=True),
     "identity": EstimatorEntry("straight-through by the identity", is_deterministic_too=True),
     "reinmax": EstimatorEntry("straight-through of second order"),
