@@ -16,21 +16,19 @@ def own_address(host: str, port: int) -> str:
     return f"{'localhost' if host.strip('[]') in _FOR_ALL else in_brackets(host)}:{port}"
 
 
-def cannot_listen(error: OSError | UnicodeError, host: str, port: int, *, options: str = "--") -> str:
-    """Why a host and a port cannot be listened on, and what to do; `options` is how their two options begin."""
-    what = f"cannot listen on {in_brackets(host)}:{port}"
+def cannot_listen(error: OSError | UnicodeError, host: str, port: int, *, for_metrics: bool = False) -> str:
+    """Why a host and a port cannot be listened on, and what to do."""
+    what = f"cannot listen on {in_brackets(host)}:{port}{' for metrics' if for_metrics else ''}"
+    option = "--metrics-" if for_metrics else "--"
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, socket.gaierror | UnicodeError):
-        return (
-            f"cannot listen on {host!r}: no known host ({reason}); give {options}host an address of this machine"
-        )
-    code = error.errno
-    if code == errno.EADDRNOTAVAIL:
-        return f"{what}: it is no address of this machine; {options}host 0.0.0.0 or [::] means all it has"
-    if code == errno.EAFNOSUPPORT:
-        return f"{what}: this machine lacks its kind of address; give {options}host another"
-    if code in (errno.EACCES, errno.EPERM):
-        return f"{what}: this user may not; choose a {options}port from 1024 on"
-    if code == errno.EADDRINUSE:
-        return f"{what}; is another server there? Choose another {options}port, or 0 for a free one"
+        return f"{what}: {host!r} is no known host ({reason}); give {option}host an address of this machine"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: {host} is no address of this machine; {option}host 0.0.0.0 or [::] means all it has"
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{what}: this machine has no addresses of this kind; give {option}host another"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{what}: this user may not; choose a {option}port from 1024 on"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}; is another server there? Choose another {option}port, or 0 for a free one"
     return f"{what}: {reason}"

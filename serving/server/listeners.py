@@ -5,10 +5,8 @@ import errno
 import logging
 import math
 import socket
-import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -25,12 +23,11 @@ from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
 from .health import SERVICES, Health
 from .health_check import SAMPLING
+from .ports import SHAREABLE
 
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
 _REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 _REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
-SHAREABLE = sys.platform == "linux"
-"""Whether this system spreads connections over the sockets that share a port (SO_REUSEPORT)."""
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -82,15 +79,18 @@ class Listeners:
         One header with bytes that are no UTF-8 ends grpc.aio's task, and the listener with it. The calls that it
         answers go on.
         """
-        async with asyncio.TaskGroup() as group:
-            while True:
-                ended, _ = await asyncio.wait(self._accepting, return_when=asyncio.FIRST_COMPLETED)
-                if self._is_stopping:
-                    return
-                for task in ended:
-                    group.create_task(self._finish(self._accepting.pop(task)))
-                    await self._reopen()
-                    _log.warning("a listener ended (%s) and is open again", _end_of(task))
+        finishing: set[asyncio.Task[None]] = set()
+        while True:
+            ended, _ = await asyncio.wait({*self._accepting, *finishing}, return_when=asyncio.FIRST_COMPLETED)
+            if self._is_stopping:
+                return
+            for task in ended & finishing:
+                finishing.remove(task)
+                task.result()
+            for task in ended & self._accepting.keys():
+                finishing.add(asyncio.create_task(self._finish(self._accepting.pop(task))))
+                await self._reopen()
+                _log.warning("a listener ended (%s) and is open again", _end_of(task))
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and end those that still run after `grace` seconds."""
@@ -105,9 +105,8 @@ class Listeners:
                 self._port = server.add_insecure_port(address)
             else:
                 self._port = server.add_secure_port(address, self._certificates.credentials())
-        except RuntimeError as error:  # gRPC tells no reason; where ports are reserved it is none of the port's
-            taken = OSError(0, str(error)) if SHAREABLE else OSError(errno.EADDRINUSE, str(error))
-            raise StartError(cannot_listen(taken, self._settings.host, self._port)) from error
+        except RuntimeError as error:
+            raise StartError(cannot_listen(_cause(error), self._settings.host, self._port)) from error
         self._servers.add(server)
         others = asyncio.all_tasks()
         # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
@@ -143,6 +142,17 @@ class Listeners:
             await server.stop(_LONGEST_SECONDS)
         await server.stop(_LONGEST_SECONDS)
         self._servers.discard(server)
+
+
+def _cause(error: RuntimeError) -> OSError:
+    """Why gRPC could not open a port, which it does not say: where the port is reserved, files may be lacking."""
+    if not SHAREABLE:
+        return OSError(errno.EADDRINUSE, str(error))
+    try:
+        socket.socket().close()
+    except OSError as lacking:
+        return lacking
+    return OSError(0, str(error).partition(";")[0])
 
 
 def _end_of(task: asyncio.Task[Any]) -> str:
@@ -181,29 +191,3 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
         ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
     ]
-
-
-@contextmanager
-def reserved_port(host: str, port: int) -> Iterator[int]:
-    """Hold a port for the sockets that will share it; 0 picks a free one.
-
-    Raises StartError if the port is taken, or the host is not of this machine.
-    """
-    if not SHAREABLE:
-        yield port
-        return
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family) as exclusive:  # another server that shares its port would let us in
-            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            exclusive.bind(address)
-            address = exclusive.getsockname()
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)  # it never listens, so it gets no connections
-    except (OSError, UnicodeError) as error:
-        raise StartError(cannot_listen(error, host, port)) from error
-    with reserved:
-        yield address[1]

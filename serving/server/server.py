@@ -24,7 +24,8 @@ from ..telemetry.logs import start_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
 from .health import Health
-from .listeners import Listeners, reserved_port
+from .listeners import Listeners
+from .ports import reserved_port
 from .stop import Stop
 
 _SECONDS_BEYOND_GRACE = 0.85  # for all that follows; then the process ends by force

@@ -28,6 +28,7 @@ class Stop:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._has_begun = False
+        self._is_over = False
         self._reader, self._writer = os.pipe()
         self._handlers: dict[signal.Signals, Any] = dict.fromkeys(signals)
 
@@ -37,10 +38,14 @@ class Stop:
             self._handlers[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """After an error the process need not end; else its time is still running."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         os.close(self._writer)
+        if kind is not None:
+            self._is_over = True
+            _end_after(0)
 
     def is_set(self) -> bool:
         """Whether it has begun."""
@@ -56,8 +61,7 @@ class Stop:
             return
         self._has_begun = True
         os.write(self._writer, b".")  # a signal's handler must not take a lock, as the start of a thread does
-        if sys.platform != "win32":
-            signal.setitimer(signal.ITIMER_REAL, self._seconds + _SECONDS_TO_LOG + _SECONDS_TO_FINISH)
+        _end_after(self._seconds + _SECONDS_TO_LOG + _SECONDS_TO_FINISH)
         self._loop.call_soon_threadsafe(self._stop.set)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -69,8 +73,16 @@ class Stop:
         if not has_begun:
             return
         time.sleep(self._seconds)
+        if self._is_over:
+            return
         # The log may be what everything waits for.
         text = f"still not stopped after {self._seconds:.1f} s; the process ends as it is"
         threading.Thread(target=_log.error, args=(text,), daemon=True).start()
         time.sleep(_SECONDS_TO_LOG)
         os._exit(1)
+
+
+def _end_after(seconds: float) -> None:
+    """Let the system end this process; 0: no longer."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, seconds)

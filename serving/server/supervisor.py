@@ -21,7 +21,7 @@ from ..errors import ServerFaultError, StartError
 from ..security.auth import QUOTA_FOLDER_VARIABLE
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, forget_worker, workers_folder
-from .listeners import SHAREABLE, reserved_port
+from .ports import SHAREABLE, reserved_port
 from .server import notify, seconds_to_stop
 from .stop import Stop
 from .worker import BEAT_SECONDS, LISTEN, SET_SERVING

@@ -124,5 +124,5 @@ def show(registry: CollectorRegistry, host: str, port: int) -> None:
     try:
         server, _ = start_http_server(port, host.strip("[]"), registry)
     except (OSError, UnicodeError) as error:
-        raise StartError(cannot_listen(error, host, port, options="--metrics-")) from error
+        raise StartError(cannot_listen(error, host, port, for_metrics=True)) from error
     _log.info("metrics on http://%s:%d/metrics", in_brackets(host), server.server_port)

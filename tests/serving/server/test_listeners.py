@@ -1,0 +1,77 @@
+"""Listeners, which outlive whatever a stranger sends, and a system that lacks files for a moment."""
+
+import resource
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bgan.clients import RetryPolicy, SamplingClient
+from bgan.serving.models.engine import load_engine
+from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from tests.kit.http2 import Peer
+from tests.kit.servers import server
+from tests.kit.waiting import eventually
+
+NOT_UTF8 = b"/\xff"
+
+
+def _answer(process):
+    """The bits of a small call on a connection of its own, tried once."""
+    with SamplingClient(process.target, retry=RetryPolicy(attempts=1)) as client:
+        return b"".join(
+            batch.packed_images.tobytes() for batch in client.sample_binary_images(image_count=3, seed=1)
+        )
+
+
+def _listening(process):
+    lines = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()]
+    return sum(fields[1].endswith(f":{process.port:04X}") and fields[3] == "0A" for fields in lines)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_path_that_is_no_utf8_ends_no_listener_and_no_call(small_models, workers):
+    expected = load_engine(small_models / "sbn.onnx").sample(1, 0, 3).packed_images
+    with server(small_models, "--workers", workers) as process, ExitStack() as open_channels:
+        channels = [open_channels.enter_context(grpc.insecure_channel(process.target)) for _ in range(6)]
+        stubs = [sampling_pb2_grpc.SamplingServiceStub(channel) for channel in channels]
+        request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**9, seed=1, batch_size=50)
+        streams = [stub.SampleBinaryImages(request) for stub in stubs]
+        sent = [next(stream).image_count for stream in streams]
+        for count in range(1, 11):
+            with Peer(process.port) as stranger:
+                stranger.call(NOT_UTF8)
+                eventually(lambda count=count: process.output().count("is open again") == count)
+            assert _answer(process) == expected
+        assert _listening(process) == 4 * workers
+        for stream, index in zip(streams, sent, strict=True):
+            assert next(stream).first_index == index
+        assert "Traceback" not in process.output()
+        assert "never retrieved" not in process.output()
+        for stream in streams:
+            stream.cancel()
+        assert process.stop() == 0
+
+
+def test_a_listener_is_opened_once_there_are_files_for_it(small_models):
+    with server(small_models) as process, Peer(process.port) as stranger:
+        _answer(process)
+        before = resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+        stranger.call(NOT_UTF8)
+        eventually(lambda: "trying again" in process.output())
+        resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE, before)
+        eventually(lambda: "is open again" in process.output())
+        assert _listening(process) == 4
+        assert process.stop() == 0
+
+
+@pytest.mark.long
+def test_a_process_whose_listener_cannot_be_opened_ends_with_an_error(small_models):
+    with server(small_models) as process, Peer(process.port) as stranger:
+        _, most = resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE, (1, most))
+        stranger.call(NOT_UTF8)
+        assert process.process.wait(60) == 1
+        assert process.output().splitlines()[-1].startswith("bgan: cannot listen on 127.0.0.1:")
