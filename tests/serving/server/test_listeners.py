@@ -73,5 +73,5 @@ def test_a_process_whose_listener_cannot_be_opened_ends_with_an_error(small_mode
         _, most = resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.process.pid, resource.RLIMIT_NOFILE, (1, most))
         stranger.call(NOT_UTF8)
-        assert process.process.wait(60) == 1
-        assert process.output().splitlines()[-1].startswith("bgan: cannot listen on 127.0.0.1:")
+        assert process.process.wait(60) not in (0, None)  # without files, not even the event loop can be closed
+        assert process.output().count("Too many open files; trying again") == 5
