@@ -20,7 +20,7 @@ from ..config.shared_folder import shared_folder
 from ..errors import ServerFaultError, StartError
 from ..security.auth import QUOTA_FOLDER_VARIABLE
 from ..telemetry.metrics import WORKERS_VARIABLE
-from ..telemetry.start import check_tracing, forget_worker, workers_folder
+from ..telemetry.start import check_tracing, count_worker, forget_worker, workers_folder
 from .ports import SHAREABLE, reserved_port
 from .server import notify, seconds_to_stop
 from .stop import Stop
@@ -34,6 +34,7 @@ _SECONDS_FOR_WORKERS = 0.7  # beyond grace; then they are killed
 _SECONDS_TO_DIE = 0.1
 _BEATS_TO_START = 60  # before the first one, which takes the imports
 _BEATS_TO_MISS = 5
+_BEATS_TO_DOUBT = 2  # then it counts no more, until it answers again
 _LOADING_SECONDS = 5.0
 _POLLS_TO_AGREE = 4  # of the folder of models: a change counts at the second
 
@@ -169,7 +170,7 @@ class _Pool:
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self._variables},
         )
-        return _Worker(process, self._changed)
+        return _Worker(process, self._changed, self._metrics)
 
     def _fits(self, worker: _Worker) -> bool:
         others = [other.models for other in self._workers if other.is_serving]
@@ -187,14 +188,18 @@ class _Pool:
 class _Worker:
     """One process; its standard input takes commands, and its standard output reports, at least once a beat."""
 
-    def __init__(self, process: asyncio.subprocess.Process, changed: asyncio.Condition) -> None:
-        """`changed` is notified when the process reports something new."""
+    def __init__(
+        self, process: asyncio.subprocess.Process, changed: asyncio.Condition, metrics: Path | None
+    ) -> None:
+        """`changed` is notified when the process reports something new; `metrics`: the folder of its metrics."""
         if process.stdin is None or process.stdout is None:
             raise ValueError("a worker needs pipes")
         self.models = ""
         """What stands for the models that it serves, as it reported last; empty: they are not loaded."""
         self.process = process
         self._is_told = False
+        self._is_silent = False
+        self._metrics = metrics
         self._commands = process.stdin
         self._changed = changed
         self._error = ""
@@ -203,8 +208,8 @@ class _Worker:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it was told to serve and has not exited."""
-        return self._is_told and self.process.returncode is None
+        """Whether it was told to serve, answers and has not exited."""
+        return self._is_told and not self._is_silent and self.process.returncode is None
 
     def tell(self, command: bytes) -> None:
         self._commands.write(command)
@@ -230,6 +235,8 @@ class _Worker:
         """Take reports until they end. Without them the process is of no use, however it lives on."""
         try:
             await self._take(reports)
+        except Exception as error:
+            self._silence = f"could not be understood ({error!r}) and was ended"
         finally:
             self._kill()
             await self._note(self.models, self._error or "a worker ended while it was starting; the log says more")
@@ -242,13 +249,20 @@ class _Worker:
                 line = await asyncio.wait_for(reports.readline(), BEAT_SECONDS)
             except TimeoutError:
                 missed += 1
+                self._set_silent(bearable == _BEATS_TO_MISS and missed >= _BEATS_TO_DOUBT)
                 continue
             if not line:
                 return
             missed, bearable = 0, _BEATS_TO_MISS
+            self._set_silent(False)
             report = json.loads(line)
             await self._note(report["models"], report["error"])
         self._silence = f"did not answer for {bearable * BEAT_SECONDS:.0f} s and was ended"
+
+    def _set_silent(self, is_silent: bool) -> None:
+        if is_silent != self._is_silent:
+            self._is_silent = is_silent
+            count_worker(self._metrics, self.process.pid, is_counted=not is_silent)
 
     async def _note(self, models: str, error: str) -> None:
         if (models, error) != (self.models, self._error):

@@ -45,8 +45,18 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
         yield folder
 
 
+def count_worker(folder: Path | None, pid: int, *, is_counted: bool) -> None:
+    """Leave the gauges of a worker out of the sums while it is silent, or take them in again."""
+    if folder is None:
+        return
+    is_at, to_be_at = ("_silent", "") if is_counted else ("", "_silent")
+    for path in folder.glob(f"gauge_live*_{pid}.db{is_at}"):
+        path.rename(path.with_suffix(f".db{to_be_at}"))
+
+
 def forget_worker(folder: Path | None, pid: int) -> None:
     """Take the gauges of a worker that exited (running calls, models) out of the sums; its counters stay."""
+    count_worker(folder, pid, is_counted=True)
     if folder is not None:
         from prometheus_client.multiprocess import mark_process_dead
 
