@@ -23,6 +23,7 @@ from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
 from .health import SERVICES, Health
 from .health_check import SAMPLING
+from .main_tasks import MAIN, MainTasks
 from .ports import SHAREABLE
 
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
@@ -35,9 +36,10 @@ _OTHER_CALLS = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
-_ACCEPTING = "AioServer._server_main_loop"  # the task that takes calls; nothing public shows its end
 _GRPC_LOGGER = "grpc._cython.cygrpc"
 _SECONDS_BEFORE_OPENING_AGAIN = (0.1, 0.5, 1, 2, 5)
+# After an error grpc.aio stops a listener itself; if another did so before, that would cancel its calls.
+_TURNS_OF_GRPC = 5
 _LONGEST_SECONDS = 86400.0  # of a call whose listener ended
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class Listeners:
         self._servers: set[grpc.aio.Server] = set()
         self._accepting: dict[asyncio.Task[Any], grpc.aio.Server] = {}  # by the task that takes its calls
         self._is_stopping = False
+        self._main_tasks = MainTasks()
+        asyncio.get_running_loop().set_task_factory(self._main_tasks)
         asyncio.get_running_loop().set_exception_handler(_note_error)
         logging.getLogger(_GRPC_LOGGER).addFilter(_is_no_end_of_a_listener)
 
@@ -88,7 +92,11 @@ class Listeners:
                 finishing.remove(task)
                 task.result()
             for task in ended & self._accepting.keys():
-                finishing.add(asyncio.create_task(self._finish(self._accepting.pop(task))))
+                finishing.add(
+                    asyncio.create_task(
+                        self._finish(self._accepting.pop(task), self._main_tasks.take_dropped(task))
+                    )
+                )
                 await self._reopen()
                 _log.warning("a listener ended (%s) and is open again", _end_of(task))
 
@@ -108,12 +116,11 @@ class Listeners:
         except RuntimeError as error:
             raise StartError(cannot_listen(_cause(error), self._settings.host, self._port)) from error
         self._servers.add(server)
-        others = asyncio.all_tasks()
         # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
         await asyncio.shield(server.start())
-        started = asyncio.all_tasks() - others
-        (accepting,) = [task for task in started if task.get_coro().__qualname__ == _ACCEPTING]  # type: ignore[union-attr]
-        self._accepting[accepting] = server
+        if self._main_tasks.last is None:
+            raise RuntimeError("this version of grpcio has other tasks than those that are watched")
+        self._accepting[self._main_tasks.last] = server
 
     def _make(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=channel_options(self._settings))
@@ -136,9 +143,11 @@ class Listeners:
                 await asyncio.sleep(seconds)
         return await self._open()
 
-    async def _finish(self, server: grpc.aio.Server) -> None:
-        """Let an ended listener's calls end, and free it."""
-        with suppress(Exception):  # the first to stop it gets what ended it
+    async def _finish(self, server: grpc.aio.Server, requests: object) -> None:
+        """Let an ended listener's calls end, and free it, and then its requests."""
+        for _ in range(_TURNS_OF_GRPC):
+            await asyncio.sleep(0)
+        with suppress(Exception):  # if grpc.aio did not stop it, the first stop raises what ended it
             await server.stop(_LONGEST_SECONDS)
         await server.stop(_LONGEST_SECONDS)
         self._servers.discard(server)
@@ -163,7 +172,7 @@ def _end_of(task: asyncio.Task[Any]) -> str:
 def _note_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what nobody waited for, but for the error that ended a listener, which grpc.aio raises twice."""
     trace = traceback.extract_tb(getattr(context.get("exception"), "__traceback__", None))
-    if all(not _ACCEPTING.endswith(f".{frame.name}") for frame in trace):
+    if all(not MAIN.endswith(f".{frame.name}") for frame in trace):
         loop.default_exception_handler(context)
 
 
