@@ -14,15 +14,20 @@ from typing import Any
 MAIN = "AioServer._server_main_loop"
 """The name of the coroutine that takes a listener's calls."""
 _REQUESTS = frozenset({"AioServer._request_call", "AioServer._request_registered_call"})
+_CALL = "_schedule_rpc_coro"
 _Request = Coroutine[Any, Any, Any]
 
 
 class MainTasks:
-    """A task factory that knows the last main task, and holds the frames of requests that were cancelled."""
+    """A task factory that knows the last main task, and holds what a main task holds no longer when it has ended.
+
+    That are the frames of its requests, and the tasks of its calls.
+    """
 
     def __init__(self) -> None:
         self.last: asyncio.Task[Any] | None = None
         """The main task of the listener that was started last."""
+        self._calls: set[asyncio.Task[Any]] = set()
         self._dropped: defaultdict[asyncio.Task[Any] | None, list[_Request]] = defaultdict(list)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
@@ -33,6 +38,9 @@ class MainTasks:
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
         if name == MAIN:
             self.last = task
+        elif name == _CALL:
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
         return task
 
     def take_dropped(self, main_task: asyncio.Task[Any]) -> list[_Request]:
