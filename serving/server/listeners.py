@@ -6,7 +6,9 @@ import logging
 import math
 import socket
 import traceback
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -64,7 +66,8 @@ class Listeners:
         self._inference = open_inference.OpenInferenceServicer(context)
         self._reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
         self._servers: set[grpc.aio.Server] = set()
-        self._accepting: dict[asyncio.Task[Any], grpc.aio.Server] = {}  # by the task that takes its calls
+        # By each server's main task, and with what opens another in its place.
+        self._open: dict[asyncio.Task[Any], tuple[grpc.aio.Server, Callable[[], Awaitable[None]]]] = {}
         self._is_stopping = False
         self._main_tasks = MainTasks()
         asyncio.get_running_loop().set_task_factory(self._main_tasks)
@@ -74,39 +77,59 @@ class Listeners:
     async def start(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
         for _ in range(_LISTENERS if SHAREABLE else 1):
-            await self._open()
+            calls: asyncio.Queue[Any] = asyncio.Queue()
+            await self._open_door(calls)
+            await self._open_desk(calls)
         return self._port
 
     async def watch(self) -> None:
-        """Open each listener again that ends, until cancelled. Raises StartError if that is impossible.
+        """Open each server again that ends, until `stop`. Raises StartError if that is impossible.
 
-        One header with bytes that are no UTF-8 ends grpc.aio's task, and the listener with it. The calls that it
-        answers go on.
+        The calls that it answers go on.
         """
         finishing: set[asyncio.Task[None]] = set()
         while True:
-            ended, _ = await asyncio.wait({*self._accepting, *finishing}, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait({*self._open, *finishing}, return_when=asyncio.FIRST_COMPLETED)
             if self._is_stopping:
                 return
             for task in ended & finishing:
                 finishing.remove(task)
                 task.result()
-            for task in ended & self._accepting.keys():
-                finishing.add(
-                    asyncio.create_task(
-                        self._finish(self._accepting.pop(task), self._main_tasks.take_dropped(task))
-                    )
-                )
-                await self._reopen()
+            for task in ended & self._open.keys():
+                server, open_again = self._open.pop(task)
+                finishing.add(asyncio.create_task(self._finish(server, self._main_tasks.take_dropped(task))))
+                await self._insist(open_again)
                 _log.warning("a listener ended (%s) and is open again", _end_of(task))
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and end those that still run after `grace` seconds."""
         self._is_stopping = True
         await asyncio.gather(*[server.stop(grace) for server in self._servers])
+        for desk in self._open:
+            desk.cancel()
 
-    async def _open(self) -> None:
-        server = self._make()
+    async def _open_door(self, calls: asyncio.Queue[Any]) -> None:
+        """A server with a port, for the calls of its methods; other calls go to a queue."""
+        door = grpc.aio.server(options=channel_options(self._settings))
+        methods = _HEALTH.methods_by_name if self._settings.health == "open" else ()
+        self._guard.add(self._sampling, SAMPLING, door)
+        self._guard.add(self._health, _HEALTH, door, open_methods=methods)
+        if self._settings.reflection:
+            self._guard.add(self._reflecting, _REFLECTION, door, open_methods=_REFLECTION.methods_by_name)
+        self._add_port(door)
+        self._servers.add(door)
+        task = await self._main_tasks.start_door(door, calls)
+        self._open[task] = door, partial(self._open_door, calls)
+
+    async def _open_desk(self, calls: asyncio.Queue[Any]) -> None:
+        """A server for the calls that are found by their path: those of a connection are taken in their order."""
+        desk = grpc.aio.server()
+        probes = open_inference.PROBES if self._settings.health == "open" else ()
+        self._guard.add(self._inference, open_inference.DESCRIPTOR, desk, open_methods=probes, in_order=True)
+        task = await self._main_tasks.start_desk(desk, calls)
+        self._open[task] = desk, partial(self._open_desk, calls)
+
+    def _add_port(self, server: grpc.aio.Server) -> None:
         address = f"{in_brackets(self._settings.host)}:{self._port}"
         try:
             if self._certificates is None:
@@ -115,39 +138,21 @@ class Listeners:
                 self._port = server.add_secure_port(address, self._certificates.credentials())
         except RuntimeError as error:
             raise StartError(cannot_listen(_cause(error), self._settings.host, self._port)) from error
-        self._servers.add(server)
-        # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
-        await asyncio.shield(server.start())
-        if self._main_tasks.last is None:
-            raise RuntimeError("this version of grpcio has other tasks than those that are watched")
-        self._accepting[self._main_tasks.last] = server
 
-    def _make(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=channel_options(self._settings))
-        health_is_open = self._settings.health == "open"
-        add = self._guard.add
-        add(self._sampling, SAMPLING, server)
-        probes = open_inference.PROBES if health_is_open else ()
-        add(self._inference, open_inference.DESCRIPTOR, server, open_methods=probes, in_order=True)
-        add(self._health, _HEALTH, server, open_methods=_HEALTH.methods_by_name if health_is_open else ())
-        if self._settings.reflection:
-            add(self._reflecting, _REFLECTION, server, open_methods=_REFLECTION.methods_by_name)
-        return server
-
-    async def _reopen(self) -> None:
+    async def _insist(self, open_again: Callable[[], Awaitable[None]]) -> None:
         for seconds in _SECONDS_BEFORE_OPENING_AGAIN:
             try:
-                return await self._open()
+                return await open_again()
             except StartError as error:  # there may be no more files for a moment
                 _log.error("%s; trying again", error)
                 await asyncio.sleep(seconds)
-        return await self._open()
+        return await open_again()
 
-    async def _finish(self, server: grpc.aio.Server, requests: object) -> None:
-        """Let an ended listener's calls end, and free it, and then its requests."""
+    async def _finish(self, server: grpc.aio.Server, dropped: object) -> None:
+        """Let the calls of a server that ended end, and free it, and then what it dropped."""
         for _ in range(_TURNS_OF_GRPC):
             await asyncio.sleep(0)
-        with suppress(Exception):  # if grpc.aio did not stop it, the first stop raises what ended it
+        with suppress(Exception, asyncio.CancelledError):  # unless grpc.aio did, who stops it first gets its end
             await server.stop(_LONGEST_SECONDS)
         await server.stop(_LONGEST_SECONDS)
         self._servers.discard(server)

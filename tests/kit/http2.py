@@ -4,7 +4,7 @@ import socket
 import struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_DATA, _HEADERS, _SETTINGS, _GO_AWAY = 0, 1, 4, 7
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW = 4  # of SETTINGS
 _POST, _HTTP = b"\x83", b"\x86"  # indexed fields
@@ -24,7 +24,7 @@ class Peer:
     def __init__(self, port, *, window=65535):
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.sendall(PREFACE + frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW, window)))
-        self._socket.recv(9)  # the head of the server's settings: it has accepted
+        self._rest = self._socket.recv(9, socket.MSG_WAITALL)  # the head of the server's settings: it has accepted
 
     def call(self, path, message=None):
         """A call on the first stream; without a message it has headers only."""
@@ -39,6 +39,23 @@ class Peer:
         if message is not None:
             body = message.SerializeToString()
             self._socket.sendall(frame(_DATA, _END_STREAM, 1, struct.pack(">BI", 0, len(body)) + body))
+
+    def is_told_to_go(self):
+        """Whether the server has closed the connection, or said that it will."""
+        self._socket.settimeout(0)
+        data = b""
+        try:
+            while more := self._socket.recv(65536):
+                data += more
+        except BlockingIOError:
+            data = self._rest + data
+        else:
+            return True
+        while data:
+            if data[3] == _GO_AWAY:
+                return True
+            data = data[9 + int.from_bytes(data[:3], "big") :]
+        return False
 
     def __enter__(self):
         return self
