@@ -32,6 +32,10 @@ class StartError(ServingError):
     """A setting, a file, a folder or a port keeps the server from starting."""
 
 
+class ServerFaultError(ServingError):
+    """A part of a running server ended by itself, and the server with it; the log says more."""
+
+
 class TokenFileError(ServingError):
     """A token cannot be made, or a file of tokens cannot be read or written."""
 

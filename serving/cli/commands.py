@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, BadParameter, Option
 
-from ..config.settings import SETTINGS, WHICH_FOLDER, Setting, model_folder, own_address
+from ..config.addresses import own_address
+from ..config.settings import SETTINGS, WHICH_FOLDER, Setting, model_folder
 from ..config.sources import resolve
 
 _ConfigFile = Annotated[

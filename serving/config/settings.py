@@ -39,11 +39,6 @@ def model_folder() -> Path:
     return own if (own := Path("models")).exists() else SHIPPED
 
 
-def own_address(host: str, port: int) -> str:
-    """How its own machine reaches a server that listens on a host and a port."""
-    return f"{'localhost' if host.strip('[]') in ('0.0.0.0', '::') else host}:{port}"
-
-
 def _setting(
     panel: str, default: object | Callable[[], object], *, shown: str | None = None, **limits: float
 ) -> Any:

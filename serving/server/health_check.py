@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.v1 import sampling_pb2
 
-from ..config.settings import ServerSettings, own_address
+from ..config.addresses import own_address
+from ..config.settings import ServerSettings
 from ..errors import NotServingError
 
 SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]

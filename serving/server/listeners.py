@@ -1,34 +1,36 @@
 """The gRPC servers of one process, which share its port: what they answer, and what they allow on a connection."""
 
 import asyncio
+import errno
+import logging
 import math
 import socket
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from ..config.addresses import cannot_listen, in_brackets
 from ..config.settings import ServerSettings
 from ..errors import StartError
-from ..models.registry import Registry
 from ..rpc import open_inference
-from ..rpc.context import CurrentModels, ServiceContext
+from ..rpc.context import ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
-from .health_check import SAMPLING, model_service
+from .health import SERVICES, Health
+from .health_check import SAMPLING
+from .main_tasks import MAIN, MainTasks
+from .ports import SHAREABLE
 
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
 _REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-_STATUS = health_pb2.HealthCheckResponse
-_SERVICES = (SAMPLING.full_name, open_inference.DESCRIPTOR.full_name)  # those that compute images
-_REFLECTED = (*_SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
-SHAREABLE = sys.platform == "linux"
-"""Whether this system spreads connections over the sockets that share a port (SO_REUSEPORT)."""
+_REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -36,66 +38,152 @@ _OTHER_CALLS = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
-
-
-class Health:
-    """The health of the server, and of each model as a service of its own; NOT_SERVING at first."""
-
-    def __init__(self, models: CurrentModels) -> None:
-        self.servicer = health.aio.HealthServicer()
-        self.is_serving = False
-        """Whether calls will be answered; `tell` says it to those who ask."""
-        self._models = models
-        self._names: set[str] = set()  # of every model that was there
-
-    async def tell(self) -> None:
-        """Set the health of every service and model by `is_serving` and the current models."""
-        registry = self._models.registry or Registry(())
-        self._names |= {*registry.names, *(failure.model for failure in registry.failures)}
-        states = dict.fromkeys(("", *_SERVICES), self.is_serving)
-        states |= {model_service(name): self.is_serving and name in registry.names for name in self._names}
-        for service, is_serving in states.items():
-            await self.servicer.set(service, _STATUS.SERVING if is_serving else _STATUS.NOT_SERVING)
+_GRPC_LOGGER = "grpc._cython.cygrpc"
+_SECONDS_BEFORE_OPENING_AGAIN = (0.1, 0.5, 1, 2, 5)
+# After an error grpc.aio stops a listener itself; if another did so before, that would cancel its calls.
+_TURNS_OF_GRPC = 5
+_LONGEST_SECONDS = 86400.0  # of a call whose listener ended
+_log = logging.getLogger(__name__)
 
 
 class Listeners:
-    """grpc.aio servers that answer the same services."""
+    """grpc.aio servers that answer the same services. One that ends before it is to is opened again."""
 
-    def __init__(self, context: ServiceContext, sampling: SamplingServicer, health: Health) -> None:
-        """On Linux `reserved_port` must hold the port of the settings."""
+    def __init__(
+        self,
+        context: ServiceContext,
+        sampling: SamplingServicer,
+        health: Health,
+        certificates: Certificates | None,
+    ) -> None:
+        """`certificates`: None for plaintext. On Linux `reserved_port` must hold the port of the settings."""
         self._settings = context.settings
-        options = channel_options(context.settings)
-        self._servers = [grpc.aio.server(options=options) for _ in range(_LISTENERS if SHAREABLE else 1)]
-        guard, health_is_open = CallGuard(context), context.settings.health == "open"
-        inference = open_inference.OpenInferenceServicer(context)
-        reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
-        for server in self._servers:
-            guard.add(sampling, SAMPLING, server)
-            probes = open_inference.PROBES if health_is_open else ()
-            guard.add(inference, open_inference.DESCRIPTOR, server, open_methods=probes, in_order=True)
-            methods = _HEALTH.methods_by_name
-            guard.add(health.servicer, _HEALTH, server, open_methods=methods if health_is_open else ())
-            if context.settings.reflection:
-                guard.add(reflecting, _REFLECTION, server, open_methods=_REFLECTION.methods_by_name)
+        self._port = context.settings.port
+        self._guard = CallGuard(context)
+        self._certificates = certificates
+        self._sampling = sampling
+        self._health = health
+        self._inference = open_inference.OpenInferenceServicer(context)
+        self._reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
+        self._servers: set[grpc.aio.Server] = set()
+        # By each server's main task, and with what opens another in its place.
+        self._open: dict[asyncio.Task[Any], tuple[grpc.aio.Server, Callable[[], Awaitable[None]]]] = {}
+        self._is_stopping = False
+        self._main_tasks = MainTasks()
+        asyncio.get_running_loop().set_task_factory(self._main_tasks)
+        asyncio.get_running_loop().set_exception_handler(_note_error)
+        logging.getLogger(_GRPC_LOGGER).addFilter(_is_no_end_of_a_listener)
 
-    async def start(self, certificates: Certificates | None) -> int:
+    async def start(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
-        host, port = self._settings.host, self._settings.port
-        for server in self._servers:
-            try:
-                if certificates is None:
-                    port = server.add_insecure_port(f"{host}:{port}")
-                else:
-                    port = server.add_secure_port(f"{host}:{port}", certificates.credentials())
-            except RuntimeError as error:
-                raise _port_taken(host, port) from error
-            # Cancelled half-way, grpc.aio's own task would answer a future that is gone, and fail.
-            await asyncio.shield(server.start())
-        return port
+        for _ in range(_LISTENERS if SHAREABLE else 1):
+            calls: asyncio.Queue[Any] = asyncio.Queue()
+            await self._open_door(calls)
+            await self._open_desk(calls)
+        return self._port
+
+    async def watch(self) -> None:
+        """Open each server again that ends, until `stop`. Raises StartError if that is impossible.
+
+        The calls that it answers go on.
+        """
+        finishing: set[asyncio.Task[None]] = set()
+        while True:
+            ended, _ = await asyncio.wait({*self._open, *finishing}, return_when=asyncio.FIRST_COMPLETED)
+            if self._is_stopping:
+                return
+            for task in ended & finishing:
+                finishing.remove(task)
+                task.result()
+            for task in ended & self._open.keys():
+                server, open_again = self._open.pop(task)
+                finishing.add(asyncio.create_task(self._finish(server, self._main_tasks.take_dropped(task))))
+                await self._insist(open_again)
+                _log.warning("a listener ended (%s) and is open again", _end_of(task))
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and end those that still run after `grace` seconds."""
+        self._is_stopping = True
         await asyncio.gather(*[server.stop(grace) for server in self._servers])
+        for desk in self._open:
+            desk.cancel()
+
+    async def _open_door(self, calls: asyncio.Queue[Any]) -> None:
+        """A server with a port, for the calls of its methods; other calls go to a queue."""
+        door = grpc.aio.server(options=channel_options(self._settings))
+        methods = _HEALTH.methods_by_name if self._settings.health == "open" else ()
+        self._guard.add(self._sampling, SAMPLING, door)
+        self._guard.add(self._health, _HEALTH, door, open_methods=methods)
+        if self._settings.reflection:
+            self._guard.add(self._reflecting, _REFLECTION, door, open_methods=_REFLECTION.methods_by_name)
+        self._add_port(door)
+        self._servers.add(door)
+        task = await self._main_tasks.start_door(door, calls)
+        self._open[task] = door, partial(self._open_door, calls)
+
+    async def _open_desk(self, calls: asyncio.Queue[Any]) -> None:
+        """A server for the calls that are found by their path: those of a connection are taken in their order."""
+        desk = grpc.aio.server()
+        probes = open_inference.PROBES if self._settings.health == "open" else ()
+        self._guard.add(self._inference, open_inference.DESCRIPTOR, desk, open_methods=probes, in_order=True)
+        task = await self._main_tasks.start_desk(desk, calls)
+        self._open[task] = desk, partial(self._open_desk, calls)
+
+    def _add_port(self, server: grpc.aio.Server) -> None:
+        address = f"{in_brackets(self._settings.host)}:{self._port}"
+        try:
+            if self._certificates is None:
+                self._port = server.add_insecure_port(address)
+            else:
+                self._port = server.add_secure_port(address, self._certificates.credentials())
+        except RuntimeError as error:
+            raise StartError(cannot_listen(_cause(error), self._settings.host, self._port)) from error
+
+    async def _insist(self, open_again: Callable[[], Awaitable[None]]) -> None:
+        for seconds in _SECONDS_BEFORE_OPENING_AGAIN:
+            try:
+                return await open_again()
+            except StartError as error:  # there may be no more files for a moment
+                _log.error("%s; trying again", error)
+                await asyncio.sleep(seconds)
+        return await open_again()
+
+    async def _finish(self, server: grpc.aio.Server, dropped: object) -> None:
+        """Let the calls of a server that ended end, and free it, and then what it dropped."""
+        for _ in range(_TURNS_OF_GRPC):
+            await asyncio.sleep(0)
+        with suppress(Exception, asyncio.CancelledError):  # unless grpc.aio did, who stops it first gets its end
+            await server.stop(_LONGEST_SECONDS)
+        await server.stop(_LONGEST_SECONDS)
+        self._servers.discard(server)
+
+
+def _cause(error: RuntimeError) -> OSError:
+    """Why gRPC could not open a port, which it does not say: where the port is reserved, files may be lacking."""
+    if not SHAREABLE:
+        return OSError(errno.EADDRINUSE, str(error))
+    try:
+        socket.socket().close()
+    except OSError as lacking:
+        return lacking
+    return OSError(0, str(error).partition(";")[0])
+
+
+def _end_of(task: asyncio.Task[Any]) -> str:
+    error = None if task.cancelled() else task.exception()
+    return "without an error" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _note_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody waited for, but for the error that ended a listener, which grpc.aio raises twice."""
+    trace = traceback.extract_tb(getattr(context.get("exception"), "__traceback__", None))
+    if all(not MAIN.endswith(f".{frame.name}") for frame in trace):
+        loop.default_exception_handler(context)
+
+
+def _is_no_end_of_a_listener(record: logging.LogRecord) -> bool:
+    # grpc.aio logs the error itself, and a trace of nothing; `Listeners.watch` says it in one line.
+    return not isinstance(record.msg, BaseException)
 
 
 def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
@@ -117,32 +205,3 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # How often clients may ask; gRPC's own limit is once in 5 minutes, and it ends connections that ask more.
         ("grpc.http2.min_ping_interval_without_data_ms", 1000 * _CLIENT_PING_SECONDS),
     ]
-
-
-@contextmanager
-def reserved_port(host: str, port: int) -> Iterator[int]:
-    """Hold a port for the sockets that will share it; 0 picks a free one. Raises StartError if it is taken."""
-    if not SHAREABLE:
-        yield port
-        return
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family) as exclusive:  # another server that shares its port would let us in
-            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            exclusive.bind(address)
-            address = exclusive.getsockname()
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)  # it never listens, so it gets no connections
-    except OSError as error:
-        raise _port_taken(host, port) from error
-    with reserved:
-        yield address[1]
-
-
-def _port_taken(host: str, port: int) -> StartError:
-    return StartError(
-        f"cannot listen on {host}:{port}; is another server there? Choose another --port, or 0 for a free one"
-    )

@@ -11,7 +11,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
+from ..config.addresses import in_brackets
 from ..config.settings import SHIPPED, ServerSettings
+from ..errors import ServerFaultError, ServingError
 from ..models.registry import Registry
 from ..models.repository import Repository
 from ..rpc.context import ServiceContext
@@ -21,37 +23,47 @@ from ..security.watched_files import POLL_SECONDS
 from ..telemetry.logs import start_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
-from .listeners import Health, Listeners, reserved_port
+from .health import Health
+from .listeners import Listeners
+from .ports import reserved_port
+from .stop import Stop
 
-_AFTERMATH_SECONDS = 0.5
+_SECONDS_BEYOND_GRACE = 0.85  # for all that follows; then the process ends by force
+_SECONDS_FOR_LAST_STATUS = 0.3
+_SECONDS_TO_CLOSE = 0.15
 _CHECKS_FOR_STALLED_READERS = 4  # in the time after which they are ended
 _log = logging.getLogger(__name__)
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Serve from this process until SIGTERM or SIGINT. Raises StartError or ModelFileError if it cannot start."""
-    stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    with reserved_port(settings.host, settings.port) as port:
-        async with Server(settings.model_copy(update={"port": port}), start_metrics(settings)) as server:
-            listening_on = await server.listen()
-            await server.load()
-            await server.set_serving()
-            _log.info("serving on %s:%d", settings.host, listening_on)
-            notify("READY=1")
-            following = asyncio.create_task(server.follow())
-            await stop.wait()
+    """Serve from this process until SIGTERM or SIGINT.
+
+    Raises StartError or ModelFileError if it cannot start, and ServerFaultError if a part of it fails later.
+    """
+    seconds = seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE
+    with (
+        Stop(signal.SIGTERM, signal.SIGINT, seconds=seconds) as stop,
+        reserved_port(settings.host, settings.port) as port,
+    ):
+        async with Server(settings.model_copy(update={"port": port}), start_metrics(settings), stop) as server:
+            server.watch(_live(server, settings.host))
+            await server.wait()
             notify("STOPPING=1")
-            following.cancel()
     _log.info("stopped")
 
 
-def stop_signal(*numbers: signal.Signals) -> asyncio.Event:
-    """An event that these signals set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
-    return stop
+async def _live(server: "Server", host: str) -> None:
+    listening_on = await server.listen()
+    await server.load()
+    server.set_serving()
+    _log.info("serving on %s:%d", in_brackets(host), listening_on)
+    notify("READY=1")
+    await server.follow()
+
+
+def seconds_to_stop(settings: ServerSettings) -> float:
+    """How long a process may take to end its calls."""
+    return settings.lame_duck_seconds + settings.grace_seconds
 
 
 def notify(state: str) -> None:
@@ -75,17 +87,21 @@ def notify(state: str) -> None:
 class Server:
     """The gRPC server with its health, reflection and services; leaving its context stops it in order."""
 
-    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Metrics, stop: Stop) -> None:
         """Make a server that does not listen yet. On Linux `reserved_port` must hold its port.
 
-        Raises ServingError if the certificates, the tokens or the trace endpoint are invalid.
+        It begins `stop` if one of its parts ends. Raises ServingError if the certificates, the tokens or the trace
+        endpoint are invalid.
         """
         self._settings = settings
+        self._stop_of_process = stop
+        self._parts: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Task[None] | None = None  # the first part that ended by itself
         self._context = ServiceContext.build(settings, metrics)
         self._certificates = certificates_of(settings)
         self._sampling = SamplingServicer(self._context)
-        self._health = Health(self._context.models)
-        self._listeners = Listeners(self._context, self._sampling, self._health)
+        self._health = Health(self._context)
+        self._listeners = Listeners(self._context, self._sampling, self._health, self._certificates)
         self._repository = Repository(
             settings.models,
             default_model=settings.default_model,
@@ -97,32 +113,58 @@ class Server:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
 
     async def __aenter__(self) -> Self:
-        await self._health.tell()
-        self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets())
+        self.watch(self._end_stalled_readers())
+        self.watch(self._follow_secrets())
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._stop_of_process.begin()
         await self._stop()
-        self._watching.cancel()
-        self._loader.shutdown()
+        self._loader.shutdown(wait=False, cancel_futures=True)
         self._context.close()
+
+    def watch(self, part: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the server beside the others; its end is the server's."""
+        task = asyncio.create_task(part)
+        self._parts.add(task)
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not self._stop_of_process.is_set() and self._ended is None:
+            self._ended = task
+            self._stop_of_process.begin()
+
+    async def wait(self) -> None:
+        """Return once the process is to stop. Raises the ServingError that ended a part, or ServerFaultError."""
+        await self._stop_of_process.wait()
+        if self._ended is None:
+            return
+        error = None if self._ended.cancelled() else self._ended.exception()
+        if isinstance(error, ServingError):
+            raise error
+        _log.error("a part of the server ended: %s", self._ended, exc_info=error)
+        raise ServerFaultError(f"a part of the server ended ({type(error).__name__}: {error}); the log says more")
 
     async def listen(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
-        return await self._listeners.start(self._certificates)
+        port = await self._listeners.start()
+        self.watch(self._listeners.watch())
+        return port
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
         folder = self._settings.models
         _log.info("loading the models %s %s", "that come with bgan," if folder == SHIPPED else "in", folder)
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
-        await self._serve(registry)
+        self._serve(registry)
         return registry
 
     async def follow(self, changed: Callable[[Registry], None] = lambda registry: None) -> None:
         """Follow the folder of models until cancelled; `changed` is called with the models after each change."""
         loop = asyncio.get_running_loop()
-        while self._settings.model_poll_seconds:
+        if not self._settings.model_poll_seconds:
+            await asyncio.Event().wait()
+        while True:
             await asyncio.sleep(self._settings.model_poll_seconds)
             try:
                 registry = await loop.run_in_executor(self._loader, self._repository.poll)
@@ -130,18 +172,18 @@ class Server:
                 _log.exception("the folder of models cannot be followed; its models stay as they are")
                 continue
             if registry is not None:
-                await self._serve(registry)
+                self._serve(registry)
                 changed(registry)
 
-    async def set_serving(self) -> None:
+    def set_serving(self) -> None:
         """Say that calls will be answered."""
         self._health.is_serving = True
-        await self._health.tell()
+        self._health.tell()
         self._context.metrics.ready(True)
 
-    async def _serve(self, registry: Registry) -> None:
+    def _serve(self, registry: Registry) -> None:
         self._sampling.serve(registry)
-        await self._health.tell()
+        self._health.tell()
 
     async def _end_stalled_readers(self) -> None:
         while True:
@@ -161,12 +203,12 @@ class Server:
     async def _stop(self) -> None:
         """Turn unhealthy; after the lame-duck time take no more calls and give streams the grace period.
 
-        After half of it they are cut.
+        After half of it they are cut. Nothing is waited for without a bound.
         """
         admission, grace = self._context.admission, self._settings.grace_seconds
-        await self._health.servicer.enter_graceful_shutdown()
+        self._health.end()
         self._context.metrics.ready(False)
-        if self._health.is_serving:
+        if self._health.is_serving and self._ended is None:
             await asyncio.sleep(self._settings.lame_duck_seconds)
         admission.close()
         cut = asyncio.get_running_loop().call_later(grace / 2, self._cut_streams)
@@ -174,13 +216,14 @@ class Server:
         # Only streams and inferences are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(admission.idle.wait(), grace)
+            await asyncio.wait({closing}, timeout=_SECONDS_FOR_LAST_STATUS)  # it may still be on its way
         cut.cancel()
-        await asyncio.wait({closing}, timeout=_AFTERMATH_SECONDS)  # the last status may still be on its way
-        await self._listeners.stop(0)
-        await closing
+        await asyncio.wait({closing, asyncio.create_task(self._listeners.stop(0))}, timeout=_SECONDS_TO_CLOSE)
         others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others & self._parts:
+            task.cancel()
         if others:  # handlers that were ended may still be at it when stop returns (grpc/grpc#37239)
-            await asyncio.wait(others, timeout=_AFTERMATH_SECONDS)
+            await asyncio.wait(others, timeout=_SECONDS_TO_CLOSE)
 
     def _cut_streams(self) -> None:
         _log.info("ending the remaining streams at an image boundary")
@@ -188,7 +231,10 @@ class Server:
 
 
 def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None = None) -> None:
-    """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log."""
+    """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log.
+
+    Then the process ends, without the time that Python takes to leave all that it has loaded.
+    """
     start_log(log_format, worker=worker)
     if sys.platform == "win32":
         asyncio.run(main)
@@ -196,3 +242,5 @@ def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None 
         import uvloop  # a call costs less CPU time with it
 
         uvloop.run(main)
+    logging.shutdown()
+    os._exit(0)

@@ -9,23 +9,32 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..config.addresses import in_brackets
 from ..config.settings import ServerSettings
-from ..errors import StartError
+from ..config.shared_folder import shared_folder
+from ..errors import ServerFaultError, StartError
 from ..security.auth import QUOTA_FOLDER_VARIABLE
 from ..telemetry.metrics import WORKERS_VARIABLE
-from ..telemetry.start import check_tracing, forget_worker, workers_folder
-from .listeners import SHAREABLE, reserved_port
-from .server import notify, stop_signal
+from ..telemetry.start import check_tracing, count_worker, forget_worker, workers_folder
+from .ports import SHAREABLE, reserved_port
+from .server import notify, seconds_to_stop
+from .stop import Stop
+from .worker import BEAT_SECONDS, LISTEN, SET_SERVING
 
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
 _SECONDS_TO_FORGIVE = 60.0
-_SECONDS_BEYOND_GRACE = 5.0
+_SECONDS_BEYOND_GRACE = 0.85
+_SECONDS_FOR_WORKERS = 0.7  # beyond grace; then they are killed
+_SECONDS_TO_DIE = 0.1
+_BEATS_TO_START = 60  # before the first one, which takes the imports
+_BEATS_TO_MISS = 5
+_BEATS_TO_DOUBT = 2  # then it counts no more, until it answers again
 _LOADING_SECONDS = 5.0
 _POLLS_TO_AGREE = 4  # of the folder of models: a change counts at the second
 
@@ -35,43 +44,56 @@ async def supervise(settings: ServerSettings) -> None:
     if not SHAREABLE:
         raise StartError("several workers need Linux, which spreads connections over processes; use 1 here")
     check_tracing(settings)
-    stop = stop_signal(signal.SIGTERM, signal.SIGINT)
+    seconds = seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE
     with (
+        Stop(signal.SIGTERM, signal.SIGINT, seconds=seconds) as stop,
         reserved_port(settings.host, settings.port) as port,
         workers_folder(settings) as metrics,
-        TemporaryDirectory(prefix="bgan-quotas-") as quotas,
+        _quotas_folder(settings) as quotas,
     ):
-        os.environ[QUOTA_FOLDER_VARIABLE] = quotas  # for the workers, which share each token's quota
-        pool = _Pool(settings.model_copy(update={"port": port}), metrics)
+        pool = _Pool(settings.model_copy(update={"port": port}), metrics, quotas)
         try:
             await pool.start(stop)
             if not stop.is_set():
-                _log.info("serving on %s:%d", settings.host, port)
+                _log.info("serving on %s:%d", in_brackets(settings.host), port)
                 notify("READY=1")
                 await pool.watch(stop)
                 notify("STOPPING=1")
         finally:
+            stop.begin()
             await pool.stop()
     _log.info("stopped")
+
+
+@contextmanager
+def _quotas_folder(settings: ServerSettings) -> Iterator[Path | None]:
+    """Where the workers share each token's quota; None where there are no tokens. Raises StartError."""
+    if settings.tokens is None:
+        yield None
+        return
+    with shared_folder("bgan-quotas-", "the tokens", is_small=True) as folder:
+        yield folder
 
 
 class _Pool:
     """The workers, which report the same health: serving once every one is ready."""
 
-    def __init__(self, settings: ServerSettings, metrics: Path | None) -> None:
-        """`metrics`: the folder of the workers' metrics; None: there are none."""
+    def __init__(self, settings: ServerSettings, metrics: Path | None, quotas: Path | None) -> None:
+        """`metrics`, `quotas`: the folders of what the workers count; None: they do not."""
         self._settings = settings
         self._metrics = metrics
+        folders = {WORKERS_VARIABLE: metrics, QUOTA_FOLDER_VARIABLE: quotas}
+        self._variables = {name: str(folder) for name, folder in folders.items() if folder is not None}
         self._workers: list[_Worker] = []
         self._changed = asyncio.Condition()
         self._seconds_to_agree = _LOADING_SECONDS + _POLLS_TO_AGREE * settings.model_poll_seconds
 
-    async def start(self, stop: asyncio.Event) -> None:
+    async def start(self, stop: Stop) -> None:
         """Start all workers; they listen at once and serve together. Raises StartError if one fails."""
         for number in range(self._settings.workers):
             self._workers.append(await self._start_worker(number))
         for worker in self._workers:
-            worker.tell("listen")
+            worker.tell(LISTEN)
         loading = asyncio.create_task(self._agree_at_start())
         either: list[asyncio.Task[Any]] = [loading, asyncio.create_task(stop.wait())]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -89,16 +111,19 @@ class _Pool:
             "the workers loaded different models; did the folder change just now? Start again",
         )
 
-    async def watch(self, stop: asyncio.Event) -> None:
-        """Replace workers that exit, until `stop`."""
+    async def watch(self, stop: Stop) -> None:
+        """Replace workers that exit or fall silent, until `stop`."""
         replacing = [asyncio.create_task(self._keep_alive(slot)) for slot in range(len(self._workers))]
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        ended, _ = await asyncio.wait([stopping, *replacing], return_when=asyncio.FIRST_COMPLETED)
         for task in replacing:
             task.cancel()
-        await asyncio.gather(*replacing, return_exceptions=True)
+        await asyncio.wait(replacing)
+        if stopping not in ended:
+            raise ServerFaultError(f"workers are no longer replaced ({ended.pop().exception()!r})")
 
     async def stop(self) -> None:
-        seconds = self._settings.lame_duck_seconds + self._settings.grace_seconds
+        seconds = seconds_to_stop(self._settings) + _SECONDS_FOR_WORKERS
         await asyncio.gather(*[worker.stop(seconds) for worker in self._workers])
 
     async def _keep_alive(self, slot: int) -> None:
@@ -106,14 +131,14 @@ class _Pool:
         backoff = shortest
         while True:
             started = time.monotonic()
-            code = await self._workers[slot].process.wait()
+            end = await self._workers[slot].wait()
             forget_worker(self._metrics, self._workers[slot].process.pid)
             backoff = shortest if time.monotonic() - started > _SECONDS_TO_FORGIVE else min(2 * backoff, longest)
-            _log.warning("worker %d ended with %d; another starts in %.1f s", slot, code, backoff)
+            _log.warning("worker %d %s; another starts in %.1f s", slot, end, backoff)
             await asyncio.sleep(backoff)
             try:
                 await self._replace(slot)
-            except StartError as error:
+            except (StartError, OSError) as error:  # the system may lack files or memory for a moment
                 _log.error("worker %d cannot be replaced: %s", slot, error)
 
     async def _replace(self, slot: int) -> None:
@@ -133,20 +158,19 @@ class _Pool:
             await worker.stop(0)
             raise
         worker.set_serving()
-        worker.tell("listen")
+        worker.tell(LISTEN)
         _log.info("worker %d is replaced", slot)
 
     async def _start_worker(self, number: int) -> _Worker:
-        variables = {} if self._metrics is None else {WORKERS_VARIABLE: str(self._metrics)}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named bgan here is not the package
             *("-m", "bgan.serving.server.worker", str(number), self._settings.model_dump_json()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **variables},
+            env={**os.environ, **self._variables},
         )
-        return _Worker(process, self._changed)
+        return _Worker(process, self._changed, self._metrics)
 
     def _fits(self, worker: _Worker) -> bool:
         others = [other.models for other in self._workers if other.is_serving]
@@ -162,56 +186,98 @@ class _Pool:
 
 
 class _Worker:
-    """One process; its standard input takes commands, and its standard output answers."""
+    """One process; its standard input takes commands, and its standard output reports, at least once a beat."""
 
-    def __init__(self, process: asyncio.subprocess.Process, changed: asyncio.Condition) -> None:
-        """`changed` is notified when the process says something."""
+    def __init__(
+        self, process: asyncio.subprocess.Process, changed: asyncio.Condition, metrics: Path | None
+    ) -> None:
+        """`changed` is notified when the process reports something new; `metrics`: the folder of its metrics."""
         if process.stdin is None or process.stdout is None:
             raise ValueError("a worker needs pipes")
-        self.models: list[str] = []
-        """The models that it serves, as it said last."""
+        self.models = ""
+        """What stands for the models that it serves, as it reported last; empty: they are not loaded."""
         self.process = process
         self._is_told = False
+        self._is_silent = False
+        self._metrics = metrics
         self._commands = process.stdin
         self._changed = changed
-        self._error: str | None = None
+        self._error = ""
+        self._silence = ""
         self._listening = asyncio.create_task(self._listen(process.stdout))
 
     @property
     def is_serving(self) -> bool:
-        """Whether it was told to serve and has not exited."""
-        return self._is_told and self.process.returncode is None
+        """Whether it was told to serve, answers and has not exited."""
+        return self._is_told and not self._is_silent and self.process.returncode is None
 
-    def tell(self, command: str) -> None:
-        self._commands.write(f"{command}\n".encode())
+    def tell(self, command: bytes) -> None:
+        self._commands.write(command)
 
     def set_serving(self) -> None:
-        self.tell("set serving")
+        self.tell(SET_SERVING)
         self._is_told = True
 
     async def loaded(self) -> None:
         """Wait for the models. Raises StartError if they cannot be loaded."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self.models or self._error is not None)
+            await self._changed.wait_for(lambda: self.models or self._error)
         if not self.models:
             raise StartError(self._error)
 
-    async def _listen(self, answers: asyncio.StreamReader) -> None:
-        while line := await answers.readline():
-            answer = json.loads(line)
-            await self._note(answer.get("models", self.models), answer.get("error"))
-        await self._note(self.models, self._error or "a worker ended while it was starting; the log says more")
+    async def wait(self) -> str:
+        """Wait for the end of the process, or for its silence, which is its end; says which."""
+        code = await self.process.wait()
+        await self._listening
+        return self._silence or f"ended with {code}"
 
-    async def _note(self, models: list[str], error: str | None) -> None:
-        async with self._changed:
-            self.models, self._error = models, error
-            self._changed.notify_all()
+    async def _listen(self, reports: asyncio.StreamReader) -> None:
+        """Take reports until they end. Without them the process is of no use, however it lives on."""
+        try:
+            await self._take(reports)
+        except Exception as error:
+            self._silence = f"could not be understood ({error!r}) and was ended"
+        finally:
+            self._kill()
+            await self._note(self.models, self._error or "a worker ended while it was starting; the log says more")
 
-    async def stop(self, grace_seconds: float) -> None:
+    async def _take(self, reports: asyncio.StreamReader) -> None:
+        missed, bearable = 0, _BEATS_TO_START
+        # Turns are counted, not time: the supervisor itself may have stood still.
+        while missed < bearable:
+            try:
+                line = await asyncio.wait_for(reports.readline(), BEAT_SECONDS)
+            except TimeoutError:
+                missed += 1
+                self._set_silent(bearable == _BEATS_TO_MISS and missed >= _BEATS_TO_DOUBT)
+                continue
+            if not line:
+                return
+            missed, bearable = 0, _BEATS_TO_MISS
+            self._set_silent(False)
+            report = json.loads(line)
+            await self._note(report["models"], report["error"])
+        self._silence = f"did not answer for {bearable * BEAT_SECONDS:.0f} s and was ended"
+
+    def _set_silent(self, is_silent: bool) -> None:
+        if is_silent != self._is_silent:
+            self._is_silent = is_silent
+            count_worker(self._metrics, self.process.pid, is_counted=not is_silent)
+
+    async def _note(self, models: str, error: str) -> None:
+        if (models, error) != (self.models, self._error):
+            async with self._changed:
+                self.models, self._error = models, error
+                self._changed.notify_all()
+
+    async def stop(self, seconds: float) -> None:
         """Let it end its calls, and kill it if that takes longer."""
         self._commands.close()
-        try:
-            await asyncio.wait_for(self.process.wait(), grace_seconds + _SECONDS_BEYOND_GRACE)
-        except TimeoutError:
+        waiting = asyncio.create_task(self.process.wait())
+        await asyncio.wait({waiting}, timeout=seconds)
+        self._kill()
+        await asyncio.wait({waiting}, timeout=_SECONDS_TO_DIE)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
             self.process.kill()
-            await self.process.wait()

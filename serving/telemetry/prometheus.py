@@ -17,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ..config.addresses import cannot_listen, in_brackets
 from ..errors import CallError, StartError
 from ..models.registry import Registry
 from .metrics import Metrics, T
@@ -122,8 +123,6 @@ def show(registry: CollectorRegistry, host: str, port: int) -> None:
     """Answer scrapes from a thread until the process ends. Raises StartError if the port is taken."""
     try:
         server, _ = start_http_server(port, host.strip("[]"), registry)
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {host}:{port} for metrics; choose another --metrics-port, or 0 for a free one"
-        ) from error
-    _log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+    except (OSError, UnicodeError) as error:
+        raise StartError(cannot_listen(error, host, port, for_metrics=True)) from error
+    _log.info("metrics on http://%s:%d/metrics", in_brackets(host), server.server_port)

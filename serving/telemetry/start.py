@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..config.settings import ServerSettings
+from ..config.shared_folder import shared_folder
 from ..errors import StartError
 from .calls import Tracing
 from .metrics import NO_METRICS, Metrics
@@ -40,20 +40,23 @@ def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
         return
     from .prometheus import registry_of_folder, show
 
-    try:
-        temporary = TemporaryDirectory(prefix="bgan-metrics-")
-    except OSError as error:
-        raise StartError(
-            f"the metrics of several workers need a folder for temporary files ({error.strerror}); "
-            "name one that can be written to with TMPDIR, or use 1 worker"
-        ) from error
-    with temporary as folder:
-        show(registry_of_folder(Path(folder)), settings.metrics_host, settings.metrics_port)
-        yield Path(folder)
+    with shared_folder("bgan-metrics-", "the metrics") as folder:
+        show(registry_of_folder(folder), settings.metrics_host, settings.metrics_port)
+        yield folder
+
+
+def count_worker(folder: Path | None, pid: int, *, is_counted: bool) -> None:
+    """Leave the gauges of a worker out of the sums while it is silent, or take them in again."""
+    if folder is None:
+        return
+    is_at, to_be_at = ("_silent", "") if is_counted else ("", "_silent")
+    for path in folder.glob(f"gauge_live*_{pid}.db{is_at}"):
+        path.rename(path.with_suffix(f".db{to_be_at}"))
 
 
 def forget_worker(folder: Path | None, pid: int) -> None:
     """Take the gauges of a worker that exited (running calls, models) out of the sums; its counters stay."""
+    count_worker(folder, pid, is_counted=True)
     if folder is not None:
         from prometheus_client.multiprocess import mark_process_dead
 

@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..config.settings import ServerSettings, own_address
+from ..config.addresses import own_address
+from ..config.settings import ServerSettings
 from ..errors import MetricsError
 from .scrape import Scrape, ScrapeDelta, scrape
 

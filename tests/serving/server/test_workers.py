@@ -2,10 +2,12 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -95,6 +97,92 @@ def test_a_dead_worker_is_replaced_and_the_others_serve_on(workers):
     assert before[0] not in _children(workers.process)
     assert {_bits(workers.target, seed=1, image_count=3) for _ in range(12)} == {expected}
     assert {_health(workers.target) for _ in range(12)} == {SERVING}
+
+
+@pytest.fixture
+def spins(tmp_path):
+    """Variables with which SIGUSR1 makes a process compute for ever in its main thread."""
+    code = "import signal, sys\n\ndef spin(*_):\n    while True: pass\n\nsignal.signal(signal.SIGUSR1, spin)\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)])
+def test_a_worker_that_stands_still_or_spins_is_replaced(small_models, spins, number):
+    with server(small_models, "--workers", 2, "--metrics-port", 0, env=spins) as process:
+        before = _children(process.process)
+        assert _gauges(process) == [2, 2]
+        if number == signal.SIGSTOP:  # for a moment: it is not counted meanwhile
+            os.kill(before[0], signal.SIGSTOP)
+            eventually(lambda: _gauges(process) == [1, 1])
+            os.kill(before[0], signal.SIGCONT)
+            eventually(lambda: _gauges(process) == [2, 2])
+            assert _children(process.process) == before
+        os.kill(before[0], number)
+        eventually(lambda: "did not answer for 5 s and was ended" in process.output())
+        eventually(lambda: _gauges(process) == [2, 2])
+        assert before[0] not in _children(process.process)
+        assert before[1] in _children(process.process)
+        assert {_health(process.target) for _ in range(12)} == {SERVING}
+        assert process.stop() == 0
+
+
+def _gauges(process):
+    """How many workers run, and how many are ready, as the metrics say."""
+    port = re.search(r"metrics on http://\S+:(\d+)/", process.output())[1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        text = answer.read().decode()
+    return [float(re.search(rf"^{name} (\S+)$", text, re.M)[1]) for name in ("bgan_workers", "bgan_ready_workers")]
+
+
+def test_workers_need_no_folder_for_temporary_files_without_metrics(small_models, tmp_path):
+    with server(small_models, "--workers", 2, env={"TMPDIR": str(tmp_path)}) as process:
+        assert _health(process.target) == SERVING
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_supervisor_left_is_removed_at_the_next_start(small_models, tmp_path):
+    (tmp_path / "tokens.toml").touch()
+    options = ("--workers", 2, "--metrics-port", 0, "--tokens", tmp_path / "tokens.toml")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with server(small_models, *options, env={"TMPDIR": str(temporary)}) as process:
+        left = {path for path in _folders(process) if path.parent != temporary} | set(temporary.iterdir())
+        assert len(left) == 2
+        process.process.kill()
+        process.process.wait()
+    assert all(path.is_dir() for path in left)
+    with server(small_models, *options, env={"TMPDIR": str(temporary)}) as process:
+        assert not any(path.exists() for path in left)
+        assert all(path.is_dir() for path in _folders(process))
+        ours = _folders(process)
+        assert process.stop() == 0
+    assert not any(path.exists() for path in ours)
+
+
+def _folders(process):
+    """The folders that a worker was told of."""
+    variables = Path(f"/proc/{_children(process.process)[0]}/environ").read_text().split("\0")
+    names = ("BGAN_QUOTA_FOLDER=", "PROMETHEUS_MULTIPROC_DIR=")
+    return {Path(variable.partition("=")[2]) for variable in variables if variable.startswith(names)}
+
+
+@pytest.mark.long
+def test_workers_with_any_number_of_models_start_follow_and_are_replaced(small_models, tmp_path):
+    """Their names take more than the 64 KiB that asyncio reads as one line."""
+    file, names = small_models / "sbn.onnx", [f"{number:03}-".ljust(128, "x") for number in range(520)]
+    for name in names[:-1]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.onnx").hardlink_to(file)
+    with server(tmp_path, "--workers", 2, "--model-poll-seconds", 0.2) as process:
+        (tmp_path / names[-1]).mkdir()
+        (tmp_path / names[-1] / "1.onnx").hardlink_to(file)
+        eventually(lambda: process.output().count(f"loaded {names[-1]}") == 2)
+        os.kill(_children(process.process)[0], signal.SIGKILL)
+        eventually(lambda: "worker 0 is replaced" in process.output())
+        with SamplingClient(process.target) as client:
+            assert len(client.list_models()) == len(names)
+        assert process.stop() == 0
 
 
 @pytest.mark.long

@@ -1,0 +1,34 @@
+"""Hosts and ports to listen on: how they are written, and why one cannot be had."""
+
+import errno
+import socket
+
+_FOR_ALL = ("0.0.0.0", "::")
+
+
+def in_brackets(host: str) -> str:
+    """A host as it stands before a port: IPv6 addresses have brackets there."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def own_address(host: str, port: int) -> str:
+    """How its own machine reaches a server that listens on a host and a port."""
+    return f"{'localhost' if host.strip('[]') in _FOR_ALL else in_brackets(host)}:{port}"
+
+
+def cannot_listen(error: OSError | UnicodeError, host: str, port: int, *, for_metrics: bool = False) -> str:
+    """Why a host and a port cannot be listened on, and what to do."""
+    what = f"cannot listen on {in_brackets(host)}:{port}{' for metrics' if for_metrics else ''}"
+    option = "--metrics-" if for_metrics else "--"
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return f"{what}: {host!r} is no known host ({reason}); give {option}host an address of this machine"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: {host} is no address of this machine; {option}host 0.0.0.0 or [::] means all it has"
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{what}: this machine has no addresses of this kind; give {option}host another"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{what}: this user may not; choose a {option}port from 1024 on"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}; is another server there? Choose another {option}port, or 0 for a free one"
+    return f"{what}: {reason}"

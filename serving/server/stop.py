@@ -1,0 +1,88 @@
+"""When a process is to stop, and that it then ends in time, whatever it waits for."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any, Self
+
+_SECONDS_TO_LOG = 0.1
+_SECONDS_TO_FINISH = 0.05  # what the process may take beyond that before the system ends it
+_log = logging.getLogger(__name__)
+
+
+class Stop:
+    """Begins with a signal, or with `begin`; after `seconds` it ends the process by force, with code 1.
+
+    A signal's handler runs while the event loop is blocked by a write, too. A thread ends the process; should it
+    not come to run, or the process not end after its last line of Python, the system does (SIGALRM).
+    """
+
+    def __init__(self, *signals: signal.Signals, seconds: float) -> None:
+        """For the running event loop, in the main thread."""
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._has_begun = False
+        self._is_over = False
+        self._reader, self._writer = os.pipe()
+        self._handlers: dict[signal.Signals, Any] = dict.fromkeys(signals)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._end_late, name="stop", daemon=True).start()
+        for number in self._handlers:
+            self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """After an error the process need not end; else its time is still running."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self._writer)
+        if kind is not None:
+            self._is_over = True
+            _end_after(0)
+
+    def is_set(self) -> bool:
+        """Whether it has begun."""
+        return self._stop.is_set()
+
+    async def wait(self) -> None:
+        """Return once it has begun."""
+        await self._stop.wait()
+
+    def begin(self) -> None:
+        """Let the process stop: from now on it has its seconds."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        os.write(self._writer, b".")  # a signal's handler must not take a lock, as the start of a thread does
+        _end_after(self._seconds + _SECONDS_TO_LOG + _SECONDS_TO_FINISH)
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.begin()
+
+    def _end_late(self) -> None:
+        has_begun = os.read(self._reader, 1)
+        os.close(self._reader)
+        if not has_begun:
+            return
+        time.sleep(self._seconds)
+        if self._is_over:
+            return
+        # The log may be what everything waits for.
+        text = f"still not stopped after {self._seconds:.1f} s; the process ends as it is"
+        threading.Thread(target=_log.error, args=(text,), daemon=True).start()
+        time.sleep(_SECONDS_TO_LOG)
+        os._exit(1)
+
+
+def _end_after(seconds: float) -> None:
+    """Let the system end this process; 0: no longer."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, seconds)

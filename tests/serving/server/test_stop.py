@@ -1,0 +1,84 @@
+"""The last moment of a process that is to stop: it ends, whatever it waits for."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+_START = """
+    import asyncio, ctypes, os, signal, sys, threading, time
+    from concurrent.futures import ThreadPoolExecutor
+    from bgan.serving.server.stop import Stop
+    from bgan.serving.telemetry.logs import start_log
+
+    async def main():
+        with Stop(signal.SIGTERM, seconds=0.2) as stop:
+            print("ready", flush=True)
+"""
+
+
+def _start(body, **options):
+    """A process of its own, whose main coroutine goes on with a body."""
+    code = textwrap.dedent(_START) + textwrap.indent(textwrap.dedent(body), " " * 8)
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nstart_log('text')\nasyncio.run(main())"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_process_that_stops_in_time_ends_as_it_likes():
+    with _start("await stop.wait()") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("await asyncio.Event().wait()", id="waits"),
+        pytest.param("while True: pass", id="spins"),
+        pytest.param(
+            """
+            await stop.wait()
+            ThreadPoolExecutor().submit(time.sleep, 1000)
+            """,
+            id="joins a thread",
+        ),
+        pytest.param(
+            """
+            while True:
+                try:
+                    await asyncio.sleep(1000)
+                except asyncio.CancelledError:
+                    pass
+            """,
+            id="is not to be cancelled",
+        ),
+    ],
+)
+def test_a_process_that_does_not_stop_is_ended_with_an_error(body):
+    with _start(body) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1
+        (line,) = process.stderr.read().splitlines()
+        assert "ERROR still not stopped after 0.2 s; the process ends as it is" in line
+
+
+def test_a_process_that_writes_to_a_log_that_nobody_reads_is_ended():
+    with _start("while True: os.write(2, b'x' * 65536)") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1
+
+
+def test_a_process_in_which_no_python_runs_is_ended_by_the_system():
+    # PyDLL calls while it holds the interpreter's lock.
+    with _start("stop.begin(); ctypes.PyDLL(None).sleep(1000)") as process:
+        assert process.wait(60) == -signal.SIGALRM
