@@ -38,8 +38,8 @@ class FileSnapshot:
     """The model's name, where its folder says it."""
     version: int
     """Its number; 0 where it has none."""
-    state: tuple[int, int, int, int]
-    """Device, inode, size and time of change: another content shows in one of them."""
+    state: tuple[int, ...]
+    """Device, inode, size and times of change: another content shows in one of them."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,8 @@ def snapshot(path: Path, model: str | None = None, version: int = 0) -> FileSnap
         status = path.stat()
     except FileNotFoundError:  # gone just now
         return None
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    # The second time of change is the kernel's own: nobody sets it back, as `cp -p` does with the first.
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return FileSnapshot(path, model, version, state)
 
 

@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.settings import ServerSettings
-from ..errors import QuotaSpentError, StartError, UnauthenticatedError
+from ..errors import NotReadyError, QuotaSpentError, StartError, UnauthenticatedError
 from .tokens import Token, find_token, read_tokens
 from .watched_files import WatchedFiles
 
@@ -33,28 +34,48 @@ class Quota:
     """
 
     def __init__(self, images_per_minute: int, shared: Path | None = None) -> None:
-        """`shared`: a file in which other processes count too."""
+        """`shared`: a file in which other processes count too; it is opened with the first images."""
         self._images_per_minute = images_per_minute
         self._per_second = images_per_minute / 60
-        self._file = None if shared is None else shared.open("a+b")
-        with self._locked():
-            is_new = self._file is None or not self._file.seek(0, os.SEEK_END)
-            if self._file is not None:
-                self._file.truncate(_STATE.size)
-            self._memory = mmap.mmap(-1 if self._file is None else self._file.fileno(), _STATE.size)
-            if is_new:
-                self._memory[:] = _STATE.pack(images_per_minute, time.monotonic())
+        self._shared = shared
+        self._file: int | None = None
+        self._memory: mmap.mmap | None = None
 
     def take(self, image_count: int, next_index: int | None = None) -> None:
-        """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left."""
+        """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left.
+
+        Raises NotReadyError while the shared file cannot be opened; each call tries again.
+        """
+        memory = self._memory or self._open()
         with self._locked():
-            left, counted = _STATE.unpack(self._memory)
+            left, counted = _STATE.unpack(memory)
             now = time.monotonic()
             left = min(left + (now - counted) * self._per_second, float(self._images_per_minute))
-            self._memory[:] = _STATE.pack(left - image_count if left > 0 else left, now)
+            memory[:] = _STATE.pack(left - image_count if left > 0 else left, now)
         if left <= 0:
             seconds = (self._images_per_minute * _SHARE_TO_WAIT_FOR - left) / self._per_second
             raise QuotaSpentError(self._images_per_minute, retry_after_seconds=seconds, next_index=next_index)
+
+    def _open(self) -> mmap.mmap:
+        try:
+            if self._file is None and self._shared is not None:
+                self._shared.parent.mkdir(mode=0o700, exist_ok=True)  # those who tidy /tmp may have been there
+                self._file = os.open(self._shared, os.O_RDWR | os.O_CREAT, 0o600)
+                weakref.finalize(self, os.close, self._file)
+            full = _STATE.pack(self._images_per_minute, time.monotonic())
+            with self._locked():
+                if self._file is None:
+                    memory = mmap.mmap(-1, _STATE.size)
+                    memory[:] = full
+                else:
+                    if os.fstat(self._file).st_size < _STATE.size:
+                        os.write(self._file, full)  # not by its memory: on a full disk that ends the process
+                    memory = mmap.mmap(self._file, _STATE.size)
+        except OSError as error:
+            _log.error("a quota cannot be counted in %s (%s); it is tried again", self._shared, error.strerror)
+            raise NotReadyError("the images of this token cannot be counted now; try again in a second") from error
+        self._memory = memory
+        return memory
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -151,16 +172,18 @@ class TokenAuthenticator(Authenticator):
 
     async def poll(self) -> None:
         """Read the file again if it changed."""
-        if await asyncio.to_thread(self._files.poll):
+        await asyncio.to_thread(self._files.poll)
+        if self._tokens is not self._files.content:
             self._update()
 
     def _update(self) -> None:
-        """Unchanged tokens keep what is left of their images."""
-        before, self._tokens = self._callers, self._files.content
-        self._callers = {
+        """Build all callers, then swap them. Unchanged tokens keep what is left of their images."""
+        before, tokens = self._callers, self._files.content
+        callers = {
             name: before[name] if name in before and before[name].token == token else _make_caller(name, token)
-            for name, token in self._tokens.items()
+            for name, token in tokens.items()
         }
+        self._tokens, self._callers = tokens, callers
         for name, gone in before.items():
             if self._callers.get(name) is not gone:
                 gone.forget()

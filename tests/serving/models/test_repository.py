@@ -219,6 +219,19 @@ def test_the_same_content_again_is_the_same_engine(tmp_path, contents):
     assert _settle(repository).engines == [engine]
 
 
+def test_another_content_of_the_same_size_and_time_is_loaded(tmp_path, contents):
+    """As `cp -p` writes it from files whose time is fixed."""
+    path = tmp_path / "m.onnx"
+    other = contents["a"].replace(b'"0.1.0"', b'"0.1.1"')
+    assert other != contents["a"]
+    repository, revisions = Repository(tmp_path), []
+    for content, look in ((contents["a"], repository.load), (other, lambda: _settle(repository))):
+        path.write_bytes(content)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        revisions += [engine.revision for engine in look().engines]
+    assert len(set(revisions)) == 2
+
+
 def test_of_two_files_of_one_name_the_served_one_goes_on(tmp_path, contents, revisions):
     _write(tmp_path / "x.onnx", contents["b"])
     repository = Repository(tmp_path)
