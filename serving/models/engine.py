@@ -30,6 +30,7 @@ RUN_ROWS = 128
 _PREFERRED_BATCH_BYTES = 64 * 1024
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
+_ROUNDING = 1e-4  # of a probability: a pixel this near to its threshold may be on or off
 _OUTPUTS = ("images", "probabilities")
 onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
@@ -167,21 +168,45 @@ class Engine:
 
 
 def _probe(engine: Engine) -> None:
-    """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it cannot be run."""
+    """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it is not to be served."""
+    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
     try:
-        engine.tile_rows = None if _rows_are_independent(engine) else TILE_ROWS
+        images, probabilities = engine.infer(*noise)
+        again = engine.infer(*noise)
+        if [each.tobytes() for each in again] != [images.tobytes(), probabilities.tobytes()]:
+            raise ModelFileError("gives other images when the same are asked for again; export it in eval mode")
+        _check_outputs(engine, noise, images, probabilities)
+        engine.tile_rows = None if _rows_are_independent(engine, noise, probabilities) else TILE_ROWS
         noise = engine.noise.draw(0, 0, RUN_ROWS)
         started = time.perf_counter()
         engine.infer(*noise)
         engine.seconds_per_image = (time.perf_counter() - started) / RUN_ROWS
+    except (ModelFileError, MemoryError):
+        raise
     except Exception as error:  # as in _open_session
         raise ModelFileError("cannot be run", detail=_first_line(error)) from error
 
 
-def _rows_are_independent(engine: Engine) -> bool:
+def _check_outputs(
+    engine: Engine, noise: Noise, images: npt.NDArray[np.uint8], probabilities: Float32Array
+) -> None:
+    """Raises ModelFileError where the outputs are not what the manifest's binarization makes of probabilities."""
+    shape = (len(noise.latents), *engine.image_shape)
+    if images.shape != shape or probabilities.shape != shape:
+        raise ModelFileError(f"gives images of the shape {images.shape}, where its manifest promises {shape}")
+    if images.max() > 1:
+        raise ModelFileError("gives images with other values than 0 and 1")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # nor is NaN
+        raise ModelFileError("gives probabilities that are not from 0 to 1")
+    threshold = np.float32(0.5) if noise.uniforms is None else noise.uniforms.reshape(shape)
+    is_clear = np.abs(probabilities - threshold) > _ROUNDING
+    if (is_clear & ((probabilities > threshold) != images)).any():
+        what = "exceeds 0.5" if noise.uniforms is None else "exceeds its uniform"
+        raise ModelFileError(f"gives images whose pixels are not on where their probability {what}")
+
+
+def _rows_are_independent(engine: Engine, noise: Noise, expected: Float32Array) -> bool:
     """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
-    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
-    _, expected = engine.infer(*noise)
     for count in _PROBE_COUNTS:
         rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
         _, found = engine.infer(*[None if each is None else each[rows] for each in noise])  # type: ignore[arg-type]
