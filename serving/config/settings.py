@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .limits import MAX_MODEL_BYTES
+
 ENVIRONMENT_PREFIX = "BGAN_"
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """The folder of the models that come with bgan."""
 WHICH_FOLDER = "./models if it exists, else the shipped models"
 """What `model_folder` gives, in words."""
-MAX_MODEL_BYTES = 268_435_456
-"""The largest model file that is read, unless a setting says otherwise."""
 INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 _DAY = 86400
 _MODELS, _ADDRESS, _SECURITY, _CALLS = "Models", "Address and processes", "Security", "Calls"

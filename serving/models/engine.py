@@ -18,7 +18,7 @@ import onnxruntime
 
 from bgan.v1 import model_pb2
 
-from ..config.settings import MAX_MODEL_BYTES
+from ..config.limits import MAX_MODEL_BYTES
 from ..errors import ModelFileError
 from .manifest import read_manifest, shape_of, takes_uniforms
 from .model_check import check_model, read_model_file
@@ -30,6 +30,7 @@ RUN_ROWS = 128
 _PREFERRED_BATCH_BYTES = 64 * 1024
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
+_SECONDS_TO_OPEN = 10
 _ROUNDING = 1e-4  # of a probability: a pixel this near to its threshold may be on or off
 _OUTPUTS = ("images", "probabilities")
 onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
@@ -49,7 +50,13 @@ class ImageBatch:
 
 
 def load_engine(
-    path: Path, *, threads: int = 1, name: str | None = None, version: int = 0, max_bytes: int = MAX_MODEL_BYTES
+    path: Path,
+    *,
+    threads: int = 1,
+    name: str | None = None,
+    version: int = 0,
+    max_bytes: int = MAX_MODEL_BYTES,
+    is_timed: bool = False,
 ) -> Engine:
     """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
 
@@ -57,18 +64,30 @@ def load_engine(
         several threads, which wait for each other in every layer.
     name: what the model is called; None: as its manifest says.
     version: its number; 0: none.
+    is_timed: refuse a file that takes long to open, since nothing can stop a process that opens it again.
     """
     content = read_model_file(path, max_bytes)
     try:
         check_model(content)
-        session = _open_session(content, threads)
-        manifest = read_manifest(session)
-        manifest.name = name or manifest.name
-        engine = Engine(session, manifest, revision=_revision(content), version=version)
+        started = time.process_time()
+        engine = open_engine(content, threads=threads, name=name, version=version)
+        if is_timed and time.process_time() - started > _SECONDS_TO_OPEN:
+            raise ModelFileError(f"takes more than {_SECONDS_TO_OPEN} s of a core to open")
         _probe(engine)
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
     return engine
+
+
+def open_engine(content: bytes, *, threads: int = 1, name: str | None = None, version: int = 0) -> Engine:
+    """The engine of a file's content that was checked, neither probed nor timed.
+
+    Raises ModelFileError, without the file's name.
+    """
+    session = _open_session(content, threads)
+    manifest = read_manifest(session)
+    manifest.name = name or manifest.name
+    return Engine(session, manifest, revision=_revision(content), version=version)
 
 
 class Engine:

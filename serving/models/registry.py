@@ -105,6 +105,11 @@ class Registry:
         """What calls get that name no model; None if it is not there."""
         return next(iter(self.versions(self.default_model)), None)
 
+    def is_like(self, other: Registry) -> bool:
+        """Whether it holds and tells the same."""
+        mine, theirs = ((each.engines, each.failures, each._retired) for each in (self, other))
+        return mine == theirs
+
     def versions(self, name: str) -> list[Engine]:
         """The served versions of a model, the highest first."""
         return self._versions.get(name, [])

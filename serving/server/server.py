@@ -92,6 +92,7 @@ class Server:
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
             max_bytes=settings.max_model_bytes,
+            is_followed=settings.model_poll_seconds > 0,
         )
         # Models are loaded beside the calls, not in their way.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
@@ -104,6 +105,7 @@ class Server:
     async def __aexit__(self, *error: object) -> None:
         await self._stop()
         self._watching.cancel()
+        self._repository.close()
         self._loader.shutdown()
         self._context.close()
 
