@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..config.limits import CHECK_CPU_SECONDS, CHECK_MEMORY_BYTES
 from ..errors import ModelFileError
 from .engine import load_engine
 
@@ -23,15 +22,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """What is found of one file."""
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))
     try:
-        _limit(path.stat().st_size)
+        _limit(request["cpu_seconds"], request["memory_bytes"] + _MEMORY_BY_FILE * path.stat().st_size)
         engine = load_engine(path, max_bytes=request["max_bytes"], is_timed=True)
     except ModelFileError as error:
         text = error.message.removeprefix(f"{path} ")
         if _OUT_OF_MEMORY in error.detail:
-            return _out_of_memory()
+            return _out_of_memory(request)
         return {"error": text, "detail": error.detail, "may_pass": error.may_pass}
     except MemoryError:
-        return _out_of_memory()
+        return _out_of_memory(request)
     except OSError as error:
         return {"error": f"cannot be read ({error.strerror})", "may_pass": True}
     except Exception as error:  # it is a file's fault, whatever it leads a library to
@@ -43,12 +42,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _out_of_memory() -> dict[str, Any]:
-    text = f"needs more memory to run than the {CHECK_MEMORY_BYTES >> 30} GiB that it may take"
+def _out_of_memory(request: dict[str, Any]) -> dict[str, Any]:
+    text = f"needs more memory to run than the {request['memory_bytes'] / 2**30:.3g} GiB that it may take"
     return {"error": text, "may_pass": True, "took_too_much": True}
 
 
-def _limit(file_bytes: int) -> None:
+def _limit(cpu_seconds: int, memory_bytes: int) -> None:
     """Limit what this process may take from now on, where the system can."""
     if sys.platform == "win32":
         return
@@ -56,8 +55,8 @@ def _limit(file_bytes: int) -> None:
 
     used = resource.getrusage(resource.RUSAGE_SELF)
     limits = {
-        resource.RLIMIT_AS: CHECK_MEMORY_BYTES + _MEMORY_BY_FILE * file_bytes,
-        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime) + CHECK_CPU_SECONDS,
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime) + cpu_seconds,
         resource.RLIMIT_CORE: 0,
     }
     for what, wanted in limits.items():

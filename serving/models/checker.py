@@ -12,12 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.limits import CHECK_CPU_SECONDS
+from ..config.limits import CHECK_CPU_SECONDS, CHECK_MEMORY_BYTES
 from ..errors import ModelFileError
 from .model_files import FileSnapshot
 
-_WALL_SECONDS = 120.0
-_SLOW_SECONDS = 2.0  # after which the next file gets another process
 _MAX_PROCESSES = 8
 _NICENESS = 10
 _IDLE_SECONDS = 10.0  # after which a process that has nothing to do is ended: models often come one after another
@@ -46,8 +44,23 @@ class _Process:
     is_slow: bool = False
 
 
+_prepared: list[subprocess.Popen[bytes]] = []
+
+
+def prepare() -> None:
+    """Start a process for this one's first checker: it loads its libraries while this one loads its own."""
+    with suppress(OSError):
+        _prepared.append(_popen())
+
+
 class Checker:
     """A few processes and a queue of files. `close` may be called by any thread, all else by one at a time."""
+
+    cpu_seconds = CHECK_CPU_SECONDS
+    memory_bytes = CHECK_MEMORY_BYTES
+    wall_seconds = 120.0
+    slow_seconds = 2.0
+    """After this the next file gets another process."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -116,16 +129,21 @@ class Checker:
             if each.file is None and now - each.since > _IDLE_SECONDS:
                 self._processes.remove(each)
                 each.process.kill()
-            elif each.file is not None and now - each.since > _WALL_SECONDS:
+            elif each.file is not None and now - each.since > self.wall_seconds:
                 each.process.kill()
-            elif each.file is not None and not each.is_slow and now - each.since > _SLOW_SECONDS:
+            elif each.file is not None and not each.is_slow and now - each.since > self.slow_seconds:
                 each.is_slow = True
                 if self.is_polite and sys.platform != "win32":
                     with suppress(OSError):  # it has just ended
                         os.setpriority(os.PRIO_PROCESS, each.process.pid, _NICENESS)
         while self._waiting and (idle := self._idle()) is not None:
             idle.file, idle.since = self._waiting.pop(0), now
-            request = {"path": os.fsencode(idle.file.path).hex(), "max_bytes": self._max_bytes}
+            request = {
+                "path": os.fsencode(idle.file.path).hex(),
+                "max_bytes": self._max_bytes,
+                "cpu_seconds": self.cpu_seconds,
+                "memory_bytes": self.memory_bytes,
+            }
             with suppress(OSError):  # it has ended, which is noted in its turn
                 idle.process.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
 
@@ -143,7 +161,7 @@ class Checker:
             if self.is_closed:
                 return None
             try:
-                started = _Process(_popen())
+                started = _Process(_prepared.pop() if _prepared else _popen())
                 threading.Thread(target=self._listen, args=(started,), name="model check", daemon=True).start()
             except (OSError, MemoryError, RuntimeError) as error:  # no more files, memory, processes or threads
                 text = f"cannot be checked now ({error or type(error).__name__})"
@@ -168,14 +186,22 @@ class Checker:
         if file is None:
             return
         try:
-            answer = json.loads(line) if line else _end_of(said_by.process, took)
+            answer = json.loads(line) if line else self._end_of(said_by.process, took)
         except ValueError:
-            answer = _end_of(said_by.process, took)
+            answer = self._end_of(said_by.process, took)
         if text := answer.pop("error", ""):
             pause = _PAUSE * took if answer.pop("took_too_much", False) else 0.0
             self._found[file] = Check(error=ModelFileError(f"{file.path} {text}", **answer), pause_seconds=pause)
         else:
             self._found[file] = Check(**answer)
+
+    def _end_of(self, process: subprocess.Popen[bytes], took: float) -> dict[str, Any]:
+        """What the end of a process says of the file that it was at."""
+        if process.returncode == -getattr(signal, "SIGXCPU", 0) or took > self.wall_seconds:
+            text = f"takes too long to check: {self.cpu_seconds} s of a core, or {self.wall_seconds:.0f} s"
+        else:
+            text = f"cannot be checked: the process that tried it ended with {process.returncode}"
+        return {"error": text, "may_pass": True, "took_too_much": True}
 
 
 def _popen() -> subprocess.Popen[bytes]:
@@ -187,12 +213,3 @@ def _popen() -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,  # Ctrl-C is for the asker, which ends this one
     )
-
-
-def _end_of(process: subprocess.Popen[bytes], took: float) -> dict[str, Any]:
-    """What an ended process says of the file that it was at."""
-    if process.returncode == -getattr(signal, "SIGXCPU", 0) or took > _WALL_SECONDS:
-        text = f"takes too long to check: {CHECK_CPU_SECONDS} s of a core, or {_WALL_SECONDS:.0f} s"
-    else:
-        text = f"cannot be checked: the process that tried it ended with {process.returncode}"
-    return {"error": text, "may_pass": True, "took_too_much": True}

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .manifest import NAME
-
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""What a model may be called."""
 _VERSION = re.compile("[1-9][0-9]{0,17}")
 
 
