@@ -3,11 +3,12 @@
 Options, variables, TOML keys, messages and the documentation's tables follow from these fields (`SETTINGS`).
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -130,6 +131,15 @@ class ServerSettings(BaseSettings):
     """How long to answer new calls after SIGTERM, while health is NOT_SERVING and balancers turn away."""
     grace_seconds: float = _setting(_STOPPING, 10.0, ge=0, le=_DAY)
     """How long running calls have after that; after half of it streams end at an image boundary."""
+
+    def as_argument(self) -> str:
+        """These settings as a worker's command takes them, whatever bytes a path has."""
+        return json.dumps(self.model_dump(), default=str)
+
+    @classmethod
+    def of_argument(cls, text: str) -> Self:
+        """The settings of `as_argument`."""
+        return cls.model_validate(json.loads(text))
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,5 +1,7 @@
 """Who calls, what they may do and how much of it, in one place for every method of every service."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import mmap
@@ -12,12 +14,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, QuotaSpentError, StartError, UnauthenticatedError
 from .tokens import Token, find_token, read_tokens
 from .watched_files import WatchedFiles
+
+if TYPE_CHECKING:  # it loads cryptography
+    from .client_certificates import ClientCertificates
 
 QUOTA_FOLDER_VARIABLE = "BGAN_QUOTA_FOLDER"
 """Tells a worker the folder of the quotas that all workers share."""
@@ -127,6 +132,26 @@ class Caller:
         return ("*",) if self.token is None else tuple(self.token.models)
 
 
+class CertifiedCaller(Caller):
+    """A caller who has a client certificate too, which must stay good."""
+
+    def __init__(self, holder: Caller, clients: ClientCertificates, certificates: bytes) -> None:
+        super().__init__(holder.name, holder.token)
+        self._holder = holder
+        self._clients = clients
+        self._certificates = certificates
+
+    def check(self) -> None:
+        """Raises UnauthenticatedError if the token or the certificate has expired or was revoked."""
+        self._clients.check(self._certificates)
+        self._holder.check()
+
+    def take(self, image_count: int, next_index: int | None = None) -> None:
+        """As that of the token's holder."""
+        self._clients.check(self._certificates)
+        self._holder.take(image_count, next_index)
+
+
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 
@@ -136,39 +161,54 @@ def caller() -> Caller:
 
 
 class Authenticator:
-    """Admits everyone."""
+    """Admits everyone, or all whose client certificate is still good."""
 
     _anyone = Caller()
 
+    def __init__(self, clients: ClientCertificates | None = None) -> None:
+        self._clients = clients
+
+    @property
+    def for_open_methods(self) -> Authenticator:
+        """What admits callers to methods that need no token."""
+        return self
+
     def enter(self, context: Any) -> None:
         """Set what `caller` returns for this call. Raises UnauthenticatedError if they are not admitted."""
-        _caller.set(self._anyone)
+        self._admit(self._anyone, context)
+
+    def _admit(self, holder: Caller, context: Any) -> None:
+        if self._clients is not None:
+            holder = CertifiedCaller(holder, self._clients, self._clients.of(context))
+        holder.check()
+        _caller.set(holder)
 
     async def poll(self) -> None:
         """Read the files again that say who is admitted, if they changed."""
 
 
-ALLOW_ALL = Authenticator()
-
-
 class TokenAuthenticator(Authenticator):
     """Admits the holders of a file's tokens."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clients: ClientCertificates | None = None) -> None:
         """Read the file. Raises TokenFileError with one line that says what is wrong with it."""
+        super().__init__(clients)
         self._files = WatchedFiles([path], lambda: read_tokens(path), what="tokens")
         self._tokens: dict[str, Token] = {}
         self._callers: dict[str, Caller] = {}
         self._update()
+
+    @property
+    def for_open_methods(self) -> Authenticator:
+        """What admits callers to methods that need no token."""
+        return Authenticator(self._clients)
 
     def enter(self, context: Any) -> None:
         """The caller is the holder of the token in the metadata. Raises UnauthenticatedError."""
         name = find_token(self._tokens, _bearer(context.invocation_metadata()))
         if name is None:
             raise UnauthenticatedError(_UNKNOWN)
-        found = self._callers[name]
-        found.check()
-        _caller.set(found)
+        self._admit(self._callers[name], context)
 
     async def poll(self) -> None:
         """Read the file again if it changed."""
@@ -190,18 +230,21 @@ class TokenAuthenticator(Authenticator):
         _log.info("tokens: %s", ", ".join(self._tokens) or "none, so nobody is admitted")
 
 
-def build_authenticator(settings: ServerSettings) -> Authenticator:
-    """Who is admitted. Raises ServingError if the settings or the file of tokens are invalid."""
+def build_authenticator(settings: ServerSettings, clients: ClientCertificates | None = None) -> Authenticator:
+    """Who is admitted; `clients` checks the certificates that they need, if they need any.
+
+    Raises ServingError if the settings or the file of tokens are invalid.
+    """
     if settings.tokens is None:
         if settings.health == "token":
             raise StartError("health is token, but there are no tokens; name their file with --tokens")
-        return ALLOW_ALL
+        return Authenticator(clients)
     if settings.tls_certificate is None and not _is_loopback(settings.host):
         _log.warning(
             "tokens cross the network in plaintext, and whoever reads one can use it: set --tls-certificate and "
             "--tls-key, or listen on 127.0.0.1 behind a proxy that has TLS"
         )
-    return TokenAuthenticator(settings.tokens)
+    return TokenAuthenticator(settings.tokens, clients)
 
 
 def _make_caller(name: str, token: Token) -> Caller:

@@ -81,8 +81,8 @@ class Server:
         Raises ServingError if the certificates, the tokens or the trace endpoint are invalid.
         """
         self._settings = settings
-        self._context = ServiceContext.build(settings, metrics)
         self._certificates = certificates_of(settings)
+        self._context = ServiceContext.build(settings, metrics, self._certificates)
         self._sampling = SamplingServicer(self._context)
         self._health = Health(self._context.models)
         self._listeners = Listeners(self._context, self._sampling, self._health)

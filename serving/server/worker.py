@@ -67,7 +67,7 @@ async def _obey(server: Server, stop: asyncio.Event) -> None:
 def main() -> None:
     """Entry point; arguments: the worker's number and its settings as JSON."""
     number, settings = sys.argv[1:]
-    checked = ServerSettings.model_validate_json(settings)
+    checked = ServerSettings.of_argument(settings)
     run(work(checked), log_format=checked.log_format, worker=int(number))
 
 

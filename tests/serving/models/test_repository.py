@@ -472,3 +472,14 @@ def _note(failures, call, *arguments):
         call(*arguments)
     except Exception as error:
         failures.append(error)
+
+
+def test_a_file_whose_name_is_not_utf8_is_served_or_said_to_be_broken(tmp_path, contents):
+    folder = os.fsencode(tmp_path)
+    for name, content in ((b"good\xff", contents["a"]), (b"bad\xfe", b"broken")):
+        with open(folder + b"/" + name + b".onnx", "wb") as file:
+            file.write(content)
+    registry = _repository(tmp_path).load()
+    assert registry.names == ("sbn",)
+    (failure,) = registry.failures
+    assert (failure.model, failure.reason) == (r"bad\udcfe", r"bad\udcfe.onnx is no ONNX model")
