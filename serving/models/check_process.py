@@ -15,6 +15,7 @@ from ..errors import ModelFileError
 from .engine import load_engine
 
 _MEMORY_BY_FILE = 8  # the file, its message, its weights, and those as a product's kernel likes them
+_TEXT_AT_MOST = 1000
 _OUT_OF_MEMORY = "alloc"  # in what onnxruntime says then, such as "bad allocation" and "Failed to allocate memory"
 
 
@@ -25,16 +26,16 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         _limit(request["cpu_seconds"], request["memory_bytes"] + _MEMORY_BY_FILE * path.stat().st_size)
         engine = load_engine(path, max_bytes=request["max_bytes"], is_timed=True)
     except ModelFileError as error:
-        text = error.message.removeprefix(f"{path} ")
         if _OUT_OF_MEMORY in error.detail:
             return _out_of_memory(request)
-        return {"error": text, "detail": error.detail, "may_pass": error.may_pass}
+        text = error.message.removeprefix(f"{path} ")[:_TEXT_AT_MOST]  # it may quote the file
+        return {"error": text, "detail": error.detail[:_TEXT_AT_MOST], "may_pass": error.may_pass}
     except MemoryError:
         return _out_of_memory(request)
     except OSError as error:
         return {"error": f"cannot be read ({error.strerror})", "may_pass": True}
     except Exception as error:  # it is a file's fault, whatever it leads a library to
-        return {"error": "cannot be checked", "detail": f"{type(error).__name__}: {error}"[:1000]}
+        return {"error": "cannot be checked", "detail": f"{type(error).__name__}: {error}"[:_TEXT_AT_MOST]}
     return {
         "revision": engine.revision,
         "tile_rows": engine.tile_rows,
@@ -66,9 +67,10 @@ def _limit(cpu_seconds: int, memory_bytes: int) -> None:
 
 
 def main() -> None:
-    """Answer requests until standard input ends."""
+    """Say that it has started, then answer requests until standard input ends."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # where memory runs out, this process is the one to end
+    print("{}", flush=True)  # noqa: T201 - the asker reads it
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201 - the asker reads it
 

@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..config.limits import CHECK_CPU_SECONDS, CHECK_MEMORY_BYTES
 from ..errors import ModelFileError
@@ -41,6 +40,9 @@ class _Process:
     file: FileSnapshot | None = None
     """What it is at."""
     since: float = field(default_factory=time.monotonic)
+    """Since when it is at that, or has nothing to do, or starts."""
+    is_ready: bool = False
+    """Whether it has started; what comes before is no file's fault."""
     is_slow: bool = False
 
 
@@ -86,22 +88,24 @@ class Checker:
         return file in self._found
 
     def wait(self, seconds: float) -> None:
-        """Take what is found within that time; returns with the first of it, or if this is closed."""
-        end = time.monotonic() + seconds
+        """Take what is found within that time; returns with the first of it, or if this is closed.
+
+        The time is that of the checks: while a process starts, it stands still.
+        """
+        left = seconds
         while not self.is_closed:
             self._tend()
-            left = end - time.monotonic()
+            began = time.monotonic()
             try:
                 said = self._said.get(timeout=min(left, _TICK_SECONDS)) if left > 0 else self._said.get_nowait()
             except queue.Empty:
-                if left <= 0:
-                    return
-                continue
+                said = None
+            if all(each.is_ready for each in self._processes):
+                left -= time.monotonic() - began
             if said is not None:
                 self._note(*said)
-                self._tend()
-                if self._said.empty():
-                    return
+            if self._said.empty() and (self._found or left <= 0):
+                return
 
     def keep_only(self, files: set[FileSnapshot]) -> None:
         """Give up all checks but those of these files."""
@@ -115,7 +119,7 @@ class Checker:
         """End all processes, and the wait of another thread."""
         with self._starting:
             self.is_closed = True
-            for each in self._processes:
+            for each in [*self._processes]:
                 each.process.kill()
         self._said.put(None)
 
@@ -126,16 +130,15 @@ class Checker:
         """Hand out what waits, and end what takes too long or has nothing to do."""
         now = time.monotonic()
         for each in [*self._processes]:
-            if each.file is None and now - each.since > _IDLE_SECONDS:
-                self._processes.remove(each)
+            seconds = now - each.since
+            if seconds > (_IDLE_SECONDS if each.is_ready and each.file is None else self.wall_seconds):
+                self._processes.remove(each)  # it may stand still in the system, so that even this does not end it
                 each.process.kill()
-            elif each.file is not None and now - each.since > self.wall_seconds:
-                each.process.kill()
-            elif each.file is not None and not each.is_slow and now - each.since > self.slow_seconds:
+                for file in self._files_of(each):
+                    self._fail(file, f"is not checked within {seconds:.0f} s", pause_seconds=seconds)
+            elif each.file is not None and not each.is_slow and seconds > self.slow_seconds:
                 each.is_slow = True
-                if self.is_polite and sys.platform != "win32":
-                    with suppress(OSError):  # it has just ended
-                        os.setpriority(os.PRIO_PROCESS, each.process.pid, _NICENESS)
+                self._step_back(each)
         while self._waiting and (idle := self._idle()) is not None:
             idle.file, idle.since = self._waiting.pop(0), now
             request = {
@@ -147,61 +150,78 @@ class Checker:
             with suppress(OSError):  # it has ended, which is noted in its turn
                 idle.process.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
 
+    def _step_back(self, slow: _Process) -> None:
+        if self.is_polite and sys.platform != "win32":
+            with suppress(OSError):  # it has just ended
+                os.setpriority(os.PRIO_PROCESS, slow.process.pid, _NICENESS)
+
     def _idle(self) -> _Process | None:
-        """A process that is free, or a new one where all are slow."""
+        """A process that is free, or, where all are slow, a new one that will be."""
         for each in self._processes:
-            if each.file is None and each.process.poll() is None:
+            if each.is_ready and each.file is None and each.process.poll() is None:
                 return each
         if len(self._processes) >= _MAX_PROCESSES or not all(each.is_slow for each in self._processes):
             return None
-        return self._start()
+        self._start()
+        return None
 
-    def _start(self) -> _Process | None:
+    def _start(self) -> None:
         with self._starting:
             if self.is_closed:
-                return None
+                return
             try:
                 started = _Process(_prepared.pop() if _prepared else _popen())
                 threading.Thread(target=self._listen, args=(started,), name="model check", daemon=True).start()
             except (OSError, MemoryError, RuntimeError) as error:  # no more files, memory, processes or threads
-                text = f"cannot be checked now ({error or type(error).__name__})"
-                file = self._waiting.pop(0)
-                self._found[file] = Check(error=ModelFileError(f"{file.path} {text}", may_pass=True))
-                return None
+                while self._waiting:
+                    self._fail(self._waiting.pop(0), f"cannot be checked now ({error or type(error).__name__})")
+                return
             self._processes.append(started)
-        return started
 
     def _listen(self, started: _Process) -> None:
         with started.process as process:
             for line in process.stdout or ():
-                self._said.put((started, line))
+                if line.endswith(b"\n"):  # or it was ended in the middle of it
+                    self._said.put((started, line))
         self._said.put((started, b""))
 
     def _note(self, said_by: _Process, line: bytes) -> None:
         now = time.monotonic()
-        file, took = said_by.file, now - said_by.since
-        said_by.file, said_by.since, said_by.is_slow = None, now, False
-        if not line and said_by in self._processes:
-            self._processes.remove(said_by)
-        if file is None:
+        took = now - said_by.since
+        if not line:
+            left = self._files_of(said_by) if said_by in self._processes else []
+            self._processes = [each for each in self._processes if each is not said_by]
+            for unchecked in left:
+                self._fail(unchecked, self._end_of(said_by.process), pause_seconds=_PAUSE * took)
             return
-        try:
-            answer = json.loads(line) if line else self._end_of(said_by.process, took)
-        except ValueError:
-            answer = self._end_of(said_by.process, took)
+        file = said_by.file
+        said_by.file, said_by.since, said_by.is_slow, said_by.is_ready = None, now, False, True
+        if file is None:  # it has started
+            return
+        answer = json.loads(line)
         if text := answer.pop("error", ""):
             pause = _PAUSE * took if answer.pop("took_too_much", False) else 0.0
             self._found[file] = Check(error=ModelFileError(f"{file.path} {text}", **answer), pause_seconds=pause)
         else:
             self._found[file] = Check(**answer)
 
-    def _end_of(self, process: subprocess.Popen[bytes], took: float) -> dict[str, Any]:
+    def _files_of(self, gone: _Process) -> list[FileSnapshot]:
+        """What a process that is gone leaves unchecked: its file, or all that wait, if it never started."""
+        if gone.is_ready:
+            return [] if gone.file is None else [gone.file]
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def _fail(self, file: FileSnapshot, text: str, *, pause_seconds: float = 0.0) -> None:
+        error = ModelFileError(f"{file.path} {text}", may_pass=True)
+        self._found[file] = Check(error=error, pause_seconds=pause_seconds)
+
+    def _end_of(self, process: subprocess.Popen[bytes]) -> str:
         """What the end of a process says of the file that it was at."""
-        if process.returncode == -getattr(signal, "SIGXCPU", 0) or took > self.wall_seconds:
-            text = f"takes too long to check: {self.cpu_seconds} s of a core, or {self.wall_seconds:.0f} s"
-        else:
-            text = f"cannot be checked: the process that tried it ended with {process.returncode}"
-        return {"error": text, "may_pass": True, "took_too_much": True}
+        code = process.wait()
+        if code == -getattr(signal, "SIGXCPU", 0):
+            return f"takes more than {self.cpu_seconds} s of a core to check"
+        return f"cannot be checked: the process that tried it ended with {code}"
 
 
 def _popen() -> subprocess.Popen[bytes]:

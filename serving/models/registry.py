@@ -30,6 +30,8 @@ class ModelFailure:
     """Which file it is, from the folder of models on, and what is wrong with it."""
     detail: str = ""
     """What a library said of it: for the log alone."""
+    is_pending: bool = False
+    """Whether it may soon be served: it is still being checked."""
 
 
 class Registry:

@@ -19,9 +19,7 @@ from .registry import ModelFailure, Registry, Retired
 
 _ADVICE = "write one with `bgan export`, or name another folder with --models"
 _TEXT_AT_MOST = 500
-# How long new files are waited for, at the start and later; one whose check takes longer is served later.
-_START_SECONDS = 10.0
-_POLL_SECONDS = 2.0
+_PATIENCE_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +33,8 @@ class _Loaded:
     error: ModelFileError | None = None
     is_pending: bool = False
     """Whether it is still being checked."""
+    is_late: bool = False
+    """Whether nobody waits for that any more."""
     try_again_at: float = math.inf
     """When to load it again though it stays as it is, on the monotonic clock: its error may pass."""
 
@@ -64,7 +64,7 @@ class Repository:
 
     def __post_init__(self) -> None:
         self._checker = self.checker or Checker(self.max_bytes)
-        self._patience_seconds = _START_SECONDS if self.is_followed else math.inf
+        self._patience_seconds = _PATIENCE_SECONDS if self.is_followed else math.inf
         self._seen: dict[Path, FileSnapshot] = {}  # at the last poll
         self._files: dict[Path, FileSnapshot] = {}  # as they were when two polls in a row found them so
         self._loaded: dict[Path, _Loaded] = {}
@@ -84,8 +84,9 @@ class Repository:
             raise StartError(f"{self.folder} has no .onnx file; {_ADVICE}")
         registry = self._build()
         while self._pending() and not self._is_enough(registry) and not self._checker.is_closed:
+            self._checker.wait(self._patience_seconds)
             registry = self._build()
-        self._checker.is_polite, self._patience_seconds = True, _POLL_SECONDS
+        self._checker.is_polite = True
         if not self.is_followed:
             self.close()
         if not registry.engines:
@@ -149,12 +150,18 @@ class Repository:
         return self._registry
 
     def _choose_patiently(self) -> dict[Path, Engine]:
-        """The engines to serve, once all files are checked or the patience is over."""
-        end = time.monotonic() + self._patience_seconds
+        """The engines to serve, once all files are checked, or no check has ended for some seconds.
+
+        Those whose check takes longer are served by a later poll.
+        """
         chosen = self._choose(is_final=False)
-        while self._pending() and not self._checker.is_closed and (left := end - time.monotonic()) > 0:
-            self._checker.wait(left)
+        while awaited := self._pending(is_late=False):
+            self._checker.wait(self._patience_seconds)
             chosen = self._choose(is_final=False)
+            if self._pending(is_late=False) == awaited:
+                break
+        for each in self._loaded.values():
+            each.is_late = each.is_pending
         return self._choose(is_final=True) if self._pending() else chosen
 
     def _choose(self, *, is_final: bool) -> dict[Path, Engine]:
@@ -189,8 +196,10 @@ class Repository:
             return self._checker.has(loaded.file)
         return loaded.try_again_at <= time.monotonic()
 
-    def _pending(self) -> set[FileSnapshot]:
-        return {each.file for each in self._loaded.values() if each.is_pending}
+    def _pending(self, *, is_late: bool | None = None) -> set[FileSnapshot]:
+        """The files that are still being checked; of these those that are late, or are not."""
+        pending = (each for each in self._loaded.values() if each.is_pending)
+        return {each.file for each in pending if is_late in (None, each.is_late)}
 
     def _load(self, file: FileSnapshot, last: _Loaded | None) -> _Loaded:
         before = last.engine if last else None
@@ -227,7 +236,8 @@ class Repository:
         file, engine = self._files[path], self._loaded[path].engine
         model = file.model or (engine.manifest.name if engine else path.stem)
         text = error.message.replace(f"{self.folder}/", "")
-        return ModelFailure(_quotable(model), _quotable(text), error.detail)
+        is_pending = self._loaded[path].is_pending
+        return ModelFailure(_quotable(model), _quotable(text), _quotable(error.detail), is_pending)
 
 
 def _quotable(text: str) -> str:
@@ -240,7 +250,11 @@ def _announce(registry: Registry, before: Registry) -> None:
         if engine not in before.engines:
             _log.info("loaded %s", str(engine))
     for failure in registry.failures:
-        if failure not in before.failures:
+        if failure in before.failures:
+            continue
+        if failure.is_pending:
+            _log.info("%s is not served yet: %s", failure.model, failure.reason)
+        else:
             rest = f"; {failure.model} stays as it was" if failure.model in registry.names else ""
             detail = f" ({failure.detail})" if failure.detail else ""
             _log.error("%s cannot be served: %s%s%s", failure.model, failure.reason, detail, rest)
