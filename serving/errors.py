@@ -18,11 +18,15 @@ class ServingError(Exception):
 class ModelFileError(ServingError):
     """A model file cannot be served; the message says which and why."""
 
-    def __init__(self, message: str, *, detail: str = "") -> None:
-        """`detail` is what a library said of it: for the log, not for callers."""
+    def __init__(self, message: str, *, detail: str = "", may_pass: bool = False) -> None:
+        """`detail` is what a library said of it: for the log, not for callers.
+
+        may_pass: it may be the fault of the moment, such as no memory, and not the file's.
+        """
         super().__init__(message)
         self.message = message
         self.detail = detail
+        self.may_pass = may_pass
 
     def __str__(self) -> str:
         return f"{self.message} ({self.detail})" if self.detail else self.message

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, BadParameter, Option
 
 from ..config.addresses import own_address
-from ..config.settings import SETTINGS, WHICH_FOLDER, Setting, model_folder
+from ..config.settings import SETTINGS, SHIPPED, WHICH_FOLDER, Setting, model_folder
 from ..config.sources import resolve
 
 _ConfigFile = Annotated[
@@ -67,9 +67,14 @@ def serve(
         typer.echo(resolved.as_toml(), nl=False)
         return
 
-    from ..server import server, supervisor
+    from ..models import checker
 
     settings = resolved.settings
+    if settings.workers == 1 and settings.models != SHIPPED:
+        checker.prepare()  # it starts while this process loads its own libraries
+
+    from ..server import server, supervisor
+
     main = server.serve(settings) if settings.workers == 1 else supervisor.supervise(settings)
     server.run(main, log_format=settings.log_format)
 

@@ -3,22 +3,23 @@
 Options, variables, TOML keys, messages and the documentation's tables follow from these fields (`SETTINGS`).
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .limits import MAX_MODEL_BYTES
 
 ENVIRONMENT_PREFIX = "BGAN_"
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """The folder of the models that come with bgan."""
 WHICH_FOLDER = "./models if it exists, else the shipped models"
 """What `model_folder` gives, in words."""
-MAX_MODEL_BYTES = 268_435_456
-"""The largest model file that is read, unless a setting says otherwise."""
 INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 _DAY = 86400
 _MODELS, _ADDRESS, _SECURITY, _CALLS = "Models", "Address and processes", "Security", "Calls"
@@ -125,6 +126,15 @@ class ServerSettings(BaseSettings):
     """How long to answer new calls after SIGTERM, while health is NOT_SERVING and balancers turn away."""
     grace_seconds: float = _setting(_STOPPING, 10.0, ge=0, le=_DAY)
     """How long running calls have after that; after half of it streams end at an image boundary."""
+
+    def as_argument(self) -> str:
+        """These settings as a worker's command takes them, whatever bytes a path has."""
+        return json.dumps(self.model_dump(), default=str)
+
+    @classmethod
+    def of_argument(cls, text: str) -> Self:
+        """The settings of `as_argument`."""
+        return cls.model_validate(json.loads(text))
 
     @field_validator("*", mode="before")
     @classmethod

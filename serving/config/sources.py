@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
-from ..errors import ServingError, StartError
+from ..errors import ServingError, StartError, printable
 from .settings import ENVIRONMENT_PREFIX, SETTINGS, ServerSettings
 
 # Variables of other commands.
@@ -33,13 +33,18 @@ class ResolvedSettings:
     """By setting: an option, a variable or a file; settings that kept their default are not there."""
 
     def as_toml(self) -> str:
-        """A file that gives these settings again, each with what it does and where it came from."""
+        """A file that gives these settings again, each with what it does and where it came from.
+
+        Raises StartError if one is not UTF-8, as a path may be.
+        """
         entries = []
         for name, setting in SETTINGS.items():
             source = f"{setting.allowed}; from {self.origins.get(name, 'the default')}"
             comment = "".join(f"# {line}\n" for line in (*textwrap.wrap(setting.help, _COMMENT_COLUMNS), source))
             value = getattr(self.settings, name)
             entries.append(comment + (f"# {name} is not set\n" if value is None else f"{name} = {_toml(value)}\n"))
+            if any(map(_is_surrogate, entries[-1])):
+                raise StartError(f"{name} is {printable(str(value))}, which is not UTF-8: TOML cannot hold it")
         return "\n".join(entries)
 
 
@@ -93,6 +98,11 @@ def _explain(problem: ErrorDetails, origins: Mapping[str, str]) -> str:
 
 def _nearest(name: str, names: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.85)), None)
+
+
+def _is_surrogate(sign: str) -> bool:
+    """Whether a character stands for a byte that is not UTF-8."""
+    return "\ud800" <= sign <= "\udfff"
 
 
 def _toml(value: Any) -> str:

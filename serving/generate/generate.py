@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import GenerationError, Interrupted
-from ..models.engine import Engine, load_engine
+from ..models.checked import load_checked
+from ..models.engine import Engine
+from ..models.model_files import FileSnapshot, scan, snapshot
 from ..models.noise import INDEX_END
-from ..models.repository import FileSnapshot, scan, snapshot
 from .formats import FORMATS, GenerationSpec, outputs
 from .partial_file import PartialFile, open_partial
 
@@ -90,7 +91,7 @@ def open_model(model: str, folder: Path) -> Engine:
     Raises GenerationError if there is no such file, and ModelFileError if it is no model.
     """
     file = find_model(model, folder)
-    return load_engine(file.path, name=file.model, version=file.version)
+    return load_checked(file)
 
 
 def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> GenerationSpec:

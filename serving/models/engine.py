@@ -18,7 +18,7 @@ import onnxruntime
 
 from bgan.v1 import model_pb2
 
-from ..config.settings import MAX_MODEL_BYTES
+from ..config.limits import MAX_MODEL_BYTES
 from ..errors import ModelFileError
 from .manifest import read_manifest, shape_of, takes_uniforms
 from .model_check import check_model, read_model_file
@@ -30,6 +30,8 @@ RUN_ROWS = 128
 _PREFERRED_BATCH_BYTES = 64 * 1024
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
+_SECONDS_TO_OPEN = 10
+_ROUNDING = 1e-4  # of a probability: a pixel this near to its threshold may be on or off
 _OUTPUTS = ("images", "probabilities")
 onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
@@ -48,7 +50,13 @@ class ImageBatch:
 
 
 def load_engine(
-    path: Path, *, threads: int = 1, name: str | None = None, version: int = 0, max_bytes: int = MAX_MODEL_BYTES
+    path: Path,
+    *,
+    threads: int = 1,
+    name: str | None = None,
+    version: int = 0,
+    max_bytes: int = MAX_MODEL_BYTES,
+    is_timed: bool = False,
 ) -> Engine:
     """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
 
@@ -56,18 +64,30 @@ def load_engine(
         several threads, which wait for each other in every layer.
     name: what the model is called; None: as its manifest says.
     version: its number; 0: none.
+    is_timed: refuse a file that takes long to open, since nothing can stop a process that opens it again.
     """
     content = read_model_file(path, max_bytes)
     try:
         check_model(content)
-        session = _open_session(content, threads)
-        manifest = read_manifest(session)
-        manifest.name = name or manifest.name
-        engine = Engine(session, manifest, revision=_revision(content), version=version)
+        started = time.process_time()
+        engine = open_engine(content, threads=threads, name=name, version=version)
+        if is_timed and time.process_time() - started > _SECONDS_TO_OPEN:
+            raise ModelFileError(f"takes more than {_SECONDS_TO_OPEN} s of a core to open")
         _probe(engine)
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
     return engine
+
+
+def open_engine(content: bytes, *, threads: int = 1, name: str | None = None, version: int = 0) -> Engine:
+    """The engine of a file's content that was checked, neither probed nor timed.
+
+    Raises ModelFileError, without the file's name.
+    """
+    session = _open_session(content, threads)
+    manifest = read_manifest(session)
+    manifest.name = name or manifest.name
+    return Engine(session, manifest, revision=_revision(content), version=version)
 
 
 class Engine:
@@ -167,21 +187,45 @@ class Engine:
 
 
 def _probe(engine: Engine) -> None:
-    """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it cannot be run."""
+    """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it is not to be served."""
+    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
     try:
-        engine.tile_rows = None if _rows_are_independent(engine) else TILE_ROWS
+        images, probabilities = engine.infer(*noise)
+        again = engine.infer(*noise)
+        if [each.tobytes() for each in again] != [images.tobytes(), probabilities.tobytes()]:
+            raise ModelFileError("gives other images when the same are asked for again; export it in eval mode")
+        _check_outputs(engine, noise, images, probabilities)
+        engine.tile_rows = None if _rows_are_independent(engine, noise, probabilities) else TILE_ROWS
         noise = engine.noise.draw(0, 0, RUN_ROWS)
         started = time.perf_counter()
         engine.infer(*noise)
         engine.seconds_per_image = (time.perf_counter() - started) / RUN_ROWS
+    except (ModelFileError, MemoryError):
+        raise
     except Exception as error:  # as in _open_session
         raise ModelFileError("cannot be run", detail=_first_line(error)) from error
 
 
-def _rows_are_independent(engine: Engine) -> bool:
+def _check_outputs(
+    engine: Engine, noise: Noise, images: npt.NDArray[np.uint8], probabilities: Float32Array
+) -> None:
+    """Raises ModelFileError where the outputs are not what the manifest's binarization makes of probabilities."""
+    shape = (len(noise.latents), *engine.image_shape)
+    if images.shape != shape or probabilities.shape != shape:
+        raise ModelFileError(f"gives images of the shape {images.shape}, where its manifest promises {shape}")
+    if images.max() > 1:
+        raise ModelFileError("gives images with other values than 0 and 1")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # nor is NaN
+        raise ModelFileError("gives probabilities that are not from 0 to 1")
+    threshold = np.float32(0.5) if noise.uniforms is None else noise.uniforms.reshape(shape)
+    is_clear = np.abs(probabilities - threshold) > _ROUNDING
+    if (is_clear & ((probabilities > threshold) != images)).any():
+        what = "exceeds 0.5" if noise.uniforms is None else "exceeds its uniform"
+        raise ModelFileError(f"gives images whose pixels are not on where their probability {what}")
+
+
+def _rows_are_independent(engine: Engine, noise: Noise, expected: Float32Array) -> bool:
     """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
-    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
-    _, expected = engine.infer(*noise)
     for count in _PROBE_COUNTS:
         rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
         _, found = engine.infer(*[None if each is None else each[rows] for each in noise])  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """The manifest of a model file, and whether the file's graph keeps what it says."""
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,10 +10,9 @@ from google.protobuf import json_format
 from bgan.v1 import model_pb2
 
 from ..errors import ModelFileError
+from .model_files import NAME
 
 MANIFEST_KEY = "bgan.model"
-NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-"""What a model may be called."""
 _MAX_VALUES = 2**20  # of one image or its latents: hundreds of them are held in memory at once
 
 

@@ -1,11 +1,12 @@
 """Model files, read and checked before onnxruntime sees them: it would follow them wherever they lead.
 
-What is refused: files that are too large, other opsets, operators that are not ONNX's own, functions, data in
-other files, and what no generator needs and nothing bounds or seeds: loops, sparse tensors, random operators.
+Only what is known to be harmless is let in: a file of a bounded size, of a tested opset, made of the operators and
+attributes below, with all of its data inside. Nothing among them is random, loops, or holds another graph, and no
+size depends on the noise, so that what was tried of a model holds for all of its images.
 """
 
 import math
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,58 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError
+from .manifest import MANIFEST_KEY
 
 OPSETS = range(13, 27)
 """The versions of ONNX's operators that were tested."""
 _OWN_DOMAINS = (b"", b"ai.onnx")
-_LOOPS = (b"Loop", b"Scan")
-_RANDOM = b"Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
+OPERATORS = frozenset(
+    """
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Constant
+    ConstantOfShape Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu
+    Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool
+    Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool Mean Min Mish Mod
+    Mul Neg Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal
+    ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
+    Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan
+    Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor
+    """.split()  # noqa: SIM905 - a list literal takes a line for each
+)
+"""ONNX's operators that a model may be made of: what `bgan export` writes, and what other feed-forward generators
+have."""
+ATTRIBUTES = frozenset(
+    """
+    allowzero alpha antialias approximate auto_pad axes axis batch_dims beta block_size blocksize ceil_mode
+    coordinate_transformation_mode count_include_pad cubic_coeff_a dilations end epsilon equation
+    exclude_outside exclusive extrapolation_value fmod gamma group keep_aspect_ratio_policy keepdims kernel_shape
+    mode momentum nearest_mode noop_with_empty_axes num_groups num_outputs output_dtype output_padding output_shape
+    pads perm precision reverse round_mode saturate select_last_index start stash_type storage_order strides to
+    training_mode transA transB upper value value_float value_floats value_int value_ints
+    """.split()  # noqa: SIM905
+)
+"""The attributes that they may have; `training_mode` must be 0."""
+# The inputs of an operator that say how large its output is, or which part of it there is.
+_SIZES = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "Unsqueeze": (1,),
+}
+_ONLY_SIZES = ("Shape", "Size")  # operators whose output tells the size of their input and nothing else
+_MAX_SHOWN = 5
+_MAX_NODES = 10_000
+_MAX_TENSORS = 10_000
+_MAX_DIMENSIONS = 8
+_MAX_MANIFEST_BYTES = 65_536  # with it, a list of dozens of models is still what any gRPC client takes
 _VALUES_A_BYTE = 4  # of the smallest type there is
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "bgan.onnx_format"
@@ -28,21 +75,43 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Model": {
         "graph": (7, "Graph"),
         "opset_import": (8, "*OperatorSet"),
+        "metadata_props": (14, "*Entry"),
         "training_info": (20, "*Anything"),
         "functions": (25, "*Anything"),
     },
     "OperatorSet": {"domain": (1, "bytes"), "version": (2, "int64")},
-    "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "sparse_initializer": (15, "*Anything")},
-    "Node": {"op_type": (4, "bytes"), "attribute": (5, "*Attribute"), "domain": (7, "bytes")},
+    "Entry": {"key": (1, "bytes"), "value": (2, "bytes")},
+    "Graph": {
+        "node": (1, "*Node"),
+        "initializer": (5, "*Tensor"),
+        "input": (11, "*Value"),
+        "sparse_initializer": (15, "*Anything"),
+    },
+    "Node": {
+        "input": (1, "*bytes"),
+        "output": (2, "*bytes"),
+        "op_type": (4, "bytes"),
+        "attribute": (5, "*Attribute"),
+        "domain": (7, "bytes"),
+    },
     "Attribute": {
+        "name": (1, "bytes"),
+        "i": (3, "int64"),
         "t": (5, "Tensor"),
-        "g": (6, "Graph"),
-        "tensors": (10, "*Tensor"),
-        "graphs": (11, "*Graph"),
+        "g": (6, "Anything"),
+        "tensors": (10, "*Anything"),
+        "graphs": (11, "*Anything"),
+        "ref_attr_name": (21, "bytes"),
         "sparse_tensor": (22, "Anything"),
         "sparse_tensors": (23, "*Anything"),
     },
-    "Tensor": {"dims": (1, "*int64"), "external_data": (13, "*Anything"), "data_location": (14, "int64")},
+    "Tensor": {
+        "dims": (1, "*int64"),
+        "name": (8, "bytes"),
+        "external_data": (13, "*Anything"),
+        "data_location": (14, "int64"),
+    },
+    "Value": {"name": (1, "bytes")},
     "Anything": {},
 }
 _SCALARS = {"bytes": _Field.TYPE_BYTES, "int64": _Field.TYPE_INT64}
@@ -71,10 +140,14 @@ _OnnxModel: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"
 def read_model_file(path: Path, max_bytes: int) -> bytes:
     """The content of a file. Raises ModelFileError, with the file's name, if it cannot be read or is too large."""
     try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+        with path.open("rb", buffering=0) as file:
+            # One byte more than there is: a whole file is read with one buffer of its size, and growth is noticed.
+            wanted = min(os.fstat(file.fileno()).st_size, max_bytes) + 1
+            content = file.read(wanted)
+            while part := file.read(max(wanted - len(content), 0)):
+                content += part
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read ({error.strerror})") from error
+        raise ModelFileError(f"{path} cannot be read ({error.strerror})", may_pass=True) from error
     if len(content) > max_bytes:
         raise ModelFileError(f"{path} is larger than {max_bytes} bytes; --max-model-bytes allows more")
     return content
@@ -94,60 +167,94 @@ def check_model(content: bytes) -> None:
     if model.functions or model.training_info:
         what = "functions of its own" if model.functions else "training information"
         raise ModelFileError(f"has {what}; export it without")
-    for graph in _graphs(model.graph):
-        if graph.sparse_initializer:
-            raise ModelFileError("has sparse initializers; export it with dense ones")
-        for node in graph.node:
-            _check_node(node)
-        for tensor in _tensors(graph):
-            _check_tensor(tensor, len(content))
+    _check_manifest_size(model)
+    graph = model.graph
+    _check_counts(graph)
+    for tensor in graph.initializer:
+        _check_tensor(tensor, len(content))
+    for node in graph.node:
+        _check_node(node, len(content))
+    _check_sizes(graph)
 
 
 def _check_opset(model: Any) -> None:
     versions = [each.version for each in model.opset_import if each.domain in _OWN_DOMAINS]
     if not versions or not all(version in OPSETS for version in versions):
-        found = ", ".join(map(str, versions)) or "none"
+        found = ", ".join(map(str, versions[:_MAX_SHOWN])) or "none"
         raise ModelFileError(f"is of the opset {found}; export it with one from {OPSETS[0]} to {OPSETS[-1]}")
 
 
-def _check_node(node: Any) -> None:
-    name = _shown(node.op_type)
+def _check_manifest_size(model: Any) -> None:
+    size = sum(len(each.value) for each in model.metadata_props if each.key == MANIFEST_KEY.encode())
+    if size > _MAX_MANIFEST_BYTES:
+        raise ModelFileError(f"has a manifest of {size} bytes; {_MAX_MANIFEST_BYTES} are allowed")
+
+
+def _check_counts(graph: Any) -> None:
+    if graph.sparse_initializer:
+        raise ModelFileError("has sparse initializers; export it with dense ones")
+    for what, count, most in (
+        ("operators", len(graph.node), _MAX_NODES),
+        ("tensors", len(graph.initializer), _MAX_TENSORS),
+    ):
+        if count > most:
+            raise ModelFileError(f"has {count} {what}; {most} are allowed")
+
+
+def _check_node(node: Any, file_bytes: int) -> None:
+    name, shown = node.op_type.decode(errors="replace"), _shown(node.op_type)
     if node.domain not in _OWN_DOMAINS:
-        raise ModelFileError(f"uses the operator {name} of {_shown(node.domain)}; only ONNX's own are run")
-    if node.op_type in _LOOPS:
-        raise ModelFileError(f"uses the operator {name}; loops are not run, since nothing bounds them")
-    if node.op_type in _RANDOM:
+        raise ModelFileError(f"uses the operator {shown} of {_shown(node.domain)}; only ONNX's own are run")
+    if name not in OPERATORS:
         raise ModelFileError(
-            f"uses the operator {name}; noise comes in by the inputs alone, so that a seed settles it"
+            f"uses the operator {shown}; only feed-forward ones are run, which draw no noise, run no loop "
+            "and hold no other graph"
         )
-    if any(attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in node.attribute):
-        raise ModelFileError(f"has a sparse tensor in the operator {name}; export it with a dense one")
+    for attribute in node.attribute:
+        _check_attribute(attribute, shown, file_bytes)
+    if name == "Dropout" and any(node.input[2:]):
+        raise ModelFileError("uses Dropout in training mode, which is random; export it in eval mode")
+
+
+def _check_attribute(attribute: Any, operator: str, file_bytes: int) -> None:
+    name = attribute.name.decode(errors="replace")
+    if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+        raise ModelFileError(f"has a sparse tensor in the operator {operator}; export it with a dense one")
+    is_known = name in ATTRIBUTES or (name, operator) == ("seed", "'Dropout'")  # a seed of what draws nothing
+    others = attribute.HasField("g"), attribute.graphs, attribute.tensors, attribute.ref_attr_name
+    if not is_known or any(others):
+        raise ModelFileError(
+            f"has the attribute {_shown(attribute.name)} in the operator {operator}, which is not run"
+        )
+    if name == "training_mode" and attribute.i:
+        raise ModelFileError(f"uses {operator} in training mode; export it in eval mode")
+    if attribute.HasField("t"):
+        _check_tensor(attribute.t, file_bytes)
 
 
 def _check_tensor(tensor: Any, file_bytes: int) -> None:
     if tensor.data_location or tensor.external_data:
         raise ModelFileError("keeps data in other files; export it as one file")
+    if len(tensor.dims) > _MAX_DIMENSIONS:
+        raise ModelFileError(f"has a tensor of {len(tensor.dims)} dimensions; {_MAX_DIMENSIONS} are allowed")
     if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _VALUES_A_BYTE * file_bytes:
         raise ModelFileError(f"has a tensor of the shape {list(tensor.dims)}, for which it holds too little data")
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and those inside its operators. Messages nest 100 deep at most, or they are not read."""
-    yield graph
+def _check_sizes(graph: Any) -> None:
+    """No size may come of the values that callers or the noise give; of how many there are it may."""
+    of_values = {each.name for each in graph.input} - {each.name for each in graph.initializer}
+    known = of_values | {each.name for each in graph.initializer} | {b""}
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """The tensors of a graph: its weights, and the constants in its operators."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+        name, inputs = node.op_type.decode(errors="replace"), list(node.input)
+        if not known.issuperset(inputs):
+            missing = next(each for each in inputs if each not in known)
+            raise ModelFileError(f"uses the value {_shown(missing)} before it is computed")
+        if not of_values.isdisjoint([inputs[place] for place in _SIZES.get(name, ()) if place < len(inputs)]):
+            raise ModelFileError(f"has a size that depends on the noise, in the operator {_shown(node.op_type)}")
+        if name not in _ONLY_SIZES and not of_values.isdisjoint(inputs):
+            of_values.update(filter(None, node.output))
+        known.update(node.output)
 
 
 def _shown(name: bytes) -> str:

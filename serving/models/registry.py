@@ -30,6 +30,8 @@ class ModelFailure:
     """Which file it is, from the folder of models on, and what is wrong with it."""
     detail: str = ""
     """What a library said of it: for the log alone."""
+    is_pending: bool = False
+    """Whether it may soon be served: it is still being checked."""
 
 
 class Registry:
@@ -104,6 +106,11 @@ class Registry:
     def default_engine(self) -> Engine | None:
         """What calls get that name no model; None if it is not there."""
         return next(iter(self.versions(self.default_model)), None)
+
+    def is_like(self, other: Registry) -> bool:
+        """Whether it holds and tells the same."""
+        mine, theirs = ((each.engines, each.failures, each._retired) for each in (self, other))
+        return mine == theirs
 
     def versions(self, name: str) -> list[Engine]:
         """The served versions of a model, the highest first."""

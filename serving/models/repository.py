@@ -1,45 +1,26 @@
-"""The folder of models: what it holds, and how the served models follow it while calls run.
-
-    NAME.onnx                  a model that is called as its manifest says, without a number
-    NAME/VERSION.onnx          a numbered version of the model NAME; the highest is served
-    NAME/VERSION/model.onnx    the same
-
-Anything else in the folder, and every name that begins with a dot, is ignored.
-"""
+"""The folder of models: how the served models follow it while calls run."""
 
 import logging
-import re
+import math
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from ..config.settings import MAX_MODEL_BYTES
+from ..config.limits import MAX_MODEL_BYTES
 from ..errors import ModelFileError, StartError, printable
-from .engine import Engine, load_engine
-from .manifest import NAME
+from .checked import is_trusted, open_checked
+from .checker import Checker
+from .engine import Engine
+from .model_files import FileSnapshot, scan
 from .registry import ModelFailure, Registry, Retired
 
 _ADVICE = "write one with `bgan export`, or name another folder with --models"
-_VERSION = re.compile("[1-9][0-9]{0,17}")
 _TEXT_AT_MOST = 500
+_PATIENCE_SECONDS = 3.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FileSnapshot:
-    """A file that may hold a model, as it was at one moment."""
-
-    path: Path
-    model: str | None
-    """The model's name, where its folder says it."""
-    version: int
-    """Its number; 0 where it has none."""
-    state: tuple[int, int, int, int]
-    """Device, inode, size and time of change: another content shows in one of them."""
 
 
 @dataclass(slots=True)
@@ -50,39 +31,12 @@ class _Loaded:
     engine: Engine | None
     """That of this content, or, if this is broken, of the content before; None: there never was one."""
     error: ModelFileError | None = None
-
-
-def scan(folder: Path) -> dict[Path, FileSnapshot]:
-    """The model files of a folder, by path. Raises OSError if it cannot be listed."""
-    found = (snapshot(*candidate) for candidate in _candidates(folder))
-    return {file.path: file for file in found if file is not None}
-
-
-def _candidates(folder: Path) -> Iterator[tuple[Path, str | None, int]]:
-    """Where a model file may be, its name and its version."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.suffix == ".onnx":
-            yield path, None, 0
-        elif NAME.fullmatch(path.name) and path.is_dir():
-            for inner in sorted(path.iterdir()):
-                if inner.suffix == ".onnx" and _VERSION.fullmatch(inner.stem):
-                    yield inner, path.name, int(inner.stem)
-                elif _VERSION.fullmatch(inner.name):
-                    yield inner / "model.onnx", path.name, int(inner.name)
-
-
-def snapshot(path: Path, model: str | None = None, version: int = 0) -> FileSnapshot | None:
-    """The file at a path as it is now; None if there is none."""
-    if not path.is_file():
-        return None
-    try:
-        status = path.stat()
-    except FileNotFoundError:  # gone just now
-        return None
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return FileSnapshot(path, model, version, state)
+    is_pending: bool = False
+    """Whether it is still being checked."""
+    is_late: bool = False
+    """Whether nobody waits for that any more."""
+    try_again_at: float = math.inf
+    """When to load it again though it stays as it is, on the monotonic clock: its error may pass."""
 
 
 @dataclass(eq=False)
@@ -91,6 +45,9 @@ class Repository:
 
     A change counts once two polls in a row find it, so a file is not read while it is being written; one that was
     is a broken file until it changes again. A new version is loaded and probed beside the old one.
+
+    Files are checked in other processes; those of the package itself are trusted as its code is. What a check lets
+    through and this process then cannot open is the fault of the moment, and tried again at every poll.
     """
 
     folder: Path
@@ -100,8 +57,14 @@ class Repository:
     keep_seconds: float = 0.0
     """How long a version that is no longer served can still be asked for by its revision."""
     max_bytes: int = MAX_MODEL_BYTES
+    is_followed: bool = True
+    """Whether there will be polls."""
+    checker: Checker | None = None
+    """Another repository's, to share its processes; None: one of its own."""
 
     def __post_init__(self) -> None:
+        self._checker = self.checker or Checker(self.max_bytes)
+        self._patience_seconds = _PATIENCE_SECONDS if self.is_followed else math.inf
         self._seen: dict[Path, FileSnapshot] = {}  # at the last poll
         self._files: dict[Path, FileSnapshot] = {}  # as they were when two polls in a row found them so
         self._loaded: dict[Path, _Loaded] = {}
@@ -112,11 +75,20 @@ class Repository:
         """Load what is there. Raises StartError if no model or not the default one can be served."""
         if not self.folder.is_dir():
             raise StartError(f"{self.folder} is not a folder; {_ADVICE}")
-        self._seen = scan(self.folder)
+        try:
+            self._seen = scan(self.folder)
+        except OSError as failure:
+            raise StartError(f"{self.folder} cannot be listed ({failure.strerror})") from failure
         self._files = dict(self._seen)
         if not self._files:
             raise StartError(f"{self.folder} has no .onnx file; {_ADVICE}")
         registry = self._build()
+        while self._pending() and not self._is_enough(registry) and not self._checker.is_closed:
+            self._checker.wait(self._patience_seconds)
+            registry = self._build()
+        self._checker.is_polite = True
+        if not self.is_followed:
+            self.close()
         if not registry.engines:
             error = next(each.error for each in self._loaded.values() if each.error is not None)
             raise StartError(_quotable(str(error)))
@@ -129,7 +101,7 @@ class Repository:
     def poll(self) -> Registry | None:
         """Look for changes, and load what is new; None if the models stay as they are."""
         try:
-            seen = scan(self.folder)
+            seen = scan(self.folder, self._seen)
         except OSError as error:
             _log.warning("%s cannot be listed (%s); its models stay as they are", self.folder, error.strerror)
             seen = self._seen
@@ -139,20 +111,33 @@ class Repository:
             if settled is not None:
                 files[path] = settled
         self._seen = seen
-        expired = any(each.until < time.monotonic() for each in self._retired)
-        if files == self._files and not expired:
+        self._checker.wait(0)
+        now = time.monotonic()
+        is_due = any(self._is_due(each) for each in self._loaded.values())
+        if files == self._files and not is_due and not any(each.until < now for each in self._retired):
             return None
         self._files = files
         before, registry = self._registry, self._build()
+        if registry.is_like(before):  # what was tried again failed again
+            return None
         _announce(registry, before)
         return registry
+
+    def close(self) -> None:
+        """End the checks, and a `load` or `poll` that waits for them; any thread may."""
+        self._checker.close()
+
+    def _is_enough(self, registry: Registry) -> bool:
+        """Whether there is what calls get that name no model."""
+        return bool(registry.engines) and self.default_model in (None, *registry.names)
 
     def _build(self) -> Registry:
         """The registry of what the files hold now, and of what is kept of before."""
         before = self._registry.engines
         self._loaded = {path: each for path, each in self._loaded.items() if path in self._files}
-        chosen = self._choose()
+        chosen = self._choose_patiently()
         self._loaded = {path: each for path, each in self._loaded.items() if path in chosen or not each.engine}
+        self._checker.keep_only(self._pending())
         active, errors = _without_clashes(chosen, before)
         self._retire([engine for engine in before if engine not in active], active)
         errors = {path: each.error for path, each in self._loaded.items() if each.error} | errors
@@ -164,36 +149,77 @@ class Repository:
         )
         return self._registry
 
-    def _choose(self) -> dict[Path, Engine]:
-        """The engines to serve: every file without a number, and the highest versions that can be served."""
+    def _choose_patiently(self) -> dict[Path, Engine]:
+        """The engines to serve, once all files are checked, or no check has ended for some seconds.
+
+        Those whose check takes longer are served by a later poll.
+        """
+        chosen = self._choose(is_final=False)
+        while awaited := self._pending(is_late=False):
+            self._checker.wait(self._patience_seconds)
+            chosen = self._choose(is_final=False)
+            if self._pending(is_late=False) == awaited:
+                break
+        for each in self._loaded.values():
+            each.is_late = each.is_pending
+        return self._choose(is_final=True) if self._pending() else chosen
+
+    def _choose(self, *, is_final: bool) -> dict[Path, Engine]:
+        """The engines to serve: every file without a number, and the highest versions that can be served.
+
+        A version that is still being checked keeps the place of a lower one, unless this is final.
+        """
         chosen: dict[Path, Engine] = {}
         groups: dict[str | Path, list[FileSnapshot]] = defaultdict(list)
         for path, file in sorted(self._files.items()):
             groups[file.model or path].append(file)
         for files in groups.values():
-            files.sort(key=lambda file: -file.version)
-            engines = ((file.path, self._engine_of(file)) for file in files)  # lower ones only if they are needed
-            usable = ((path, engine) for path, engine in engines if engine is not None)
-            chosen.update(islice(usable, self.versions))
+            places = self.versions
+            for file in sorted(files, key=lambda file: -file.version):
+                if places == 0:  # lower ones are loaded only if they are needed
+                    break
+                loaded = self._loaded_of(file)
+                if loaded.engine is not None:
+                    chosen[file.path] = loaded.engine
+                places -= loaded.engine is not None or (loaded.is_pending and not is_final)
         return chosen
 
-    def _engine_of(self, file: FileSnapshot) -> Engine | None:
-        """The engine of a file; if its content is broken, that of the content before, if there was one."""
+    def _loaded_of(self, file: FileSnapshot) -> _Loaded:
+        """What came of a file; if its content is broken, its engine is that of the content before."""
         loaded = self._loaded.get(file.path)
-        if loaded is None or loaded.file != file:
-            loaded = self._loaded[file.path] = self._load(file, loaded.engine if loaded else None)
-        return loaded.engine
+        if loaded is None or loaded.file != file or self._is_due(loaded):
+            loaded = self._loaded[file.path] = self._load(file, loaded)
+        return loaded
 
-    def _load(self, file: FileSnapshot, before: Engine | None) -> _Loaded:
+    def _is_due(self, loaded: _Loaded) -> bool:
+        if loaded.is_pending:
+            return self._checker.has(loaded.file)
+        return loaded.try_again_at <= time.monotonic()
+
+    def _pending(self, *, is_late: bool | None = None) -> set[FileSnapshot]:
+        """The files that are still being checked; of these those that are late, or are not."""
+        pending = (each for each in self._loaded.values() if each.is_pending)
+        return {each.file for each in pending if is_late in (None, each.is_late)}
+
+    def _load(self, file: FileSnapshot, last: _Loaded | None) -> _Loaded:
+        before = last.engine if last else None
+        found = None
+        if not is_trusted(file) and (found := self._checker.take(file)) is None:
+            error = last.error if last and last.file == file else None
+            error = error or ModelFileError(f"{file.path} is still being checked")
+            return _Loaded(file, before, error, is_pending=True)
+        if found is not None and found.error is not None:
+            again = time.monotonic() + found.pause_seconds if found.error.may_pass else math.inf
+            return _Loaded(file, before, found.error, try_again_at=again)
+        if before is not None and found is not None and before.revision == found.revision:
+            return _Loaded(file, before)  # the same content, written again
         try:
-            engine = load_engine(file.path, name=file.model, version=file.version, max_bytes=self.max_bytes)
-            if snapshot(file.path, file.model, file.version) != file:
-                raise ModelFileError(f"{file.path} changed while it was read; it is read again once it settles")
-        except ModelFileError as error:
+            engine = open_checked(file, found, self.max_bytes)
+        except (ModelFileError, MemoryError, OSError) as error:
             # Its frames, and those of its cause, would keep the engine that could not be made.
-            return _Loaded(file, before, ModelFileError(error.message, detail=error.detail))
-        if before is not None and str(before) == str(engine):  # the same content, written again
-            return _Loaded(file, before)
+            text = error.message if isinstance(error, ModelFileError) else f"{file.path} cannot be loaded now"
+            detail = getattr(error, "detail", "")
+            return _Loaded(file, before, ModelFileError(text, detail=detail), try_again_at=0)
         weakref.finalize(engine, _log.info, "freed %s", str(engine)).atexit = False
         return _Loaded(file, engine)
 
@@ -210,7 +236,8 @@ class Repository:
         file, engine = self._files[path], self._loaded[path].engine
         model = file.model or (engine.manifest.name if engine else path.stem)
         text = error.message.replace(f"{self.folder}/", "")
-        return ModelFailure(_quotable(model), _quotable(text), error.detail)
+        is_pending = self._loaded[path].is_pending
+        return ModelFailure(_quotable(model), _quotable(text), _quotable(error.detail), is_pending)
 
 
 def _quotable(text: str) -> str:
@@ -223,7 +250,11 @@ def _announce(registry: Registry, before: Registry) -> None:
         if engine not in before.engines:
             _log.info("loaded %s", str(engine))
     for failure in registry.failures:
-        if failure not in before.failures:
+        if failure in before.failures:
+            continue
+        if failure.is_pending:
+            _log.info("%s is not served yet: %s", failure.model, failure.reason)
+        else:
             rest = f"; {failure.model} stays as it was" if failure.model in registry.names else ""
             detail = f" ({failure.detail})" if failure.detail else ""
             _log.error("%s cannot be served: %s%s%s", failure.model, failure.reason, detail, rest)

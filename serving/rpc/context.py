@@ -10,6 +10,7 @@ from ..errors import NotReadyError
 from ..models.engine import Engine
 from ..models.registry import Registry
 from ..security.auth import Authenticator, build_authenticator, caller
+from ..security.tls import Certificates
 from ..telemetry.calls import Calls, current_call
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_tracing
@@ -52,14 +53,18 @@ class ServiceContext:
     models: CurrentModels
 
     @classmethod
-    def build(cls, settings: ServerSettings, metrics: Metrics) -> Self:
-        """Make them. Raises ServingError if the settings of traces or tokens are invalid."""
+    def build(cls, settings: ServerSettings, metrics: Metrics, certificates: Certificates | None = None) -> Self:
+        """Make them; `certificates` are those of the listeners.
+
+        Raises ServingError if the settings of traces or tokens are invalid.
+        """
+        clients = None if certificates is None else certificates.clients
         threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
         return cls(
             settings=settings,
             metrics=metrics,
             calls=Calls(settings, start_tracing(settings)),
-            authenticator=build_authenticator(settings),
+            authenticator=build_authenticator(settings, clients),
             admission=Admission(settings, metrics),
             threads=threads,
             executor=ThreadPoolExecutor(threads, thread_name_prefix="inference"),

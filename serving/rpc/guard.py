@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from .. import errors
-from ..security.auth import ALLOW_ALL, Authenticator
+from ..security.auth import Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
 from .context import ServiceContext
 
@@ -75,6 +75,7 @@ class CallGuard:
         self._calls = context.calls
         self._metrics = context.metrics
         self._authenticator = context.authenticator
+        self._open = context.authenticator.for_open_methods
 
     def add(
         self,
@@ -92,7 +93,7 @@ class CallGuard:
         """
         handlers = {}
         for method in service.methods:
-            authenticator = ALLOW_ALL if method.name in open_methods else self._authenticator
+            authenticator = self._open if method.name in open_methods else self._authenticator
             make_handler = _HANDLERS[method.client_streaming, method.server_streaming]
             handlers[method.name] = make_handler(
                 self._guarded(getattr(servicer, method.name), method, authenticator),

@@ -1,22 +1,28 @@
 """Who calls, what they may do and how much of it, in one place for every method of every service."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import mmap
 import os
 import struct
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config.settings import ServerSettings
-from ..errors import QuotaSpentError, StartError, UnauthenticatedError
+from ..errors import NotReadyError, QuotaSpentError, StartError, UnauthenticatedError
 from .tokens import Token, find_token, read_tokens
 from .watched_files import WatchedFiles
+
+if TYPE_CHECKING:  # it loads cryptography
+    from .client_certificates import ClientCertificates
 
 QUOTA_FOLDER_VARIABLE = "BGAN_QUOTA_FOLDER"
 """Tells a worker the folder of the quotas that all workers share."""
@@ -33,28 +39,48 @@ class Quota:
     """
 
     def __init__(self, images_per_minute: int, shared: Path | None = None) -> None:
-        """`shared`: a file in which other processes count too."""
+        """`shared`: a file in which other processes count too; it is opened with the first images."""
         self._images_per_minute = images_per_minute
         self._per_second = images_per_minute / 60
-        self._file = None if shared is None else shared.open("a+b")
-        with self._locked():
-            is_new = self._file is None or not self._file.seek(0, os.SEEK_END)
-            if self._file is not None:
-                self._file.truncate(_STATE.size)
-            self._memory = mmap.mmap(-1 if self._file is None else self._file.fileno(), _STATE.size)
-            if is_new:
-                self._memory[:] = _STATE.pack(images_per_minute, time.monotonic())
+        self._shared = shared
+        self._file: int | None = None
+        self._memory: mmap.mmap | None = None
 
     def take(self, image_count: int, next_index: int | None = None) -> None:
-        """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left."""
+        """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left.
+
+        Raises NotReadyError while the shared file cannot be opened; each call tries again.
+        """
+        memory = self._memory or self._open()
         with self._locked():
-            left, counted = _STATE.unpack(self._memory)
+            left, counted = _STATE.unpack(memory)
             now = time.monotonic()
             left = min(left + (now - counted) * self._per_second, float(self._images_per_minute))
-            self._memory[:] = _STATE.pack(left - image_count if left > 0 else left, now)
+            memory[:] = _STATE.pack(left - image_count if left > 0 else left, now)
         if left <= 0:
             seconds = (self._images_per_minute * _SHARE_TO_WAIT_FOR - left) / self._per_second
             raise QuotaSpentError(self._images_per_minute, retry_after_seconds=seconds, next_index=next_index)
+
+    def _open(self) -> mmap.mmap:
+        try:
+            if self._file is None and self._shared is not None:
+                self._shared.parent.mkdir(mode=0o700, exist_ok=True)  # those who tidy /tmp may have been there
+                self._file = os.open(self._shared, os.O_RDWR | os.O_CREAT, 0o600)
+                weakref.finalize(self, os.close, self._file)
+            full = _STATE.pack(self._images_per_minute, time.monotonic())
+            with self._locked():
+                if self._file is None:
+                    memory = mmap.mmap(-1, _STATE.size)
+                    memory[:] = full
+                else:
+                    if os.fstat(self._file).st_size < _STATE.size:
+                        os.write(self._file, full)  # not by its memory: on a full disk that ends the process
+                    memory = mmap.mmap(self._file, _STATE.size)
+        except OSError as error:
+            _log.error("a quota cannot be counted in %s (%s); it is tried again", self._shared, error.strerror)
+            raise NotReadyError("the images of this token cannot be counted now; try again in a second") from error
+        self._memory = memory
+        return memory
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -106,6 +132,26 @@ class Caller:
         return ("*",) if self.token is None else tuple(self.token.models)
 
 
+class CertifiedCaller(Caller):
+    """A caller who has a client certificate too, which must stay good."""
+
+    def __init__(self, holder: Caller, clients: ClientCertificates, certificates: bytes) -> None:
+        super().__init__(holder.name, holder.token)
+        self._holder = holder
+        self._clients = clients
+        self._certificates = certificates
+
+    def check(self) -> None:
+        """Raises UnauthenticatedError if the token or the certificate has expired or was revoked."""
+        self._clients.check(self._certificates)
+        self._holder.check()
+
+    def take(self, image_count: int, next_index: int | None = None) -> None:
+        """As that of the token's holder."""
+        self._clients.check(self._certificates)
+        self._holder.take(image_count, next_index)
+
+
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 
@@ -115,70 +161,90 @@ def caller() -> Caller:
 
 
 class Authenticator:
-    """Admits everyone."""
+    """Admits everyone, or all whose client certificate is still good."""
 
     _anyone = Caller()
 
+    def __init__(self, clients: ClientCertificates | None = None) -> None:
+        self._clients = clients
+
+    @property
+    def for_open_methods(self) -> Authenticator:
+        """What admits callers to methods that need no token."""
+        return self
+
     def enter(self, context: Any) -> None:
         """Set what `caller` returns for this call. Raises UnauthenticatedError if they are not admitted."""
-        _caller.set(self._anyone)
+        self._admit(self._anyone, context)
+
+    def _admit(self, holder: Caller, context: Any) -> None:
+        if self._clients is not None:
+            holder = CertifiedCaller(holder, self._clients, self._clients.of(context))
+        holder.check()
+        _caller.set(holder)
 
     async def poll(self) -> None:
         """Read the files again that say who is admitted, if they changed."""
 
 
-ALLOW_ALL = Authenticator()
-
-
 class TokenAuthenticator(Authenticator):
     """Admits the holders of a file's tokens."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clients: ClientCertificates | None = None) -> None:
         """Read the file. Raises TokenFileError with one line that says what is wrong with it."""
+        super().__init__(clients)
         self._files = WatchedFiles([path], lambda: read_tokens(path), what="tokens")
         self._tokens: dict[str, Token] = {}
         self._callers: dict[str, Caller] = {}
         self._update()
+
+    @property
+    def for_open_methods(self) -> Authenticator:
+        """What admits callers to methods that need no token."""
+        return Authenticator(self._clients)
 
     def enter(self, context: Any) -> None:
         """The caller is the holder of the token in the metadata. Raises UnauthenticatedError."""
         name = find_token(self._tokens, _bearer(context.invocation_metadata()))
         if name is None:
             raise UnauthenticatedError(_UNKNOWN)
-        found = self._callers[name]
-        found.check()
-        _caller.set(found)
+        self._admit(self._callers[name], context)
 
     async def poll(self) -> None:
         """Read the file again if it changed."""
-        if await asyncio.to_thread(self._files.poll):
+        await asyncio.to_thread(self._files.poll)
+        if self._tokens is not self._files.content:
             self._update()
 
     def _update(self) -> None:
-        """Unchanged tokens keep what is left of their images."""
-        before, self._tokens = self._callers, self._files.content
-        self._callers = {
+        """Build all callers, then swap them. Unchanged tokens keep what is left of their images."""
+        before, tokens = self._callers, self._files.content
+        callers = {
             name: before[name] if name in before and before[name].token == token else _make_caller(name, token)
-            for name, token in self._tokens.items()
+            for name, token in tokens.items()
         }
+        self._tokens, self._callers = tokens, callers
         for name, gone in before.items():
             if self._callers.get(name) is not gone:
                 gone.forget()
         _log.info("tokens: %s", ", ".join(self._tokens) or "none, so nobody is admitted")
 
 
-def build_authenticator(settings: ServerSettings) -> Authenticator:
-    """Who is admitted. Raises ServingError if the settings or the file of tokens are invalid."""
+def build_authenticator(settings: ServerSettings, clients: ClientCertificates | None = None) -> Authenticator:
+    """Who is admitted; `clients` checks the certificates that they need, if they need any.
+
+    Raises ServingError if the settings or the file of tokens are invalid.
+    """
     if settings.tokens is None:
         if settings.health == "token":
             raise StartError("health is token, but there are no tokens; name their file with --tokens")
-        return ALLOW_ALL
+        return Authenticator(clients)
     if settings.tls_certificate is None and not _is_loopback(settings.host):
         _log.warning(
             "tokens cross the network in plaintext, and whoever reads one can use it: set --tls-certificate and "
             "--tls-key, or listen on 127.0.0.1 behind a proxy that has TLS"
         )
-    return TokenAuthenticator(settings.tokens)
+    return TokenAuthenticator(settings.tokens, clients)
 
 
 def _make_caller(name: str, token: Token) -> Caller:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 from cryptography import x509
@@ -19,10 +20,16 @@ _SOON = timedelta(days=14)
 _log = logging.getLogger(__name__)
 
 
-def read_configuration(
-    certificate: Path, key: Path, client_ca: Path | None
-) -> grpc.ServerCertificateConfiguration:
-    """A server's certificate with its chain, its key, and the authorities of its clients, from PEM files.
+class TlsFiles(NamedTuple):
+    """What the PEM files of a server hold."""
+
+    configuration: grpc.ServerCertificateConfiguration
+    """Its certificate with its chain, its key, and the authorities of its clients, for gRPC."""
+    client_authorities: tuple[x509.Certificate, ...]
+
+
+def read_tls_files(certificate: Path, key: Path, client_ca: Path | None) -> TlsFiles:
+    """Read and check a server's certificate, its key, and the authorities of its clients.
 
     Raises StartError if one cannot be read or is invalid, or key and certificate do not belong together.
     """
@@ -30,11 +37,13 @@ def read_configuration(
     own, *_ = _certificates(certificate, chain)
     _check_key(own, certificate, key_content, key)
     _log_expiry(certificate, [own])
-    roots = None
+    roots, authorities = None, []
     if client_ca is not None:
         roots = read_pem(client_ca)
-        _log_expiry(client_ca, _certificates(client_ca, roots))
-    return grpc.ssl_server_certificate_configuration([(key_content, chain)], roots)
+        authorities = _certificates(client_ca, roots)
+        _log_expiry(client_ca, authorities)
+    configuration = grpc.ssl_server_certificate_configuration([(key_content, chain)], roots)
+    return TlsFiles(configuration, tuple(authorities))
 
 
 def name_in(content: bytes) -> str | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from ..config.settings import ServerSettings
 from ..errors import StartError
 from .watched_files import WatchedFiles
+
+if TYPE_CHECKING:  # these load cryptography, which plaintext does not need
+    from .client_certificates import ClientCertificates
 
 
 def certificates_of(settings: ServerSettings) -> Certificates | None:
@@ -34,26 +38,31 @@ class Certificates:
 
         Raises StartError with one line that says which is invalid and why.
         """
-        from .certificates import read_configuration
+        from .certificates import read_tls_files
+        from .client_certificates import ClientCertificates
 
-        read = partial(read_configuration, certificate, key, client_ca)
-        self._needs_client = client_ca is not None
+        read = partial(read_tls_files, certificate, key, client_ca)
         paths = [path for path in (certificate, key, client_ca) if path is not None]
         self._files = WatchedFiles(paths, read, what="certificates")
+        self.clients: ClientCertificates | None = None
+        """Checks the certificates of clients; None: they need none."""
+        if client_ca is not None:
+            self.clients = ClientCertificates(lambda: self._files.content.client_authorities)
 
     async def poll(self) -> None:
-        """Read the files again if they changed. A connection keeps the certificate that it began with."""
+        """Read the files again if they changed. A connection keeps the server's certificate that it began with."""
         await asyncio.to_thread(self._files.poll)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one listener: each is told of a change once, at its next connection."""
-        handed = self._files.content
+        handed = self._files.content.configuration
+        needs_client = self.clients is not None
 
         def newer() -> grpc.ServerCertificateConfiguration | None:
             nonlocal handed
-            if self._files.content is handed:
+            if self._files.content.configuration is handed:
                 return None
-            handed = self._files.content
+            handed = self._files.content.configuration
             return handed
 
-        return grpc.dynamic_ssl_server_credentials(handed, newer, self._needs_client)  # type: ignore[arg-type]
+        return grpc.dynamic_ssl_server_credentials(handed, newer, needs_client)  # type: ignore[arg-type]

@@ -24,28 +24,39 @@ class WatchedFiles(Generic[_Content]):
         self._paths = paths
         self._read = read
         self._what = what
+        self._failure = ""  # what the log said last, so that it says it once
         self._seen = self._used = [_state(path) for path in paths]
         self.content = read()
 
     def poll(self) -> bool:
-        """Read again after a change; whether there is new content. Invalid files are logged and change nothing."""
+        """Read again after a change; whether there is new content.
+
+        Files that cannot be read change nothing, are logged, and are tried again at every poll: what failed may
+        have been the moment, such as no file descriptors or no memory, and not the files.
+        """
         before, self._seen = self._seen, [_state(path) for path in self._paths]
         if not before == self._seen != self._used:
             return False
-        self._used = self._seen
         try:
-            self.content = self._read()
-        except ServingError as error:
-            _log.error("%s; the %s that were read before stay in force", error, self._what)
+            content = self._read()
+        except (ServingError, OSError, MemoryError) as error:
+            self._note_failure(str(error) or type(error).__name__)
             return False
+        self.content, self._used, self._failure = content, self._seen, ""
         _log.info("read the %s again: %s", self._what, ", ".join(map(str, self._paths)))
         return True
 
+    def _note_failure(self, text: str) -> None:
+        if text != self._failure:
+            _log.error("%s; the %s that were read before stay in force", text, self._what)
+        self._failure = text
 
-def _state(path: Path) -> tuple[int, int, int, int] | None:
-    """Other content shows in one of device, inode, size and time of change; None: no file."""
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Other content shows in one of device, inode, size and the times of change; None: no file."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    # The second time of change is the kernel's own: nobody sets it back, as `cp -p` does with the first.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -88,6 +88,10 @@ def check_health(
 ) -> None:
     """Return if the server at `target`, or its model, is SERVING. Raises NotServingError, which says why not."""
     what = "the server" if model is None else f"model {model!r}"
+    if model is not None and not model.isascii():
+        raise NotServingError(
+            f"{target}: {what} cannot be there; names have ASCII letters, digits, '.', '_' and '-'"
+        )
     request = health_pb2.HealthCheckRequest(service="" if model is None else model_service(model))
     metadata = None if token is None else (("authorization", f"Bearer {token}"),)
     with grpc.insecure_channel(target, options=_OPTIONS) if tls is None else tls.channel(target) as channel:

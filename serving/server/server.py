@@ -97,8 +97,8 @@ class Server:
         self._stop_of_process = stop
         self._parts: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Task[None] | None = None  # the first part that ended by itself
-        self._context = ServiceContext.build(settings, metrics)
         self._certificates = certificates_of(settings)
+        self._context = ServiceContext.build(settings, metrics, self._certificates)
         self._sampling = SamplingServicer(self._context)
         self._health = Health(self._context)
         self._listeners = Listeners(self._context, self._sampling, self._health, self._certificates)
@@ -108,6 +108,7 @@ class Server:
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,
             max_bytes=settings.max_model_bytes,
+            is_followed=settings.model_poll_seconds > 0,
         )
         # Models are loaded beside the calls, not in their way.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
@@ -120,6 +121,7 @@ class Server:
     async def __aexit__(self, *error: object) -> None:
         self._stop_of_process.begin()
         await self._stop()
+        self._repository.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._context.close()
 

@@ -165,7 +165,7 @@ class _Pool:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a folder named bgan here is not the package
-            *("-m", "bgan.serving.server.worker", str(number), self._settings.model_dump_json()),
+            *("-m", "bgan.serving.server.worker", str(number), self._settings.as_argument()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self._variables},

@@ -99,7 +99,7 @@ LISTEN, SET_SERVING = b"listen\n", b"set serving\n"
 def main() -> None:
     """Entry point; arguments: the worker's number and its settings as JSON."""
     number, settings = sys.argv[1:]
-    checked = ServerSettings.model_validate_json(settings)
+    checked = ServerSettings.of_argument(settings)
     try:
         run(work(checked), log_format=checked.log_format, worker=int(number))
     except ServingError:

@@ -29,6 +29,14 @@ class Authority:
         builder = _builder(self._name, self._name, self._key).add_extension(constraints, critical=True)
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
+    def intermediate(self, name):
+        """An authority that this one has certified."""
+        other = Authority(name)
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        builder = _builder(other._name, self._name, other._key).add_extension(constraints, critical=True)
+        other.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        return other
+
     def issue(self, *names, days=90, password=None, curve=ec.SECP256R1):
         """A certificate and its key, as PEM; negative days: it has ended."""
         key = ec.generate_private_key(curve())

@@ -1,6 +1,7 @@
 """Settings of the real command: flags, environment and file, and what is said of those that cannot be."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 import typer
@@ -130,3 +131,12 @@ def test_a_file_reaches_the_workers(models, tmp_path):
     with server(models, "--config", path) as process, SamplingClient(process.target) as client:
         assert client.list_models().limits.max_image_count == 5
         assert client.get_model().name == "mlp-sbn"
+
+
+def test_a_path_that_is_not_utf8_reaches_the_workers_and_no_toml():
+    path = Path("models\udcff")  # as Python has a file's name with the byte 255
+    settings = ServerSettings(models=path, tokens=path, workers=2, default_model="x\udcff")
+    assert ServerSettings.of_argument(settings.as_argument()) == settings
+    with pytest.raises(StartError) as caught:
+        resolve({"models": path}, None).as_toml()
+    assert str(caught.value) == r"models is models\udcff, which is not UTF-8: TOML cannot hold it"

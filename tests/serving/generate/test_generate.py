@@ -1,6 +1,7 @@
 """bgan generate: the bits of the stream in files, whatever stops it."""
 
 import fcntl
+import functools
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from bgan.serving.generate.partial_file import open_partial
 from bgan.serving.models.engine import load_engine
 from tests.kit.cli import BGAN, bgan, bgan_process
 
+pytestmark = pytest.mark.usefixtures("processes")
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 SHAPES = {"mlp-dbn": (1, 28, 28), "mlp-sbn": (1, 28, 28), "cnn-sbn": (2, 9, 13)}
 SUFFIXES = tuple(FORMATS)
@@ -31,7 +33,12 @@ COUNT = 50_000  # of the files that are stopped on the way
 
 def _generate(models, output, *, model="mlp-dbn", said=None, **request):
     console = Console(file=io.StringIO() if said is None else said, width=200)
-    return generate(open_model(model, models), GenerationRequest(output=output, **request), console)
+    return generate(_opened(model, models), GenerationRequest(output=output, **request), console)
+
+
+@functools.cache
+def _opened(model, models):
+    return open_model(model, models)
 
 
 def _images(path):

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bgan.clients import ModelNotFoundError, RetryPolicy, RevisionChangedError, SamplingClient
+from bgan.serving.config.limits import MAX_MODEL_BYTES
 from bgan.serving.errors import ModelNotFoundError as NotFound
 from bgan.serving.errors import RevisionNotServedError, StartError
+from bgan.serving.models.checker import Checker
 from bgan.serving.models.engine import load_engine
 from bgan.serving.models.repository import Repository
 from tests.kit.cli import bgan
@@ -47,6 +49,19 @@ def revisions(contents, tmp_path_factory):
     return found
 
 
+_checker = Checker(MAX_MODEL_BYTES)  # of all, so that there is one process
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ends_checks(processes):
+    yield
+    _checker.close()
+
+
+def _repository(folder, **options):
+    return Repository(folder, checker=_checker, **options)
+
+
 def _write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -74,7 +89,7 @@ def test_both_layouts_are_found_and_the_rest_is_passed_over(tmp_path, contents, 
         _write(tmp_path / other, b"never read")
     for other in ("digits/readme.md", "digits/11/weights.bin", "text.txt", "sub folder/1.onnx", "a/b/1.onnx"):
         _write(tmp_path / other, b"never read")
-    registry = Repository(tmp_path, versions=5).load()
+    registry = _repository(tmp_path, versions=5).load()
     assert _served(registry) == [
         ("digits", 10, revisions["b"]),
         ("digits", 2, revisions["a"]),
@@ -97,7 +112,7 @@ def test_both_layouts_are_found_and_the_rest_is_passed_over(tmp_path, contents, 
 def test_only_the_highest_versions_that_can_be_served_are_loaded(tmp_path, contents):
     for version in (1, 2, 3, 4):
         _write(tmp_path / "m" / f"{version}.onnx", contents["a"] if version < 4 else b"broken")
-    repository = Repository(tmp_path, versions=2)
+    repository = _repository(tmp_path, versions=2)
     registry = repository.load()
     assert [engine.version for engine in registry.engines] == [3, 2]
     assert [(failure.model, failure.reason.split(" is no")[0]) for failure in registry.failures] == [
@@ -114,7 +129,7 @@ def test_only_the_highest_versions_that_can_be_served_are_loaded(tmp_path, conte
 def test_a_file_is_read_when_it_stays_as_it_is(tmp_path, contents, revisions):
     path = tmp_path / "m.onnx"
     _write(path, contents["a"])
-    repository = Repository(tmp_path)
+    repository = _repository(tmp_path)
     repository.load()
     assert repository.poll() is None
     for share in (0.3, 0.6, 1):  # a copy that is still at it at every look
@@ -129,7 +144,7 @@ def test_a_file_is_read_when_it_stays_as_it_is(tmp_path, contents, revisions):
 def test_a_copy_that_stands_still_replaces_nothing(tmp_path, contents, revisions):
     path = tmp_path / "m.onnx"
     _write(path, contents["a"])
-    repository = Repository(tmp_path)
+    repository = _repository(tmp_path)
     repository.load()
     _write(path, contents["b"][:-500])
     registry = _settle(repository)
@@ -148,7 +163,7 @@ def test_no_beginning_of_a_file_is_a_model(tmp_path, contents):
     path = tmp_path / "m.onnx"
     content = contents["dbn"]
     _write(tmp_path / "good.onnx", contents["a"])
-    repository = Repository(tmp_path)
+    repository = _repository(tmp_path)
     repository.load()
     for length in (1, 1000, len(content) // 2, *range(len(content) - 1200, len(content), 97), len(content) - 1):
         _write(path, content[:length])
@@ -161,7 +176,7 @@ def test_a_model_that_is_gone_is_kept_for_those_who_have_its_revision(tmp_path, 
     caplog.set_level(logging.INFO)
     _write(tmp_path / "m.onnx", contents["a"])
     _write(tmp_path / "dbn.onnx", contents["dbn"])
-    repository = Repository(tmp_path, keep_seconds=0.5)
+    repository = _repository(tmp_path, keep_seconds=0.5)
     repository.load()
     (tmp_path / "m.onnx").unlink()
     assert repository.poll() is None  # it may be back in a moment
@@ -177,7 +192,7 @@ def test_a_model_that_is_gone_is_kept_for_those_who_have_its_revision(tmp_path, 
 
 def test_calls_put_off_when_a_kept_version_goes(tmp_path, contents, revisions):
     _write(tmp_path / "m.onnx", contents["a"])
-    repository = Repository(tmp_path, keep_seconds=60)
+    repository = _repository(tmp_path, keep_seconds=60)
     repository.load()
     _write(tmp_path / "m.onnx", contents["b"])
     registry = _settle(repository)
@@ -191,7 +206,7 @@ def test_calls_put_off_when_a_kept_version_goes(tmp_path, contents, revisions):
 
 def test_a_file_that_is_gone_for_a_moment_is_not_missed(tmp_path, contents, revisions):
     _write(tmp_path / "m.onnx", contents["a"])
-    repository = Repository(tmp_path)
+    repository = _repository(tmp_path)
     repository.load()
     (tmp_path / "m.onnx").unlink()
     assert repository.poll() is None
@@ -202,7 +217,7 @@ def test_a_file_that_is_gone_for_a_moment_is_not_missed(tmp_path, contents, revi
 def test_a_folder_that_cannot_be_listed_changes_nothing(tmp_path, contents, caplog):
     folder = tmp_path / "models"
     _write(folder / "m.onnx", contents["a"])
-    repository = Repository(folder)
+    repository = _repository(folder)
     repository.load()
     folder.rename(tmp_path / "away")
     assert [repository.poll() for _ in range(3)] == [None] * 3
@@ -213,15 +228,28 @@ def test_a_folder_that_cannot_be_listed_changes_nothing(tmp_path, contents, capl
 
 def test_the_same_content_again_is_the_same_engine(tmp_path, contents):
     _write(tmp_path / "m.onnx", contents["a"])
-    repository = Repository(tmp_path)
+    repository = _repository(tmp_path)
     (engine,) = repository.load().engines
     _write(tmp_path / "m.onnx", contents["a"])
     assert _settle(repository).engines == [engine]
 
 
+def test_another_content_of_the_same_size_and_time_is_loaded(tmp_path, contents):
+    """As `cp -p` writes it from files whose time is fixed."""
+    path = tmp_path / "m.onnx"
+    other = contents["a"].replace(b'"0.1.0"', b'"0.1.1"')
+    assert other != contents["a"]
+    repository, revisions = _repository(tmp_path), []
+    for content, look in ((contents["a"], repository.load), (other, lambda: _settle(repository))):
+        path.write_bytes(content)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        revisions += [engine.revision for engine in look().engines]
+    assert len(set(revisions)) == 2
+
+
 def test_of_two_files_of_one_name_the_served_one_goes_on(tmp_path, contents, revisions):
     _write(tmp_path / "x.onnx", contents["b"])
-    repository = Repository(tmp_path)
+    repository = _repository(tmp_path)
     repository.load()
     _write(tmp_path / "a.onnx", contents["a"])
     registry = _settle(repository)
@@ -235,16 +263,16 @@ def test_of_two_files_of_one_name_the_served_one_goes_on(tmp_path, contents, rev
 
 def test_folders_that_cannot_be_served(tmp_path, contents):
     with pytest.raises(StartError, match="is not a folder"):
-        Repository(tmp_path / "missing").load()
+        _repository(tmp_path / "missing").load()
     with pytest.raises(StartError, match=r"has no \.onnx file"):
-        Repository(tmp_path).load()
+        _repository(tmp_path).load()
     _write(tmp_path / "x.onnx", b"broken")
     with pytest.raises(StartError, match=r"x\.onnx is no ONNX model"):
-        Repository(tmp_path).load()
+        _repository(tmp_path).load()
     _write(tmp_path / "y.onnx", contents["a"])
-    assert [engine.manifest.name for engine in Repository(tmp_path).load().engines] == ["sbn"]
+    assert [engine.manifest.name for engine in _repository(tmp_path).load().engines] == ["sbn"]
     with pytest.raises(StartError, match="the default model 'x' is not there; there are sbn"):
-        Repository(tmp_path, default_model="x").load()
+        _repository(tmp_path, default_model="x").load()
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -263,7 +291,7 @@ def test_folders_that_cannot_be_served(tmp_path, contents):
 def test_whatever_happens_the_folder_is_what_is_served_in_the_end(tmp_path_factory, contents, steps):
     folder = tmp_path_factory.mktemp("models")
     _write(folder / "always.onnx", contents["dbn"])
-    repository = Repository(folder, versions=2)
+    repository = _repository(folder, versions=2)
     repository.load()
     for step in steps:
         if step == "look":
@@ -272,7 +300,7 @@ def test_whatever_happens_the_folder_is_what_is_served_in_the_end(tmp_path_facto
             (folder / step[0]).unlink(missing_ok=True)
         else:
             _write(folder / step[0], contents[step[1]])
-    found, fresh = _settle(repository), Repository(folder, versions=2).load()
+    found, fresh = _settle(repository), _repository(folder, versions=2).load()
     clashing = {failure.model for failure in fresh.failures}
     assert {failure.model for failure in found.failures} == clashing
     assert [each for each in _served(found) if each[0] not in clashing] == [
@@ -444,3 +472,14 @@ def _note(failures, call, *arguments):
         call(*arguments)
     except Exception as error:
         failures.append(error)
+
+
+def test_a_file_whose_name_is_not_utf8_is_served_or_said_to_be_broken(tmp_path, contents):
+    folder = os.fsencode(tmp_path)
+    for name, content in ((b"good\xff", contents["a"]), (b"bad\xfe", b"broken")):
+        with open(folder + b"/" + name + b".onnx", "wb") as file:
+            file.write(content)
+    registry = _repository(tmp_path).load()
+    assert registry.names == ("sbn",)
+    (failure,) = registry.failures
+    assert (failure.model, failure.reason) == (r"bad\udcfe", r"bad\udcfe.onnx is no ONNX model")

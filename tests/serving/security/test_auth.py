@@ -20,7 +20,9 @@ from bgan.clients import (
     tls_credentials,
 )
 from bgan.serving.config.settings import ServerSettings
-from bgan.serving.security.auth import build_authenticator
+from bgan.serving.errors import NotReadyError, QuotaSpentError
+from bgan.serving.errors import UnauthenticatedError as UnauthenticatedHere
+from bgan.serving.security.auth import QUOTA_FOLDER_VARIABLE, build_authenticator, caller
 from bgan.serving.security.tokens import make_token
 from tests.kit.certificates import Authority, write
 from tests.kit.cli import bgan, bgan_process
@@ -245,6 +247,48 @@ def test_all_workers_grant_the_images_together_and_speak_tls(models, tmp_path):
             with pytest.raises(UnauthenticatedError):
                 _sample(process, None, credentials=credentials)
         assert "plaintext" not in process.output()
+
+
+async def test_tokens_change_as_a_whole_even_where_quotas_cannot_be_counted(tmp_path, monkeypatch):
+    """The folder that workers share their quotas in is gone, and for a while it cannot be made again."""
+    path, folder = tmp_path / "tokens.toml", tmp_path / "gone" / "quotas"
+    monkeypatch.setenv(QUOTA_FOLDER_VARIABLE, str(folder))
+    mallory = _make(path, "mallory")
+    authenticator = build_authenticator(ServerSettings(tokens=path))
+    before = _admit(authenticator, mallory)
+    path.unlink()
+    new = _make(path, "new", images_per_minute=10)
+    for _ in range(2):
+        await authenticator.poll()
+    with pytest.raises(UnauthenticatedHere, match="revoked"):
+        before.take(1)
+    with pytest.raises(UnauthenticatedHere, match="revoked"):
+        _admit(authenticator, mallory)
+    holder = _admit(authenticator, new)
+    with pytest.raises(NotReadyError, match="cannot be counted now"):
+        holder.take(1)
+    folder.parent.mkdir()
+    holder.take(11)
+    with pytest.raises(QuotaSpentError):
+        holder.take(1)
+    other = build_authenticator(ServerSettings(tokens=path))  # as another worker has it
+    with pytest.raises(QuotaSpentError):
+        _admit(other, new).take(1)
+
+
+class _Context:
+    """As much of a call's context as tells who calls."""
+
+    def __init__(self, token):
+        self._token = token
+
+    def invocation_metadata(self):
+        return (("authorization", f"Bearer {self._token}"),)
+
+
+def _admit(authenticator, token):
+    authenticator.enter(_Context(token))
+    return caller()
 
 
 @pytest.mark.parametrize(

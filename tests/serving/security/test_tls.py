@@ -3,17 +3,24 @@
 import re
 import ssl
 import subprocess
+import types
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from grpc._cython import cygrpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.clients import AsyncSamplingClient, RetryPolicy, SamplingClient, ServerUnavailableError, tls_credentials
 from bgan.serving.config.settings import ServerSettings
-from bgan.serving.errors import StartError
+from bgan.serving.errors import StartError, UnauthenticatedError
+from bgan.serving.security.client_certificates import ClientCertificates
 from bgan.serving.security.tls import certificates_of
+from bgan.serving.security.tokens import make_token
+from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.certificates import Authority, write
 from tests.kit.cli import bgan, bgan_process
 from tests.kit.servers import free_port, server
@@ -37,8 +44,8 @@ class Files:
         write(self.certificate, certificate)
         write(self.key, key)
 
-    def client(self, name="client"):
-        certificate, key = self.authority.issue(name)
+    def client(self, name="client", **arguments):
+        certificate, key = self.authority.issue(name, **arguments)
         return {
             "certificate": write(self.folder / f"{name}.pem", certificate),
             "key": write(self.folder / f"{name}.key", key),
@@ -166,6 +173,108 @@ def test_mutual_tls_lets_in_only_clients_of_its_authorities_as_they_are_now(smal
         write(files.ca, files.authority.pem)
         eventually(lambda: is_let_in(**other))
         eventually(lambda: not is_let_in(**client))
+
+
+def _session(files, client, cache):
+    """Options and credentials of a client that resumes its sessions."""
+    credentials = tls_credentials(ca=files.ca, **client)
+    options = [("grpc.ssl_session_cache", cache), ("grpc.use_local_subchannel_pool", 1)]
+    return credentials, options
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["plain", "tokens"])
+def test_a_removed_client_certificate_ends_open_and_resumed_sessions(small_models, files, tokens):
+    """Streams that run, calls on open connections, and new connections that resume a session, open methods too."""
+    cache = cygrpc.SSLSessionCacheLRU(10)
+    credentials, options = _session(files, files.client(), cache)
+    both = files.authority.pem + Authority("the next one").pem
+    write(files.ca, both)
+    more, metadata = (), None
+    if tokens:
+        path = files.folder / "tokens.toml"
+        token = make_token(path, "alice", models=["*"], images_per_minute=None, expires=None)
+        more, metadata = ("--tokens", path), (("authorization", f"Bearer {token}"),)
+
+    def call(channel):
+        stub = sampling_pb2_grpc.SamplingServiceStub(channel)
+        return stub.ListModels(sampling_pb2.ListModelsRequest(), metadata=metadata, timeout=30)
+
+    with (
+        server(small_models, *files.mutual_options, *more) as process,
+        grpc.secure_channel(process.target, credentials, options=options) as channel,
+    ):
+        assert call(channel).models
+        request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**9, batch_size=10)
+        stream = sampling_pb2_grpc.SamplingServiceStub(channel).SampleBinaryImages(request, metadata=metadata)
+        next(stream)
+        write(files.ca, both.removeprefix(files.authority.pem))
+        for failing in (lambda: [None for _ in stream], lambda: call(channel)):
+            with pytest.raises(grpc.RpcError) as caught:
+                failing()
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert caught.value.details() == "the client certificate has expired, or its authority was removed"
+        with pytest.raises(grpc.RpcError) as caught:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def _context(*certificates):
+    """As much of a call's context as tells its certificate, here one that it resumed its session with."""
+    values = {"x509_pem_cert": [certificates[0]], "x509_pem_cert_chain": [b"".join(certificates[1:])]}
+    return types.SimpleNamespace(auth_context=lambda: values)
+
+
+def test_client_certificates_are_good_while_they_lead_to_an_authority(tmp_path):
+    root, other = Authority("root"), Authority("other")
+    between = root.intermediate("between")
+    admitted = [root]
+
+    def authorities():
+        return known[tuple(admitted)]
+
+    known = {(one,): tuple(x509.load_pem_x509_certificates(one.pem)) for one in (root, other, between)}
+    clients = ClientCertificates(authorities)
+
+    def is_good(*certificates):
+        try:
+            return clients.check(clients.of(_context(*certificates))) is None
+        except UnauthenticatedError:
+            return False
+
+    direct, deep, old = root.issue("a")[0], between.issue("b")[0], root.issue("c", days=-1)[0]
+    stray, own = other.issue("d")[0], Authority("own")
+    assert is_good(direct)
+    assert is_good(deep, between.pem)
+    assert is_good(deep, other.pem, between.pem, root.pem)
+    assert not is_good(deep)
+    assert not is_good(old)
+    assert not is_good(stray, other.pem)
+    assert not is_good(own.pem)
+    admitted[:] = [between]
+    assert is_good(deep)
+    assert not is_good(direct)
+    admitted[:] = [other]
+    assert not is_good(deep, between.pem)
+    assert is_good(stray)
+
+
+def test_an_expired_client_certificate_resumes_no_session(small_models, files):
+    """gRPC does not look at it again then: its code, not a failed handshake, shows that each call is checked."""
+    cache = cygrpc.SSLSessionCacheLRU(10)
+    with server(small_models, *files.mutual_options) as process:
+        credentials, options = _session(files, files.client(days=4 / 86400), cache)
+
+        def code():
+            with grpc.secure_channel(process.target, credentials, options=options) as channel:
+                stub = sampling_pb2_grpc.SamplingServiceStub(channel)
+                try:
+                    stub.ListModels(sampling_pb2.ListModelsRequest(), timeout=30)
+                except grpc.RpcError as error:
+                    return error.code()
+            return None
+
+        assert code() is None
+        eventually(lambda: code() is grpc.StatusCode.UNAUTHENTICATED)
 
 
 def _check_commands(process, files, ca, client):

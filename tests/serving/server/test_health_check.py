@@ -43,6 +43,12 @@ def test_nobody_there():
     assert "no answer about the server: UNAVAILABLE" in result.stderr
 
 
+def test_a_name_that_no_model_can_have():
+    result = bgan("health", "--server", "localhost:1", "--model", "x\udcff")
+    assert result.returncode == 1
+    assert r"model 'x\udcff' cannot be there" in result.stderr
+
+
 def test_no_answer_in_time():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         result = health("--server", f"127.0.0.1:{deaf.getsockname()[1]}", "--timeout-seconds", "0.2")

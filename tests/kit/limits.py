@@ -1,0 +1,18 @@
+"""Limits of this process that are real, and lifted again."""
+
+import os
+import resource
+from contextlib import contextmanager
+
+
+@contextmanager
+def no_files_left():
+    """While entered, this process can open no file, socket or pipe (EMFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
