@@ -235,14 +235,15 @@ class Server:
 def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None = None) -> None:
     """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log.
 
-    Then the process ends, without the time that Python takes to leave all that it has loaded.
+    Then the process ends, without waiting for threads that may never end: those of a file system, or of a model.
     """
     start_log(log_format, worker=worker)
-    if sys.platform == "win32":
-        asyncio.run(main)
-    else:
+    make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
         import uvloop  # a call costs less CPU time with it
 
-        uvloop.run(main)
-    logging.shutdown()
-    os._exit(0)
+        make_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main)
+        logging.shutdown()
+        os._exit(0)

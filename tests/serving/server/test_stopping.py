@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from bgan.clients import RetryPolicy, SamplingClient
 from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from tests.kit.cli import BGAN
 from tests.kit.clients import Blocking
 from tests.kit.servers import ServerProcess, restarting_server, server
+from tests.kit.waiting import eventually, unreadable
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 SERVICE = "bgan.v1.SamplingService"
@@ -57,6 +60,18 @@ def test_the_lame_duck_time_ends(small_models):
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert dict(caught.value.trailing_metadata())["bgan-next-index"] == str(received)
         assert process.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_ends_a_server_that_waits_for_a_file(small_models, tmp_path, workers):
+    (tmp_path / "sbn.onnx").write_bytes((small_models / "sbn.onnx").read_bytes())
+    command = [BGAN, "serve", "--models", tmp_path, "--port", "0", "--workers", str(workers)]
+    with unreadable(tmp_path / "sbn.onnx"), (tmp_path / "log").open("w") as log:
+        with subprocess.Popen(command, stderr=log) as process:
+            eventually(lambda: (tmp_path / "log").read_text().count("loading the models") == workers)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 0  # nobody waits for a file any longer than 45 seconds
+        assert "still not stopped" not in (tmp_path / "log").read_text()
 
 
 def test_a_server_that_cannot_start_does_not_play_lame_duck(tmp_path):
