@@ -138,7 +138,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
             if shape is None:
                 shape = bits.shape[1:]
                 digest.update("x".join(map(str, shape)).encode())
-            rows = np.packbits(bits.reshape(len(bits), -1), axis=1)
+            rows = np.ascontiguousarray(np.packbits(bits.reshape(len(bits), -1), axis=1))  # of any memory order
             file.write(rows.data)
             digest.update(rows.data)
             if own_labels is not None:
