@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..common.errors import DataError
 from ..config.images import ImageOptions
 from .binarize import Bits, binarize, fit_to
+from .readers.labels import NO_LABEL
 from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
 
 _GREY_SHARE = 0.01
@@ -83,11 +84,16 @@ class BinaryImages:
         return bits if size is None or fit is None else fit_to(bits, size, fit)
 
     def _without_bad_values(self, raw: RawImages) -> RawImages:
-        if raw.pixels.dtype.kind != "f":
-            return raw
-        is_whole = np.isfinite(raw.pixels).all(axis=(1, 2, 3))
+        is_good = np.ones(len(raw.pixels), bool)
+        if raw.labels is not None:
+            is_good = raw.labels != NO_LABEL
+        is_whole = is_good
+        if raw.pixels.dtype.kind == "f":
+            is_whole = is_good & np.isfinite(raw.pixels).all(axis=(1, 2, 3))
         for row in np.flatnonzero(~is_whole):
-            self._bad.note(raw.name(int(row)), "it holds NaN or infinite values")
+            self._bad.note(
+                raw.name(int(row)), "it holds NaN or infinite values" if is_good[row] else "it has no label"
+            )
         labels = None if raw.labels is None else raw.labels[is_whole]
         return raw if is_whole.all() else replace(raw, pixels=raw.pixels[is_whole], labels=labels)
 

@@ -312,10 +312,15 @@ def test_pickled_objects_are_refused(tmp_path):
     objects = np.array([BITS[0], "anything"], dtype=object)
     np.save(tmp_path / "a.npy", objects, allow_pickle=True)
     np.savez(tmp_path / "a.npz", images=objects)
-    np.savez(tmp_path / "b.npz", images=BITS, labels=objects)
-    for name in ("a.npy", "a.npz", "b.npz"):
+    np.savez(tmp_path / "b.npz", images=BITS, other=objects)
+    for name, options in (
+        ("a.npy", {}),
+        ("a.npz", {}),
+        ("b.npz", {"labels_key": "other"}),
+        ("b.npz", {"key": "other"}),
+    ):
         with pytest.raises(DataError, match="holds pickled Python objects, which could run any code"):
-            read(tmp_path / name)
+            read(tmp_path / name, **options)
 
 
 def test_a_matlab_bomb_is_refused(tmp_path):
@@ -395,7 +400,11 @@ def test_images_with_nan_can_be_skipped(tmp_path):
     [
         ({"a": BITS, "b": BITS}, {}, "holds a 20x1x6x9, b 20x1x6x9; name the images with --key"),
         ({"a": BITS, "b": BITS}, {"key": "c"}, "holds no array 'c'"),
-        ({"a": BITS, "t": np.zeros(3, int)}, {"key": "a", "labels_key": "t"}, "20 integers belong to the images"),
+        (
+            {"a": BITS, "t": np.zeros(3, int)},
+            {"key": "a", "labels_key": "t"},
+            "the labels in t: they are of shape 3, not one for each of the 20 images",
+        ),
         ({"shape": [4, 6], "nonzero": [[1, 9], [2, 2]]}, {}, "indices beyond its shape"),
         ({"shape": [4, 6], "nonzero": [[1, 3]]}, {}, "not a row of indices for each axis"),
         (
