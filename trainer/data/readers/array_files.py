@@ -29,12 +29,13 @@ from .arrays import (
     turned_array,
     unreadable_array,
 )
+from .listing import list_zip
+from .other_files import sparse_parts
 from .source import (
     LEAST_ON,
     check_archive,
     check_length,
     check_ratio,
-    is_litter,
     not_readable,
     reading,
     refuse_options,
@@ -77,9 +78,11 @@ def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files:
     """
     refuse_options(options, path, ("channels",), _OF_PIXELS)
     check_archive(archive, path)
-    entries = [entry.filename for entry in archive.infolist() if not is_litter(entry.filename)]
-    names = [name.removesuffix(".npy") for name in entries if name.endswith(".npy")]
-    arrays = {name: _member(archive, name, path, files) for name in names}
+    listing, entries = list_zip(archive)
+    names = {name.removesuffix(".npy"): entry for name, entry in entries.items() if name.endswith(".npy")}
+    arrays = {name: _member(archive, entry, f"{name} of {path}", files) for name, entry in names.items()}
+    if options.key is None and (what := sparse_parts(names, path)) is not None:
+        raise DataError(f"{path} is {what}")
     if options.key is not None or "images" in arrays or not (arrays.keys() >= _SPARSE or arrays.keys() >= _PACKED):
         source = chosen_source(arrays, options, path)
     elif arrays.keys() >= _PACKED:
@@ -88,8 +91,9 @@ def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files:
         array = _sparse(arrays["shape"].whole(), arrays["nonzero"].whole(), path)
         labels = {} if options.labels_key is None else chosen_labels(arrays, options, path, "nonzero")
         source = ArraySource(array, options, path, labels=labels)
-    others = [name for name in entries if not name.endswith(".npy")]
-    source.notes += (f"left out: {', '.join(others[:3])}, which are no arrays",) if others else ()
+    if len(entries) > len(names):
+        listing.left_out["files that are no arrays"] = len(entries) - len(names)
+    source.notes += listing.notes
     return source
 
 
@@ -114,11 +118,10 @@ def _npy_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, n
     return shape, in_columns, dtype
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path, files: ExitStack) -> ReadableArray:
-    title = f"{name} of {path}"
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, title: str, files: ExitStack) -> ReadableArray:
     try:
         with reading(title, Exception):  # encrypted, or broken in any way
-            file = files.enter_context(archive.open(f"{name}.npy"))
+            file = files.enter_context(archive.open(entry))
             shape, in_columns, dtype = _npy_header(file, title)
     except DataError as error:
         return unreadable_array(error)
