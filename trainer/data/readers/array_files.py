@@ -51,7 +51,7 @@ _PICKLED = (
 )
 _SPARSE = {"shape", "nonzero"}
 _PACKED = {"packed_images", "image_shape"}
-_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
@@ -244,9 +244,9 @@ def _idx(path: Path, files: ExitStack) -> ReadableArray:
     with reading(path, struct.error, ValueError, EOFError, OSError):
         zeros, code, axes = struct.unpack(">HBB", file.read(4))
         shape = struct.unpack(f">{axes}I", file.read(4 * axes))
-        if zeros or code not in _IDX_TYPES or not axes:
+        if zeros or code not in IDX_TYPES or not axes:
             raise ValueError("it is no idx file")
-    dtype = np.dtype(_IDX_TYPES[code])
+    dtype = np.dtype(IDX_TYPES[code])
     length = math.prod(shape) * dtype.itemsize
     if is_zipped:
         check_ratio(length, path)

@@ -15,6 +15,7 @@ from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .labels import ClassLabels, class_labels, fits
 from .layout import ImageLayout, lengths_text
+from .other_files import joined
 from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable, reading
 
 _CHUNK_BYTES = 2**22
@@ -212,7 +213,9 @@ def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: ob
         candidates = [name for name in candidates if _may_be_images(arrays[name])]
     if len(candidates) == 1:
         return candidates[0]
-    raise DataError(f"{path} holds {_listed(arrays)}; name the images with --key")
+    each = len({arrays[name].shape for name in candidates}) == 1 and arrays[candidates[0]].shape[2:] == ()
+    advice = f"; if each is one image, join them: {joined(Path(str(path)))}" if each else ""
+    raise DataError(f"{path} holds {_listed(arrays)}; name the images with --key{advice}")
 
 
 def _may_be_images(array: ReadableArray) -> bool:

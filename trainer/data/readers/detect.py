@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .array_files import open_hdf, open_idx, open_mat, open_npy, open_npz
+from .array_files import IDX_TYPES, open_hdf, open_idx, open_mat, open_npy, open_npz
 from .image_files import is_image, open_folder, open_zip
 from .listing import list_folder, list_zip
 from .other_files import START_BYTES, from_torch, image_suffix, named, zipped
@@ -87,5 +87,5 @@ _READERS: dict[bytes, Callable[[Path, ImageOptions, ExitStack], ImageSource]] = 
     b"MATLAB 5.0": open_mat,
     b"PAR1": _open_parquet,
     b"\x1f\x8b": _open_gzip,
-    b"\0\0": open_idx,
+    **{bytes((0, 0, code)): open_idx for code in IDX_TYPES},
 }

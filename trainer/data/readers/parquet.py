@@ -61,7 +61,9 @@ class ParquetImages(ImageSource):
             return bool(is_binary(kind) or is_large_binary(kind))
 
         columns: list[str] = [field.name for field in schema if holds_bytes(field.type)]
-        wanted = self._options.key
+        wanted, labels = self._options.key, {self._options.labels_key, *LABEL_KEYS}
+        if wanted is None:
+            columns = [name for name in columns if name not in labels] or columns
         if (wanted is None and len(columns) == 1) or wanted in columns:
             return wanted or columns[0]
         listed = f"columns that hold bytes: {', '.join(columns) or 'none'}"
