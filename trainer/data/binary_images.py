@@ -78,11 +78,12 @@ class BinaryImages:
         options = self._options
         seed, first = options.bernoulli_seed, self.count
         bits = binarize(pixels, self._method, threshold=options.threshold, seed=seed, first_index=first)
+        on = int(np.count_nonzero(bits))
         if self._method == "nonzero":
             self._grey += _grey_values(pixels)
-            self._nonzero += int(np.count_nonzero(bits))
+            self._nonzero += on
             self._has_negative |= pixels.dtype.kind in "if" and bool((pixels < 0).any())
-        if bits.all() or not bits.any():
+        if on in {0, bits.size}:
             self._note_range(pixels)
         if options.invert:
             bits = ~bits
@@ -94,18 +95,20 @@ class BinaryImages:
         self._range = (min(low, float(pixels.min())), max(high, float(pixels.max())))
 
     def _without_bad_values(self, raw: RawImages) -> RawImages:
-        is_good = np.ones(len(raw.pixels), bool)
+        faults = {}
         if raw.labels is not None:
-            is_good = raw.labels != NO_LABEL
-        is_whole = is_good
+            faults["it has no label"] = raw.labels == NO_LABEL
         if raw.pixels.dtype.kind == "f":
-            is_whole = is_good & np.isfinite(raw.pixels).all(axis=(1, 2, 3))
-        for row in np.flatnonzero(~is_whole):
-            self._bad.note(
-                raw.name(int(row)), "it holds NaN or infinite values" if is_good[row] else "it has no label"
-            )
-        labels = None if raw.labels is None else raw.labels[is_whole]
-        return raw if is_whole.all() else replace(raw, pixels=raw.pixels[is_whole], labels=labels)
+            faults["it holds NaN or infinite values"] = ~np.isfinite(raw.pixels).all(axis=(1, 2, 3))
+        if not any(is_bad.any() for is_bad in faults.values()):
+            return raw
+        is_good = np.ones(len(raw.pixels), bool)
+        for reason, is_bad in faults.items():
+            for row in np.flatnonzero(is_bad & is_good):
+                self._bad.note(raw.name(int(row)), reason)
+            is_good &= ~is_bad
+        labels = None if raw.labels is None else raw.labels[is_good]
+        return replace(raw, pixels=raw.pixels[is_good], labels=labels)
 
     def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
         shape = bits.shape[1:]

@@ -29,11 +29,10 @@ from .arrays import (
     turned_array,
     unreadable_array,
 )
-from .listing import list_zip
+from .listing import Listing, ZipEntries
 from .other_files import sparse_parts
 from .source import (
     LEAST_ON,
-    check_archive,
     check_length,
     check_ratio,
     not_readable,
@@ -70,15 +69,20 @@ def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     return ArraySource(sliced_array(mapped), options, path)
 
 
-def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files: ExitStack) -> ArraySource:
+def open_npz(
+    path: Path,
+    archive: zipfile.ZipFile,
+    listing: Listing,
+    entries: ZipEntries,
+    options: ImageOptions,
+    files: ExitStack,
+) -> ArraySource:
     """The images of a .npz file: a dense array, `shape` and `nonzero` of a sparse one, or `bgan sample`'s.
 
     Arrays that are not needed are not read, whatever they hold. Raises DataError if the others are damaged, unpack
     to far more than the file's size, or hold objects.
     """
     refuse_options(options, path, ("channels",), _OF_PIXELS)
-    check_archive(archive, path)
-    listing, entries = list_zip(archive)
     names = {name.removesuffix(".npy"): entry for name, entry in entries.items() if name.endswith(".npy")}
     arrays = {name: _member(archive, entry, f"{name} of {path}", files) for name, entry in names.items()}
     if options.key is None and (what := sparse_parts(names, path)) is not None:

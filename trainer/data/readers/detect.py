@@ -13,7 +13,7 @@ from .image_files import is_image, open_folder, open_zip
 from .listing import list_folder, list_zip
 from .other_files import START_BYTES, from_torch, image_suffix, named, zipped
 from .parquet import ParquetImages
-from .source import ImageSource, not_readable, reading
+from .source import ImageSource, check_archive, not_readable, reading
 
 _KNOWN = ".npy, .npz, idx, idx.gz, .mat, .h5, .parquet, a zip of images, or a folder of images"
 
@@ -59,12 +59,13 @@ def _open_file(path: Path, options: ImageOptions, files: ExitStack) -> ImageSour
 def _open_zip(path: Path, options: ImageOptions, files: ExitStack) -> ImageSource:
     with reading(path, zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         archive = files.enter_context(zipfile.ZipFile(path))
-    names, _ = list_zip(archive)
-    if any(name.endswith("/data.pkl") for name in names.names):
+    check_archive(archive, path)
+    listing, entries = list_zip(archive)
+    if any(name.endswith("/data.pkl") for name in entries):
         raise DataError(f"{path} is {from_torch(path)}")
-    if any(name.endswith(".npy") for name in names.names) and not any(map(is_image, names.names)):
-        return open_npz(path, archive, options, files)
-    return open_zip(path, archive, options)
+    if any(name.endswith(".npy") for name in entries) and not any(map(is_image, entries)):
+        return open_npz(path, archive, listing, entries, options, files)
+    return open_zip(path, archive, listing, entries, options)
 
 
 def _open_gzip(path: Path, options: ImageOptions, files: ExitStack) -> ImageSource:

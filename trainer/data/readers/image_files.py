@@ -26,9 +26,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .labels import in_class_order
-from .listing import Listing, list_zip
+from .listing import Listing, ZipEntries
 from .other_files import START_BYTES, image_suffix, named, other_files
-from .source import BadImages, ImageSource, RawImages, check_archive, first_line, refuse_options
+from .source import BadImages, ImageSource, RawImages, first_line, refuse_options
 
 SUFFIXES = frozenset(
     {
@@ -51,6 +51,12 @@ SUFFIXES = frozenset(
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
 _FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 _ENTRY_BYTES_AT_MOST = 256 * 2**20  # of a file in a zip, which is read into memory as a whole
+_EXIF = {
+    "exif",
+    "Raw profile type exif",
+    "xmp",
+    "XML:com.adobe.xmp",
+}  # where Pillow keeps what says how it is turned
 _OF_ARRAYS = ("key", "labels_key", "row_shape", "axes")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
@@ -121,10 +127,10 @@ def open_folder(path: Path, listing: Listing, options: ImageOptions) -> ImageFil
     return ImageFiles(listing, lambda name: (path / name).open("rb"), options, path)
 
 
-def open_zip(path: Path, archive: zipfile.ZipFile, options: ImageOptions) -> ImageFiles:
-    """The images of a zip. Raises DataError if it is a bomb, or has names that lead out of it."""
-    check_archive(archive, path)
-    listing, entries = list_zip(archive)
+def open_zip(
+    path: Path, archive: zipfile.ZipFile, listing: Listing, entries: ZipEntries, options: ImageOptions
+) -> ImageFiles:
+    """The images of a zip, as it is listed."""
 
     def open_file(name: str) -> IO[bytes]:
         entry = entries[name]
@@ -165,6 +171,8 @@ def decode_image(content: bytes, channels: str) -> NDArray[Any]:
 def _upright(image: Image.Image) -> Image.Image:
     """An image as its EXIF data say that it is to be shown; Pillow turns those of TIFF by itself."""
     image.load()
+    if not image.info.keys() & _EXIF:
+        return image
     with suppress(Exception):  # of damaged EXIF data, which are no part of the image
         ImageOps.exif_transpose(image, in_place=True)
     return image

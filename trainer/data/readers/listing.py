@@ -9,6 +9,9 @@ from pathlib import Path
 
 from .source import is_litter, reading
 
+ZipEntries = dict[str, zipfile.ZipInfo]
+"""Those of a zip, by their names as they are listed."""
+
 _HIDDEN = "hidden files or folders"
 
 
@@ -101,9 +104,9 @@ def _leads_to(entry: os.DirEntry[str]) -> str:
     return "nothing" if entry.is_symlink() else "other"
 
 
-def list_zip(archive: zipfile.ZipFile) -> tuple[Listing, dict[str, zipfile.ZipInfo]]:
+def list_zip(archive: zipfile.ZipFile) -> tuple[Listing, ZipEntries]:
     """The files of a zip, with / between folders, and their entries; of several of one name the last counts."""
-    entries: dict[str, zipfile.ZipInfo] = {}
+    entries: ZipEntries = {}
     listing = Listing()
     for entry in archive.infolist():
         name = _name_of(entry)
@@ -122,7 +125,7 @@ def list_zip(archive: zipfile.ZipFile) -> tuple[Listing, dict[str, zipfile.ZipIn
 def _name_of(entry: zipfile.ZipInfo) -> str:
     """The name of an entry: some programs write UTF-8 and do not say so, or backslashes between folders."""
     name = entry.filename
-    if not entry.flag_bits & 0x800:  # it was read as of the IBM PC's code page, cp437
+    if not (name.isascii() or entry.flag_bits & 0x800):  # it was read as of the IBM PC's code page, cp437
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
     return name.replace("\\", "/")
