@@ -208,3 +208,24 @@ def test_an_npz_with_the_litter_of_macos_is_read(tmp_path):
     assert notes_and_classes(tmp_path / "a.zip")[0] == [
         "left aside: 1 hidden files or folders, 1 files that are no arrays"
     ]
+
+
+def test_names_do_not_steer_a_terminal(tmp_path):
+    for i in range(4):
+        write(tmp_path / "set" / f"a\n{i % 2}\x1b[31m" / f"{i}.png", i)
+    (tmp_path / "set" / "a\n0\x1b[31m" / "bad.png").write_bytes(b"x")
+    (tmp_path / "set" / "x.\x1b[31m").write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        read_images(tmp_path / "set", ImageOptions())
+    assert r"a\n0\x1b[31m/bad.png (it is no image)" in str(caught.value)
+    assert r"left aside: 1 files named .\x1b[31m" in notes_and_classes(tmp_path / "set")[0][0]
+
+
+def test_many_kinds_of_other_files_are_counted_together(tmp_path):
+    for i in range(3):
+        write(tmp_path / "set" / f"{i}.png", i)
+    for i in range(30):
+        (tmp_path / "set" / f"x.{i}").write_bytes(b"x")
+    (note,) = notes_and_classes(tmp_path / "set")[0]
+    assert note.count("1 files named") == 5
+    assert note.endswith("25 files of other names")

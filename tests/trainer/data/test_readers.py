@@ -616,3 +616,13 @@ def test_cells_and_structs_of_matlab_are_named(tmp_path):
     ):
         with pytest.raises(DataError, match=says):
             read(tmp_path / "a.mat", key=key)
+
+
+def test_a_sparse_matrix_in_a_mat_of_version_73_is_named(tmp_path):
+    path, options = write_mat_73(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.create_group("S").attrs["MATLAB_sparse"] = 20
+        file["S/data"], file["S/ir"] = np.ones(9), np.arange(9)
+    np.testing.assert_array_equal(read(path, **options)[0], BITS)
+    with pytest.raises(DataError, match=r"it is sparse; in MATLAB save it as S = full\(S\)"):
+        read(path, key="S")

@@ -5,9 +5,10 @@ numpy's (.npy, and .npz dense, sparse or packed), MATLAB's .mat, HDF5, and idx, 
 
 import gzip
 import math
+import posixpath
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, cast
@@ -162,13 +163,14 @@ def _hdf_array(dataset: Any, *, is_matlab: bool) -> ReadableArray:
 
     kind = dataset.attrs.get("MATLAB_class", b"") if is_matlab else b""
     if h5py.check_string_dtype(dataset.dtype) is not None:
-        return sliced_array(dataset.asstr()[...].astype(np.str_))
+        return _words_array(dataset.shape, lambda: dataset.asstr()[...])
     if kind == b"char":
-        characters = dataset[...].T
-        return sliced_array(np.array(["".join(map(chr, row)) for row in np.atleast_2d(characters)]))
+        return _words_array(dataset.shape[1:] or (1,), lambda: _rows_of_text(dataset[...]))
     if kind == b"cell":
-        cells = [dataset.file[reference] for reference in dataset[...].ravel(order="F")]
-        return _cell_array([_hdf_array(cell, is_matlab=True) for cell in cells], dataset.name)
+        cells = dataset[...].ravel(order="F")
+        if dataset.file[cells[0]].attrs.get("MATLAB_class") != b"char":
+            return _cell_array([], dataset.name)
+        return _words_array(cells.shape, lambda: [_rows_of_text(dataset.file[cell][...])[0] for cell in cells])
     if dataset.dtype.kind not in "biuf":
         return unreadable_array(ValueError(f"it holds values of type {dataset.dtype}, not numbers"))
     array = sliced_array(dataset)
@@ -181,9 +183,23 @@ def _hdf_array(dataset: Any, *, is_matlab: bool) -> ReadableArray:
     return turned_array(readable) if is_matlab else readable
 
 
+def _words_array(shape: tuple[int, ...], read: Callable[[], Any]) -> ReadableArray:
+    """Words that are read when they are asked for, as a whole."""
+
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        return np.asarray(read(), np.str_).reshape(shape)[(slice(None),) * axis + (slice(start, stop),)]
+
+    return ReadableArray(shape, np.dtype(np.str_), part)
+
+
+def _rows_of_text(characters: NDArray[Any]) -> list[str]:
+    """The text in a table of characters as MATLAB keeps it in HDF5: a column for each."""
+    return ["".join(map(chr, column)) for column in np.atleast_2d(characters.T)]
+
+
 def _cell_array(cells: Sequence[ReadableArray], name: str) -> ReadableArray:
     """A cell array of MATLAB: one of words, or else one that cannot be read."""
-    if all(cell.dtype.kind == "U" and cell.shape == (1,) for cell in cells):
+    if cells and all(cell.dtype.kind == "U" and cell.shape == (1,) for cell in cells):
         return sliced_array(np.array([cell.whole()[0] for cell in cells]))
     return unreadable_array(ValueError(f"it is a cell array; in MATLAB join it, as in X = cat(3, {name}{{:}})"))
 
@@ -196,7 +212,13 @@ def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: 
     arrays: dict[str, ReadableArray] = {}
 
     def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
+        if "MATLAB_sparse" in item.attrs:
+            arrays[name] = unreadable_array(
+                ValueError(f"it is sparse; in MATLAB save it as {name} = full({name})")
+            )
+        elif posixpath.dirname(name) in arrays:  # a part of what is sparse
+            return
+        elif isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
             arrays[name] = _hdf_array(item, is_matlab=is_matlab)
 
     with reading(path, OSError, RuntimeError):

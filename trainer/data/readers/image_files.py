@@ -28,7 +28,7 @@ from ...config.images import ImageOptions
 from .labels import in_class_order
 from .listing import Listing, ZipEntries
 from .other_files import START_BYTES, image_suffix, named, other_files
-from .source import BadImages, ImageSource, RawImages, first_line, refuse_options
+from .source import BadImages, ImageSource, RawImages, first_line, printable, refuse_options
 
 SUFFIXES = frozenset(
     {
@@ -57,6 +57,7 @@ _EXIF = {
     "xmp",
     "XML:com.adobe.xmp",
 }  # where Pillow keeps what says how it is turned
+_KINDS_SHOWN = 5  # of files that are left aside
 _OF_ARRAYS = ("key", "labels_key", "row_shape", "axes")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
@@ -117,9 +118,11 @@ class ImageFiles(ImageSource):
                 if suffix not in kinds:
                     own = image_suffix(self._start(name))
                     what = f"images (rename them to {own}) " if own else "files "
-                    kinds[suffix] = what + (f"named {suffix}" if suffix else "without a suffix")
+                    kinds[suffix] = what + (f"named {printable(suffix)}" if suffix else "without a suffix")
                 others[kinds[suffix]] += 1
-        return others
+        shown = Counter(dict(others.most_common(_KINDS_SHOWN)))
+        rest = others.total() - shown.total()
+        return shown + Counter({"files of other names": rest})
 
 
 def open_folder(path: Path, listing: Listing, options: ImageOptions) -> ImageFiles:
@@ -219,4 +222,4 @@ def _classes(
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")

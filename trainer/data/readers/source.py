@@ -50,7 +50,7 @@ class BadImages:
         """Count one more, or several with the same reason."""
         self.count += count
         if len(self.first) < _NAMED_AT_MOST:
-            self.first.append(f"{name} ({reason})")
+            self.first.append(f"{printable(name)} ({reason})")
 
     @property
     def text(self) -> str:
@@ -84,6 +84,11 @@ def refuse_options(options: ImageOptions, path: object, names: Iterable[str], wh
 def is_litter(name: str) -> bool:
     """Whether a file, or a folder that it lies in, is hidden, or added to an archive by macOS."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def printable(name: str) -> str:
+    """A name that somebody gave, without what would steer a terminal: such characters as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def first_line(reason: object) -> str:
