@@ -3,7 +3,7 @@
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -19,19 +19,25 @@ MAX_PNG_IMAGES = 10_000
 _GRID_GAP = 2
 _GRID_GREY = 90
 
+ClassNames = Callable[[], Sequence[str]]
+"""Asks for the names of the classes of the model."""
 
-def write_batches(batches: Iterable[ImageBatch], path: Path, *, image_count: int) -> ImageBatch:
+
+def write_batches(
+    batches: Iterable[ImageBatch], path: Path, *, image_count: int, classes: ClassNames = tuple
+) -> ImageBatch:
     """Write the `image_count` images of a stream; returns its last batch. Raises OSError.
 
     A file is written whole or not at all. .png is a grid, .npy uint8 [n, channels, height, width], and .npz the
-    packed images with shape, seed, first index, model, revision and, from a class-conditional model, labels.
+    packed images with shape, seed, first index, model, revision and, from a class-conditional model, labels and
+    `classes`, their names, which are asked for when the first batch has come.
     Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
     """
     write = {".png": _write_png, ".npy": _write_npy, ".npz": _write_npz}[path.suffix]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            last = write(iter(batches), file, image_count)
+            last = write(iter(batches), file, image_count, classes)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,13 +62,17 @@ def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(canvas if depth == 3 else canvas[:, :, 0])
 
 
-def _write_png(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:
+def _write_png(
+    batches: Iterator[ImageBatch], file: IO[bytes], image_count: int, classes: ClassNames
+) -> ImageBatch:
     kept = list(batches)
     make_grid(np.concatenate([batch.images for batch in kept])).save(file, "PNG")
     return kept[-1]
 
 
-def _write_npy(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:
+def _write_npy(
+    batches: Iterator[ImageBatch], file: IO[bytes], image_count: int, classes: ClassNames
+) -> ImageBatch:
     first = next(batches)
     _write_header(file, (image_count, *first.image_shape))
     for batch in chain((first,), batches):
@@ -70,12 +80,16 @@ def _write_npy(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int)
     return batch
 
 
-def _write_npz(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:
+def _write_npz(
+    batches: Iterator[ImageBatch], file: IO[bytes], image_count: int, classes: ClassNames
+) -> ImageBatch:
     """Like numpy's savez_compressed, but writes the packed images as they arrive."""
     first = next(batches)
     labels: list[npt.NDArray[np.int32]] = []
     names = ("image_shape", "seed", "first_index", "model", "revision")
     arrays = {name: np.array(getattr(first, name)) for name in names}
+    if first.labels is not None:
+        arrays["classes"] = np.array(classes())
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("packed_images.npy", "w", force_zip64=True) as member:
             _write_header(member, (image_count, first.packed_images.shape[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -95,7 +96,8 @@ def sample(
     label: Annotated[
         list[str] | None,
         Option(
-            help="For a class-conditional model: a class, by name or number; several take turns.",
+            help="A class of a class-conditional model: its name, or its number from 0 if no class is named "
+            "by a number; several take turns.",
             show_default="drawn, all equally likely",
         ),
     ] = None,
@@ -139,7 +141,12 @@ def sample(
             labels=_labels(client.get_model(model, version=model_version), label) if label else (),
             request_id=request_id,
         )
-        last = write_batches(_with_progress(batches, count), output, image_count=count)
+        last = write_batches(
+            _with_progress(batches, count),
+            output,
+            image_count=count,
+            classes=lambda: client.get_model(model, version=model_version).classes,
+        )
     typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
 
 
@@ -192,11 +199,15 @@ def _labels(info: ModelInfo, named: list[str]) -> list[int]:
     if not info.classes:
         raise BadParameter(f"{info.name} is not class-conditional; leave it out", param_hint="--label")
     count, more = len(info.classes), ["..."] if len(info.classes) > _CLASSES_NAMED else []
-    numbers = {str(i): i for i in range(count)} | {name: i for i, name in enumerate(info.classes)}
+    numbers = {name: number for number, name in enumerate(info.classes)}
+    by_number = ""
+    if not any(re.fullmatch(r"-?\d+", name) for name in info.classes):  # a number can only be the place of a class
+        numbers |= {str(number): number for number in range(count)}
+        by_number = f", or by number 0 to {count - 1}"
     for label in named:
         if label not in numbers:
             names = ", ".join([*info.classes[:_CLASSES_NAMED], *more])
-            text = f"{label!r} is no class of {info.name}; there are {names}, or by number 0 to {count - 1}"
+            text = f"{label!r} is no class of {info.name}; there are {names}{by_number}"
             raise BadParameter(text, param_hint="--label")
     return [numbers[label] for label in named]
 

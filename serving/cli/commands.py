@@ -204,7 +204,8 @@ def generate(
     label: Annotated[
         list[str] | None,
         Option(
-            help="A class of a class-conditional model, by name or number; several take turns.",
+            help="A class of a class-conditional model: its name, or its number from 0 if no class is named "
+            "by a number; several take turns.",
             show_default="drawn, all alike",
         ),
     ] = None,

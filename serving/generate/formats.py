@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -51,8 +51,13 @@ class GenerationSpec:
         return -(-self.pixels // 8)
 
 
-Labels = Callable[[ImageRange], Int64Array]
-"""The classes [count] that a class-conditional model gives some images of the stream."""
+class Labels(NamedTuple):
+    """The classes of a class-conditional model's images."""
+
+    names: tuple[str, ...]
+    """Of the classes 0, 1, ..."""
+    draw: Callable[[ImageRange], Int64Array]
+    """The classes [count] of some images of the stream."""
 
 
 class Format:
@@ -88,6 +93,7 @@ class BitsFormat(Format):
             **{name: getattr(spec, name) for name in ("model", "revision", "seed", "first_index")},
             "image_count": spec.count,
             **({"labels": list(spec.labels)} if spec.labels else {}),
+            **({"classes": list(labels.names)} if labels else {}),
             "image_shape": list(spec.image_shape),
             "bytes_per_image": self.row_bytes,
             "packing": _PACKING,
@@ -132,15 +138,17 @@ class NpzFormat(Format):
         partial.unlink()
 
     def _write_labels(self, archive: zipfile.ZipFile, labels: Labels, check: Callable[[], None]) -> None:
-        """int32 [n]."""
+        """The labels, int32 [n], and the names of the classes that they count, from 0."""
         spec = self.spec
+        with archive.open("classes.npy", "w") as member:
+            np.lib.format.write_array(member, np.array(labels.names), allow_pickle=False)
         with archive.open("labels.npy", "w", force_zip64=True) as member:
             member.write(_array_head((spec.count,), "<i4"))
             for start in range(0, spec.count, _LABELS_AT_ONCE):
                 check()
                 count = min(_LABELS_AT_ONCE, spec.count - start)
                 images = ImageRange(spec.seed, spec.first_index + start, count, spec.labels)
-                member.write(labels(images).astype("<i4").tobytes())
+                member.write(labels.draw(images).astype("<i4").tobytes())
 
 
 FORMATS: dict[str, type[Format]] = {".npz": NpzFormat, ".npy": NpyFormat, ".bits": BitsFormat, ".bin": BitsFormat}

@@ -1,6 +1,7 @@
 """Generates images straight into a file: the bits of the stream, without a server."""
 
 import os
+import re
 import secrets
 import signal
 import time
@@ -22,7 +23,7 @@ from ..models.checked import load_checked
 from ..models.engine import Engine
 from ..models.model_files import FileSnapshot, scan, snapshot
 from ..models.noise import INDEX_END
-from .formats import FORMATS, GenerationSpec, outputs
+from .formats import FORMATS, GenerationSpec, Labels, outputs
 from .partial_file import PartialFile, open_partial
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
@@ -135,7 +136,8 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
                     show(partial.rows)
                     check()
             request.refuse_existing(request.output)
-            partial.finish(engine.noise.draw_labels if engine.class_count else None, check)
+            names = tuple(engine.manifest.classes)
+            partial.finish(Labels(names, engine.noise.draw_labels) if names else None, check)
         except OSError as error:
             raise _failed(error, partial) from error
     return spec
@@ -146,13 +148,15 @@ def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     model, classes = engine.manifest.name, list(engine.manifest.classes)
     if labels and not classes:
         raise GenerationError(f"--label: {model} is not class-conditional; leave it out")
-    numbers = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
+    numbers = {name: number for number, name in enumerate(classes)}
+    by_number = ""
+    if not any(re.fullmatch(r"-?\d+", name) for name in classes):  # a number can only be the place of a class
+        numbers |= {str(number): number for number in range(len(classes))}
+        by_number = f", or by number 0 to {len(classes) - 1}"
     for label in labels:
         if label not in numbers:
             names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
-            raise GenerationError(
-                f"--label is {label!r}; the classes of {model} are {names}, or by number 0 to {len(classes) - 1}"
-            )
+            raise GenerationError(f"--label is {label!r}; the classes of {model} are {names}{by_number}")
     return tuple(numbers[label] for label in labels)
 
 

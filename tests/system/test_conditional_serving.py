@@ -164,7 +164,7 @@ def test_the_open_inference_protocol_takes_labels(running, folder):
 
 
 def test_files_of_classes_are_the_same_from_a_server_and_without_one(running, folder, tmp_path):
-    options = ("--count", 50, "--seed", 3, "--first-index", 7, "--label", "owl", "--label", "3", "--label", 0)
+    options = ("--count", 50, "--seed", 3, "--first-index", 7, "--label", "owl", "--label", "3", "--label", "cat")
     sampled = bgan("sample", *options, "--server", running.target, "-o", tmp_path / "sampled.npz")
     assert sampled.returncode == 0, sampled.stderr
     generated = bgan("generate", folder / "sbn.onnx", *options, "-o", tmp_path / "generated.npz")
@@ -173,7 +173,7 @@ def test_files_of_classes_are_the_same_from_a_server_and_without_one(running, fo
     assert sorted(one.files) == sorted(two.files)
     for name in one.files:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
-    # "3" is the name of class 2, and 0 the number of the first; image 7 is the first, and 7 mod 3 is 1.
+    # "3" is the name of class 2; image 7 is the first, and 7 mod 3 is 1.
     assert one["labels"].tolist() == np.resize([2, 0, 4], 50).tolist()
     assert one["packed_images"].shape == (50, 17)
 
@@ -182,9 +182,12 @@ def test_files_of_classes_are_the_same_from_a_server_and_without_one(running, fo
     with SamplingClient(running.target) as client:
         images, labels = _sample(client, 50)
     np.testing.assert_array_equal(np.load(tmp_path / "drawn.npz")["labels"], labels)
+    assert one["classes"].tolist() == ["cat", "dog", "3", "mouse", "owl"]
     bits = bgan("generate", folder / "sbn.onnx", *options, "-o", tmp_path / "a.bits")
     assert bits.returncode == 0, bits.stderr
-    assert json.loads((tmp_path / "a.bits.json").read_text())["labels"] == [4, 2, 0]
+    described = json.loads((tmp_path / "a.bits.json").read_text())
+    assert described["labels"] == [4, 2, 0]
+    assert described["classes"] == ["cat", "dog", "3", "mouse", "owl"]
 
     assert (
         bgan("sample", "-n", 6, "--seed", 3, "--server", running.target, "-o", tmp_path / "a.npy").returncode == 0
@@ -202,7 +205,8 @@ def test_files_of_classes_are_the_same_from_a_server_and_without_one(running, fo
 @pytest.mark.parametrize(
     ("model", "label", "says"),
     [
-        ("sbn", "fox", "there are cat, dog, 3, mouse, owl, or by number 0 to 4"),
+        ("sbn", "fox", "there are cat, dog, 3, mouse, owl"),
+        ("sbn", "0", "there are cat, dog, 3, mouse, owl"),  # a number is a name here, and none of them is 0
         ("plain", "0", "plain is not class-conditional; leave it out"),
     ],
 )
@@ -216,6 +220,6 @@ def test_the_command_line_refuses_labels_that_cannot_be(running, folder, tmp_pat
     assert generated.returncode == 1
     assert len(generated.stderr.splitlines()) == 1
     assert (
-        "not class-conditional" if model == "plain" else "cat, dog, 3, mouse, owl, or by number 0 to 4"
+        "not class-conditional" if model == "plain" else "the classes of sbn are cat, dog, 3, mouse, owl"
     ) in generated.stderr
     assert list(tmp_path.iterdir()) == []

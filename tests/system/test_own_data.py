@@ -215,6 +215,33 @@ def test_a_disk_that_fills_is_one_line_and_with_room_it_goes_on(tmp_path):
     assert os.path.getsize(folder / "images.bin") == 4000 * 98
 
 
+def test_what_was_taken_and_left_out_is_said_by_the_commands(tmp_path, command):
+    bits = np.random.default_rng(0).random((70, 8, 8)) < 0.3
+    np.savez(
+        tmp_path / "keras.npz", images=bits[..., None], labels=np.array(["cat", "dog"])[np.arange(70) % 2], x=0
+    )
+    shown = command("data", tmp_path / "keras.npz")
+    assert shown.returncode == 0, shown.stderr
+    for text in (
+        "1x8x8",
+        "cat 35, dog 35",
+        "warning: the array of shape 70x8x8x1 is taken as --axes NHWC",
+        "warning: read as images: images; not used: x one number",
+    ):
+        assert text in shown.stdout
+    options = ("--data", tmp_path / "keras.npz", *QUICK, 1, "--batch-size", 8, "--runs-dir", tmp_path / "runs")
+    trained = command("train", *options)
+    assert trained.returncode == 0, trained.stderr
+    assert "warning: the array of shape 70x8x8x1 is taken as --axes NHWC" in trained.stderr
+    (tmp_path / "set").mkdir()
+    for i, image in enumerate(bits):
+        Image.fromarray(image).save(tmp_path / "set" / f"{i}.png")
+    (tmp_path / "set" / "notes.txt").write_text("x")
+    assert "left aside: 1 files named .txt" in command("data", tmp_path / "set").stdout
+    line = error_line(command("data", tmp_path / "set", "--key", "x"))
+    assert f"key has no meaning for {tmp_path / 'set'}: it holds image files, not arrays" in line
+
+
 def test_sets_by_name_take_the_same_options(tmp_path, command):
     result = command("data", "--dataset", "digits", "--size", "14x14", "--fit", "area", "--json", "-")
     assert result.returncode == 0, result.stderr

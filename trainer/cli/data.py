@@ -86,8 +86,12 @@ def _print(summary: DataSummary) -> None:
 
 
 def _listed(classes: dict[str, int] | None) -> str:
+    from rich.markup import escape
+
+    from ..data.readers.source import printable
+
     if classes is None:
         return "no labels"
-    shown = [f"{name} {count:,}" for name, count in list(classes.items())[:_CLASSES_SHOWN]]
+    shown = [f"{escape(printable(name))} {count:,}" for name, count in list(classes.items())[:_CLASSES_SHOWN]]
     more = f", ... ({len(classes):,} classes)" if len(classes) > _CLASSES_SHOWN else ""
     return ", ".join(shown) + more

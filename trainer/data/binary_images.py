@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from ..common.errors import DataError
 from ..config.images import ImageOptions
 from .binarize import Bits, binarize, fit_to
+from .readers.labels import NO_LABEL
 from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
 
-_GREY_SHARE = 0.01
+_GREY_SHARE = 0.01  # of the values that count as on
 
 Labels = NDArray[np.int64]
 
@@ -29,8 +30,10 @@ class BinaryImages:
         self._shapes: Counter[tuple[int, ...]] = Counter()
         self._firsts: dict[tuple[int, ...], str] = {}
         self._on = np.zeros((), np.int64)
-        self._grey = 0
+        self._grey, self._nonzero = 0, 0
         self._has_negative = False
+        self._range: tuple[float, float] | None = None
+        """The least and greatest value, as long as all pixels are alike."""
 
     @property
     def count(self) -> int:
@@ -43,11 +46,12 @@ class BinaryImages:
         notes = list(self.source.notes)
         if self._bad.count:
             notes.append(f"left out: {self._bad.text}")
-        pixels = self._on.size * self.count
-        if self._method == "nonzero" and self._grey > _GREY_SHARE * pixels:
+        if self._method == "nonzero" and self._grey > _GREY_SHARE * self._nonzero:
+            pixels, share = self._on.size * self.count, self._grey / self._nonzero
             notes.append(
-                f"{self._grey / pixels:.0%} of the values are neither 0 nor 1 nor the greatest of their type, and "
-                "count as on; --binarize threshold or otsu parts them"
+                f"{self._grey / pixels:.1%} of the values are neither 0 nor 1 nor the greatest of their type, and "
+                f"count as on ({share:.0%} of what is on); they may be shades, or noise as of JPEG: --binarize "
+                "threshold or otsu parts them"
             )
         return notes
 
@@ -72,24 +76,39 @@ class BinaryImages:
 
     def _as_bits(self, pixels: NDArray[Any]) -> Bits:
         options = self._options
-        if self._method == "nonzero":
-            self._grey += _grey_values(pixels)
-            self._has_negative |= pixels.dtype.kind in "if" and bool((pixels < 0).any())
         seed, first = options.bernoulli_seed, self.count
         bits = binarize(pixels, self._method, threshold=options.threshold, seed=seed, first_index=first)
+        on = int(np.count_nonzero(bits))
+        if self._method == "nonzero":
+            self._grey += _grey_values(pixels)
+            self._nonzero += on
+            self._has_negative |= pixels.dtype.kind in "if" and bool((pixels < 0).any())
+        if on in {0, bits.size}:
+            self._note_range(pixels)
         if options.invert:
             bits = ~bits
         size, fit = options.height_and_width, options.fit
         return bits if size is None or fit is None else fit_to(bits, size, fit)
 
+    def _note_range(self, pixels: NDArray[Any]) -> None:
+        low, high = self._range or (np.inf, -np.inf)
+        self._range = (min(low, float(pixels.min())), max(high, float(pixels.max())))
+
     def _without_bad_values(self, raw: RawImages) -> RawImages:
-        if raw.pixels.dtype.kind != "f":
+        faults = {}
+        if raw.labels is not None:
+            faults["it has no label"] = raw.labels == NO_LABEL
+        if raw.pixels.dtype.kind == "f":
+            faults["it holds NaN or infinite values"] = ~np.isfinite(raw.pixels).all(axis=(1, 2, 3))
+        if not any(is_bad.any() for is_bad in faults.values()):
             return raw
-        is_whole = np.isfinite(raw.pixels).all(axis=(1, 2, 3))
-        for row in np.flatnonzero(~is_whole):
-            self._bad.note(raw.name(int(row)), "it holds NaN or infinite values")
-        labels = None if raw.labels is None else raw.labels[is_whole]
-        return raw if is_whole.all() else replace(raw, pixels=raw.pixels[is_whole], labels=labels)
+        is_good = np.ones(len(raw.pixels), bool)
+        for reason, is_bad in faults.items():
+            for row in np.flatnonzero(is_bad & is_good):
+                self._bad.note(raw.name(int(row)), reason)
+            is_good &= ~is_bad
+        labels = None if raw.labels is None else raw.labels[is_good]
+        return replace(raw, pixels=raw.pixels[is_good], labels=labels)
 
     def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
         shape = bits.shape[1:]
@@ -102,20 +121,26 @@ class BinaryImages:
 
     def _check(self) -> None:
         if self._bad.count and not self._options.skip_bad:
-            raise DataError(f"{self._name}: {self._bad.text}; leave them out with --skip-bad")
+            advice = "; leave them out with --skip-bad" if self.count > 1 else ""
+            raise DataError(f"{self._name}: {self._bad.text}{advice}")
         if len(self._shapes) > 1:
             shapes = ", ".join(
                 f"{'x'.join(map(str, shape))} ({count:,}, the first {self._firsts[shape]})"
                 for shape, count in self._shapes.most_common(3)
             )
             raise DataError(
-                f"{self._name} has images of {len(self._shapes)} shapes: {shapes}; bring them to one with --size"
+                f"{self._name} has images of {len(self._shapes)} shapes: {shapes}; bring them to one "
+                f"with --size and --fit, as in --size {self._usual_size()} --fit area"
             )
         if self.count < 2:
             count = "only one image" if self.count else "no images"
             others = f"; {self._bad.text}" if self._bad.count else ""
             raise DataError(f"{self._name} has {count} to learn from{others}")
         self._check_variety()
+
+    def _usual_size(self) -> str:
+        ((_, height, width), _), *_ = self._shapes.most_common(1)
+        return f"{height}x{width}"
 
     def _check_variety(self) -> None:
         fraction = float(self._on.sum() / (self._on.size * self.count))
@@ -130,10 +155,24 @@ class BinaryImages:
             problem = f"{fraction:.3%} of the pixels are on {how}, more than {1 - LEAST_ON:.1%}"
         else:
             return
-        advice = "try --invert, another --binarize or --threshold, or --channels alpha for what is transparent"
+        notes = f" ({'; '.join(self.source.notes)})" if self.source.notes else ""
+        raise DataError(f"{self._name}: {problem}; {self._advice(fraction)}{notes}")
+
+    def _advice(self, fraction: float) -> str:
+        """What makes images of which there is too little of one value."""
+        low, high = self._range or (0, 0)
+        if fraction in {0, 1} and low < high:
+            middle = (low + high) / 2
+            return (
+                f"the values are from {low:g} to {high:g}: --binarize threshold --threshold {middle:g} parts them"
+            )
         if self._has_negative:
-            advice = "some values are negative: --binarize threshold --threshold 0"
-        raise DataError(f"{self._name}: {problem}; {advice}")
+            return "some values are negative: --binarize threshold --threshold 0"
+        if fraction in {0, 1} and self._range is not None:
+            return f"every value is {low:g}; of image files --channels alpha takes what is transparent"
+        if self._options.fit == "area" and fraction < LEAST_ON:
+            return "--fit max-pool keeps thin lines"
+        return "are these the images that were meant? --binarize and --threshold say what is on"
 
 
 def _grey_values(pixels: NDArray[Any]) -> int:

@@ -29,9 +29,10 @@ from ..config.images import ImageOptions
 from .binary_images import BinaryImages, Labels, settled_labels
 from .readers.array_files import labels_beside
 from .readers.detect import open_images
+from .readers.listing import list_folder
 
 _TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh, as of MNIST
-_VERSION = 1  # of the conversion: a change converts every set again
+_VERSION = 2  # of the conversion: a change converts every set again
 
 ProgressCallback = Callable[[int, int | None], None]
 
@@ -138,7 +139,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
             if shape is None:
                 shape = bits.shape[1:]
                 digest.update("x".join(map(str, shape)).encode())
-            rows = np.packbits(bits.reshape(len(bits), -1), axis=1)
+            rows = np.ascontiguousarray(np.packbits(bits.reshape(len(bits), -1), axis=1))  # of any memory order
             file.write(rows.data)
             digest.update(rows.data)
             if own_labels is not None:
@@ -183,8 +184,11 @@ def _digest(path: Path, shape: tuple[int, ...], labels: Labels | None) -> str:
 
 def _fingerprint(path: Path, options: ImageOptions) -> str:
     """A digest of what is read and how: paths, sizes and times of the files, and all options."""
-    root = path.resolve()
-    files = [root, labels_beside(root)] if root.is_file() else sorted(root.rglob("*"))
+    root = path.absolute()
+    if root.is_dir():
+        files = [root / name for name in sorted(list_folder(root).names)]
+    else:
+        files = [root, labels_beside(root)]
     states = [(str(file), file.stat()) for file in files if file.is_file()]
     known = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
     described = json.dumps({"version": _VERSION, "files": known, "options": options.to_dict()}, sort_keys=True)

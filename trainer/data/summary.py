@@ -12,6 +12,7 @@ from PIL import Image
 from ..common.grids import side_by_side, tiled
 from ..common.image_shape import ImageShape
 from .dataset import BinaryDataset
+from .readers.source import printable
 
 _SAMPLES = 64
 _FEW_IMAGES = 1000
@@ -99,7 +100,8 @@ def _warnings(summary: DataSummary) -> list[str]:
     rare = [name for name, own in classes.items() if own < _RARE_CLASS * count / len(classes)]
     if rare:
         more = f" and {len(rare) - 3} more classes" if len(rare) > 3 else ""
-        found.append(f"rare: {', '.join(rare[:3])}{more}, with less than a tenth of an even share of the images")
+        named = ", ".join(map(printable, rare[:3])) + more
+        found.append(f"rare: {named}, with less than a tenth of an even share of the images")
     return found
 
 

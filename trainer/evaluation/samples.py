@@ -14,6 +14,7 @@ from ..common.errors import SamplesError
 
 # How `bgan sample` and `bgan generate` name what is read here by other names.
 _OTHER_NAMES = {"packed_images": "images", "image_shape": "shape"}
+_WANTED = {"images", "shape", "probabilities", "labels"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return {"images": content}
-            arrays = {_OTHER_NAMES.get(name, name): content[name] for name in content.files}
+            names = {name: _OTHER_NAMES.get(name, name) for name in content.files}
+            wanted = _WANTED if len(names) > 1 else names.values()  # the others may hold anything
+            arrays = {known: content[name] for name, known in names.items() if known in wanted}
+            listed = ", ".join(sorted(names.values())) or "nothing"
     except OSError as error:
         raise SamplesError(f"{path} cannot be read ({error.strerror or error})") from error
     except Exception as error:  # numpy and zipfile raise whatever they stumble on
@@ -75,10 +79,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             f"{path} is not an array file that can be read safely ({str(error).splitlines()[0]}); "
             "save images with numpy.save or numpy.savez_compressed, without objects"
         ) from error
-    if len(arrays) == 1:
+    if len(names) == 1:
         return {"images": next(iter(arrays.values()))}
     if "images" not in arrays:
-        raise SamplesError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; name the samples images")
+        raise SamplesError(f"{path} holds {listed}; name the samples images")
     return arrays
 
 

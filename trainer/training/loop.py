@@ -40,12 +40,15 @@ _RATE_WINDOW = 100  # steps that the speed is taken over
 def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
     """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
 
-    `warn` is called with a line for each damaged checkpoint that was passed over.
+    `warn` is called with a line for all that is odd about how the data were read, and for each damaged checkpoint
+    that was passed over.
     Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
     where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
     whole. Invalid settings and data are found before the folder is made.
     """
     dataset = _read(config, console)
+    for note in dataset.notes:
+        warn(note)
     config = config.replace(data_digest=dataset.digest)
     trainer = Trainer(config, dataset, resolve_device(config.run.device))
     run = open_run(folder, config)

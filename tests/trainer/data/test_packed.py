@@ -187,3 +187,18 @@ def test_names_of_sets_are_names_of_models(tmp_path):
     assert name_of(tmp_path / "my masks.v2") == "my-masks.v2"
     assert name_of(tmp_path / "train-images.idx3.gz") == "train-images"
     assert name_of(tmp_path / "...") == "images"
+
+
+@pytest.mark.parametrize("order", ["rows in columns", "images last", "columns before rows"])
+def test_images_in_any_memory_order_are_the_same_set(tmp_path, cache, order):
+    images = BITS[:, 0]
+    np.save(tmp_path / "plain.npy", images)
+    if order == "rows in columns":
+        stored, options = np.asfortranarray(images.reshape(50, 35)), ImageOptions(row_shape="5x7")
+    elif order == "images last":
+        stored, options = np.ascontiguousarray(images.transpose(1, 2, 0)), ImageOptions(axes="HWN")
+    else:
+        stored, options = images.swapaxes(1, 2), ImageOptions(axes="NWH")
+    np.save(tmp_path / "stored.npy", stored)
+    wanted = packed_dataset(tmp_path / "plain.npy", ImageOptions(), cache=cache)
+    assert packed_dataset(tmp_path / "stored.npy", options, cache=cache).digest == wanted.digest

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 
 from bgan.trainer.common.errors import ConfigError, DataError
@@ -280,13 +281,6 @@ def test_images_of_several_shapes_are_brought_to_one(tmp_path):
     assert read(path, size="6x9", fit="pad", skip_bad=True)[0].shape == (20, 1, 6, 9)
 
 
-def test_links_out_of_a_folder_are_left_aside(tmp_path):
-    path, _ = write_folder(tmp_path / "images")
-    Image.fromarray(np.eye(6, 9) > 0).save(tmp_path / "secret.png")
-    (tmp_path / "images" / "all" / "class0" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert len(read(path)[0]) == 20
-
-
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", "..\\x.png", "C:\\x.png"])
 def test_a_path_that_leads_out_of_a_zip_is_refused(tmp_path, name):
     path, _ = write_zip(tmp_path)
@@ -312,10 +306,15 @@ def test_pickled_objects_are_refused(tmp_path):
     objects = np.array([BITS[0], "anything"], dtype=object)
     np.save(tmp_path / "a.npy", objects, allow_pickle=True)
     np.savez(tmp_path / "a.npz", images=objects)
-    np.savez(tmp_path / "b.npz", images=BITS, labels=objects)
-    for name in ("a.npy", "a.npz", "b.npz"):
+    np.savez(tmp_path / "b.npz", images=BITS, other=objects)
+    for name, options in (
+        ("a.npy", {}),
+        ("a.npz", {}),
+        ("b.npz", {"labels_key": "other"}),
+        ("b.npz", {"key": "other"}),
+    ):
         with pytest.raises(DataError, match="holds pickled Python objects, which could run any code"):
-            read(tmp_path / name)
+            read(tmp_path / name, **options)
 
 
 def test_a_matlab_bomb_is_refused(tmp_path):
@@ -395,7 +394,11 @@ def test_images_with_nan_can_be_skipped(tmp_path):
     [
         ({"a": BITS, "b": BITS}, {}, "holds a 20x1x6x9, b 20x1x6x9; name the images with --key"),
         ({"a": BITS, "b": BITS}, {"key": "c"}, "holds no array 'c'"),
-        ({"a": BITS, "t": np.zeros(3, int)}, {"key": "a", "labels_key": "t"}, "20 integers belong to the images"),
+        (
+            {"a": BITS, "t": np.zeros(3, int)},
+            {"key": "a", "labels_key": "t"},
+            "the labels in t: they are of shape 3, not one for each of the 20 images",
+        ),
         ({"shape": [4, 6], "nonzero": [[1, 9], [2, 2]]}, {}, "indices beyond its shape"),
         ({"shape": [4, 6], "nonzero": [[1, 3]]}, {}, "not a row of indices for each axis"),
         (
@@ -461,3 +464,165 @@ def test_a_zip_of_something_else_is_one_line(tmp_path):
         archive.writestr("thesis.txt", "precious")
     with pytest.raises(DataError, match="has no image files"):
         read(tmp_path / "a.zip")
+
+
+def _turned(orientation):
+    """What a viewer shows of an image that is stored with this EXIF orientation (TIFF 6.0, tag 274)."""
+    stored = BITS[0, 0]
+    shown = {
+        1: stored,
+        3: stored[::-1, ::-1],
+        6: np.rot90(stored, -1),
+        7: stored.T[::-1, ::-1],
+        8: np.rot90(stored),
+    }
+    return shown[orientation]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7, 8])
+def test_images_are_turned_as_their_exif_data_say(kind, orientation):
+    from bgan.trainer.data.readers.image_files import decode_image
+
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True}}.get(kind, {})
+    content = io.BytesIO()
+    Image.fromarray(255 * BITS[0, 0].astype(np.uint8)).save(content, kind, exif=exif, **options)
+    for channels in ("grey", "rgb"):
+        pixels = decode_image(content.getvalue(), channels)
+        np.testing.assert_array_equal(pixels[0] > 127, _turned(orientation))
+
+
+def test_damaged_exif_data_do_not_harm_the_image():
+    from bgan.trainer.data.readers.image_files import decode_image
+
+    content = png(GREY, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    np.testing.assert_array_equal(decode_image(content, "grey"), [GREY])
+
+
+def test_specks_of_jpeg_are_said_however_few_and_the_step_removes_them(tmp_path):
+    ink = np.zeros((4, 64, 64), bool)
+    for i in range(4):
+        ink[i, 11 : 14 + i, 9:20] = True
+        Image.fromarray(255 * ink[i].astype(np.uint8)).save(tmp_path / f"{i}.jpg", quality=90)
+    from bgan.trainer.data.binary_images import BinaryImages
+    from bgan.trainer.data.readers.detect import open_images
+
+    for options, noisy in (({}, True), ({"binarize": "threshold"}, False), ({"binarize": "otsu"}, False)):
+        with open_images(tmp_path, ImageOptions(**options)) as source:
+            images = BinaryImages(source, ImageOptions(**options), tmp_path)
+            bits = np.concatenate([bits for bits, _ in images.chunks()])
+        assert (bits[:, 0] != ink).any() == noisy
+        assert any("neither 0 nor 1 nor the greatest of their type" in note for note in images.notes) == noisy
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (write_folder, {"key": "x"}),
+        (write_folder, {"labels_key": "y"}),
+        (write_zip, {"axes": "NHW"}),
+        (write_zip, {"row_shape": "6x9"}),
+        (write_parquet, {"axes": "NHW"}),
+        (write_npy, {"channels": "alpha"}),
+        (write_npy, {"labels_key": "y"}),
+        (write_npz, {"channels": "rgb"}),
+        (write_idx, {"key": "x"}),
+        (write_h5, {"channels": "alpha"}),
+        (write_mat, {"channels": "alpha"}),
+    ],
+)
+def test_an_option_that_means_nothing_for_a_file_is_refused(tmp_path, write, options):
+    path, own = write(tmp_path)
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"^{name.replace('_', '-')} has no meaning for {path}: "):
+        read(path, **(own | options))
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "advice", "followed"),
+    [
+        (np.where(BITS, 2, 1), {}, "from 1 to 2: --binarize threshold --threshold 1.5 parts", {"threshold": 1.5}),
+        (BITS.astype(np.uint8), {"binarize": "threshold"}, "--threshold 0.5 parts them", {"threshold": 0.5}),
+        (np.where(BITS, 1, -1), {}, "--threshold 0 parts them", {"threshold": 0.0}),
+        (BITS - 0.5 + 1e-3 * np.arange(9), {}, "--binarize threshold --threshold 0", {"threshold": 0.0}),
+    ],
+)
+def test_following_the_advice_about_values_leads_on(tmp_path, array, options, advice, followed):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "a.npy", **options)
+    assert advice in str(caught.value)
+    np.testing.assert_array_equal(read(tmp_path / "a.npy", binarize="threshold", **followed)[0], BITS)
+
+
+def test_following_the_advice_about_sizes_leads_on(tmp_path):
+    path, _ = write_folder(tmp_path)
+    Image.fromarray(np.eye(12, 13) > 0).save(tmp_path / "all" / "class1" / "z.png")
+    with pytest.raises(DataError, match="bring them to one with --size and --fit, as in --size 6x9 --fit area"):
+        read(path)
+    assert len(read(path, size="6x9", fit="area")[0]) == 21
+
+
+def test_lines_that_vanish_in_resizing_are_said_to_and_the_step_keeps_them(tmp_path):
+    np.save(tmp_path / "a.npy", np.eye(40, dtype=bool)[:, None] & np.ones((40, 40, 40), bool))
+    with pytest.raises(DataError, match=r"every pixel is off .*; --fit max-pool keeps thin lines"):
+        read(tmp_path / "a.npy", size="8x8", fit="area")
+    assert len(read(tmp_path / "a.npy", size="8x8", fit="max-pool")[0]) == 40
+
+
+def test_what_was_sampled_is_read_with_its_labels_and_the_names_of_its_classes(tmp_path):
+    from bgan.trainer.data.readers.detect import open_images
+
+    packed = np.packbits(BITS.reshape(20, -1), axis=1)
+    origin = {"seed": np.array(1), "first_index": np.array(0), "model": np.array("m"), "revision": np.array("r")}
+    classes = np.array(["star", "circle", "square"])
+    arrays = {"packed_images": packed, "image_shape": BITS.shape[1:], "labels": LABELS, "classes": classes}
+    np.savez(tmp_path / "a.npz", **arrays, **origin)
+    bits, labels = read(tmp_path / "a.npz")
+    np.testing.assert_array_equal(bits, BITS)
+    np.testing.assert_array_equal(labels, LABELS)
+    with open_images(tmp_path / "a.npz", ImageOptions()) as source:
+        assert source.classes == ("star", "circle", "square")
+
+
+def test_arrays_that_are_not_needed_are_not_touched_but_named(tmp_path):
+    from bgan.trainer.data.readers.detect import open_images
+
+    np.savez(tmp_path / "a.npz", imgs=BITS, metadata=np.array({"author": "me"}, dtype=object), scale=np.array(2.0))
+    np.testing.assert_array_equal(read(tmp_path / "a.npz")[0], BITS)
+    np.testing.assert_array_equal(read(tmp_path / "a.npz", key="imgs")[0], BITS)
+    with open_images(tmp_path / "a.npz", ImageOptions()) as source:
+        assert source.notes == (
+            "read as images: imgs; not used: metadata (not readable), scale one number (--key, --labels-key)",
+        )
+
+
+def test_a_mat_file_of_version_4_and_sparse_ones_are_read(tmp_path):
+    scipy.io.savemat(tmp_path / "4.mat", {"X": BITS.reshape(20, 54) * 1.0}, format="4")
+    scipy.io.savemat(tmp_path / "5.mat", {"X": scipy.sparse.csc_matrix(BITS.reshape(20, 54) * 1.0)})
+    for name in ("4.mat", "5.mat"):
+        np.testing.assert_array_equal(read(tmp_path / name, row_shape="6x9")[0], BITS)
+
+
+def test_cells_and_structs_of_matlab_are_named(tmp_path):
+    cells = np.empty(20, object)
+    cells[:] = list(BITS[:, 0])
+    scipy.io.savemat(tmp_path / "a.mat", {"X": cells, "S": {"a": 1}})
+    for key, says in (
+        ("X", r"it is a cell array; in MATLAB join it, as in X = cat\(3, X{:}\)"),
+        ("S", "a struct"),
+    ):
+        with pytest.raises(DataError, match=says):
+            read(tmp_path / "a.mat", key=key)
+
+
+def test_a_sparse_matrix_in_a_mat_of_version_73_is_named(tmp_path):
+    path, options = write_mat_73(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.create_group("S").attrs["MATLAB_sparse"] = 20
+        file["S/data"], file["S/ir"] = np.ones(9), np.arange(9)
+    np.testing.assert_array_equal(read(path, **options)[0], BITS)
+    with pytest.raises(DataError, match=r"it is sparse; in MATLAB save it as S = full\(S\)"):
+        read(path, key="S")

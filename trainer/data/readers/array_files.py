@@ -5,8 +5,10 @@ numpy's (.npy, and .npz dense, sparse or packed), MATLAB's .mat, HDF5, and idx, 
 
 import gzip
 import math
+import posixpath
 import struct
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,27 +21,47 @@ from ...config.images import ImageOptions
 from .arrays import (
     ArraySource,
     ReadableArray,
-    chosen_key,
+    chosen_labels,
     chosen_source,
     packed_array,
-    refuse_keys,
     sliced_array,
     sparse_array,
     streamed_array,
     turned_array,
+    unreadable_array,
 )
-from .source import LEAST_ON, check_archive, check_length, check_ratio, not_readable, reading
+from .listing import Listing, ZipEntries
+from .other_files import sparse_parts
+from .source import (
+    LEAST_ON,
+    check_length,
+    check_ratio,
+    not_readable,
+    reading,
+    refuse_options,
+)
 
+_OF_PIXELS = "channels are taken from image files"
+_ONE_ARRAY = (
+    "it holds one array; images and labels together are an .npz: np.savez('both.npz', images=..., labels=...)"
+)
+_PICKLED = (
+    "it holds pickled Python objects, which could run any code when read; save images as an array of numbers, "
+    "and save words with dtype=str"
+)
 _SPARSE = {"shape", "nonzero"}
 _PACKED = {"packed_images", "image_shape"}
-_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
 def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
     """The images of a .npy file. Raises DataError if it is damaged, or holds objects."""
-    refuse_keys(options, path)
+    refuse_options(options, path, ("channels",), _OF_PIXELS)
+    refuse_options(options, path, ("key", "labels_key"), _ONE_ARRAY)
     file = files.enter_context(path.open("rb"))
     shape, in_columns, dtype = _npy_header(file, path)
+    if dtype.hasobject:
+        raise DataError(f"{path}: {_PICKLED}")
     if not in_columns:
         check_length(path, file.tell() + math.prod(shape) * dtype.itemsize)
         return ArraySource(streamed_array(file, shape, dtype, path), options, path)
@@ -48,26 +70,46 @@ def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
     return ArraySource(sliced_array(mapped), options, path)
 
 
-def open_npz(path: Path, archive: zipfile.ZipFile, options: ImageOptions, files: ExitStack) -> ArraySource:
+def open_npz(
+    path: Path,
+    archive: zipfile.ZipFile,
+    listing: Listing,
+    entries: ZipEntries,
+    options: ImageOptions,
+    files: ExitStack,
+) -> ArraySource:
     """The images of a .npz file: a dense array, `shape` and `nonzero` of a sparse one, or `bgan sample`'s.
 
-    Raises DataError if it is damaged, unpacks to far more than its size, or holds objects.
+    Arrays that are not needed are not read, whatever they hold. Raises DataError if the others are damaged, unpack
+    to far more than the file's size, or hold objects.
     """
-    check_archive(archive, path)
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    is_sparse = options.key is None and set(names) >= _SPARSE and "images" not in names
-    is_packed = options.key is None and set(names) == _PACKED
-    if is_sparse:
-        names = [name for name in names if name in {*_SPARSE, options.labels_key}]
-    arrays = {name: _member(archive, name, path, files) for name in names}
-    if is_sparse:
-        key = options.labels_key
-        labels = None if key is None else arrays[chosen_key(arrays, key, path)].whole()
+    refuse_options(options, path, ("channels",), _OF_PIXELS)
+    names = {name.removesuffix(".npy"): entry for name, entry in entries.items() if name.endswith(".npy")}
+    arrays = {name: _member(archive, entry, f"{name} of {path}", files) for name, entry in names.items()}
+    if options.key is None and (what := sparse_parts(names, path)) is not None:
+        raise DataError(f"{path} is {what}")
+    if options.key is not None or "images" in arrays or not (arrays.keys() >= _SPARSE or arrays.keys() >= _PACKED):
+        source = chosen_source(arrays, options, path)
+    elif arrays.keys() >= _PACKED:
+        source = _sampled(arrays, options, path)
+    else:
         array = _sparse(arrays["shape"].whole(), arrays["nonzero"].whole(), path)
-        return ArraySource(array, options, path, labels=labels)
-    if is_packed:
-        return ArraySource(_packed(arrays["packed_images"], arrays["image_shape"].whole(), path), options, path)
-    return chosen_source(arrays, options, path)
+        labels = {} if options.labels_key is None else chosen_labels(arrays, options, path, "nonzero")
+        source = ArraySource(array, options, path, labels=labels)
+    if len(entries) > len(names):
+        listing.left_out["files that are no arrays"] = len(entries) - len(names)
+    source.notes += listing.notes
+    return source
+
+
+def _sampled(arrays: Mapping[str, ReadableArray], options: ImageOptions, path: Path) -> ArraySource:
+    """The images of a file of `bgan sample` or `bgan generate`, which names the classes of its labels."""
+    array = _packed(arrays["packed_images"], arrays["image_shape"].whole(), path)
+    labels = chosen_labels(arrays, options, path, "packed_images")
+    source = ArraySource(array, options, path, labels=labels, letters="NCHW")
+    if "labels" in labels and "classes" in arrays:
+        source.classes = tuple(map(str, arrays["classes"].whole().tolist()))
+    return source
 
 
 def _npy_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -78,19 +120,18 @@ def _npy_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, n
             raise ValueError(f"it is of version {version[0]}, for named fields")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, in_columns, dtype = read(file)
-    if dtype.hasobject:
-        raise DataError(
-            f"{path} holds pickled Python objects, which could run any code when read; "
-            "save the images as an array of numbers"
-        )
     return shape, in_columns, dtype
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path, files: ExitStack) -> ReadableArray:
-    title = f"{name} of {path}"
-    with reading(title, Exception):  # encrypted, or broken in any way
-        file = files.enter_context(archive.open(f"{name}.npy"))
-    shape, in_columns, dtype = _npy_header(file, title)
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, title: str, files: ExitStack) -> ReadableArray:
+    try:
+        with reading(title, Exception):  # encrypted, or broken in any way
+            file = files.enter_context(archive.open(entry))
+            shape, in_columns, dtype = _npy_header(file, title)
+    except DataError as error:
+        return unreadable_array(error)
+    if dtype.hasobject:
+        return unreadable_array(ValueError(_PICKLED))
     if in_columns and len(shape) > 1:
         return turned_array(streamed_array(file, shape[::-1], dtype, title))
     return streamed_array(file, shape, dtype, title)
@@ -116,58 +157,103 @@ def _packed(rows: ReadableArray, shape: NDArray[Any], path: Path) -> ReadableArr
     return packed_array(rows, tuple(shape.tolist()))
 
 
-def _hdf_array(dataset: Any) -> ReadableArray:
-    """A data set of an HDF5 file, read from disk part by part."""
+def _hdf_array(dataset: Any, *, is_matlab: bool) -> ReadableArray:
+    """A data set of an HDF5 file, read from disk part by part; words, which are read whole, as text."""
+    import h5py
+
+    kind = dataset.attrs.get("MATLAB_class", b"") if is_matlab else b""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return _words_array(dataset.shape, lambda: dataset.asstr()[...])
+    if kind == b"char":
+        return _words_array(dataset.shape[1:] or (1,), lambda: _rows_of_text(dataset[...]))
+    if kind == b"cell":
+        cells = dataset[...].ravel(order="F")
+        if dataset.file[cells[0]].attrs.get("MATLAB_class") != b"char":
+            return _cell_array([], dataset.name)
+        return _words_array(cells.shape, lambda: [_rows_of_text(dataset.file[cell][...])[0] for cell in cells])
+    if dataset.dtype.kind not in "biuf":
+        return unreadable_array(ValueError(f"it holds values of type {dataset.dtype}, not numbers"))
     array = sliced_array(dataset)
 
     def part(axis: int, start: int, stop: int) -> NDArray[Any]:
         with reading(dataset.name, OSError, RuntimeError):
             return array.part(axis, start, stop)
 
-    return ReadableArray(array.shape, array.dtype, part)
+    readable = ReadableArray(array.shape, array.dtype, part)
+    return turned_array(readable) if is_matlab else readable
+
+
+def _words_array(shape: tuple[int, ...], read: Callable[[], Any]) -> ReadableArray:
+    """Words that are read when they are asked for, as a whole."""
+
+    def part(axis: int, start: int, stop: int) -> NDArray[Any]:
+        return np.asarray(read(), np.str_).reshape(shape)[(slice(None),) * axis + (slice(start, stop),)]
+
+    return ReadableArray(shape, np.dtype(np.str_), part)
+
+
+def _rows_of_text(characters: NDArray[Any]) -> list[str]:
+    """The text in a table of characters as MATLAB keeps it in HDF5: a column for each."""
+    return ["".join(map(chr, column)) for column in np.atleast_2d(characters.T)]
+
+
+def _cell_array(cells: Sequence[ReadableArray], name: str) -> ReadableArray:
+    """A cell array of MATLAB: one of words, or else one that cannot be read."""
+    if cells and all(cell.dtype.kind == "U" and cell.shape == (1,) for cell in cells):
+        return sliced_array(np.array([cell.whole()[0] for cell in cells]))
+    return unreadable_array(ValueError(f"it is a cell array; in MATLAB join it, as in X = cat(3, {name}{{:}})"))
 
 
 def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: bool = False) -> ArraySource:
     """The images of an HDF5 file, or of a .mat of version 7.3, which is one with its axes reversed."""
     import h5py
 
+    refuse_options(options, path, ("channels",), _OF_PIXELS)
     arrays: dict[str, ReadableArray] = {}
 
     def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
-            arrays[name] = turned_array(_hdf_array(item)) if is_matlab else _hdf_array(item)
+        if "MATLAB_sparse" in item.attrs:
+            arrays[name] = unreadable_array(
+                ValueError(f"it is sparse; in MATLAB save it as {name} = full({name})")
+            )
+        elif posixpath.dirname(name) in arrays:  # a part of what is sparse
+            return
+        elif isinstance(item, h5py.Dataset) and item.shape and not name.startswith("#"):
+            arrays[name] = _hdf_array(item, is_matlab=is_matlab)
 
     with reading(path, OSError, RuntimeError):
         files.enter_context(h5py.File(path, "r")).visititems(note)
-    return chosen_source(arrays, options, path, as_integers=_as_integers)
+    return chosen_source(arrays, options, path)
 
 
 def open_mat(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
     """The images of a .mat file up to version 7, which is read into memory whole."""
     from scipy.io import loadmat, whosmat
+    from scipy.sparse import issparse
 
+    refuse_options(options, path, ("channels",), _OF_PIXELS)
     with reading(path, Exception):  # scipy raises whatever it stumbles on
         check_ratio(sum(math.prod(shape) for _, shape, _ in whosmat(path)), path)
-        content = loadmat(path)
-    arrays = {
-        name: sliced_array(value)
-        for name, value in content.items()
-        if isinstance(value, np.ndarray) and not name.startswith("__")
-    }
-    return chosen_source(arrays, options, path, as_integers=_as_integers)
+        content = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        arrays = {name: value.toarray() if issparse(value) else value for name, value in content.items()}
+    return chosen_source({name: _mat_array(value, name) for name, value in arrays.items()}, options, path)
 
 
-def _as_integers(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as integers where MATLAB has them as floats."""
-    is_whole = labels.dtype.kind == "f" and np.array_equal(labels, np.round(labels))
-    return labels.astype(np.int64) if is_whole else labels
+def _mat_array(value: Any, name: str) -> ReadableArray:
+    """What a .mat file holds under a name."""
+    if not isinstance(value, np.ndarray) or value.dtype.names is not None:
+        return unreadable_array(ValueError("it is a struct or an object; in MATLAB save its array by itself"))
+    if value.dtype.kind == "O":
+        return _cell_array([_mat_array(np.asarray(cell), name) for cell in value.ravel(order="F")], name)
+    return sliced_array(value)
 
 
 def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
     """The images of an idx file, which may be gzipped, and the labels of the file beside it."""
-    refuse_keys(options, path)
+    refuse_options(options, path, ("channels",), _OF_PIXELS)
+    refuse_options(options, path, ("key", "labels_key"), _ONE_ARRAY)
     array, beside = _idx(path, files), labels_beside(path)
-    labels = _idx(beside, files).whole() if beside != path and beside.is_file() else None
+    labels = {str(beside): _idx(beside, files)} if beside != path and beside.is_file() else {}
     return ArraySource(array, options, path, labels=labels)
 
 
@@ -184,9 +270,9 @@ def _idx(path: Path, files: ExitStack) -> ReadableArray:
     with reading(path, struct.error, ValueError, EOFError, OSError):
         zeros, code, axes = struct.unpack(">HBB", file.read(4))
         shape = struct.unpack(f">{axes}I", file.read(4 * axes))
-        if zeros or code not in _IDX_TYPES or not axes:
+        if zeros or code not in IDX_TYPES or not axes:
             raise ValueError("it is no idx file")
-    dtype = np.dtype(_IDX_TYPES[code])
+    dtype = np.dtype(IDX_TYPES[code])
     length = math.prod(shape) * dtype.itemsize
     if is_zipped:
         check_ratio(length, path)

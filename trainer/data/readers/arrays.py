@@ -1,25 +1,25 @@
-"""Images that lie in one array of any layout, read some at a time as [N, C, H, W].
-
-A letter names each axis: N (images), C (channels), H (rows) or W (columns). Axes of the same letter are joined
-in their order: the bars and time steps of a pianoroll [N, bars, steps, pitches, tracks] are rows as "NHHWC".
-"""
+"""Images that lie in one array of any layout, read some at a time as [N, C, H, W]."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import ConfigError, DataError
+from ...common.errors import DataError
 from ...config.images import ImageOptions
+from .labels import ClassLabels, class_labels, fits
+from .layout import ImageLayout, lengths_text
+from .other_files import joined
 from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable, reading
 
 _CHUNK_BYTES = 2**22
-_USUAL_AXES = {3: "NHW", 4: "NCHW"}
+_NAMED_AT_MOST, _LISTED_AT_MOST = 4, 12
 LABEL_KEYS = ("labels", "label", "y")
 
 
@@ -31,10 +31,17 @@ class ReadableArray:
     dtype: np.dtype[Any]
     part: Callable[[int, int, int], NDArray[Any]]
     """(axis, start, stop) to the array from `start` to `stop` along that axis. Parts are asked for in order."""
+    problem: Exception | None = None
+    """Why it cannot be read: a ValueError for values that are of no use, a DataError for damage."""
 
     def whole(self) -> NDArray[Any]:
         """All of it, with one axis at least."""
         return self.part(0, 0, self.shape[0] if self.shape else 1)
+
+
+def unreadable_array(problem: Exception) -> ReadableArray:
+    """An array that may stand in a file as long as nobody needs it."""
+    return ReadableArray((), np.dtype(object), lambda *_: np.empty(0), problem)
 
 
 def sliced_array(array: Any) -> ReadableArray:
@@ -99,59 +106,6 @@ def packed_array(rows: ReadableArray, image_shape: tuple[int, ...]) -> ReadableA
     return ReadableArray((rows.shape[0], *image_shape), np.dtype(np.uint8), part)
 
 
-class _ImageAxes:
-    """How the axes of one array become those of images. Raises DataError if they cannot."""
-
-    def __init__(
-        self, shape: tuple[int, ...], *, axes: str | None, row_shape: tuple[int, ...] | None, path: object
-    ) -> None:
-        self.unfolded = (*shape[:-1], *_row(shape, row_shape, axes, path)) if shape else ()
-        letters = axes or _USUAL_AXES.get(len(self.unfolded))
-        if letters is None or len(letters) != len(self.unfolded) or 0 in self.unfolded:
-            raise DataError(
-                f"{path} holds an array of shape {_lengths_text(shape)}; images are [N, H, W] or [N, C, H, W]. "
-                "Name others with --axes, as in NHWC or NHHWC, and the shape of rows with --row-shape, as in 28x28"
-            )
-        self._order = [axis for letter in "NCHW" for axis, own in enumerate(letters) if own == letter]
-        self._lengths = [[self.unfolded[axis] for axis, own in enumerate(letters) if own == x] for x in "NCHW"]
-        self.count = math.prod(self._lengths[0])
-        """Images in the whole array."""
-        self.first = self._order[0]
-        """The axis that the array is cut along, before rows are unfolded: the first N."""
-        self.images_per_step = math.prod(self._lengths[0][1:])
-        """Images for each step along `first`."""
-        self.pixels_per_step = math.prod(self.unfolded) // self.unfolded[self.first]
-        """Values for each step along `first`."""
-        if row_shape is not None and self.first >= len(shape) - 1:
-            raise DataError(f"{path}: --row-shape unfolds the last axis, which cannot be images too; see --axes")
-
-    def images(self, part: NDArray[Any]) -> NDArray[Any]:
-        """A part of the array, cut along `first`, as [n, C, H, W]."""
-        steps = part.shape[self.first]
-        lengths = [steps if axis == self.first else length for axis, length in enumerate(self.unfolded)]
-        ordered = part.reshape(lengths).transpose(self._order)
-        return ordered.reshape(steps * self.images_per_step, *(math.prod(own) for own in self._lengths[1:]))
-
-
-def _row(
-    shape: tuple[int, ...], row_shape: tuple[int, ...] | None, axes: str | None, path: object
-) -> tuple[int, ...]:
-    """What the last axis is unfolded to: the given shape, a square for [N, P], or itself."""
-    length, side = shape[-1], math.isqrt(shape[-1])
-    if row_shape is None:
-        is_square = len(shape) == 2 and axes in {None, "NHW"} and side**2 == length
-        return (side, side) if is_square else (length,)
-    if math.prod(row_shape) != length:
-        raise DataError(
-            f"{path} has rows of {length} values, which are not {_lengths_text(row_shape)}; see --row-shape"
-        )
-    return row_shape
-
-
-def _lengths_text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one number"
-
-
 def _as_numbers(array: NDArray[Any], path: object) -> NDArray[Any]:
     """The array itself, if it holds numbers or truth values. Raises DataError."""
     if array.dtype.kind not in "biuf":
@@ -159,81 +113,120 @@ def _as_numbers(array: NDArray[Any], path: object) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _as_labels(labels: NDArray[Any], count: int, path: object) -> NDArray[np.int64]:
-    """Labels as int64 [count]. Raises DataError if they are not so many integers."""
-    if labels.dtype.kind not in "biu" or labels.size != count:
-        raise DataError(
-            f"{path}: the labels are {labels.dtype} of shape {_lengths_text(labels.shape)}, "
-            f"but {count} integers belong to the images; name others with --labels-key"
-        )
-    return labels.reshape(-1).astype(np.int64)
-
-
 class ArraySource(ImageSource):
     """The images of one array."""
 
     def __init__(
-        self, array: ReadableArray, options: ImageOptions, path: object, *, labels: NDArray[Any] | None = None
+        self,
+        array: ReadableArray,
+        options: ImageOptions,
+        path: object,
+        *,
+        labels: Mapping[str, ReadableArray] = MappingProxyType({}),
+        letters: str = "",
     ) -> None:
+        """`labels` are the arrays that may hold its labels, by name; `letters` its axes, where those are known.
+
+        Raises DataError if the images cannot be made out, or if labels that --labels-key names do not fit them.
+        """
+        if array.problem is not None:
+            raise DataError(f"{path}: {array.problem}") from array.problem
         _as_numbers(np.empty(0, array.dtype), path)
         self._array = array
-        self._axes = _ImageAxes(array.shape, axes=options.axes, row_shape=options.row_lengths, path=path)
-        self.count = self._axes.count
-        self._labels = None if labels is None else _as_labels(labels, self.count, path)
+        shapes = [own.shape for own in labels.values()]
+        self._layout = ImageLayout(array.shape, options, path, labels=shapes, letters=letters)
+        self.count = self._layout.count
         self._path = path
+        self._labels, reasons = None, []
+        for name, own in labels.items():
+            try:
+                self._labels, self.classes = _labels_of(own, self.count)
+                break
+            except ValueError as error:
+                reasons.append(f"the labels in {name} are left out: {error}")
+        if self._labels is None and reasons and options.labels_key is not None:
+            text = reasons[0].replace(" are left out", "", 1)
+            raise DataError(f"{path}: {text}; name others with --labels-key")
+        notes = [self._layout.note] if self._layout.note else []
+        self.notes = (*notes, *(() if self._labels is not None else reasons))
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """All images, some at a time; none is bad by itself."""
-        axes = self._axes
-        steps = self._array.shape[axes.first]
-        at_once = max(1, _CHUNK_BYTES // (axes.pixels_per_step * self._array.dtype.itemsize))
+        layout = self._layout
+        steps = self._array.shape[layout.first]
+        at_once = max(1, _CHUNK_BYTES // (layout.pixels_per_step * self._array.dtype.itemsize))
         for start in range(0, steps, at_once):
-            part = self._array.part(axes.first, start, min(start + at_once, steps))
-            images = axes.images(_as_numbers(part, self._path))
-            first = start * axes.images_per_step
+            part = self._array.part(layout.first, start, min(start + at_once, steps))
+            images = layout.images(_as_numbers(part, self._path))
+            first = start * layout.images_per_step
             labels = None if self._labels is None else self._labels[first : first + len(images)]
             yield RawImages(images, labels, first)
 
 
-def chosen_source(
-    arrays: Mapping[str, ReadableArray],
-    options: ImageOptions,
-    path: Path,
-    *,
-    as_integers: Callable[[NDArray[Any]], NDArray[Any]] = lambda labels: labels,
-) -> ArraySource:
-    """The images, and labels passed through `as_integers`, of a file of several named arrays.
+def _labels_of(array: ReadableArray, count: int) -> ClassLabels:
+    """Labels that lie in an array, which is not read if they cannot."""
+    if array.problem is not None:
+        raise array.problem
+    if not fits(array.shape, count):
+        raise ValueError(
+            f"they are of shape {lengths_text(array.shape)}, not one for each of the {count:,} images"
+        )
+    return class_labels(array.whole(), count)
+
+
+def chosen_source(arrays: Mapping[str, ReadableArray], options: ImageOptions, path: Path) -> ArraySource:
+    """The images and labels of a file of several named arrays.
 
     Raises DataError if an array is missing, is ambiguous, or unpacks to far more than the size of the file.
     """
     images = chosen_key(arrays, options.key, path)
     array = arrays[images]
     check_ratio(math.prod(array.shape) * array.dtype.itemsize, path)
+    labels = chosen_labels(arrays, options, path, images)
+    source = ArraySource(array, options, f"{path} ({images})", labels=labels)
+    unused = [_listed_array(name, arrays[name]) for name in sorted(arrays.keys() - labels.keys() - {images})]
+    if unused:
+        names = ", ".join(unused[:_NAMED_AT_MOST]) + (", ..." if len(unused) > _NAMED_AT_MOST else "")
+        source.notes = (*source.notes, f"read as images: {images}; not used: {names} (--key, --labels-key)")
+    return source
+
+
+def chosen_labels(
+    arrays: Mapping[str, ReadableArray], options: ImageOptions, path: object, images: str
+) -> dict[str, ReadableArray]:
+    """The arrays that may hold the labels: the one of --labels-key, or those with a usual name."""
     if options.labels_key is not None:
-        key: str | None = chosen_key(arrays, options.labels_key, path)
-    else:
-        usual = (name for name in LABEL_KEYS if name in arrays and name != images)
-        key = next((name for name in usual if (math.prod(arrays[name].shape),) == array.shape[:1]), None)
-    labels = None if key is None else as_integers(arrays[key].whole())
-    return ArraySource(array, options, f"{path} ({images})", labels=labels)
+        return {options.labels_key: arrays[chosen_key(arrays, options.labels_key, path)]}
+    return {name: arrays[name] for name in LABEL_KEYS if name in arrays and name != images}
 
 
 def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: object) -> str:
     """Which of several named arrays is wanted, or holds the images. Raises DataError unless that is plain."""
-    candidates = [wanted] if wanted is not None else [name for name in arrays if name not in LABEL_KEYS]
-    if len(candidates) == 1 and candidates[0] in arrays:
-        return candidates[0]
-    if "images" in candidates and wanted is None:
-        return "images"
-    names = (f"{name} {_lengths_text(array.shape)}" for name, array in sorted(arrays.items()))
-    listed = ", ".join(names) or "nothing"
     if wanted is not None:
-        raise DataError(f"{path} holds no array {wanted!r}; it holds {listed}")
-    raise DataError(f"{path} holds {listed}; name the images with --key")
+        if wanted in arrays:
+            return wanted
+        raise DataError(f"{path} holds no array {wanted!r}; it holds {_listed(arrays)}")
+    candidates = [name for name in arrays if name not in LABEL_KEYS]
+    if "images" in candidates:
+        return "images"
+    if len(candidates) != 1:
+        candidates = [name for name in candidates if _may_be_images(arrays[name])]
+    if len(candidates) == 1:
+        return candidates[0]
+    each = len({arrays[name].shape for name in candidates}) == 1 and arrays[candidates[0]].shape[2:] == ()
+    advice = f"; if each is one image, join them: {joined(Path(str(path)))}" if each else ""
+    raise DataError(f"{path} holds {_listed(arrays)}; name the images with --key{advice}")
 
 
-def refuse_keys(options: ImageOptions, path: object) -> None:
-    """Raise ConfigError for the key of an array in a file without keys."""
-    for name in ("key", "labels_key"):
-        if getattr(options, name) is not None:
-            raise ConfigError(f"{name.replace('_', '-')} has no meaning for {path}, which holds one array")
+def _may_be_images(array: ReadableArray) -> bool:
+    return array.problem is None and array.dtype.kind in "biuf" and sum(own > 1 for own in array.shape) > 1
+
+
+def _listed(arrays: Mapping[str, ReadableArray]) -> str:
+    names = [_listed_array(name, array) for name, array in sorted(arrays.items())]
+    more = f", ... ({len(names):,} arrays)" if len(names) > _LISTED_AT_MOST else ""
+    return (", ".join(names[:_LISTED_AT_MOST]) or "nothing") + more
+
+
+def _listed_array(name: str, array: ReadableArray) -> str:
+    return f"{name} {lengths_text(array.shape)}" if array.problem is None else f"{name} (not readable)"

@@ -1,37 +1,65 @@
 """Image files (PNG, BMP, GIF, JPEG, PBM, TIFF, WebP): one of them as pixels, and folders or zips of them.
 
-Parquet files hold them too, as Hugging Face publishes them.
-
 By the channels that are asked for, an image of any kind becomes
 - grey: itself, 1 bit as 0 and 255, 16 bits as 0 to 65535; colours and palettes become their luma, and
   what is transparent is mixed with black, so that it is off;
 - rgb: three channels of 0 to 255, mixed with black as well;
 - alpha: its opacity alone, 255 without transparency.
-An image of several frames or pages counts as bad: bgan cannot know which of them is meant.
+Images are turned as their EXIF data say. One of several frames or pages counts as bad: bgan cannot know which of
+them is meant.
 """
 
 import io
+import stat
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .arrays import LABEL_KEYS
-from .source import BadImages, ImageSource, RawImages, check_archive, first_line, reading
+from .labels import in_class_order
+from .listing import Listing, ZipEntries
+from .other_files import START_BYTES, image_suffix, named, other_files
+from .source import BadImages, ImageSource, RawImages, first_line, printable, refuse_options
 
-SUFFIXES = frozenset({".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pbm", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {
+        ".png",
+        ".bmp",
+        ".gif",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".pbm",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
 # Pillow's other formats are rare, and one of them (EPS) runs another program.
 _FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 _ENTRY_BYTES_AT_MOST = 256 * 2**20  # of a file in a zip, which is read into memory as a whole
-_PARQUET_ROWS = 256
+_EXIF = {
+    "exif",
+    "Raw profile type exif",
+    "xmp",
+    "XML:com.adobe.xmp",
+}  # where Pillow keeps what says how it is turned
+_KINDS_SHOWN = 5  # of files that are left aside
+_OF_ARRAYS = ("key", "labels_key", "row_shape", "axes")
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 _DEEP = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
@@ -39,123 +67,88 @@ class ImageFiles(ImageSource):
     """Image files of a folder or an archive, by name; the folder at the top of a name is its class."""
 
     def __init__(
-        self, names: Sequence[str], read: Callable[[str], bytes], options: ImageOptions, path: Path
+        self, listing: Listing, open_file: Callable[[str], IO[bytes]], options: ImageOptions, path: Path
     ) -> None:
-        self._names = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
+        """Raises DataError if there are none, and ConfigError for an option of arrays."""
+        refuse_options(options, path, _OF_ARRAYS, "it holds image files, not arrays")
+        self._open = open_file
+        self._names = sorted(name for name in listing.names if is_image(name))
         if not self._names:
-            raise DataError(f"{path} has no image files; those of {', '.join(sorted(SUFFIXES))} are looked for")
-        self._read = read
+            raise DataError(f"{path} has no image files{other_files(listing.names, self._start, path)}")
         self._options = options
-        self.classes, self._labels = _classes(self._names)
+        self.classes, self._labels, of_classes = _classes(self._names)
         self.count = len(self._names)
-        others = len(names) - self.count
-        self.notes = (f"{others:,} other files are left out",) if others else ()
+        listing.left_out.update(self._others(listing.names))
+        self.notes = (*of_classes, *listing.notes)
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """Every image by itself."""
         for index, name in enumerate(self._names):
             try:
-                pixels = decode_image(self._read(name), self._options.channels)
+                pixels = decode_image(self._content(name), self._options.channels)
             except ValueError as error:
                 bad.note(name, str(error))
                 continue
             labels = None if self._labels is None else self._labels[index : index + 1]
             yield RawImages(pixels[np.newaxis], labels, index, name)
 
-
-def open_folder(path: Path, options: ImageOptions) -> ImageFiles:
-    """The images of a folder and of all folders in it, without hidden files and links out of it."""
-    root = path.resolve()
-    files = [file for file in path.rglob("*") if file.is_file() and file.resolve().is_relative_to(root)]
-    names = [file.relative_to(path).as_posix() for file in files]
-
-    def read(name: str) -> bytes:
+    def _content(self, name: str, at_most: int = -1) -> bytes:
+        """What a file holds, or how it begins. Raises ValueError with the reason if it cannot be read."""
         try:
-            return (path / name).read_bytes()
-        except OSError as error:
-            raise ValueError(error.strerror or str(error)) from error
+            with self._open(name) as file:
+                return file.read(at_most)
+        except ValueError:
+            raise
+        except Exception as error:  # zipfile, zlib and the file system raise whatever they stumble on
+            raise ValueError(getattr(error, "strerror", None) or first_line(error)) from error
 
-    return ImageFiles([name for name in names if not _is_hidden(name)], read, options, path)
+    def _start(self, name: str) -> bytes:
+        try:
+            return self._content(name, START_BYTES)
+        except ValueError:
+            return b""
+
+    def _others(self, names: Sequence[str]) -> Counter[str]:
+        """The kinds of files that are no images by their names, and how many there are of each."""
+        others = Counter[str]()
+        kinds: dict[str, str] = {}
+        for name in names:
+            if not is_image(name):
+                suffix = Path(name).suffix.lower()
+                if suffix not in kinds:
+                    own = image_suffix(self._start(name))
+                    what = f"images (rename them to {own}) " if own else "files "
+                    kinds[suffix] = what + (f"named {printable(suffix)}" if suffix else "without a suffix")
+                others[kinds[suffix]] += 1
+        shown = Counter(dict(others.most_common(_KINDS_SHOWN)))
+        rest = others.total() - shown.total()
+        return shown + Counter({"files of other names": rest})
 
 
-def open_zip(path: Path, archive: zipfile.ZipFile, options: ImageOptions) -> ImageFiles:
-    """The images of a zip. Raises DataError if it is a bomb, or has names that lead out of it."""
-    check_archive(archive, path)
-    names = [name for name in archive.namelist() if not name.endswith("/") and not _is_hidden(name)]
+def open_folder(path: Path, listing: Listing, options: ImageOptions) -> ImageFiles:
+    """The images of a folder and of all folders in it, as they are listed."""
+    return ImageFiles(listing, lambda name: (path / name).open("rb"), options, path)
 
-    def read(name: str) -> bytes:
-        if archive.getinfo(name).file_size > _ENTRY_BYTES_AT_MOST:
+
+def open_zip(
+    path: Path, archive: zipfile.ZipFile, listing: Listing, entries: ZipEntries, options: ImageOptions
+) -> ImageFiles:
+    """The images of a zip, as it is listed."""
+
+    def open_file(name: str) -> IO[bytes]:
+        entry = entries[name]
+        if entry.file_size > _ENTRY_BYTES_AT_MOST:
             raise ValueError(f"it unpacks to more than {_ENTRY_BYTES_AT_MOST // 2**20} MiB")
-        try:
-            return archive.read(name)
-        except Exception as error:  # encrypted, or broken in any way
-            raise ValueError(first_line(error)) from error
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise ValueError("it is a link; without its -y, zip stores the file itself")
+        return archive.open(entry)
 
-    return ImageFiles(names, read, options, path)
-
-
-class ParquetImages(ImageSource):
-    """The encoded images in one column of a parquet file."""
-
-    def __init__(self, path: Path, options: ImageOptions, files: ExitStack) -> None:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-
-        with reading(path, OSError, ArrowException):
-            self._file = files.enter_context(ParquetFile(path))
-        self._path = path
-        self._options = options
-        schema = self._file.schema_arrow
-        self._column = self._chosen_column(schema)
-        self._labels = options.labels_key or next((name for name in LABEL_KEYS if name in schema.names), None)
-        if self._labels is not None and self._labels not in schema.names:
-            raise DataError(f"{path} has no column {self._labels!r}; it has {', '.join(schema.names)}")
-        self.count = self._file.metadata.num_rows
-
-    def _chosen_column(self, schema: Any) -> str:
-        from pyarrow.types import is_binary, is_large_binary, is_struct
-
-        def holds_bytes(kind: Any) -> bool:
-            if is_struct(kind):
-                return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-            return bool(is_binary(kind) or is_large_binary(kind))
-
-        columns: list[str] = [field.name for field in schema if holds_bytes(field.type)]
-        wanted = self._options.key
-        if (wanted is None and len(columns) == 1) or wanted in columns:
-            return wanted or columns[0]
-        listed = f"columns that hold bytes: {', '.join(columns) or 'none'}"
-        if wanted is None:
-            raise DataError(f"{self._path}: {listed}; name the column of image bytes with --key")
-        raise DataError(f"{self._path} has no column {wanted!r} of image bytes; {listed}")
-
-    def chunks(self, bad: BadImages) -> Iterator[RawImages]:
-        """Every image by itself."""
-        from pyarrow import ArrowException
-
-        columns = [self._column] + ([] if self._labels is None else [self._labels])
-        with reading(self._path, OSError, ArrowException):
-            batches = self._file.iter_batches(_PARQUET_ROWS, columns=columns)
-            for row, record in enumerate(record for batch in batches for record in batch.to_pylist()):
-                try:
-                    yield self._decoded(record, row)
-                except ValueError as error:
-                    bad.note(f"row {row}", str(error))
-
-    def _decoded(self, record: dict[str, Any], row: int) -> RawImages:
-        cell = record[self._column]
-        content = cell.get("bytes") if isinstance(cell, dict) else cell
-        pixels = decode_image(content or b"", self._options.channels)
-        label = None if self._labels is None else record[self._labels]
-        if self._labels is not None and not isinstance(label, int):
-            raise ValueError(f"its label is {label!r}, not an integer")
-        labels = None if label is None else np.array([label], np.int64)
-        return RawImages(pixels[np.newaxis], labels, row, f"row {row}")
+    return ImageFiles(listing, open_file, options, path)
 
 
-def _is_hidden(name: str) -> bool:
-    """Whether a file, or a folder that it lies in, is hidden, or added to an archive by macOS."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image, by its name."""
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def decode_image(content: bytes, channels: str) -> NDArray[Any]:
@@ -168,14 +161,24 @@ def decode_image(content: bytes, channels: str) -> NDArray[Any]:
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
             frames = getattr(image, "n_frames", 1)
             if frames == 1:
-                return _pixels(image, channels)
+                return _pixels(_upright(image), channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError("it has more pixels than Pillow considers safe") from error
     except UnidentifiedImageError as error:
-        raise ValueError("it is no image") from error
+        raise ValueError(f"it is {named(content) or 'no image'}") from error
     except Exception as error:  # Pillow raises whatever it stumbles on
         raise ValueError(first_line(error)) from error
     raise ValueError(f"it has {frames} frames; save them as files of their own")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image as its EXIF data say that it is to be shown; Pillow turns those of TIFF by itself."""
+    image.load()
+    if not image.info.keys() & _EXIF:
+        return image
+    with suppress(Exception):  # of damaged EXIF data, which are no part of the image
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _pixels(image: Image.Image, channels: str) -> NDArray[Any]:
@@ -196,13 +199,27 @@ def _planes(image: Image.Image) -> NDArray[Any]:
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _classes(names: Sequence[str]) -> tuple[tuple[str, ...] | None, NDArray[np.int64] | None]:
-    """Names of classes and the label of each file: the folders below those that all files share.
+def _classes(
+    names: Sequence[str],
+) -> tuple[tuple[str, ...] | None, NDArray[np.int64] | None, tuple[str, ...]]:
+    """Names of classes, the label of each file and notes: the folders below those that all files share.
 
     None if there is only one such folder, or if files lie beside the folders.
     """
-    for depth in range(min(name.count("/") for name in names)):
-        classes, labels = np.unique([name.split("/")[depth] for name in names], return_inverse=True)
+    for depth in range(max(name.count("/") for name in names)):
+        folders = [name.split("/")[depth] if name.count("/") > depth else None for name in names]
+        classes = in_class_order([folder for folder in folders if folder is not None])
+        if None in folders:
+            note = f"{folders.count(None):,} images lie beside the folders {_shown(classes)}: there are no classes"
+            return None, None, (f"{note}; with each image in the folder of its class there would be",)
         if len(classes) > 1:
-            return tuple(classes.tolist()), labels.astype(np.int64)
-    return None, None
+            numbers = {name: number for number, name in enumerate(classes)}
+            labels = np.array([numbers[folder] for folder in folders if folder is not None], np.int64)
+            is_split = {name.lower() for name in classes} <= _SPLITS
+            note = f"the folders {_shown(classes)} are taken as classes; to train on one of them name that folder"
+            return tuple(classes), labels, (note,) if is_split else ()
+    return None, None, ()
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")

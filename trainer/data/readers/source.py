@@ -2,7 +2,7 @@
 
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.errors import DataError
+from ...common.errors import ConfigError, DataError
+from ...config.images import ImageOptions
+from ...config.setting import option
 
 LEAST_ON = 0.001  # share of pixels that are on: with less, or with less off, there is nothing to learn
 _NAMED_AT_MOST = 3
@@ -48,7 +50,7 @@ class BadImages:
         """Count one more, or several with the same reason."""
         self.count += count
         if len(self.first) < _NAMED_AT_MOST:
-            self.first.append(f"{name} ({reason})")
+            self.first.append(f"{printable(name)} ({reason})")
 
     @property
     def text(self) -> str:
@@ -70,6 +72,23 @@ class ImageSource(ABC):
     @abstractmethod
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
         """All images in order, some at a time; those that cannot be read are noted as bad. Raises DataError."""
+
+
+def refuse_options(options: ImageOptions, path: object, names: Iterable[str], why: str) -> None:
+    """Raise ConfigError for an option that was given but means nothing for what is read."""
+    for name in options.changed():
+        if name in names:
+            raise ConfigError(f"{option(name)} has no meaning for {path}: {why}")
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden, or added to an archive by macOS."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def printable(name: str) -> str:
+    """A name that somebody gave, without what would steer a terminal: such characters as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def first_line(reason: object) -> str:
