@@ -60,6 +60,11 @@ class GenerationRequest:
             raise GenerationError(f"--output: the folder {self.output.parent} does not exist")
         if self.output.is_dir():
             raise GenerationError(f"--output {self.output} is a folder; name a file")
+        for path in outputs(self.output):
+            if path.is_symlink():
+                raise GenerationError(f"{path} is a link; name what it leads to, {os.path.realpath(path)}")
+            if path.exists() and not path.is_file():
+                raise GenerationError(f"{path} is no plain file, which could be resumed; name another")
         self.refuse_existing(self.output)
 
     def refuse_existing(self, path: Path) -> None:
