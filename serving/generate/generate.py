@@ -199,7 +199,10 @@ def _cores() -> int:
 
 @contextmanager
 def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Only note the first SIGINT or SIGTERM, and yield what says which one came; a second one acts as always."""
+    """Only note the first SIGINT, SIGTERM or SIGHUP, and yield what says which came; a second one acts as always.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    """
     received: list[signal.Signals] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -207,7 +210,10 @@ def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
         handlers.close()
 
     with ExitStack() as handlers:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        noted = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            noted.append(signal.SIGHUP)
+        for number in noted:
             handlers.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, note)
         yield lambda: received[0] if received else None

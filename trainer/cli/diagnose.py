@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..common.signals import held_back
 from .options import DataDir, RunName, RunsDir, warn, wrote_json
 
 if TYPE_CHECKING:
@@ -52,11 +51,10 @@ def diagnose_gradients(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import progress_line
-        from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
-        from ..reports.diagnosis.figure import diagnosis_figure
-        from ..training.run import find_run
+    from ..common.console import progress_line
+    from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
+    from ..reports.diagnosis.figure import diagnosis_figure
+    from ..training.run import find_run
 
     found = find_run(run, runs_dir)
     with progress_line(Console(stderr=True)) as report:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.errors import ConfigError, SamplesError
-from ..common.signals import held_back
 from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .options import (
     BinarizationName,
@@ -70,11 +69,10 @@ def evaluate(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import progress_line, say
-        from ..data.catalog import resolved_spec
-        from ..evaluation.evaluate import evaluate_samples
-        from ..evaluation.samples import load_samples
+    from ..common.console import progress_line, say
+    from ..data.catalog import resolved_spec
+    from ..evaluation.evaluate import evaluate_samples
+    from ..evaluation.samples import load_samples
 
     console = Console(stderr=True)
     given = given_settings(context)

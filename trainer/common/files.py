@@ -39,6 +39,11 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{os.urandom(8).hex()}.tmp")
 
 
+def as_text(name: str) -> str:
+    """The name of a file or folder, whose bytes may be no UTF-8, as text that can be written as UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def cache_folder() -> Path:
     """The folder of what is made once: BGAN_CACHE_DIR, else the user's cache. Raises DataError: none known."""
     if own := os.environ.get("BGAN_CACHE_DIR"):
