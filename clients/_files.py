@@ -2,10 +2,8 @@
 
 import math
 import os
-import stat
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -30,8 +28,14 @@ def write_batches(batches: Iterable[ImageBatch], path: Path, *, image_count: int
     Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
     """
     write = {".png": _write_png, ".npy": _write_npy, ".npz": _write_npz}[path.suffix]
-    with _whole_file(path) as file:
-        return write(iter(batches), file, image_count)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            last = write(iter(batches), file, image_count)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return last
 
 
 def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
@@ -50,29 +54,6 @@ def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
     canvas = canvas.reshape(rows * height, columns * width, depth)
     canvas = np.pad(canvas, (gap[::-1], gap[::-1], (0, 0)), constant_values=_GRID_GREY)
     return Image.fromarray(canvas if depth == 3 else canvas[:, :, 0])
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name only when it is written. Raises OSError.
-
-    What is there stays what it is: a link keeps its target, a file its permissions, and a pipe or a device is
-    written to. No other process has the temporary name, be it of another machine or container.
-    """
-    if path.exists() and not path.is_file():
-        with path.open("ab") as file:
-            yield file
-        return
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{os.urandom(8).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_png(batches: Iterator[ImageBatch], file: IO[bytes], image_count: int) -> ImageBatch:

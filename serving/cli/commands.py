@@ -210,7 +210,7 @@ def generate(
             show_default=WHICH_FOLDER,
         ),
     ] = None,
-    threads: Annotated[int, Option(min=0, help="Cores to use.", show_default="all")] = 0,
+    threads: Annotated[int, Option(min=0, max=1024, help="Cores to use.", show_default="all")] = 0,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Run the same command again to resume a file that was interrupted. Memory does not grow with the count.

@@ -28,6 +28,7 @@ _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _CLASSES_NAMED = 20  # in a message, of more
 _BAR_INTERVAL_SECONDS = 0.1
 _LINE_INTERVAL_SECONDS = 10.0
+_SECONDS_SHOWN = 1e10  # of the time left, and more than can be waited for
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -233,7 +234,7 @@ def _progress_display(console: Console, *, total: int, done: int) -> Iterator[Ca
             return
         shown = now
         rate = (now_done - done) / max(now - started, 1e-9)
-        left = timedelta(seconds=round((total - now_done) / rate))
+        left = timedelta(seconds=round(min((total - now_done) / max(rate, 1e-9), _SECONDS_SHOWN)))
         status = f"{now_done:,} of {total:,} images  {rate:,.0f} images/s  left {left}"
         bar.update(task, completed=now_done, status=status)
         if not console.is_terminal:

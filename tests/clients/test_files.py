@@ -1,10 +1,5 @@
 """Streams that are written to files."""
 
-import io
-import os
-import stat
-import threading
-
 import grpc
 import numpy as np
 import pytest
@@ -46,25 +41,6 @@ def test_a_broken_stream_leaves_no_file(tmp_path, batch):
     with pytest.raises(SamplingError):
         write_batches(broken(), tmp_path / "x.npy", image_count=4)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_no_plain_file_stays_what_it_is(tmp_path, batch):
-    write_batches([batch], tmp_path / "plain.npz", image_count=2)
-    os.mkfifo(tmp_path / "pipe.npz")
-    (tmp_path / "private.npz").touch(0o600)
-    (tmp_path / "link.npz").symlink_to("private.npz")
-    found = []
-    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe.npz").read_bytes()))
-    reader.start()
-    for name in ("pipe.npz", "link.npz"):
-        write_batches([batch], tmp_path / name, image_count=2)
-    reader.join(60)
-    assert stat.S_ISFIFO((tmp_path / "pipe.npz").stat().st_mode)
-    assert (tmp_path / "link.npz").is_symlink()
-    assert (tmp_path / "private.npz").stat().st_mode & 0o777 == 0o600
-    assert len(list(tmp_path.iterdir())) == 4
-    for file in (io.BytesIO(*found), tmp_path / "private.npz"):
-        np.testing.assert_array_equal(np.load(file)["packed_images"], batch.packed_images)
 
 
 def test_files_hold_the_images(tmp_path, batch):

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from ..common.text import printable
+
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
     "train": (
@@ -27,6 +29,7 @@ _EXTRAS = {
 _INTERRUPTED = 128 + signal.SIGINT
 _OUT_OF_MEMORY = re.compile("out of memory|allocate memory|bad.alloc", re.IGNORECASE)  # of torch and onnxruntime
 _TEXT_AT_MOST = 500
+_MAX_MESSAGE = 2000
 
 
 def main() -> None:
@@ -100,7 +103,7 @@ def _fail(message: str, exit_code: int, error: BaseException) -> NoReturn:
         raise error
     from typer import colors, secho
 
-    line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
+    line = printable(message, _MAX_MESSAGE)  # it quotes files, folders and servers
     with suppress(OSError):  # the terminal is gone
         secho(f"bgan: {line}", fg=colors.RED, err=True)
     sys.exit(exit_code)

@@ -34,7 +34,7 @@ def card(
     published_samples: Annotated[
         Path | None, typer.Option(help="Samples of the published code (.npz), for a column of the figures.")
     ] = None,
-    count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
+    count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     data_dir: DataDir = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:

@@ -45,7 +45,7 @@ def evaluate(
             show_default="the newest run",
         ),
     ] = None,
-    count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
+    count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: BinarizationName = None,
     labels: Annotated[

@@ -21,7 +21,7 @@ from PIL import Image
 from bgan.trainer.common.errors import DataError
 from bgan.trainer.common.locks import file_lock
 from bgan.trainer.config.images import DatasetSpec, ImageOptions, name_of
-from bgan.trainer.data import packed
+from bgan.trainer.data import binary_images, packed
 from bgan.trainer.data.catalog import open_dataset
 from bgan.trainer.data.dataset import BatchStream, BinaryDataset
 from bgan.trainer.data.packed import packed_dataset
@@ -93,6 +93,19 @@ def test_a_set_is_converted_once_and_found_again(path, cache):
     assert len(_folders(cache)) == 2
 
 
+@pytest.mark.parametrize("fit", ["pad", "area", "max-pool"])
+def test_images_that_grow_are_made_a_few_at_a_time(path, cache, tmp_path, monkeypatch, fit):
+    """Small images fill a chunk by the thousands, and would not fit into memory at a large size."""
+    options, heard = ImageOptions(size="10x14", fit=fit), []
+    whole = packed_dataset(path, options, cache=cache)
+    monkeypatch.setattr(binary_images, "MAX_PIXELS", 20 * 10 * 14)
+    parts = packed_dataset(path, options, cache=tmp_path / "parts", progress=lambda *done: heard.append(done))
+    assert heard == [(20, 50), (40, 50), (50, 50)]
+    assert parts.digest == whole.digest
+    assert parts.labels.tolist() == (LABELS - 4).tolist()
+
+
+@pytest.mark.usefixtures("processes")  # h5py asks for the machine
 def test_changed_images_are_another_set_and_the_same_ones_in_another_file_are_not(path, cache, tmp_path):
     first = packed_dataset(path, ImageOptions(), cache=cache)
     with h5_file(tmp_path / "b.h5") as file:
