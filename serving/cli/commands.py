@@ -121,7 +121,10 @@ def health(
         server = own_address(settings.host, settings.port)
         own = own_tls(settings, timeout_seconds=timeout_seconds)
         check = check if own is None else replace(own, **given)
-    token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text()
+    try:
+        token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text(encoding="ascii")
+    except ValueError as error:
+        raise BadParameter(f"{token_file} holds no token", param_hint="--token-file") from error
     check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token.strip() or None)
     typer.echo(f"{server}: SERVING")
 

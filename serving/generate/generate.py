@@ -152,6 +152,8 @@ def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     if labels and not classes:
         raise GenerationError(f"--label: {model} is not class-conditional; leave it out")
     numbers = {str(i): i for i in range(len(classes))} | {name: i for i, name in enumerate(classes)}
+    # In a locale of C a word of the command line stands for its bytes.
+    labels = tuple(label.encode(errors="surrogateescape").decode(errors="replace") for label in labels)
     for label in labels:
         if label not in numbers:
             names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])

@@ -40,8 +40,8 @@ def temporary_name(path: Path) -> Path:
 
 
 def as_text(name: str) -> str:
-    """The name of a file or folder, whose bytes may be no UTF-8, as text that can be written as UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
+    """The name of a file or folder, whose bytes may be no UTF-8, as text that is: the same in every locale."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def cache_folder() -> Path:
@@ -52,7 +52,7 @@ def cache_folder() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bgan"
     except RuntimeError as error:  # neither HOME nor an entry of the user database
         raise DataError(
-            "there is no home folder to keep converted images in; name a folder for them with BGAN_CACHE_DIR"
+            "there is no home folder to keep images and classifiers in; name a folder for them with BGAN_CACHE_DIR"
         ) from error
 
 

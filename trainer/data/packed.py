@@ -215,7 +215,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
 def _opened(folder: Path) -> PackedSet | None:
     """The packed set of a folder; None if it is absent or damaged."""
     try:
-        about = json.loads((folder / "dataset.json").read_text())
+        about = json.loads((folder / "dataset.json").read_bytes())
         shape = tuple(about["image_shape"])
         row_bytes = (math.prod(shape) + 7) // 8
         labels = None if about["classes"] is None else np.load(folder / "labels.npy", allow_pickle=False)

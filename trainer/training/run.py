@@ -33,7 +33,7 @@ class Run:
         """The settings that the folder was made with. Raises RunError where they cannot be read."""
         path = self.folder / CONFIG_FILE
         try:
-            return TrainingConfig.from_dict(json.loads(path.read_text()))
+            return TrainingConfig.from_dict(json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError, ConfigError) as error:
             raise RunError(f"{path} is not the config of a run ({error})") from error
 

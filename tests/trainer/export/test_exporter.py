@@ -253,4 +253,4 @@ def test_classes_of_folders_that_are_not_utf8_are_exported(tmp_path):
     manifest = json_format.Parse(
         {each.key: each.value for each in model.metadata_props}["bgan.model"], model_pb2.Model()
     )
-    assert list(manifest.classes) == [r"caf\udce9", "tea"]
+    assert list(manifest.classes) == [r"caf\xe9", "tea"]
