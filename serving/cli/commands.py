@@ -127,7 +127,10 @@ def health(
         server = own_address(settings.host, settings.port)
         own = own_tls(settings, timeout_seconds=timeout_seconds)
         check = check if own is None else replace(own, **given)
-    token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text()
+    try:
+        token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text(encoding="ascii")
+    except ValueError as error:
+        raise BadParameter(f"{token_file} holds no token", param_hint="--token-file") from error
     check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token.strip() or None)
     typer.echo(f"{server}: SERVING")
 
@@ -217,7 +220,7 @@ def generate(
             show_default=WHICH_FOLDER,
         ),
     ] = None,
-    threads: Annotated[int, Option(min=0, help="Cores to use.", show_default="all")] = 0,
+    threads: Annotated[int, Option(min=0, max=1024, help="Cores to use.", show_default="all")] = 0,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Run the same command again to resume a file that was interrupted. Memory does not grow with the count.

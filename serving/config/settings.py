@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .limits import MAX_MODEL_BYTES
 
@@ -60,6 +60,17 @@ class ServerSettings(BaseSettings):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given alone: `sources.resolve` reads the environment."""
+        return (init_settings,)
 
     models: Path = _setting(_MODELS, model_folder, shown=WHICH_FOLDER)
     """The folder of models: NAME.onnx, NAME/VERSION.onnx or NAME/VERSION/model.onnx."""

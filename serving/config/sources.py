@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ _OTHER_VARIABLES = {
     f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "DATA_DIR", "DEBUG", "SERVER", "TLS_CA", "TOKEN")
 }
 _COMMENT_COLUMNS = 110
+# What Kubernetes sets BGAN_PORT to for a service that is named bgan: no setting, whatever its name.
+_SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ def _read_environment() -> dict[str, Any]:
         # Others may have variables of this prefix too: only what looks like a slip is refused.
         if variable.startswith(ENVIRONMENT_PREFIX) and (near := _nearest(variable, known)):
             raise StartError(f"{variable} is not a setting; did you mean {near}?")
-    return EnvSettingsSource(ServerSettings)()
+    values = EnvSettingsSource(ServerSettings)()
+    return {name: value for name, value in values.items() if not _SERVICE.fullmatch(str(value))}
 
 
 def _explain(problem: ErrorDetails, origins: Mapping[str, str]) -> str:

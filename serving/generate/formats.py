@@ -7,9 +7,10 @@ import io
 import json
 import math
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -196,7 +197,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Give a file another name in its folder, replacing what has that name, and see it to disk."""
+    """Give a file another name in its folder, replacing a file, whose permissions stay, and see it to disk."""
+    with suppress(FileNotFoundError):
+        source.chmod(stat.S_IMODE(target.stat().st_mode))
     source.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:

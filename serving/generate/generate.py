@@ -30,6 +30,7 @@ _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
 _CLASSES_NAMED = 20  # in a message, of more
 _BAR_INTERVAL_SECONDS = 0.1
 _LINE_INTERVAL_SECONDS = 10.0
+_SECONDS_SHOWN = 1e10  # of the time left, and more than can be waited for
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -62,6 +63,11 @@ class GenerationRequest:
             raise GenerationError(f"--output: the folder {self.output.parent} does not exist")
         if self.output.is_dir():
             raise GenerationError(f"--output {self.output} is a folder; name a file")
+        for path in outputs(self.output):
+            if path.is_symlink():
+                raise GenerationError(f"{path} is a link; name what it leads to, {os.path.realpath(path)}")
+            if path.exists() and not path.is_file():
+                raise GenerationError(f"{path} is no plain file, which could be resumed; name another")
         self.refuse_existing(self.output)
 
     def refuse_existing(self, path: Path) -> None:
@@ -153,6 +159,8 @@ def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     if not any(re.fullmatch(r"-?\d+", name) for name in classes):  # a number can only be the place of a class
         numbers |= {str(number): number for number in range(len(classes))}
         by_number = f", or by number 0 to {len(classes) - 1}"
+    # In a locale of C a word of the command line stands for its bytes.
+    labels = tuple(label.encode(errors="surrogateescape").decode(errors="replace") for label in labels)
     for label in labels:
         if label not in numbers:
             names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
@@ -199,7 +207,10 @@ def _cores() -> int:
 
 @contextmanager
 def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Only note the first SIGINT or SIGTERM, and yield what says which one came; a second one acts as always."""
+    """Only note the first SIGINT, SIGTERM or SIGHUP, and yield what says which came; a second one acts as always.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    """
     received: list[signal.Signals] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -207,7 +218,10 @@ def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
         handlers.close()
 
     with ExitStack() as handlers:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        noted = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            noted.append(signal.SIGHUP)
+        for number in noted:
             handlers.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, note)
         yield lambda: received[0] if received else None
@@ -227,7 +241,7 @@ def _progress_display(console: Console, *, total: int, done: int) -> Iterator[Ca
             return
         shown = now
         rate = (now_done - done) / max(now - started, 1e-9)
-        left = timedelta(seconds=round((total - now_done) / rate))
+        left = timedelta(seconds=round(min((total - now_done) / max(rate, 1e-9), _SECONDS_SHOWN)))
         status = f"{now_done:,} of {total:,} images  {rate:,.0f} images/s  left {left}"
         bar.update(task, completed=now_done, status=status)
         if not console.is_terminal:

@@ -6,6 +6,7 @@ the process, the record is true: rows beyond it are cut off when the file is res
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from ..errors import GenerationError
 from .formats import FORMATS, GenerationSpec, Labels, sidecar, write_json
 
 _RECORD_SECONDS = 1.0
+_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # file systems that have none
 
 
 @contextmanager
@@ -171,5 +173,9 @@ def _hold_alone(path: Path, file: FileIO) -> None:
         is_held = os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):
         is_held = False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return
     if not is_held:
         raise GenerationError(f"another process is writing {path}; wait for it, or choose another --output")

@@ -242,7 +242,7 @@ def _pack(images: npt.NDArray[np.uint8]) -> bytes:
 def cpu_class() -> str:
     """The kind of CPU, as far as it decides which kernels onnxruntime picks."""
     try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
         return f"{platform.machine()}-{platform.processor()}"
     return "-".join([platform.machine(), *[name for name in _CPU_CLASSES if name in flags][:1]])

@@ -1,5 +1,6 @@
 """Starts the metrics and traces that the settings ask for: prometheus_client and OpenTelemetry load only then."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from ..config.settings import ServerSettings
 from ..config.shared_folder import shared_folder
 from ..errors import StartError
 from .calls import Tracing
-from .metrics import NO_METRICS, Metrics
+from .metrics import NO_METRICS, WORKERS_VARIABLE, Metrics
 
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
@@ -21,6 +22,9 @@ def start_metrics(settings: ServerSettings, *, is_worker: bool = False) -> Metri
     """
     if settings.metrics_port is None:
         return NO_METRICS
+    if not is_worker:  # another program's, as of gunicorn, is not this one's
+        for variable in (WORKERS_VARIABLE, WORKERS_VARIABLE.lower()):
+            os.environ.pop(variable, None)
     from .prometheus import PrometheusMetrics, show
 
     metrics = PrometheusMetrics()
@@ -64,13 +68,17 @@ def forget_worker(folder: Path | None, pid: int) -> None:
 
 
 def start_tracing(settings: ServerSettings) -> Tracing:
-    """The tracing of a process. Raises StartError as `check_tracing` does."""
+    """The tracing of a process. Raises StartError as `check_tracing` does, and for OpenTelemetry's variables."""
     if settings.trace_endpoint is None:
         return Tracing()
     check_tracing(settings)
     from .otlp import OtlpTracing
 
-    return OtlpTracing(settings.trace_endpoint)
+    try:
+        return OtlpTracing(settings.trace_endpoint)
+    except Exception as error:  # of several classes, for a value of one of its variables
+        there = ", ".join(sorted(name for name in os.environ if name.startswith("OTEL_"))) or "none"
+        raise StartError(f"OpenTelemetry does not start ({error}); its variables that are set: {there}") from error
 
 
 def check_tracing(settings: ServerSettings) -> None:

@@ -1,9 +1,12 @@
 """Training through the command line: run folders, resuming, signals, and what can go wrong."""
 
+import errno
+import io
 import json
 import math
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,9 +17,12 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from rich.console import Console
 
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.checkpoint import load_checkpoint, save_checkpoint
+from bgan.trainer.training.loop import train
+from bgan.trainer.training.run import held_alone
 from tests.kit.cli import BGAN, bgan, bgan_process, error_line
 from tests.kit.models import read_metrics
 
@@ -95,7 +101,7 @@ def test_more_epochs_go_on_as_if_there_had_been_no_break(one_epoch, unbroken):
 
 
 @pytest.mark.usefixtures("training")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     command = [str(BGAN), *TRAIN, "--runs-dir", str(tmp_path), "--name", "run", "--epochs", "500"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -127,6 +133,62 @@ def test_a_signal_while_libraries_load_ends_the_command(tmp_path, command):
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "internal error" not in errors
+
+
+def test_damaged_metrics_are_said_once_and_stop_nothing(one_epoch, unbroken):
+    with (one_epoch / "metrics.jsonl").open("ab") as file:
+        file.write(b"\0\0\0\0\n" + b'{"step": 24, "epo')
+    result = _train(one_epoch.parent, "--epochs", 3)
+    assert result.returncode == 0, result.stderr
+    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert warning.endswith("metrics.jsonl had 2 damaged lines, left out now; the run resumes from its checkpoint")
+    assert [record["step"] for record in read_metrics(one_epoch)] == [24, 48, 50, 72]
+    _assert_same_state(one_epoch, unbroken)
+
+
+def test_a_run_that_is_being_trained_is_refused(one_epoch):
+    with held_alone(one_epoch):
+        line = error_line(_train(one_epoch.parent, "--epochs", 2))
+    assert line == f"bgan: another process trains {one_epoch}; wait for it, or choose another --name"
+    assert [record["step"] for record in read_metrics(one_epoch)] == [24]
+
+
+@pytest.mark.parametrize("name", ["my run", "sweep/seed0", "größe", "../x", ".hidden", "-x", "x" * 129, "a\nb"])
+def test_a_name_that_no_model_can_have_is_refused_before_the_training(tmp_path, name):
+    result = bgan(*TRAIN, "--epochs", 500, "--runs-dir", tmp_path / "runs", f"--name={name}")
+    line = error_line(result)
+    assert "cannot be a model's" in line
+    assert list(tmp_path.iterdir()) == []
+    advice = shlex.split(line.partition("such as ")[2])
+    assert bgan(*TRAIN, "--dry-run", "--runs-dir", tmp_path / "runs", *advice).returncode == 0
+
+
+def test_a_run_of_a_name_that_is_no_models_resumes_and_is_exported_under_another(one_epoch, tmp_path):
+    one_epoch.rename(tmp_path / "my run")
+    result = bgan(*TRAIN, "--runs-dir", tmp_path, "--name", "my run", "--epochs", 1)
+    next_command = shlex.split(result.stdout.partition("next: ")[2])
+    assert next_command == ["bgan", "export", "my run", "--runs-dir", str(tmp_path)]
+    refused = error_line(bgan(*next_command[1:], cwd=tmp_path))
+    advice = shlex.split(refused.partition("such as ")[2])
+    models = tmp_path / "models to serve"
+    result = bgan(*next_command[1:], *advice, "--models", models)
+    assert (models / "my-run.onnx").is_file()
+    assert f"next: bgan serve --models '{models}'" in result.stdout
+
+
+class _ClosedTerminal(io.StringIO):
+    """A terminal that is gone once the training shows something."""
+
+    def write(self, text):
+        if " step " in text:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().write(text)
+
+
+def test_a_training_whose_terminal_is_gone_goes_on(tmp_path):
+    console = Console(file=_ClosedTerminal())
+    train(TrainingConfig.resolve(**SETTINGS, epochs=1), tmp_path / "run", console, pytest.fail)
+    assert _newest(tmp_path / "run")[0] == "step_00000024.safetensors"
 
 
 def test_a_truncated_checkpoint_falls_back_and_says_so(one_epoch, unbroken):
@@ -222,11 +284,19 @@ def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
         (["--network", "rnn"], "choose one of mlp, cnn"),
         (["--dataset", "cifar"], "choose one of auto, mnist, digits"),
         (["--device", "warp"], "device 'warp' cannot be used"),
+        (["--device", "mps"], "device 'mps' cannot be used"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
+        (["--device", "privateuseone"], "device 'privateuseone' cannot be used"),
+        (["--size", "99999x99999", "--fit", "pad"], "size is '99999x99999'; images may have 16,777,216 pixels"),
+        (["--latent-size", "1000000000"], "latent-size is 1000000000; it must be at least 1 and below 1e+06"),
+        (["--epochs", "1000000000000"], "epochs is 1000000000000; it must be at least 1 and below 1e+07"),
         (["--batch-size", "100000"], "batch-size is 100000, but there are only 1540 images"),
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, options, says):
-    assert says in error_line(_train(tmp_path, *options))
+    line = error_line(_train(tmp_path, *options))
+    assert says in line
+    assert len(line) < 300
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,10 @@
 A room says what its commands are in a table of plain strings, so that `bgan --help` imports none of them.
 """
 
+from .app import main
+
+__all__ = ["COMMANDS", "main"]
+
 COMMANDS = {
     name: (panel, summary, f"bgan.trainer.cli.{module}:{name.replace('-', '_')}")
     for name, (panel, module, summary) in {

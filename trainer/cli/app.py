@@ -1,22 +1,22 @@
-"""The `bgan` command: hosts the app, to which every room contributes its commands."""
+"""The `bgan` command: its surroundings made fit, and its errors in one line.
+
+Nothing is imported here that takes time, so that Ctrl-C is answered from the first moment.
+"""
 
 from __future__ import annotations
 
-import inspect
+import io
 import os
 import re
+import signal
 import sys
-from importlib import import_module
-from importlib.metadata import entry_points, version
-from typing import Annotated, Any, Protocol, runtime_checkable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
 
-import typer
-from typer.core import TyperCommand
+from ..common.text import printable
 
-_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
-
-Start with: bgan serve, and bgan sample --output digits.png. For a model of your own: bgan train, bgan export."""
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
     "train": (
@@ -26,77 +26,68 @@ _EXTRAS = {
     "data": ("h5py", "pyarrow"),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }
-
-
-@runtime_checkable
-class _UserFacing(Protocol):
-    """An error that is for the user to read; every room has its own tree of them."""
-
-    exit_code: int
+_INTERRUPTED = 128 + signal.SIGINT
+_OUT_OF_MEMORY = re.compile("out of memory|allocate memory|bad.alloc", re.IGNORECASE)  # of torch and onnxruntime
+_TEXT_AT_MOST = 500
+_MAX_MESSAGE = 2000
 
 
 def main() -> None:
     """Run the command line; what is meant for the user is one line on stderr."""
+    _adapt_surroundings()
     try:
-        _build_app()()
+        with _quiet_interrupts():
+            from .host import build_app
+
+            build_app()()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     except ModuleNotFoundError as error:
         _fail(_missing_package(error), 1, error)
     except OSError as error:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, error)
     except Exception as error:
-        if isinstance(error, _UserFacing):
-            _fail(str(error), error.exit_code, error)
-        _fail(f"internal error: {type(error).__name__}: {error}; BGAN_DEBUG=1 shows where", 70, error)
+        exit_code: int | None = getattr(error, "exit_code", None)
+        if exit_code is not None:  # it is for the user to read; every room has its own tree of such errors
+            _fail(str(error), exit_code, error)
+        reason = next(iter(str(error).strip().splitlines()), "")[:_TEXT_AT_MOST]
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            advice = "ask for less at a time, or raise the limit (ulimit -v, a container's)"
+            _fail(f"there is not enough memory ({reason or 'none is left'}); {advice}", 1, error)
+        _fail(f"internal error: {type(error).__name__}: {reason}; BGAN_DEBUG=1 shows where", 70, error)
 
 
-def _build_app() -> typer.Typer:
-    app = typer.Typer(
-        name="bgan", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_CONTEXT
-    )
-    app.callback()(_options)
-    for entry_point in sorted(entry_points(group="bgan.commands"), key=lambda entry: entry.name, reverse=True):
-        for name, (panel, summary, path) in entry_point.load().items():
-            app.command(name, cls=_lazy(name, summary, path), help=summary, rich_help_panel=panel)(lambda: None)
-    return app
+def _adapt_surroundings() -> None:
+    """Bear an output that cannot show every character, and a width of 0, as of a terminal without a size."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        if not re.fullmatch(r"0*[1-9]\d{0,4}", os.environ.get(name, "1")):
+            del os.environ[name]
 
 
-def _lazy(name: str, summary: str, path: str) -> type[TyperCommand]:
-    """A command that imports its function, "module:name", when it is called or completed."""
-
-    class LazyCommand(TyperCommand):
-        def make_context(self, *arguments: Any, **options: Any) -> Any:
-            return _load(name, summary, path).make_context(*arguments, **options)
-
-    return LazyCommand
-
-
-def _load(name: str, summary: str, path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    function = getattr(import_module(module), attribute)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    help_text = f"{summary}\n\n{_unwrapped(function.__doc__ or '')}"
-    app.command(name, help=help_text, context_settings=_CONTEXT)(function)
-    return typer.main.get_command(app)
+@contextmanager
+def _quiet_interrupts() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while a module is imported, which bears no KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or of another program
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _unwrapped(docstring: str) -> str:
-    """A docstring whose paragraphs a terminal of any width can wrap, with each of its examples on a line."""
-    text = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(docstring))
-    return re.sub(r"(?<=: )(?=bgan )|(?<=;) +(?=bgan )", "\n", text).replace(";\n", "\n").replace(": \n", ":\n")
-
-
-def _options(
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
-    ] = False,
-) -> None:
-    pass
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"bgan {version('bgan')}")
-        raise typer.Exit
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            if sys.stderr is not None and sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+            os._exit(_INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:
@@ -107,8 +98,12 @@ def _missing_package(error: ModuleNotFoundError) -> str:
     return f"this command needs the package {package!r}: pip install 'bgan[{extra}]'"
 
 
-def _fail(message: str, exit_code: int, error: BaseException) -> None:
+def _fail(message: str, exit_code: int, error: BaseException) -> NoReturn:
     if os.environ.get("BGAN_DEBUG"):
         raise error
-    typer.secho(f"bgan: {message}", fg=typer.colors.RED, err=True)
+    from typer import colors, secho
+
+    line = printable(message, _MAX_MESSAGE)  # it quotes files, folders and servers
+    with suppress(OSError):  # the terminal is gone
+        secho(f"bgan: {line}", fg=colors.RED, err=True)
     sys.exit(exit_code)

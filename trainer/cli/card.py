@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..common.errors import ConfigError, SamplesError
-from ..common.signals import held_back
 from .evaluate import named, read_reference
 from .options import DataDir, RunsDir
 
@@ -35,7 +34,7 @@ def card(
     published_samples: Annotated[
         Path | None, typer.Option(help="Samples of the published code (.npz), for a column of the figures.")
     ] = None,
-    count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
+    count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     data_dir: DataDir = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -48,12 +47,11 @@ def card(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import progress_line
-        from ..common.files import write_atomically
-        from ..evaluation.evaluate import evaluate_samples
-        from ..evaluation.samples import load_samples
-        from ..reports.card import card_text, open_trained_model
+    from ..common.console import progress_line
+    from ..common.files import write_atomically
+    from ..evaluation.evaluate import evaluate_samples
+    from ..evaluation.samples import load_samples
+    from ..reports.card import card_text, open_trained_model
 
     for path in (*models, published_samples or models[0]):
         if not path.is_file():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.errors import ConfigError
-from ..common.signals import held_back
 from ..config.images import DatasetSpec, ImageOptions
 from .options import given_settings, named_images, with_settings, wrote_json
 
@@ -46,11 +45,10 @@ def data(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import counting_bar
-        from ..common.files import write_atomically
-        from ..data.catalog import open_dataset
-        from ..data.summary import draw_summary, summarize
+    from ..common.console import counting_bar
+    from ..common.files import write_atomically
+    from ..data.catalog import open_dataset
+    from ..data.summary import draw_summary, summarize
 
     given = given_settings(context) | ({} if path is None else {"data": path})
     choice = named_images(given)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..common.signals import held_back
 from .options import DataDir, RunName, RunsDir, warn, wrote_json
 
 if TYPE_CHECKING:
@@ -28,10 +27,15 @@ def diagnose_gradients(
         str | None,
         typer.Option(help="Treat the generator's neurons as dbn or sbn.", show_default="as it was trained"),
     ] = None,
-    images: Annotated[int, typer.Option(help="Latents to measure at.", min=2)] = 8,
-    draws: Annotated[int, typer.Option(help="Estimates per estimator, rounded up to tens.", min=20)] = 400,
+    images: Annotated[int, typer.Option(help="Latents to measure at.", min=2, max=10**4)] = 8,
+    draws: Annotated[
+        int, typer.Option(help="Estimates per estimator, rounded up to tens.", min=20, max=10**6)
+    ] = 400,
     backgrounds: Annotated[
-        int, typer.Option(help="Images per latent that are flipped for the truth, rounded up to tens.", min=20)
+        int,
+        typer.Option(
+            help="Images per latent that are flipped for the truth, rounded up to tens.", min=20, max=10**6
+        ),
     ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
     picture: Annotated[
@@ -52,11 +56,10 @@ def diagnose_gradients(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import progress_line
-        from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
-        from ..reports.diagnosis.figure import diagnosis_figure
-        from ..training.run import find_run
+    from ..common.console import progress_line
+    from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
+    from ..reports.diagnosis.figure import diagnosis_figure
+    from ..training.run import find_run
 
     found = find_run(run, runs_dir)
     with progress_line(Console(stderr=True)) as report:

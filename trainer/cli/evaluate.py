@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.errors import ConfigError, SamplesError
-from ..common.signals import held_back
 from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .options import (
     BinarizationName,
@@ -46,7 +45,7 @@ def evaluate(
             show_default="the newest run",
         ),
     ] = None,
-    count: Annotated[int, typer.Option(help="Samples to measure.", min=64)] = 10_000,
+    count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: BinarizationName = None,
     labels: Annotated[
@@ -70,11 +69,10 @@ def evaluate(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import progress_line, say
-        from ..data.catalog import resolved_spec
-        from ..evaluation.evaluate import evaluate_samples
-        from ..evaluation.samples import load_samples
+    from ..common.console import progress_line, say
+    from ..data.catalog import resolved_spec
+    from ..evaluation.evaluate import evaluate_samples
+    from ..evaluation.samples import load_samples
 
     console = Console(stderr=True)
     given = given_settings(context)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ..common.errors import ConfigError
-from ..common.signals import held_back
 from .options import DataDir, RunsDir, warn
 
 PAGE = "exploration.html"
@@ -50,13 +49,12 @@ def explore(
     """
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import progress_line
-        from ..common.files import write_atomically
-        from ..evaluation.generator import open_generator
-        from ..reports.exploration import explore as exploring
-        from ..reports.exploration.page import build_page
-        from ..reports.exploration.pictures import draw_pictures
+    from ..common.console import progress_line
+    from ..common.files import write_atomically
+    from ..evaluation.generator import open_generator
+    from ..reports.exploration import explore as exploring
+    from ..reports.exploration.page import build_page
+    from ..reports.exploration.pictures import draw_pictures
 
     plan = exploring.ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:

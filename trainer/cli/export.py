@@ -1,11 +1,11 @@
 """`bgan export`: the command."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..common.signals import held_back
 from .options import BinarizationName, RunName, RunsDir, warn
 
 
@@ -19,20 +19,24 @@ def export(
     graph: Annotated[
         str, typer.Option(help="fast, or plain: a CNN's transposed convolutions as they were trained.")
     ] = "fast",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model of that name, though it is of another run.")
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """The file is checked against torch before it is written.
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
-    with held_back():
-        from ..export.exporter import export_run
-        from ..training.run import find_run
+    from ..export.exporter import export_run
+    from ..training.run import find_run
 
     found = find_run(run, runs_dir)
-    result = export_run(found, models, name=name, binarization=binarization, graph=graph, warn=warn)
+    result = export_run(
+        found, models, name=name, binarization=binarization, graph=graph, overwrite=overwrite, warn=warn
+    )
     typer.echo(
         f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
         f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"
-        f"next: bgan serve --models {models}"
+        f"next: {shlex.join(['bgan', 'serve', '--models', str(models)])}"
     )

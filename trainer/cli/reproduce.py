@@ -18,14 +18,17 @@ def reproduce(
     preset: Annotated[
         list[str] | None, typer.Option(help="published or paper (repeatable).", show_default="both")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1)] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1)] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each run.", show_default="20", min=1, max=10**6)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each model, from seed 0.", min=1, max=10**4)] = 1,
     jobs: Annotated[
         int | None,
         typer.Option(
             help="Trainings at once, which share the cores.",
             show_default="1, or with --quick one for each core",
             min=1,
+            max=1024,
         ),
     ] = None,
     quick: Annotated[
@@ -37,7 +40,7 @@ def reproduce(
     dataset: Annotated[str, typer.Option(help="mnist, digits, or auto: mnist if it can be had.")] = "auto",
     data_dir: DataDir = None,
     count: Annotated[
-        int | None, typer.Option(help="Samples to measure per model.", show_default="10000", min=64)
+        int | None, typer.Option(help="Samples to measure per model.", show_default="10000", min=64, max=10**7)
     ] = None,
     published_samples: Annotated[
         Path | None,

@@ -1,13 +1,14 @@
 """`bgan train` and `bgan presets`: the commands."""
 
 import json
+import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..common.signals import held_back
 from ..config.file import as_toml, read_settings
 from ..config.images import DatasetSpec, ImageOptions
 from ..config.presets import PRESETS, default_preset, preset_values
@@ -77,24 +78,28 @@ def train(
         return
     from rich.console import Console
 
-    with held_back():
-        from ..common.console import say
-        from ..config.command import default_name
-        from ..data.catalog import choose_dataset
-        from ..training.loop import planned_sizes
-        from ..training.loop import train as run_training
+    from ..common.console import say
+    from ..config.command import check_name, default_name
+    from ..data.catalog import choose_dataset
+    from ..training.loop import planned_sizes
+    from ..training.loop import train as run_training
+    from ..training.run import CONFIG_FILE
 
     console = Console(stderr=True)
     if settings.data.path is None:
         found = choose_dataset(settings.data.dataset, data_dir=settings.data.data_dir, say=partial(say, console))
         settings = settings.replace(dataset=found)
-    folder = runs_dir / (name or default_name(settings))
+    name = name or default_name(settings)
+    folder = runs_dir / name
+    if not (folder / CONFIG_FILE).exists():  # one of an older version may still be resumed
+        check_name(name)
     if dry_run:
         say(console, planned_sizes(settings, console))
         typer.echo(json.dumps({"run": str(folder), **settings.to_dict()}, indent=2))
         return
     run_training(settings, folder, console, warn)
-    typer.echo(f"{folder}\nnext: bgan export {folder.name}")
+    where = [] if runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs") else ["--runs-dir", str(runs_dir)]
+    typer.echo(f"{folder}\nnext: {shlex.join(['bgan', 'export', name, *where])}")
 
 
 def presets() -> None:

@@ -2,16 +2,69 @@
 
 import json
 import os
+import stat
+import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from .errors import DataError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash or a full disk leaves the old one, or none. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file so that a crash or a full disk leaves the old one, or none. Raises OSError that names the path.
+
+    What is there stays what it is: a link keeps its target, a file its permissions, and a device, a pipe or the
+    command's own output is written to.
+    """
     try:
-        with temporary.open("wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = path.stat() if path.exists() else None
+        if old is None or (stat.S_ISREG(old.st_mode) and not _own_outputs(old)):
+            _replace(Path(os.path.realpath(path)), content, old)
+        else:
+            with _opened_as_it_is(path, old) as file:
+                file.write(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON atomically. Raises OSError."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside a path that no other process has, be it of another machine or container."""
+    return path.with_name(f".{os.urandom(8).hex()}.tmp")
+
+
+def as_text(name: str) -> str:
+    """The name of a file or folder, whose bytes may be no UTF-8, as text that is: the same in every locale."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def cache_folder() -> Path:
+    """The folder of what is made once: BGAN_CACHE_DIR, else the user's cache. Raises DataError: none known."""
+    if own := os.environ.get("BGAN_CACHE_DIR"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bgan"
+    except RuntimeError as error:  # neither HOME nor an entry of the user database
+        raise DataError(
+            "there is no home folder to keep images and classifiers in; name a folder for them with BGAN_CACHE_DIR"
+        ) from error
+
+
+def _replace(path: Path, content: bytes, old: os.stat_result | None) -> None:
+    """Give a file, not a link, this content; of an old one owner and permissions stay."""
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, "xb") as file:
+            if old is not None:
+                with suppress(PermissionError):  # only root may give a file to others
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -20,12 +73,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON atomically. Raises OSError."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+def _own_outputs(state: os.stat_result) -> list[int]:
+    """Those of standard output and error that are this file, as /dev/stdout is."""
+    found = []
+    for number in (1, 2):
+        with suppress(OSError):  # it is closed
+            if os.path.samestat(os.fstat(number), state):
+                found.append(number)
+    return found
 
 
-def cache_folder() -> Path:
-    """The folder of what is made once: BGAN_CACHE_DIR, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("BGAN_CACHE_DIR") or Path(base).expanduser() / "bgan")
+def _opened_as_it_is(path: Path, state: os.stat_result) -> IO[bytes]:
+    """What is no file to replace, to write to. A FIFO is waited for until it is read."""
+    if own := _own_outputs(state):
+        sys.stdout.flush()
+        return open(own[0], "ab", closefd=False)
+    return open(path, "ab")

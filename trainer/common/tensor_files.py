@@ -30,7 +30,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the sidecar, with "sha256" in it. Raises CheckpointError unless both are whole."""
     try:
         content = path.read_bytes()
-        sidecar: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+        sidecar: dict[str, Any] = json.loads(path.with_suffix(".json").read_bytes())
         digest = sidecar["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error

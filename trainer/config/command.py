@@ -5,10 +5,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import ConfigError
 from .presets import preset_values
 from .setting import option
 from .training import SETTINGS, TrainingConfig, with_followed
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # also of files, and what a server takes
 _WHERE = {"device", "data_dir", "data", "data_digest"}
 
 
@@ -52,6 +54,16 @@ def default_name(config: TrainingConfig) -> str:
         f"seed{own['seed']}",
     ]
     return "-".join(re.sub("[:+]", "-", part) for part in parts if part)
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless a run or a model may be called so."""
+    if not _NAME.fullmatch(name):
+        possible = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:128] or "mine"
+        raise ConfigError(
+            f"the name {name!r} cannot be a model's, which is at most 128 of A-Z, a-z, 0-9, '_', '-' and '.', and "
+            f"begins with neither '-' nor '.'; choose another, such as --name {possible}"
+        )
 
 
 def data_options(config: TrainingConfig) -> dict[str, Any]:

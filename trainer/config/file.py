@@ -22,7 +22,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     A table of TOML, or an object in JSON, is only a heading: its settings count as if they stood outside of it.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -1,6 +1,7 @@
 """Which images: those of a data set by name, or of a file or folder; and how they are read and made binary."""
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ DATASETS = (
 Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli"]
 Fit = Literal["pad", "crop", "area", "max-pool"]
 BINARIZATIONS: tuple[str, ...] = get_args(Binarization)
+MAX_PIXELS = 4096 * 4096
+"""Of one image, of all channels together: that of a network takes gigabytes already."""
 _OF_FILES = ("key", "labels_key", "row_shape", "axes", "channels", "skip_bad")
 
 
@@ -138,4 +141,6 @@ def _lengths(name: str, text: str | None, *, counts: tuple[int, ...]) -> tuple[i
     if len(shape) not in counts:
         example = "28x28" if 3 not in counts else "28x28 or 3x28x28"
         raise ConfigError(f"{option(name)} is {text!r}; write it as {example}")
+    if math.prod(shape) > MAX_PIXELS:
+        raise ConfigError(f"{option(name)} is {text!r}; images may have {MAX_PIXELS:,} pixels, as 4096x4096 has")
     return shape

@@ -36,7 +36,7 @@ class NetworkConfig(SettingsGroup):
         shown_default="mlp+strided-cnn, mlp for mlp; paper: as the generator",
         suggestions=DISCRIMINATORS,
     )
-    latent_size: int = setting("Latent variables per image.", 128, at_least=1)
+    latent_size: int = setting("Latent variables per image.", 128, at_least=1, below=10**6)
     generator_norm: Literal["batch", "affine"] = setting(
         "Normalization in the generator: batch (hidden layers), or affine (all layers, no statistics) "
         "as in the published code.",
@@ -76,7 +76,7 @@ class NeuronConfig(SettingsGroup):
         shown_default="reinmax; paper, mlp: sigmoid-adjusted",
     )
     estimator_samples: int | None = setting(
-        "Images drawn per latent.", at_least=2, shown_default="8 for reinforce-loo, 20 for bgan"
+        "Images drawn per latent.", at_least=2, below=10**4, shown_default="8 for reinforce-loo, 20 for bgan"
     )
     """None: the estimator has no such number."""
     estimator_temperature: float | None = setting(
@@ -142,7 +142,7 @@ class OptimizationConfig(SettingsGroup):
     """How long to train, and the optimizers."""
 
     epochs: int = setting(
-        "Epochs of floor(images / batch size) iterations. More of them extend a run.", 20, at_least=1
+        "Epochs of floor(images / batch size) iterations. More of them extend a run.", 20, at_least=1, below=10**7
     )
     batch_size: int = setting("Images per batch; batch normalization needs at least 2.", 64, at_least=2)
     training_split: Literal["train", "all"] = setting(

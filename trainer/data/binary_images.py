@@ -1,5 +1,6 @@
 """A user's images as bits: read, made binary, brought to one size and checked, some at a time."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import DataError
-from ..config.images import ImageOptions
+from ..config.images import MAX_PIXELS, ImageOptions
 from .binarize import Bits, binarize, fit_to
 from .readers.labels import NO_LABEL
 from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
@@ -61,7 +62,7 @@ class BinaryImages:
         Raises DataError, after the last, if some cannot be read, shapes differ, all images are the same or nearly
         all pixels are.
         """
-        for raw in self.source.chunks(self._bad):
+        for raw in self._small_chunks():
             kept = self._without_bad_values(raw)
             if not len(kept.pixels):
                 continue
@@ -73,6 +74,15 @@ class BinaryImages:
             if self._is_of_first_shape(bits, kept.name()):
                 yield bits, kept.labels
         self._check()
+
+    def _small_chunks(self) -> Iterator[RawImages]:
+        """The source's chunks, cut so that their images take bounded memory at the size they are brought to."""
+        rows = max(1, MAX_PIXELS // math.prod(self._options.height_and_width or (1, 1)))
+        for raw in self.source.chunks(self._bad):
+            for start in range(0, len(raw.pixels), rows):
+                part = slice(start, start + rows)
+                labels = None if raw.labels is None else raw.labels[part]
+                yield replace(raw, pixels=raw.pixels[part], labels=labels, first=raw.first + start)
 
     def _as_bits(self, pixels: NDArray[Any]) -> Bits:
         options = self._options

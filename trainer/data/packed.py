@@ -8,12 +8,15 @@ was read and how. That folder is whole or absent:
     dataset.json  shape, count, classes, notes, and the SHA-256 of images and labels, checked whenever it is opened
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.errors import DataError
-from ..common.files import cache_folder, write_json
+from ..common.files import as_text, cache_folder, temporary_name, write_json
+from ..common.locks import file_lock
 from ..config.images import ImageOptions
 from .binary_images import BinaryImages, Labels, settled_labels
 from .readers.array_files import labels_beside
@@ -32,6 +36,9 @@ from .readers.detect import open_images
 from .readers.listing import list_folder
 
 _TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh, as of MNIST
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 600.0  # with another process that converts the same images, but writes nothing
+_ABANDONED_SECONDS = 3600.0
 _VERSION = 2  # of the conversion: a change converts every set again
 
 ProgressCallback = Callable[[int, int | None], None]
@@ -97,41 +104,92 @@ def packed_dataset(
     if an option does not fit them.
     """
     folder = (cache or cache_folder()) / "images" / _fingerprint(path, options)
-    if (found := _opened(folder)) is not None:
-        return found
-    _remove_abandoned(folder)
-    writing = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    found = _opened(folder)
+    try:
+        if found is None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _in_turn(folder, progress):
+                if (found := _opened(folder)) is None:
+                    _make(folder, path, options, progress)
+                    found = _opened(folder)
+    except OSError as error:
+        raise DataError(
+            f"cannot write to {error.filename or folder / 'images.bin'}: {error.strerror or error}; nothing was "
+            "kept. Make room, or name another folder with BGAN_CACHE_DIR"
+        ) from error
+    if found is None:
+        raise DataError(f"{folder} does not read back as it was written; is the disk sound?")
+    return found
+
+
+@contextmanager
+def _in_turn(folder: Path, progress: ProgressCallback) -> Iterator[None]:
+    """Wait while another process makes this folder; one that stands still is not waited for."""
+    with ExitStack() as held:
+        before, until = -1.0, 0.0
+        while True:
+            try:
+                held.enter_context(file_lock(folder.with_name(f".{folder.name}.lock")))
+                break
+            except BlockingIOError:
+                written = max(map(_last_write, folder.parent.glob(f".{folder.name}.*.tmp")), default=0.0)
+                if written != before:
+                    before, until = written, time.monotonic() + _PATIENCE_SECONDS
+                if time.monotonic() > until:
+                    break
+            progress(0, None)
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _make(folder: Path, path: Path, options: ImageOptions, progress: ProgressCallback) -> None:
+    """Convert the images into a folder of another name, then give it its own."""
+    writing = folder.with_name(f".{folder.name}{temporary_name(folder).name}")
+    writing.mkdir()
+    _remove_abandoned(folder.parent, now=_last_write(writing))
     try:
         with open_images(path, options) as source:
             about = {"source": str(path), "options": options.to_dict()}
             _convert(BinaryImages(source, options, path), writing, progress, about)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        writing.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"cannot write to {error.filename or writing / 'images.bin'}: {error.strerror or error}; nothing was "
-            "kept. Make room, or name another folder with BGAN_CACHE_DIR"
-        ) from error
+        _install(writing, folder)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
-    if (converted := _opened(folder)) is None:
-        raise DataError(f"{folder} does not read back as it was written; is the disk sound?")
-    return converted
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes have left of this set."""
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+def _install(writing: Path, folder: Path) -> None:
+    """Give a folder its name. A whole one that another process made meanwhile stays, a damaged one goes."""
+    while True:
         try:
-            os.kill(int(left.name.split(".")[-2]), 0)
-        except ProcessLookupError:
+            writing.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+        if _opened(folder) is not None:
+            return
+        damaged = temporary_name(folder)
+        with suppress(FileNotFoundError):  # another process has moved it away
+            folder.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path, *, now: float) -> None:
+    """Remove what killed processes have left: what was not written to for long, by the file system's own clock."""
+    for left in folder.glob(".*.tmp"):
+        if _last_write(left) < now - _ABANDONED_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
-        except OSError:  # it runs, under another user
-            continue
+
+
+def _last_write(folder: Path) -> float:
+    """When anything in a folder was written to last; a conversion that lives writes all the time."""
+    times = []
+    for path in (folder, *folder.glob("*")):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times, default=0.0)
 
 
 def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, about: dict[str, Any]) -> None:
-    folder.mkdir(parents=True)
     digest, shape = hashlib.sha256(), None
     parts: list[Labels] = []
     with (folder / "images.bin").open("wb") as file:
@@ -158,7 +216,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
 def _opened(folder: Path) -> PackedSet | None:
     """The packed set of a folder; None if it is absent or damaged."""
     try:
-        about = json.loads((folder / "dataset.json").read_text())
+        about = json.loads((folder / "dataset.json").read_bytes())
         shape = tuple(about["image_shape"])
         row_bytes = (math.prod(shape) + 7) // 8
         labels = None if about["classes"] is None else np.load(folder / "labels.npy", allow_pickle=False)
@@ -167,7 +225,7 @@ def _opened(folder: Path) -> PackedSet | None:
         rows = np.memmap(folder / "images.bin", np.uint8, "r", shape=(about["count"], row_bytes))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    classes = None if about["classes"] is None else tuple(about["classes"])
+    classes = None if about["classes"] is None else tuple(map(as_text, about["classes"]))
     notes = tuple(about["notes"])
     return PackedSet(folder, shape, np.asarray(rows), labels, classes, notes, about["sha256"])
 

@@ -97,7 +97,7 @@ def measure_floor(
     name = f"floor-{reference.digest[:16]}-{compared}-{seed}-v{_VERSION}.json"
     for folder in (SHIPPED, reference.cache):
         try:
-            known: dict[str, float] = json.loads((folder / name).read_text())
+            known: dict[str, float] = json.loads((folder / name).read_bytes())
             return known
         except (OSError, ValueError):
             pass

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,19 +16,19 @@ from torch import Tensor
 
 from bgan.v1 import model_pb2
 
-from ..common.errors import ConfigError, ExportError
-from ..common.files import write_atomically
+from ..common.errors import ConfigError, ExportError, SamplesError
+from ..common.files import as_text, write_atomically
 from ..common.rng import random_stream
+from ..config.command import check_name
 from ..config.training import TrainingConfig
 from ..networks.generators import Generator
 from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
 from .graph import to_onnx
-from .model_file import MANIFEST_KEY, NEURONS, open_session
+from .model_file import MANIFEST_KEY, NEURONS, OnnxModel, open_session
 
 BINARIZATIONS = {"threshold": model_pb2.BINARIZATION_THRESHOLD, "bernoulli": model_pb2.BINARIZATION_BERNOULLI}
 GRAPHS = ("fast", "plain")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CHECKED_ROWS = 1024
 _CHECKED_PIXELS = 2**22  # of all rows together: large images are checked on fewer of them
 _TOLERANCE = 1e-5
@@ -59,13 +58,15 @@ def export_run(
     name: str | None = None,
     binarization: str | None = None,
     graph: str = "fast",
+    overwrite: bool = False,
     warn: Callable[[str], None] = warnings.warn,
 ) -> ExportResult:
     """Export the newest checkpoint of a run into its folder and into the folder of models to serve.
 
     `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain".
     `warn` is called with a line for each damaged checkpoint that is passed over. Raises ExportError, and leaves
-    no file, if the file does not do what the generator does; ConfigError for an invalid option.
+    no file, if the file does not do what the generator does or, without `overwrite`, would replace one of another
+    run; ConfigError for an invalid option.
     """
     if graph not in GRAPHS:
         raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
@@ -73,11 +74,13 @@ def export_run(
     checkpoint = trained_checkpoint(run, warn)
     binarization = binarization or ("bernoulli" if config.neurons.neuron == "sbn" else "threshold")
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
+    path = models / f"{manifest.name}.onnx"
+    if not overwrite:
+        _check_replaced(path, manifest)
 
     generator = trained_generator(config, checkpoint)
     stochastic = binarization != "threshold"
     model = to_onnx(generator, checkpoint.meta.slope, stochastic=stochastic, graph=graph)
-    path = models / f"{manifest.name}.onnx"
     result = _checked(path, model, generator, checkpoint.meta.slope, stochastic=stochastic)
 
     manifest.metrics["on_fraction"] = result.on_fraction
@@ -86,6 +89,26 @@ def export_run(
     write_atomically(run.folder / path.name, content)
     write_atomically(path, content)
     return result
+
+
+def _check_replaced(path: Path, manifest: model_pb2.Model) -> None:
+    """Raise ExportError where the file is there, and is not of the manifest's run."""
+    if not path.is_file():
+        return
+    try:
+        old = OnnxModel(path).manifest
+        found = f"a model of the run {old.training_run.name!r}, seed {old.training_run.seed}"
+    except SamplesError:
+        old, found = model_pb2.Model(), "no model that `bgan export` wrote"
+    same = [_run_of(each) for each in (old, manifest)]
+    if same[0] != same[1]:
+        raise ExportError(f"{path} is {found}; choose another --name, or replace it with --overwrite")
+
+
+def _run_of(manifest: model_pb2.Model) -> tuple[object, ...]:
+    """What tells the run of a model from others; its steps may have become more."""
+    run = manifest.training_run
+    return run.name, run.seed, run.objective, run.neuron, manifest.network, manifest.dataset
 
 
 def _checked(
@@ -146,8 +169,7 @@ def _manifest(
 ) -> model_pb2.Model:
     if binarization not in BINARIZATIONS:
         raise ConfigError(f"binarization is {binarization!r}; choose one of {', '.join(BINARIZATIONS)}")
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"name is {name!r}; use at most 128 letters, digits, '.', '_' and '-'")
+    check_name(name)
     meta = checkpoint.meta
     return model_pb2.Model(
         name=name,
@@ -159,7 +181,7 @@ def _manifest(
         slope=meta.slope,
         dataset=config.data.dataset,
         training_run=model_pb2.TrainingRun(
-            name=run.name,
+            name=as_text(run.name),
             step=meta.step,
             epoch=meta.epoch,
             seed=config.run.seed,

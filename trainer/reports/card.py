@@ -185,7 +185,7 @@ def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
 def _training(run: Run) -> dict[str, Any]:
     """The report of a run. Raises RunError where it has none yet."""
     try:
-        training: dict[str, Any] = json.loads(run.report_file.read_text())
+        training: dict[str, Any] = json.loads(run.report_file.read_bytes())
         return training
     except FileNotFoundError:
         raise RunError(f"{run.folder} is not finished; resume it with the command that made it") from None

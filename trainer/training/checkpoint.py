@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..common.errors import CheckpointError
+from ..common.files import as_text
 from ..common.image_shape import ImageShape
 from ..common.tensor_files import load_tensors, save_tensors, tensors_under
 from ..config.training import TrainingConfig
@@ -49,6 +50,8 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], meta: CheckpointMe
     """Write a checkpoint and remove all but the newest ones. Raises OSError and leaves the old ones then."""
     path = folder / f"step_{meta.step:08d}.safetensors"
     save_tensors(path, tensors, asdict(meta))
+    for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     for old in checkpoint_files(folder)[MAX_CHECKPOINTS:]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
@@ -65,7 +68,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, sidecar = load_tensors(path)
     try:
         del sidecar["sha256"]
-        shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": tuple(sidecar.get("classes", ()))}
+        classes = tuple(map(as_text, sidecar.get("classes", ())))
+        shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": classes}
         meta = CheckpointMeta(**{**sidecar, **shaped})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from importlib.metadata import version
@@ -29,10 +30,12 @@ from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
 from .augmentation import build_augmentation
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
-from .run import Run, open_run
+from .run import Run, held_alone, open_run
 from .trainer import Losses, Trainer, resolve_device
 
 LOG_EVERY_STEPS = 50
+_OUTPUT_IS_GONE = (OSError, SystemExit)
+"""What writing raises once a terminal was closed or a pipe is not read, at which rich would end the program."""
 _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
 _RATE_WINDOW = 100  # steps that the speed is taken over
 
@@ -40,31 +43,31 @@ _RATE_WINDOW = 100  # steps that the speed is taken over
 def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
     """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
 
-    `warn` is called with a line for all that is odd about how the data were read, and for each damaged checkpoint
-    that was passed over.
-    Raises Interrupted after a signal, DivergenceError on a loss that is not finite, and RunError
-    where the folder cannot be written or belongs to other settings; each leaves the newest checkpoint
-    whole. Invalid settings and data are found before the folder is made.
+    `warn` is called with a line for all that is odd about how the data were read, for each damaged checkpoint that
+    was passed over, and for damaged metrics. Raises Interrupted after a signal, DivergenceError on a loss that is
+    not finite, and RunError where the folder cannot be written, belongs to other settings or is trained by another
+    process; each leaves the newest checkpoint whole. Invalid settings and data are found before the folder is made.
     """
     dataset = _read(config, console)
     for note in dataset.notes:
         warn(note)
     config = config.replace(data_digest=dataset.digest)
     trainer = Trainer(config, dataset, resolve_device(config.run.device))
-    run = open_run(folder, config)
-    say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
-    try:
-        loop = _Loop(trainer, run)
-        loop.resume(console, warn)
-        with StopSignals() as signals, _Display(trainer, console) as display:
-            loop.run_to_end(signals, display)
-    except DivergenceError as error:
-        raise DivergenceError(f"{error}; {_kept(run)}") from error
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
-            "Make room and run the same command again"
-        ) from error
+    with held_alone(folder):
+        run = open_run(folder, config)
+        say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
+        try:
+            loop = _Loop(trainer, run)
+            loop.resume(console, warn)
+            with StopSignals() as signals, _Display(trainer, console) as display:
+                loop.run_to_end(signals, display)
+        except DivergenceError as error:
+            raise DivergenceError(f"{error}; {_kept(run)}") from error
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
+                "Make room and run the same command again"
+            ) from error
 
 
 def planned_sizes(config: TrainingConfig, console: Console) -> str:
@@ -112,10 +115,12 @@ class _Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        with suppress(*_OUTPUT_IS_GONE):
+            self._bar.stop()
 
     def message(self, text: str) -> None:
-        say(self._console, text)
+        with suppress(*_OUTPUT_IS_GONE):
+            say(self._console, text)
 
     def update(self, losses: Losses) -> None:
         now = time.monotonic()
@@ -124,7 +129,8 @@ class _Display:
         last = trainer.step == trainer.total_steps
         if self._console.is_terminal:
             epoch = min(trainer.epoch + 1, self._epochs)
-            self._bar.update(self._task, completed=trainer.step, epoch=epoch, status=self._status(losses))
+            with suppress(*_OUTPUT_IS_GONE):
+                self._bar.update(self._task, completed=trainer.step, epoch=epoch, status=self._status(losses))
         elif last or now - self._last_line >= PLAIN_INTERVAL_SECONDS:
             self._last_line = now
             epoch = (trainer.step - 1) // trainer.steps_per_epoch + 1
@@ -155,7 +161,9 @@ class _Loop:
             self._seconds_before = checkpoint.meta.seconds
             say(console, f"resuming at step {self._trainer.step} of {self._run.folder}")
         self._first_step = self._trainer.step
-        self._run.forget_metrics_after(self._first_step)
+        if damaged := self._run.forget_metrics_after(self._first_step):
+            lines = f"{damaged} damaged line{'s' if damaged > 1 else ''}"
+            warn(f"{self._run.metrics_file} had {lines}, left out now; the run resumes from its checkpoint")
 
     def run_to_end(self, signals: StopSignals, display: _Display) -> None:
         trainer = self._trainer
@@ -169,7 +177,6 @@ class _Loop:
                 self._save_samples()
             while trainer.step < trainer.total_steps:
                 losses = trainer.train_step()
-                display.update(losses)
                 epoch_ends = trainer.step % trainer.steps_per_epoch == 0
                 if epoch_ends or trainer.step % LOG_EVERY_STEPS == 0:
                     self._log(losses, events)
@@ -178,6 +185,7 @@ class _Loop:
                     self._save_checkpoint()
                 if signals.received is not None:
                     self._stop(signals.received)
+                display.update(losses)
         self._write_report()
 
     def _stop(self, received: signal.Signals) -> None:

@@ -1,17 +1,20 @@
 """A run: one folder that a stranger can audit, and that the same command resumes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError, RunError
-from ..common.files import write_json
+from ..common.files import write_atomically, write_json
+from ..common.locks import file_lock
 from ..config.setting import option
 from ..config.training import TrainingConfig, differences
 from .checkpoint import Checkpoint, checkpoint_files, load_newest_checkpoint
 
 CONFIG_FILE = "config.json"
+_LOCK_FILE = ".lock"
 
 
 class Run:
@@ -30,22 +33,41 @@ class Run:
         """The settings that the folder was made with. Raises RunError where they cannot be read."""
         path = self.folder / CONFIG_FILE
         try:
-            return TrainingConfig.from_dict(json.loads(path.read_text()))
+            return TrainingConfig.from_dict(json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError, ConfigError) as error:
             raise RunError(f"{path} is not the config of a run ({error})") from error
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with self.metrics_file.open("ab") as file:
+            file.write(json.dumps(record).encode() + b"\n")
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop the lines of steps that are about to be done again."""
+    def forget_metrics_after(self, step: int) -> int:
+        """Drop the lines of steps that are about to be done again, and damaged ones, whose number is returned."""
         if not self.metrics_file.exists():
-            return
-        lines = self.metrics_file.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        self.metrics_file.write_text("".join(kept))
+            return 0
+        content = self.metrics_file.read_bytes()
+        lines = content.splitlines(keepends=True)
+        steps = [_step_of(line) for line in lines]
+        kept = b"".join(line for line, done in zip(lines, steps, strict=True) if done is not None and done <= step)
+        if kept != content:
+            write_atomically(self.metrics_file, kept)
+        return steps.count(None)
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, made if it is not there, against a second training.
+
+    Raises RunError where another process trains it, also in another container or on another machine.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(folder / _LOCK_FILE))
+        except BlockingIOError as error:
+            raise RunError(f"another process trains {folder}; wait for it, or choose another --name") from error
+        yield
 
 
 def open_run(folder: Path, config: TrainingConfig) -> Run:
@@ -66,7 +88,7 @@ def open_run(folder: Path, config: TrainingConfig) -> Run:
             raise RunError(
                 f"{folder} was written by other settings ({listed}); choose another --name, or the old settings"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name != _LOCK_FILE for path in folder.iterdir()):
         raise RunError(f"{folder} is not the folder of a run, and not empty; choose another --name")
     for path in (run.checkpoints, run.samples, run.events):
         path.mkdir(parents=True, exist_ok=True)
@@ -95,6 +117,15 @@ def trained_checkpoint(run: Run, warn: Callable[[str], None]) -> Checkpoint:
     if checkpoint is None:
         raise RunError(f"{run.folder} has no checkpoint yet; train it first with the command that made it")
     return checkpoint
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of metrics is of; None for a damaged one, as a power cut or a full disk leaves it."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) and line.endswith(b"\n") else None
 
 
 def _checkpoint_times(folder: Path) -> list[float]:

@@ -7,6 +7,7 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -358,8 +359,12 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); try --device auto") from error
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = re.split(r"[.,:;(]\s", str(error).strip().splitlines()[0])[0]  # a page may follow
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        there = ["cpu", *(f"{accelerator}:{index}" for index in range(torch.accelerator.device_count()))]
+        raise ConfigError(
+            f"device {name!r} cannot be used ({reason}); use one of {', '.join(there)}, or auto"
+        ) from error
     return device

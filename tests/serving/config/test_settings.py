@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_meant(file, text, says):
     ("flags", "env", "says"),
     [
         ({"workers": 0}, {}, "--workers: workers is 0; use a whole number from 1 to 256"),
-        ({}, {"BGAN_PORT": "tcp://10.0.0.1:80"}, "BGAN_PORT: port is 'tcp://10.0.0.1:80'; use a whole number"),
+        ({}, {"BGAN_PORT": "10.0.0.1:80"}, "BGAN_PORT: port is '10.0.0.1:80'; use a whole number"),
         ({}, {"BGAN_MAX_STREAM": "5"}, "BGAN_MAX_STREAM is not a setting; did you mean BGAN_MAX_STREAMS?"),
         ({"grace_seconds": -1.0}, {}, "--grace-seconds: grace_seconds is -1.0; use a number from 0"),
     ],
@@ -122,6 +122,16 @@ def test_variables_of_others_are_left_alone(monkeypatch):
     settings = resolve({}, None)
     for name in ("BGAN_DATA_DIR", "BGAN_SERVER", "BGAN_DEBUG", "BGAN_SERVICE_HOST", "BGAN_THREADS"):
         monkeypatch.setenv(name, "" if name == "BGAN_THREADS" else "x")
+    assert resolve({}, None) == settings
+
+
+@pytest.mark.parametrize("service", ["BGAN", "BGAN_METRICS"])
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(monkeypatch, service):
+    address = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "50051", "SERVICE_PORT_GRPC": "50051"}
+    links = {"": "tcp://10.0.0.1:80", "_80_TCP": "tcp://10.0.0.1:80", "_80_TCP_PROTO": "tcp", "_80_TCP_PORT": "80"}
+    settings = resolve({}, None)
+    for name, value in {**address, **{f"PORT{name}": value for name, value in links.items()}}.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
     assert resolve({}, None) == settings
 
 

@@ -213,6 +213,34 @@ def test_a_part_of_other_images_is_refused_and_kept(models, stopped, request_, d
     assert {path: path.read_bytes() for path in stopped.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_links_and_pipes_are_neither_replaced_nor_followed(tmp_path, overwrite):
+    (tmp_path / "real.npy").write_text("old")
+    (tmp_path / "link.npy").symlink_to("real.npy")
+    (tmp_path / "dangling.npy").symlink_to("nowhere.npy")
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "a.bits.json").symlink_to("real.npy")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    for name, says in {
+        "link.npy": f"is a link; name what it leads to, {tmp_path}/real.npy",
+        "dangling.npy": f"is a link; name what it leads to, {tmp_path}/nowhere.npy",
+        "pipe.npy": "is no plain file, which could be resumed; name another",
+        "a.bits": "a.bits.json is a link",
+    }.items():
+        with pytest.raises(GenerationError, match=says):
+            GenerationRequest(output=tmp_path / name, count=2, overwrite=overwrite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_replaced_file_keeps_its_permissions(models, tmp_path):
+    for suffix in (".npy", ".npz"):
+        output = tmp_path / f"private{suffix}"
+        output.touch(0o600)
+        _generate(models, output, count=2, overwrite=True)
+        assert output.stat().st_mode & 0o777 == 0o600
+        assert len(_images(output)) == 2
+
+
 def test_overwrite_starts_afresh_but_goes_on_with_its_own(models, stopped):
     stopped.write_bytes(b"an older file")
     with pytest.raises(GenerationError, match=r"a\.npz exists; --overwrite replaces it"):

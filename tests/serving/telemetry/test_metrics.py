@@ -176,6 +176,15 @@ def test_a_metrics_port_that_is_taken_is_one_line(small_models, workers):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_the_folder_of_another_programs_metrics_is_left_alone(small_models, tmp_path, name):
+    """As gunicorn's; it need not even be there."""
+    folder = tmp_path if name.isupper() else tmp_path / "nowhere"
+    with server(small_models, "--metrics-port", 0, env={name: str(folder)}) as process:
+        assert scrape(process)["bgan_workers",] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_workers_without_a_folder_for_temporary_files_are_one_line(small_models):
     def write_no_file():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -13,6 +13,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from bgan.clients import DeadlineExceededError, SamplingClient
+from bgan.serving.config.settings import ServerSettings
+from bgan.serving.errors import StartError
+from bgan.serving.telemetry.start import start_tracing
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import ROOT
 from tests.kit.cli import bgan_process
@@ -178,6 +181,12 @@ def test_an_endpoint_that_is_none_is_one_line(folder, endpoint, workers):
         f"bgan: the trace endpoint '{endpoint}' is not the address of a collector; "
         "name where it takes OTLP over gRPC, such as http://localhost:4317"
     ]
+
+
+def test_a_variable_of_opentelemetry_that_is_wrong_is_named(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zip")
+    with pytest.raises(StartError, match=r"does not start \(.*zip.*\); .*: OTEL_EXPORTER_OTLP_COMPRESSION"):
+        start_tracing(ServerSettings(trace_endpoint="http://localhost:4317"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,19 +1,27 @@
 """Sets of images on disk: converted once, found again, and never half-made."""
 
+import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bgan.trainer.common.errors import DataError
+from bgan.trainer.common.locks import file_lock
 from bgan.trainer.config.images import DatasetSpec, ImageOptions, name_of
+from bgan.trainer.data import binary_images, packed
 from bgan.trainer.data.catalog import open_dataset
 from bgan.trainer.data.dataset import BatchStream, BinaryDataset
 from bgan.trainer.data.packed import packed_dataset
@@ -85,6 +93,19 @@ def test_a_set_is_converted_once_and_found_again(path, cache):
     assert len(_folders(cache)) == 2
 
 
+@pytest.mark.parametrize("fit", ["pad", "area", "max-pool"])
+def test_images_that_grow_are_made_a_few_at_a_time(path, cache, tmp_path, monkeypatch, fit):
+    """Small images fill a chunk by the thousands, and would not fit into memory at a large size."""
+    options, heard = ImageOptions(size="10x14", fit=fit), []
+    whole = packed_dataset(path, options, cache=cache)
+    monkeypatch.setattr(binary_images, "MAX_PIXELS", 20 * 10 * 14)
+    parts = packed_dataset(path, options, cache=tmp_path / "parts", progress=lambda *done: heard.append(done))
+    assert heard == [(20, 50), (40, 50), (50, 50)]
+    assert parts.digest == whole.digest
+    assert parts.labels.tolist() == (LABELS - 4).tolist()
+
+
+@pytest.mark.usefixtures("processes")  # h5py asks for the machine
 def test_changed_images_are_another_set_and_the_same_ones_in_another_file_are_not(path, cache, tmp_path):
     first = packed_dataset(path, ImageOptions(), cache=cache)
     with h5_file(tmp_path / "b.h5") as file:
@@ -134,15 +155,74 @@ def test_bad_data_leaves_nothing_behind(tmp_path, cache):
     assert _folders(cache) == []
 
 
-def test_what_a_killed_process_left_is_removed(path, cache):
+def test_what_a_killed_process_left_is_removed_an_hour_later(path, cache):
+    """Not sooner: which processes of another container or machine live is not known here."""
+    for name, age in (("left", 3700), ("alive", 3500)):
+        writing = cache / "images" / f".0123.{name}.tmp"
+        writing.mkdir(parents=True)
+        (writing / "images.bin").write_bytes(b"rows")
+        for file in (writing / "images.bin", writing):
+            os.utime(file, (time.time() - age,) * 2)
     folder = packed_dataset(path, ImageOptions(), cache=cache).folder
-    process = subprocess.Popen(["true"])
-    process.wait()
-    for pid in (process.pid, os.getppid()):
-        folder.with_name(f".{folder.name}.{pid}.tmp").mkdir()
-    (folder / "images.bin").unlink()
-    packed_dataset(path, ImageOptions(), cache=cache)
-    assert _folders(cache) == [f".{folder.name}.{os.getppid()}.tmp", folder.name]
+    assert _folders(cache) == [".0123.alive.tmp", folder.name]
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_one_that_comes_second_waits_and_converts_only_what_is_missing(path, cache, tmp_path, made):
+    first = packed_dataset(path, ImageOptions(), cache=tmp_path / "first")
+    (cache / "images").mkdir(parents=True)
+    heard, waits = [], threading.Event()
+
+    def progress(*done):
+        heard.append(done)
+        waits.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with file_lock(cache / "images" / f".{first.folder.name}.lock"):
+            second = pool.submit(packed_dataset, path, ImageOptions(), cache=cache, progress=progress)
+            assert waits.wait(60)
+            if made:
+                shutil.copytree(first.folder, cache / "images" / first.folder.name)
+        assert second.result(60).digest == first.digest
+    assert list(dict.fromkeys(heard)) == [(0, None), *([] if made else [(50, 50)])]
+    assert _folders(cache) == [first.folder.name]
+
+
+def test_one_that_stands_still_is_not_waited_for(path, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "_PATIENCE_SECONDS", 0.0)
+    first = packed_dataset(path, ImageOptions(), cache=tmp_path / "first")
+    (cache / "images").mkdir(parents=True)
+    with file_lock(cache / "images" / f".{first.folder.name}.lock"):
+        assert packed_dataset(path, ImageOptions(), cache=cache).digest == first.digest
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_without_locks_both_succeed(path, cache, monkeypatch, damaged):
+    def without_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    others = []
+
+    def progress(*done):
+        if not others:
+            others.append(None)
+            others[0] = packed_dataset(path, ImageOptions(), cache=cache)
+            if damaged:
+                (others[0].folder / "dataset.json").unlink()
+
+    found = packed_dataset(path, ImageOptions(), cache=cache, progress=progress)
+    assert found.digest == others[0].digest
+    np.testing.assert_array_equal(found.images("all")[torch.arange(50)].numpy(), BITS)
+    assert _folders(cache) == [found.folder.name]
+
+
+def test_folders_of_classes_need_not_be_utf8(tmp_path, cache):
+    for index in range(8):
+        folder = os.path.join(os.fsencode(tmp_path), b"glyphs", b"caf\xe9" if index % 2 else b"tea")
+        os.makedirs(folder, exist_ok=True)
+        Image.fromarray(BITS[index, 0].astype(np.uint8) * 255).save(os.fsdecode(folder) + f"/{index}.png")
+    assert packed_dataset(tmp_path / "glyphs", ImageOptions(), cache=cache).classes == (r"caf\xe9", "tea")
 
 
 def test_a_disk_that_fills_leaves_nothing_half_made(tmp_path, cache):

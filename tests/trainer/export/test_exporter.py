@@ -1,4 +1,5 @@
 import json
+import os
 from functools import cache
 
 import numpy as np
@@ -224,7 +225,32 @@ def test_wrong_names_and_binarizations_are_refused(tmp_path):
     run = make_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="choose one of threshold, bernoulli"):
         export.export_run(run, tmp_path, binarization="dither")
-    with pytest.raises(ConfigError, match="use at most 128 letters"):
+    with pytest.raises(ConfigError, match="such as --name x"):
         export.export_run(run, tmp_path, name="../x")
     with pytest.raises(ConfigError, match="choose one of fast, plain"):
         export.export_run(run, tmp_path, graph="quick")
+
+
+def test_a_model_of_another_run_is_replaced_only_where_asked(tmp_path):
+    runs = {name: make_run(tmp_path / name, seed=seed) for name, seed in (("one", 0), ("two", 0))}
+    path = export.export_run(runs["one"], tmp_path / "models", name="digits").path
+    export.export_run(runs["one"], tmp_path / "models", name="digits", graph="plain")
+    before = path.read_bytes()
+    with pytest.raises(ExportError, match=r"a model of the run 'one', seed 0; choose another --name"):
+        export.export_run(runs["two"], tmp_path / "models", name="digits")
+    assert path.read_bytes() == before
+    export.export_run(runs["two"], tmp_path / "models", name="digits", overwrite=True)
+    path.write_bytes(b"thesis")
+    with pytest.raises(ExportError, match="is no model that `bgan export` wrote; choose another"):
+        export.export_run(runs["two"], tmp_path / "models", name="digits")
+    assert path.read_bytes() == b"thesis"
+
+
+def test_classes_of_folders_that_are_not_utf8_are_exported(tmp_path):
+    """Also of a run that was trained before such names became text."""
+    run = make_run(tmp_path / os.fsdecode(b"caf\xe9"), conditional=True, classes=("caf\udce9", "tea"))
+    model = onnx.load(export.export_run(run, tmp_path, name="glyphs").path)
+    manifest = json_format.Parse(
+        {each.key: each.value for each in model.metadata_props}["bgan.model"], model_pb2.Model()
+    )
+    assert list(manifest.classes) == [r"caf\xe9", "tea"]

@@ -60,12 +60,12 @@ class Job:
 
     def progress(self) -> tuple[int, int | None]:
         """Iterations (done, in all) by the last line of its log; (0, None) before the first."""
-        found = _STEP.findall(self.log.read_text())
+        found = _STEP.findall(self.log.read_text(encoding="utf-8", errors="replace"))
         return (int(found[-1][0]), int(found[-1][1])) if found else (0, None)
 
     def last_words(self) -> str:
         """The last line of its log: why it failed."""
-        lines = reversed(self.log.read_text().splitlines())
+        lines = reversed(self.log.read_text(encoding="utf-8", errors="replace").splitlines())
         return next((line.removeprefix("bgan: ") for line in lines if line.strip()), "it said nothing")
 
 

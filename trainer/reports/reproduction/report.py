@@ -40,7 +40,7 @@ def write_report(results: Results, folder: Path) -> Path:
 
 def rewrite_pages(folder: Path) -> Path:
     """Write report.md and report.html again from report.json and the figures, where the runs may be gone."""
-    content = json.loads((folder / _RESULTS).read_text())
+    content = json.loads((folder / _RESULTS).read_bytes())
     del content["verdicts"]
     return _write_pages(report_parts(Results.from_dict(content)), folder)
 

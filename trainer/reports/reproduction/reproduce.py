@@ -111,7 +111,7 @@ class Reproduction:
         for preset, model, config, run in self._planned():
             if not _is_trained(run, config):
                 continue
-            training = json.loads(run.report_file.read_text())
+            training = json.loads(run.report_file.read_bytes())
             for way in model.binarizations:
                 name, source = f"{run.name}-{way}" if way else run.name, {"step": training["steps"]}
                 found = self._measured(name, source, partial(self._samples, run, way), reference)
@@ -141,7 +141,7 @@ class Reproduction:
         path = self._folder / "evaluations" / f"{name}.json"
         asked = {**source, "asked": self._plan.count}
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            found: dict[str, Any] = json.loads(path.read_bytes())
             if asked.items() <= found.items():
                 return found
         except (OSError, ValueError):
@@ -166,7 +166,7 @@ class Reproduction:
 
 def _is_trained(run: Run, config: TrainingConfig) -> bool:
     try:
-        done: int = json.loads(run.report_file.read_text())["epochs"]
+        done: int = json.loads(run.report_file.read_bytes())["epochs"]
     except (OSError, ValueError, KeyError):
         return False
     return done >= config.optimization.epochs
@@ -176,7 +176,7 @@ def _merged(plan: ReproductionPlan) -> ReproductionPlan:
     """The plan, with the experiments that its folder was given before. Raises RunError on another data set's."""
     folder = plan.folder
     try:
-        before = json.loads((folder / PLAN_FILE).read_text())
+        before = json.loads((folder / PLAN_FILE).read_bytes())
     except FileNotFoundError:
         if folder.exists() and any(path.name not in {"runs", "logs"} for path in folder.iterdir()):
             raise RunError(

@@ -1,0 +1,95 @@
+"""What holds for every command: interrupts, surroundings, and errors in one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bgan.trainer.cli import app
+from tests.kit.cli import bgan, bgan_process, error_line
+
+_INTERRUPTED_IMPORT = """if True:
+    import signal, sys
+    class Interrupting:
+        def find_spec(name, *rest):
+            if name == {module!r}:
+                signal.raise_signal(signal.SIGINT)
+    sys.meta_path.insert(0, Interrupting)
+    sys.argv = ["bgan", *{command!r}]
+    from bgan.trainer.cli.app import main
+    main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("typer", ["--help"]),
+        ("bgan.clients.cli", ["models"]),
+        ("numpy", ["sample", "-o", "a.npz"]),
+        ("bgan.serving.cli.commands", ["serve"]),
+        ("onnxruntime", ["generate", "mlp-dbn", "-o", "a.npz"]),
+        ("numpy", ["data", "a.npy"]),
+    ],
+)
+def test_ctrl_c_while_modules_load_ends_the_command_without_a_word(tmp_path, module, command):
+    code = _INTERRUPTED_IMPORT.format(module=module, command=command)
+    run = [sys.executable, "-c", code]
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", ["0", "", "wide", "-3"])
+def test_a_width_of_nothing_is_none(width):
+    for name in ("COLUMNS", "TERMINAL_WIDTH", "LINES"):
+        assert "wgan-gp" in bgan("presets", env={name: width}).stdout
+        assert "No such option" in bgan("data", "--nix", env={name: width}).stderr
+
+
+@pytest.mark.parametrize("command", [["presets"], ["train", "--help"]])
+def test_a_terminal_without_these_characters_shows_others(command):
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    result = bgan_process(*command, env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.isascii()
+
+
+def _failing(error):
+    def build_app():
+        def fail():
+            raise error
+
+        return fail
+
+    return build_app
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (MemoryError(), 1, "there is not enough memory (none is left); ask for less at a time"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory\nmore"),
+            1,
+            "not enough memory ([enforce]",
+        ),
+        (RuntimeError("first\n" + "page\n" * 50), 70, "internal error: RuntimeError: first; BGAN_DEBUG=1"),
+        (RuntimeError("x" * 5000), 70, f"RuntimeError: {'x' * 500}; BGAN_DEBUG"),
+        (OSError(13, "Permission denied", "a\x1b[31m\nb"), 1, r"a\x1b[31m\nb: Permission denied"),
+        (OSError(13, "Permission denied", os.fsdecode(b"caf\xe9")), 1, r"caf\udce9: Permission denied"),
+    ],
+)
+def test_an_error_is_one_line_that_can_be_printed(monkeypatch, error, code, says):
+    monkeypatch.setattr("bgan.trainer.cli.host.build_app", _failing(error))
+    result = bgan()
+    assert says in error_line(result, code)
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_interrupt_elsewhere_is_an_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr("bgan.trainer.cli.host.build_app", _failing(KeyboardInterrupt()))
+    with pytest.raises(SystemExit, match="130"):
+        app.main()
+    assert capsys.readouterr() == ("", "")

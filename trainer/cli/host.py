@@ -1,0 +1,68 @@
+"""The Typer app of the `bgan` command, to which every room contributes its commands."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+_HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
+
+Start with: bgan serve, and bgan sample --output digits.png. For a model of your own: bgan train, bgan export."""
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def build_app() -> typer.Typer:
+    """The app with the commands of every room, none of which is imported."""
+    app = typer.Typer(
+        name="bgan", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_CONTEXT
+    )
+    app.callback()(_options)
+    for entry_point in sorted(entry_points(group="bgan.commands"), key=lambda entry: entry.name, reverse=True):
+        for name, (panel, summary, path) in entry_point.load().items():
+            app.command(name, cls=_lazy(name, summary, path), help=summary, rich_help_panel=panel)(lambda: None)
+    return app
+
+
+def _lazy(name: str, summary: str, path: str) -> type[TyperCommand]:
+    """A command that imports its function, "module:name", when it is called or completed."""
+
+    class LazyCommand(TyperCommand):
+        def make_context(self, *arguments: Any, **options: Any) -> Any:
+            return _load(name, summary, path).make_context(*arguments, **options)
+
+    return LazyCommand
+
+
+def _load(name: str, summary: str, path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    function = getattr(import_module(module), attribute)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    help_text = f"{summary}\n\n{_unwrapped(function.__doc__ or '')}"
+    app.command(name, help=help_text, context_settings=_CONTEXT)(function)
+    return typer.main.get_command(app)
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring whose paragraphs a terminal of any width can wrap, with each of its examples on a line."""
+    text = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(docstring))
+    return re.sub(r"(?<=: )(?=bgan )|(?<=;) +(?=bgan )", "\n", text).replace(";\n", "\n").replace(": \n", ":\n")
+
+
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bgan {version('bgan')}")
+        raise typer.Exit
