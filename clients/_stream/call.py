@@ -1,17 +1,21 @@
 """A connection to a server, and how a call on it is opened and ended."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from .._errors import REQUEST_ID_KEY, from_rpc_error
+from .._errors import REQUEST_ID_KEY, SamplingError, closed_error, from_rpc_error
 from .._retry import Retries
 from .shards import Cursor
 
 Channel = TypeVar("Channel", bound=grpc.Channel | grpc.aio.Channel)
+AFTER_FORK = "the client was used before this process was forked off; make one here, or start processes by spawn"
+END_SECONDS = 2.0
+"""How long a server may take to end a stream whose last image arrived."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,15 @@ class Connection(Generic[Channel]):
     channel: Channel
     stub: Any
     token: str | None = field(repr=False)
+    proxy: str | None = None
+    """What lies between, in words."""
+    pid: int = field(default_factory=os.getpid)
+    """The process that made it."""
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is not the one that made it."""
+        return self.pid != os.getpid()
 
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
         """What a call sends beside its request."""
@@ -29,25 +42,53 @@ class Connection(Generic[Channel]):
         token = () if self.token is None else (("authorization", f"Bearer {self.token}"),)
         return token if request_id is None else ((REQUEST_ID_KEY, request_id), *token)
 
+    def hints(self) -> Iterator[str]:
+        """What may keep this client from any server, for its errors."""
+        if self.proxy is not None:
+            yield f"calls go through the proxy {self.proxy}; no_proxy names hosts to reach without one"
+        if self.is_forked:
+            yield AFTER_FORK
+
 
 @contextmanager
-def typed_errors(target: str, request_id: str | None, cursor: Cursor | None = None) -> Iterator[None]:
+def typed_errors(
+    connection: Connection[Any], request_id: str | None, cursor: Cursor | None = None
+) -> Iterator[None]:
     """Raises a SamplingError for a gRPC error; that of a stream says where to resume."""
+    next_index = None if cursor is None else cursor.next_index
     try:
         yield
     except grpc.RpcError as error:
         next_index = None if cursor is None else cursor.next_index
-        raise from_rpc_error(error, target=target, next_index=next_index, request_id=request_id) from error
+        failure = from_rpc_error(error, target=connection.target, next_index=next_index, request_id=request_id)
+        raise _explained(failure, connection) from error
+    except (grpc.aio.UsageError, ValueError) as error:
+        if isinstance(error, ValueError) and "closed channel" not in str(error):
+            raise
+        raise closed_error(next_index) from error
+
+
+def _explained(failure: SamplingError, connection: Connection[Any]) -> SamplingError:
+    """The failure; where no server was reached, with what may be the cause."""
+    if failure.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+        failure.args = ("; ".join([str(failure), *connection.hints()]),)
+    return failure
 
 
 @contextmanager
 def open_call(connection: Connection[Any], cursor: Cursor, retries: Retries) -> Iterator[Any]:
     """A call for the rest of a stream, cancelled at the end. Raises a SamplingError for a gRPC error."""
-    call = connection.stub.SampleBinaryImages(
-        cursor.rest(), timeout=retries.seconds_left(), metadata=connection.metadata(cursor.request_id)
-    )
-    try:
-        with typed_errors(connection.target, cursor.request_id, cursor):
+    with typed_errors(connection, cursor.request_id, cursor):
+        call = connection.stub.SampleBinaryImages(
+            cursor.rest(), timeout=retries.seconds_left(), metadata=connection.metadata(cursor.request_id)
+        )
+        try:
             yield call
-    finally:
-        call.cancel()
+        finally:
+            call.cancel()
+
+
+def wait_for_end(call: Any) -> None:
+    """Let a stream whose last image arrived end by itself, as the server's log has it, but not for ever."""
+    with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
+        call.exception(timeout=END_SECONDS)
