@@ -46,7 +46,9 @@ def proxy_of(target: str) -> str | None:
 
 def host_port(endpoint: str) -> tuple[str, str]:
     """The host, without brackets, and the port of host:port; an empty port where there is none."""
-    host, _, port = endpoint.rpartition(":") if not endpoint.endswith("]") else (endpoint, "", "")
+    host, _, port = (endpoint, "", "") if endpoint.endswith("]") else endpoint.partition(":")
+    if endpoint.startswith("[") and "]:" in endpoint:
+        host, _, port = endpoint.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), port
 
 
@@ -75,18 +77,23 @@ def _problem(target: str) -> str | None:
 
 def _problem_of_endpoint(endpoint: str) -> str | None:
     host, port = host_port(endpoint)
-    is_bracketed = endpoint.startswith("[")
-    if endpoint.count(":") > 1 and not is_bracketed:
-        return "the address of IPv6 stands in brackets, as in [::1]:50051"
-    if is_bracketed and not isinstance(_ip(host), IPv6Address):
-        return "there is no IPv6 address in its brackets"
-    if not host or not (is_bracketed or _HOST.fullmatch(host if port else endpoint)):
-        return "it has no name of a host" if not host and port else "its host has signs that no host's name has"
+    if problem := _problem_of_host(host, endpoint):
+        return problem
     if not port:
         return "it has no port"
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= _MAX_PORT):
         return f"its port is {printable(port)}, not a number from 1 to {_MAX_PORT}"
     return None
+
+
+def _problem_of_host(host: str, endpoint: str) -> str | None:
+    if endpoint.startswith("["):
+        return None if isinstance(_ip(host), IPv6Address) else "there is no IPv6 address in its brackets"
+    if endpoint.count(":") > 1:
+        return "the address of IPv6 stands in brackets, as in [::1]:50051"
+    if not host:
+        return "it has no name of a host"
+    return None if _HOST.fullmatch(host) else "its host has signs that no host's name has"
 
 
 def _ip(host: str) -> IPv4Address | IPv6Address | None:
@@ -107,7 +114,7 @@ def _fits(host: str, exception: str) -> bool:
     """Whether an entry of no_proxy, the end of a name or a network, is about a host."""
     if not exception:
         return False
-    address = _ip(host)
     with suppress(ValueError):
-        return address is not None and address in ip_network(exception, strict=False)
+        if (address := _ip(host)) is not None and address in ip_network(exception, strict=False):
+            return True
     return host.lower().endswith(exception.lower())

@@ -15,7 +15,7 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from ._addresses import check_target, is_local, proxy_of
 from ._credentials import check_token
 from ._errors import InvalidRequestError, closed_error
-from ._messages import SampleRequest, check_integer, check_text, checked_request
+from ._messages import LenientChannel, SampleRequest, check_integer, check_text, checked_request
 from ._retry import RetryPolicy
 from ._stream import tasks, threads
 from ._stream.call import AFTER_FORK, Channel, Connection
@@ -187,7 +187,8 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             channel = self._grpc.insecure_channel(target, options=options)
         else:
             channel = self._grpc.secure_channel(target, self._credentials, options=options)
-        stub = sampling_pb2_grpc.SamplingServiceStub(channel)
+        lenient: Any = LenientChannel(channel)
+        stub = sampling_pb2_grpc.SamplingServiceStub(lenient)
         return Connection(target=target, channel=channel, stub=stub, token=self._token, proxy=proxy_of(target))
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:

@@ -5,12 +5,13 @@ Nothing of a response is believed: it is held against the contract of the .proto
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from bgan.v1 import model_pb2, sampling_pb2
 
@@ -121,10 +122,39 @@ def _check_labels(labels: Any) -> tuple[int, ...]:
     return numbers
 
 
+class LenientChannel:
+    """A channel for stubs whose calls answer None for bytes that are no message: gRPC would log a traceback."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def unary_unary(self, path: str, *, response_deserializer: Any, **rest: Any) -> Any:
+        return self._channel.unary_unary(path, response_deserializer=_lenient(response_deserializer), **rest)
+
+    def unary_stream(self, path: str, *, response_deserializer: Any, **rest: Any) -> Any:
+        return self._channel.unary_stream(path, response_deserializer=_lenient(response_deserializer), **rest)
+
+
+def _lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse_or_none(content: bytes) -> Any:
+        try:
+            return parse(content)
+        except DecodeError:
+            return None
+
+    return parse_or_none
+
+
+def _check_is_message(response: Any, target: str, next_index: int | None = None) -> None:
+    if response is None:
+        raise data_loss(target, next_index, "sent bytes that are no message of this call")
+
+
 def decode_batch(
     response: sampling_pb2.SampleBinaryImagesResponse, *, expected_index: int, target: str
 ) -> ImageBatch:
     """The images of a response. Raises SamplingError unless it is whole, valid and begins at `expected_index`."""
+    _check_is_message(response, target, expected_index)
     shape = response.image_shape
     image_shape = (shape.channels, shape.height, shape.width)
     count, pixels = response.image_count, math.prod(image_shape)
@@ -179,6 +209,7 @@ def decode_answer(
     response: sampling_pb2.GetModelResponse, request: sampling_pb2.GetModelRequest, target: str
 ) -> ModelInfo:
     """The model that was asked for. Raises SamplingError for an invalid one, or another."""
+    _check_is_message(response, target)
     info = _decode_model(response.model, target)
     _decode_limits(response.limits, target)
     if (request.name or info.name) != info.name or (request.version or info.version) != info.version:
@@ -218,6 +249,7 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
 
 def decode_models(response: sampling_pb2.ListModelsResponse, target: str) -> ModelList:
     """The models of a server, the files that it cannot serve and its limits. Raises SamplingError."""
+    _check_is_message(response, target)
     models = tuple(_decode_model(served, target) for served in response.models)
     if len({(info.name, info.version) for info in models}) < len(models) or sum(i.is_default for i in models) > 1:
         raise data_loss(target, None, "listed a model twice")

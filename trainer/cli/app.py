@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -11,9 +12,12 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 import typer
 from typer.core import TyperCommand
 
+from ..common.text import printable
+
 _HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
 Start with: bgan serve, and bgan sample --output digits.png. For a model of your own: bgan train, bgan export."""
+_MAX_MESSAGE = 2000
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
@@ -35,6 +39,7 @@ class _UserFacing(Protocol):
 
 def main() -> None:
     """Run the command line; what is meant for the user is one line on stderr."""
+    _settle_terminal()
     try:
         _build_app()()
     except ModuleNotFoundError as error:
@@ -45,6 +50,16 @@ def main() -> None:
         if isinstance(error, _UserFacing):
             _fail(str(error), error.exit_code, error)
         _fail(f"internal error: {type(error).__name__}: {error}; BGAN_DEBUG=1 shows where", 70, error)
+
+
+def _settle_terminal() -> None:
+    """Let nothing of the environment keep a line from being shown."""
+    for name in ("COLUMNS", "LINES"):
+        if not os.environ.get(name, "1").isdigit() or int(os.environ.get(name, "1")) == 0:
+            del os.environ[name]  # rich takes 0 at its word, and prints nothing
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale may lack a model's letters
 
 
 def _build_app() -> typer.Typer:
@@ -101,5 +116,6 @@ def _missing_package(error: ModuleNotFoundError) -> str:
 def _fail(message: str, exit_code: int, error: BaseException) -> None:
     if os.environ.get("BGAN_DEBUG"):
         raise error
-    typer.secho(f"bgan: {message}", fg=typer.colors.RED, err=True)
+    line = printable(message, _MAX_MESSAGE)  # it quotes files, folders and servers
+    typer.secho(f"bgan: {line}", fg=typer.colors.RED, err=True)
     sys.exit(exit_code)

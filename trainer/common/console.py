@@ -7,12 +7,16 @@ from datetime import timedelta
 
 from rich.console import Console
 
+from .text import printable
+
+_MAX_TEXT = 100_000
 PLAIN_INTERVAL_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it is: neither wrapped nor coloured, and brackets are no markup."""
+    """Print a text as it is: neither wrapped nor coloured, brackets are no markup and escapes no commands."""
+    text = printable(text, _MAX_TEXT, keep="\n\t")  # it may name files and folders
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 

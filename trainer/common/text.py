@@ -1,0 +1,7 @@
+"""Text from elsewhere as it may be shown."""
+
+
+def printable(text: str, most: int, *, keep: str = "") -> str:
+    """The text with what cannot be printed escaped, but for signs to `keep`, and cut after `most` characters."""
+    shown = "".join(sign if sign.isprintable() or sign in keep else ascii(sign)[1:-1] for sign in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[:most]}..."
