@@ -11,6 +11,7 @@ from bgan.v1 import sampling_pb2
 from ._base import UNSET, BaseClient, Timeout, model_request
 from ._errors import SamplingError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
+from ._processes import note_use
 from ._retry import Retries, is_transient
 from ._stream.call import Connection, open_call, typed_errors
 from ._stream.shards import Cursor
@@ -73,6 +74,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
 
         A client may be made before any loop runs, and used by one `asyncio.run` after the other.
         """
+        note_use(by_asyncio=True)  # first: to drop another process's connections would hang
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
             raise RuntimeError("this AsyncSamplingClient is used by another event loop; make one for each loop")
@@ -89,10 +91,11 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
         retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
         while not self._lifetime.is_closed:
             for connection in connections:
+                timeout = retries.seconds_left()
                 call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
                 try:
                     with typed_errors(connection, request_id), typed_cancellation(self._lifetime):
-                        answer = await call(request, timeout=retries.seconds_left(), metadata=metadata)
+                        answer = await call(request, timeout=timeout, metadata=metadata)
                         return answer, connection.target
                 except SamplingError as error:
                     failure = error

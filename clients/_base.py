@@ -2,7 +2,6 @@
 
 import enum
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -16,9 +15,10 @@ from ._addresses import check_target, is_local, proxy_of
 from ._credentials import check_token
 from ._errors import InvalidRequestError, closed_error
 from ._messages import LenientChannel, SampleRequest, check_integer, check_text, checked_request
+from ._processes import note_use
 from ._retry import RetryPolicy
 from ._stream import tasks, threads
-from ._stream.call import AFTER_FORK, Channel, Connection
+from ._stream.call import Channel, Connection
 from ._stream.shards import Shards, is_splittable
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -170,10 +170,9 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         """
         if self._lifetime.is_closed:
             raise closed_error(next_index)
+        note_use(by_asyncio=self._grpc is grpc.aio)
         if not self._connections:
             self._connections = [self._connect(target) for target in self.targets]
-        elif self._connections[0].is_forked and not _are_forks_supported():
-            raise RuntimeError(f"{type(self).__name__}: {AFTER_FORK}")
         return self._connections
 
     @abstractmethod
@@ -189,7 +188,14 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             channel = self._grpc.secure_channel(target, self._credentials, options=options)
         lenient: Any = LenientChannel(channel)
         stub = sampling_pb2_grpc.SamplingServiceStub(lenient)
-        return Connection(target=target, channel=channel, stub=stub, token=self._token, proxy=proxy_of(target))
+        return Connection(
+            target=target,
+            channel=channel,
+            stub=stub,
+            token=self._token,
+            is_secure=self._credentials is not None,
+            proxy=proxy_of(target),
+        )
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
         if given is UNSET and self._timeout_seconds is not None:
@@ -214,11 +220,6 @@ def _refuse_plaintext(targets: Iterable[str]) -> None:
                 f"the token would go to {target} in plaintext, for all on the way to read; use TLS "
                 "(tls_credentials(), --tls or --tls-ca), or insist (plaintext_token=True, --plaintext-token)"
             )
-
-
-def _are_forks_supported() -> bool:
-    """Whether gRPC keeps connections usable in a forked process, as it does unless it is told not to."""
-    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").lower() not in {"0", "f", "false", "n", "no"}
 
 
 def _is_timeout(seconds: Any) -> bool:

@@ -73,10 +73,11 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
         retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
         while not self._lifetime.is_closed:
             for connection in connections:
+                timeout = retries.seconds_left()
                 call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
                 try:
                     with typed_errors(connection, request_id):
-                        return call(request, timeout=retries.seconds_left(), metadata=metadata), connection.target
+                        return call(request, timeout=timeout, metadata=metadata), connection.target
                 except SamplingError as error:
                     failure = error
                     if not is_transient(error):

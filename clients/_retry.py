@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import grpc
 
-from ._errors import SamplingError, ServerOverloadedError
+from ._credentials import TLS_MARK
+from ._errors import DeadlineExceededError, SamplingError, ServerOverloadedError
 
 _MAX_CONNECT_SECONDS = 5
 _MAX_SUGGESTED_SECONDS = 86_400.0  # a server that names a longer wait is not waited for
@@ -18,7 +19,6 @@ _MAX_WARNINGS = 20  # in a row; then every twentieth
 _INT32_MAX = 2**31 - 1
 # gRPC says so of streams whose connection or proxy gave up; a server's own INTERNAL says neither.
 _BROKEN_STREAM_TEXTS = ("RST_STREAM", "Stream removed")
-_REFUSED_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 _log = logging.getLogger(__name__)
 
 
@@ -69,28 +69,42 @@ class Retries:
         self._policy = policy
         self._end = None if timeout is None else time.monotonic() + timeout
         self._failures = 0
+        self._last: SamplingError | None = None
 
-    def seconds_left(self) -> float | None:
-        """How long the call may still take, waits and retries included; None: no limit."""
-        return None if self._end is None else self._end - time.monotonic()
+    def seconds_left(self, next_index: int | None = None) -> float | None:
+        """How long the call may still take, waits and retries included; None: no limit.
+
+        Raises DeadlineExceededError, or what failed last, if its time is over.
+        """
+        left = self._left()
+        if left is not None and left <= 0:
+            text = f"{self._target}: the timeout is over"
+            late = DeadlineExceededError(text, code=grpc.StatusCode.DEADLINE_EXCEEDED, next_index=next_index)
+            raise self._last or late
+        return left
 
     def reset(self) -> None:
         """Images arrived: count from 0 again."""
-        self._failures = 0
+        self._failures, self._last = 0, None
 
     def wait_after(self, failure: SamplingError) -> float:
         """Seconds to wait before the next try. Raises `failure` if there is none, or none in time."""
-        self._failures += 1
+        if isinstance(failure, DeadlineExceededError) and self._last is not None:
+            raise self._last from failure  # which says why there was no answer in time
+        self._failures, self._last = self._failures + 1, failure
         if not is_transient(failure) or self._failures >= self._attempts:
             raise failure
         seconds = self._policy.draw_backoff(self._failures)
         if isinstance(failure, ServerOverloadedError):
             seconds += failure.retry_after_seconds or 0
-        left = self.seconds_left()
+        left = self._left()
         if left is not None and seconds >= left:
             raise failure
         self._warn(failure, seconds)
         return min(seconds, threading.TIMEOUT_MAX)
+
+    def _left(self) -> float | None:
+        return None if self._end is None else self._end - time.monotonic()
 
     def _warn(self, failure: SamplingError, seconds: float) -> None:
         if self._failures > _MAX_WARNINGS and self._failures % _MAX_WARNINGS:
@@ -105,10 +119,10 @@ def is_transient(failure: SamplingError) -> bool:
     """Whether the same call may succeed later.
 
     gRPC reports UNAVAILABLE for servers that are away, stopped or killed and for broken connections; a proxy's
-    RST_STREAM arrives as INTERNAL, UNKNOWN or CANCELLED. An invalid certificate stays invalid.
+    RST_STREAM arrives as INTERNAL, UNKNOWN or CANCELLED. An invalid certificate stays invalid, and so on.
     """
     if failure.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
-        return _REFUSED_CERTIFICATE not in str(failure)
+        return TLS_MARK not in str(failure)
     if failure.code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}:
         return any(text in str(failure) for text in _BROKEN_STREAM_TEXTS)
     suggested = failure.retry_after_seconds if isinstance(failure, ServerOverloadedError) else None

@@ -1,6 +1,5 @@
 """A connection to a server, and how a call on it is opened and ended."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -8,17 +7,19 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from .._addresses import host_port
+from .._credentials import tls_problem
 from .._errors import REQUEST_ID_KEY, SamplingError, closed_error, from_rpc_error
+from .._processes import AFTER_FORK, is_forked
 from .._retry import Retries
 from .shards import Cursor
 
 Channel = TypeVar("Channel", bound=grpc.Channel | grpc.aio.Channel)
-AFTER_FORK = "the client was used before this process was forked off; make one here, or start processes by spawn"
 END_SECONDS = 2.0
 """How long a server may take to end a stream whose last image arrived."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Connection(Generic[Channel]):
     """A server, the channel to it, and the token that its calls carry."""
 
@@ -26,15 +27,12 @@ class Connection(Generic[Channel]):
     channel: Channel
     stub: Any
     token: str | None = field(repr=False)
+    is_secure: bool = False
+    """Whether it has TLS."""
     proxy: str | None = None
     """What lies between, in words."""
-    pid: int = field(default_factory=os.getpid)
-    """The process that made it."""
-
-    @property
-    def is_forked(self) -> bool:
-        """Whether this process is not the one that made it."""
-        return self.pid != os.getpid()
+    was_reached: bool = field(default=False, init=False)
+    """Whether a call succeeded, so that TLS is no trouble."""
 
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
         """What a call sends beside its request."""
@@ -42,12 +40,23 @@ class Connection(Generic[Channel]):
         token = () if self.token is None else (("authorization", f"Bearer {self.token}"),)
         return token if request_id is None else ((REQUEST_ID_KEY, request_id), *token)
 
-    def hints(self) -> Iterator[str]:
-        """What may keep this client from any server, for its errors."""
+    def hints(self, text: str) -> Iterator[str]:
+        """What may have kept a call from the server, of which gRPC says `text`."""
         if self.proxy is not None:
             yield f"calls go through the proxy {self.proxy}; no_proxy names hosts to reach without one"
-        if self.is_forked:
+        elif problem := self._tls_problem(text):
+            yield problem
+        if is_forked():
             yield AFTER_FORK
+
+    def _tls_problem(self, text: str) -> str | None:
+        host, port = host_port(self.target)
+        if self.was_reached or not port.isdigit():  # a path, or several addresses
+            return None
+        try:
+            return tls_problem(host, int(port), text, is_secure=self.is_secure)
+        except OSError:
+            return None
 
 
 @contextmanager
@@ -55,33 +64,34 @@ def typed_errors(
     connection: Connection[Any], request_id: str | None, cursor: Cursor | None = None
 ) -> Iterator[None]:
     """Raises a SamplingError for a gRPC error; that of a stream says where to resume."""
-    next_index = None if cursor is None else cursor.next_index
+    first_index = None if cursor is None else cursor.next_index
     try:
         yield
+        connection.was_reached = True
     except grpc.RpcError as error:
         next_index = None if cursor is None else cursor.next_index
+        connection.was_reached |= next_index != first_index
         failure = from_rpc_error(error, target=connection.target, next_index=next_index, request_id=request_id)
         raise _explained(failure, connection) from error
     except (grpc.aio.UsageError, ValueError) as error:
         if isinstance(error, ValueError) and "closed channel" not in str(error):
             raise
-        raise closed_error(next_index) from error
+        raise closed_error(first_index) from error
 
 
 def _explained(failure: SamplingError, connection: Connection[Any]) -> SamplingError:
     """The failure; where no server was reached, with what may be the cause."""
-    if failure.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-        failure.args = ("; ".join([str(failure), *connection.hints()]),)
+    if failure.code == grpc.StatusCode.UNAVAILABLE or is_forked():
+        failure.args = ("; ".join([str(failure), *connection.hints(str(failure))]),)
     return failure
 
 
 @contextmanager
 def open_call(connection: Connection[Any], cursor: Cursor, retries: Retries) -> Iterator[Any]:
     """A call for the rest of a stream, cancelled at the end. Raises a SamplingError for a gRPC error."""
+    timeout, metadata = retries.seconds_left(cursor.next_index), connection.metadata(cursor.request_id)
     with typed_errors(connection, cursor.request_id, cursor):
-        call = connection.stub.SampleBinaryImages(
-            cursor.rest(), timeout=retries.seconds_left(), metadata=connection.metadata(cursor.request_id)
-        )
+        call = connection.stub.SampleBinaryImages(cursor.rest(), timeout=timeout, metadata=metadata)
         try:
             yield call
         finally:
