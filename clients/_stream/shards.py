@@ -158,8 +158,13 @@ class Shards:
     @property
     def is_ended(self) -> bool:
         """Whether servers have nothing more to do: all images arrived, or the stream failed."""
+        return self._error is not None or self.is_complete
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images arrived."""
         arrived = all(shard.cursor.is_complete for shard in self._line)
-        return self._error is not None or (arrived and self._cut_index == self._request.end_index)
+        return arrived and self._cut_index == self._request.end_index
 
     @property
     def has_free(self) -> bool:

@@ -57,7 +57,8 @@ def typed_cancellation(lifetime: Lifetime, cursor: Cursor | None = None) -> Iter
 async def wait_for_end(call: Any) -> None:
     """Let a stream whose last image arrived end by itself, as the server's log has it, but not for ever."""
     with suppress(TimeoutError, grpc.RpcError):
-        await asyncio.wait_for(call.code(), END_SECONDS)
+        async with asyncio.timeout(END_SECONDS):  # asyncio.wait_for of Python 3.11 can lose a cancellation
+            await call.code()
 
 
 @dataclass(eq=False)
@@ -67,6 +68,7 @@ class ShardWorkers:
     connect: Callable[[], Sequence[Connection[grpc.aio.Channel]]]
     shards: Shards
     lifetime: Lifetime
+    is_left: bool = field(default=False, init=False)
 
     async def batches(self, policy: RetryPolicy, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
         """The stream in order, within so many seconds. Raises a SamplingError."""
@@ -77,8 +79,9 @@ class ShardWorkers:
             while (batch := await self._next()) is not None:
                 yield batch
         finally:
-            for task in tasks:
-                task.cancel()
+            self.is_left = True
+            for task in tasks if not self.shards.is_complete else ():
+                task.cancel()  # else calls are about to end, as the servers' logs then have it
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _next(self) -> ImageBatch | None:
@@ -88,7 +91,7 @@ class ShardWorkers:
         return batch
 
     def _is_over(self) -> bool:
-        return self.lifetime.is_closed or self.shards.is_ended
+        return self.is_left or self.lifetime.is_closed or self.shards.is_ended
 
     async def _work(self, connection: Connection[grpc.aio.Channel], retries: Retries) -> None:
         try:

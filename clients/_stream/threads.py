@@ -55,7 +55,8 @@ class ShardWorkers:
             while (batch := self._next()) is not None:
                 yield batch
         finally:
-            self._leave()
+            if not self.shards.is_complete:  # else calls are about to end, as the servers' logs then have it
+                self._leave()
             for thread in threads:
                 thread.join()
 
