@@ -225,6 +225,7 @@ def models(
     """
     from rich.console import Console
     from rich.measure import Measurement
+    from rich.text import Text  # neither markup nor emoji, whatever it says
 
     _check_timeout(timeout)
     with security.connect(server, timeout) as client:
@@ -243,7 +244,7 @@ def models(
     console.print(shown, soft_wrap=True)
     for failure in listed.failures:
         text = f"{printable(failure.model)} cannot be served: {printable(failure.reason)}"
-        console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
+        console.print(Text(text, style="red"), soft_wrap=True)
 
 
 def _cells_of(infos: ModelList) -> dict[str, list[str]]:

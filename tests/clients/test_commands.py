@@ -66,7 +66,7 @@ def test_nothing_of_a_server_commands_a_terminal_or_forges_a_line(liar, tmp_path
         assert "\x07" not in text
         assert "\u202e" not in text
         assert not any(line.startswith("bgan: forged") for line in text.splitlines())
-        assert "[/nothing]" in text
+        assert "[/nothing] [red]:smile:" in text
 
 
 def named_evil(response):
