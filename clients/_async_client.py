@@ -1,20 +1,21 @@
 """The asyncio client; mirrors the blocking one."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any, Self
 
 import grpc
 
 from bgan.v1 import sampling_pb2
 
-from ._base import UNSET, BaseClient, Timeout
-from ._errors import SamplingError, ServerUnavailableError, closed_error
-from ._messages import SampleRequest, check_request_id, decode_model, decode_models
-from ._retry import Retries
+from ._base import UNSET, BaseClient, Timeout, model_request
+from ._errors import SamplingError, closed_error
+from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
+from ._processes import note_use
+from ._retry import Retries, is_transient
 from ._stream.call import Connection, open_call, typed_errors
 from ._stream.shards import Cursor
-from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation
+from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation, wait_for_end
 from ._types import ImageBatch, ModelInfo, ModelList
 
 
@@ -29,11 +30,13 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
     _grpc = grpc.aio
     _new_lifetime = Lifetime
     _workers = ShardWorkers
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
         request = sampling_pb2.ListModelsRequest()
-        return decode_models(await self._unary("ListModels", request, request_id, timeout_seconds))
+        response, target = await self._unary("ListModels", request, request_id, timeout_seconds)
+        return decode_models(response, target)
 
     async def get_model(
         self,
@@ -44,11 +47,14 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
         timeout_seconds: Timeout = UNSET,
     ) -> ModelInfo:
         """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
-        request = sampling_pb2.GetModelRequest(name=name, version=version or 0)
-        return decode_model((await self._unary("GetModel", request, request_id, timeout_seconds)).model)
+        request = model_request(name, version)
+        response, target = await self._unary("GetModel", request, request_id, timeout_seconds)
+        return decode_answer(response, request, target)
 
     async def close(self) -> None:
         """Close the connections; running calls are cancelled, and streams end with a SamplingError."""
+        if self._connections:
+            self._check_loop()
         await self._lifetime.close()
         for connection in self._connections:
             await connection.channel.close()
@@ -59,23 +65,47 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    async def _unary(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
-        """The answer of the first server that is there."""
+    def _connected(self, next_index: int | None = None) -> list[Connection[grpc.aio.Channel]]:
+        self._check_loop()
+        return super()._connected(next_index)
+
+    def _check_loop(self) -> None:
+        """Take up with the running event loop. Raises RuntimeError if the client's calls run in another.
+
+        A client may be made before any loop runs, and used by one `asyncio.run` after the other.
+        """
+        note_use(by_asyncio=True)  # first: to drop another process's connections would hang
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
+            raise RuntimeError("this AsyncSamplingClient is used by another event loop; make one for each loop")
+        if self._loop is not loop:
+            self._connections, self._lifetime.changed = [], asyncio.Condition()
+        self._loop = loop
+
+    async def _unary(
+        self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout
+    ) -> tuple[Any, str]:
+        """The answer of the first server that is there, and which that is."""
         check_request_id(request_id)
-
-        async def ask(connection: Connection[grpc.aio.Channel]) -> Any:
-            options = {"timeout": self._timeout(timeout_seconds), "metadata": connection.metadata(request_id)}
-            with typed_errors(connection.target, request_id):
-                return await getattr(connection.stub, method)(request, **options)
-
-        *others, last = self._connections
-        for connection in others:
-            with suppress(ServerUnavailableError):
-                return await ask(connection)
-        return await ask(last)
+        connections = self._connected()
+        retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
+        while not self._lifetime.is_closed:
+            for connection in connections:
+                timeout = retries.seconds_left()
+                call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
+                try:
+                    with typed_errors(connection, request_id), typed_cancellation(self._lifetime):
+                        answer = await call(request, timeout=timeout, metadata=metadata)
+                        return answer, connection.target
+                except SamplingError as error:
+                    failure = error
+                    if not is_transient(error):
+                        break
+            await self._lifetime.wait(retries.wait_after(failure))
+        raise closed_error()
 
     async def _stream(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
-        connection, cursor = self._connections[0], Cursor(request)
+        connection, cursor = self._connected(request.first_index)[0], Cursor(request)
         retries = Retries(connection.target, self._retry, timeout)
         while not self._lifetime.is_closed:
             try:
@@ -84,10 +114,13 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
                         batch = cursor.accept(response, connection.target)
                         retries.reset()
                         yield batch
+                        if cursor.is_complete:
+                            await wait_for_end(call)
+                            return
                 cursor.check_complete(connection.target)
             except SamplingError as failure:
                 if not cursor.is_complete and not self._lifetime.is_closed:
-                    await self._lifetime.wait_for(lambda: self._lifetime.is_closed, retries.wait_after(failure))
+                    await self._lifetime.wait(retries.wait_after(failure))
             if cursor.is_complete:
                 return
         raise closed_error(cursor.next_index)

@@ -1,17 +1,23 @@
 """What the blocking and the asyncio client share: settings, requests and connections."""
 
 import enum
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import grpc
 
-from bgan.v1 import sampling_pb2_grpc
+from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
+from ._addresses import check_target, is_local, proxy_of
 from ._credentials import check_token
-from ._messages import SampleRequest
+from ._errors import InvalidRequestError, closed_error
+from ._messages import LenientChannel, SampleRequest, check_integer, check_text, checked_request
+from ._processes import note_use
 from ._retry import RetryPolicy
+from ._stream import tasks, threads
 from ._stream.call import Channel, Connection
 from ._stream.shards import Shards, is_splittable
 
@@ -21,11 +27,12 @@ _MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 # A server that hangs or vanishes is noticed after both times; bgan's servers accept a ping every 10 s.
 KEEPALIVE_SECONDS = 30.0
 KEEPALIVE_TIMEOUT_SECONDS = 20.0
+_NO_LIMIT_SECONDS = 1e9  # some 30 years: more cannot be told from no limit, and overflows in some clocks
 # Distinguishes a timeout that was not given from None, which means no limit.
 _Unset = enum.Enum("_Unset", "UNSET")
 UNSET: Final = _Unset.UNSET
 Timeout = float | None | _Unset
-Lifetime = TypeVar("Lifetime")
+Lifetime = TypeVar("Lifetime", threads.Lifetime, tasks.Lifetime)
 Batches = TypeVar("Batches")
 
 
@@ -45,23 +52,37 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         credentials: grpc.ChannelCredentials | None = None,
         server_name: str | None = None,
         token: str | None = None,
+        plaintext_token: bool = False,
     ) -> None:
         """Make a client; it connects with its first call.
 
-        target: the server's address, such as "localhost:50051", or those of several servers with the same
-            models. Streams are then split over all of them; other calls go to the first that is there.
-            An address that is given several times gets as many connections.
+        target: the server's address, host:port such as "localhost:50051", "[::1]:50051" or "unix:/run/bgan.sock",
+            or those of several servers with the same models. Streams are then split over all of them; other calls
+            go to the first that is there. An address that is given several times gets as many connections.
         timeout_seconds: how long a call may take, retries and waits included; a stream gets 10 ms more for
-            each image. None: no limit.
-        retry: how to continue when a server is away or restarts; None: RetryPolicy().
+            each image. None or infinity: no limit.
+        retry: how to continue when a server is away or restarts; None: RetryPolicy(), until the timeout.
         credentials: for TLS, such as `tls_credentials()`; None: plaintext.
         server_name: the name that the server's certificate must have, if it is not that of the target.
-        token: sent with every call, for servers that require one. Raises ValueError if it is invalid.
+        token: sent with every call, for servers that require one.
+        plaintext_token: send the token to other machines without TLS too, where all on the way can read it.
+
+        Raises ValueError for an argument that cannot be meant.
         """
-        self.targets = (target,) if isinstance(target, str) else tuple(target)
+        self.targets = (target,) if isinstance(target, str) or not isinstance(target, Iterable) else tuple(target)
         """The servers' addresses."""
         if not self.targets:
             raise ValueError("no server was named; give at least one address")
+        for each in self.targets:
+            check_target(each)
+        if token is not None and credentials is None and not plaintext_token:
+            _refuse_plaintext(self.targets)
+        if not _is_timeout(timeout_seconds) or (timeout_seconds is not None and timeout_seconds <= 0):
+            raise ValueError(f"timeout_seconds is {timeout_seconds!r}; use seconds above 0, or None for no limit")
+        if not (credentials is None or isinstance(credentials, grpc.ChannelCredentials)):
+            raise ValueError("credentials are what tls_credentials() returns, or grpc.ChannelCredentials")
+        if server_name is not None and credentials is None:
+            raise ValueError("server_name is of TLS; give credentials too, such as tls_credentials()")
         self._timeout_seconds = timeout_seconds
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
@@ -78,8 +99,12 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             ("grpc.use_local_subchannel_pool", 1),
             *([] if server_name is None else [("grpc.ssl_target_name_override", server_name)]),
         ]
-        self._lifetime = self._new_lifetime()
-        self._connections = [self._connect(target) for target in self.targets]
+        self._lifetime: Lifetime = self._new_lifetime()
+        self._connections: list[Connection[Channel]] = []
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(f"a {name} holds connections and cannot be pickled or copied; make one in each process")
 
     def sample_binary_images(
         self,
@@ -118,7 +143,7 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         Raises a SamplingError: at once for values that cannot be sent, and while batches are read for what the
         call fails with; its `next_index` says where to resume.
         """
-        request = SampleRequest(
+        request = checked_request(
             image_count=image_count,
             seed=seed,
             model=model,
@@ -127,30 +152,77 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             batch_size=batch_size,
             include_probabilities=include_probabilities,
             revision=revision,
-            labels=tuple(labels),
+            labels=labels,
             request_id=request_id,
         )
-        timeout = self._timeout(timeout_seconds, image_count)
-        if len(self._connections) > 1 and is_splittable(request):
-            shards = Shards(request, server_count=len(self._connections))
-            workers = self._workers(self._connections, shards, self._lifetime)
+        timeout = self._timeout(timeout_seconds, request.image_count)
+        if len(self.targets) > 1 and is_splittable(request):
+            shards = Shards(request, server_count=len(self.targets))
+            workers = self._workers(self._connected, shards, self._lifetime)
             batches: Batches = workers.batches(self._retry, timeout)
             return batches
         return self._stream(request, timeout)
+
+    def _connected(self, next_index: int | None = None) -> list[Connection[Channel]]:
+        """The connections for a call, or for a stream at an image; made by the first.
+
+        Raises SamplingError if the client is closed, and RuntimeError where it cannot be used.
+        """
+        if self._lifetime.is_closed:
+            raise closed_error(next_index)
+        note_use(by_asyncio=self._grpc is grpc.aio)
+        if not self._connections:
+            self._connections = [self._connect(target) for target in self.targets]
+        return self._connections
 
     @abstractmethod
     def _stream(self, request: SampleRequest, timeout: float | None) -> Batches:
         """The stream from the first server."""
 
     def _connect(self, target: str) -> Connection[Channel]:
+        # What stays on this machine needs no proxy, and a proxy would look for it on its own.
+        options = [*self._options, *([("grpc.enable_http_proxy", 0)] if is_local(target) else [])]
         if self._credentials is None:
-            channel = self._grpc.insecure_channel(target, options=self._options)
+            channel = self._grpc.insecure_channel(target, options=options)
         else:
-            channel = self._grpc.secure_channel(target, self._credentials, options=self._options)
-        stub = sampling_pb2_grpc.SamplingServiceStub(channel)
-        return Connection(target=target, channel=channel, stub=stub, token=self._token)
+            channel = self._grpc.secure_channel(target, self._credentials, options=options)
+        lenient: Any = LenientChannel(channel)
+        stub = sampling_pb2_grpc.SamplingServiceStub(lenient)
+        return Connection(
+            target=target,
+            channel=channel,
+            stub=stub,
+            token=self._token,
+            is_secure=self._credentials is not None,
+            proxy=proxy_of(target),
+        )
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
         if given is UNSET and self._timeout_seconds is not None:
-            return self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * image_count
-        return None if given is UNSET else given
+            given = self._timeout_seconds + STREAM_SECONDS_PER_IMAGE * max(image_count, 0)
+        seconds = None if given is UNSET else given
+        if not _is_timeout(seconds):
+            raise InvalidRequestError.of("timeout_seconds", f"is {seconds!r}; use seconds, or None for no limit")
+        return None if seconds is None or seconds > _NO_LIMIT_SECONDS else float(seconds)
+
+
+def model_request(name: str, version: int | None) -> sampling_pb2.GetModelRequest:
+    """A request for a model. Raises InvalidRequestError for a value that cannot be sent."""
+    number = 0 if version is None else check_integer("version", version)
+    return sampling_pb2.GetModelRequest(name=check_text("name", name), version=number)
+
+
+def _refuse_plaintext(targets: Iterable[str]) -> None:
+    """Raises ValueError unless a token would stay on this machine."""
+    for target in targets:
+        if not is_local(target):
+            raise ValueError(
+                f"the token would go to {target} in plaintext, for all on the way to read; use TLS "
+                "(tls_credentials(), --tls or --tls-ca), or insist (plaintext_token=True, --plaintext-token)"
+            )
+
+
+def _is_timeout(seconds: Any) -> bool:
+    """Whether it is a number of seconds, which may be infinite, or None."""
+    is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+    return seconds is None or (is_number and not math.isnan(seconds))

@@ -1,18 +1,17 @@
 """The blocking client."""
 
 from collections.abc import Generator
-from contextlib import suppress
 from typing import Any, Self
 
 import grpc
 
 from bgan.v1 import sampling_pb2
 
-from ._base import UNSET, BaseClient, Timeout
-from ._errors import SamplingError, ServerUnavailableError, closed_error
-from ._messages import SampleRequest, check_request_id, decode_model, decode_models
-from ._retry import Retries
-from ._stream.call import Connection, open_call, typed_errors
+from ._base import UNSET, BaseClient, Timeout, model_request
+from ._errors import SamplingError, closed_error
+from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
+from ._retry import Retries, is_transient
+from ._stream.call import Connection, open_call, typed_errors, wait_for_end
 from ._stream.shards import Cursor
 from ._stream.threads import Lifetime, ShardWorkers
 from ._types import ImageBatch, ModelInfo, ModelList
@@ -33,7 +32,8 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
     def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
         request = sampling_pb2.ListModelsRequest()
-        return decode_models(self._unary("ListModels", request, request_id, timeout_seconds))
+        response, target = self._unary("ListModels", request, request_id, timeout_seconds)
+        return decode_models(response, target)
 
     def get_model(
         self,
@@ -44,8 +44,9 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
         timeout_seconds: Timeout = UNSET,
     ) -> ModelInfo:
         """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
-        request = sampling_pb2.GetModelRequest(name=name, version=version or 0)
-        return decode_model(self._unary("GetModel", request, request_id, timeout_seconds).model)
+        request = model_request(name, version)
+        response, target = self._unary("GetModel", request, request_id, timeout_seconds)
+        return decode_answer(response, request, target)
 
     def close(self) -> None:
         """Close the connections; running calls are cancelled, and streams end with a SamplingError."""
@@ -59,23 +60,33 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _unary(self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout) -> Any:
-        """The answer of the first server that is there."""
+    def _connected(self, next_index: int | None = None) -> list[Connection[grpc.Channel]]:
+        with self._lifetime.changed:  # several threads may begin at once
+            return super()._connected(next_index)
+
+    def _unary(
+        self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout
+    ) -> tuple[Any, str]:
+        """The answer of the first server that is there, and which that is."""
         check_request_id(request_id)
-
-        def ask(connection: Connection[grpc.Channel]) -> Any:
-            options = {"timeout": self._timeout(timeout_seconds), "metadata": connection.metadata(request_id)}
-            with typed_errors(connection.target, request_id):
-                return getattr(connection.stub, method)(request, **options)
-
-        *others, last = self._connections
-        for connection in others:
-            with suppress(ServerUnavailableError):
-                return ask(connection)
-        return ask(last)
+        connections = self._connected()
+        retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
+        while not self._lifetime.is_closed:
+            for connection in connections:
+                timeout = retries.seconds_left()
+                call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
+                try:
+                    with typed_errors(connection, request_id):
+                        return call(request, timeout=timeout, metadata=metadata), connection.target
+                except SamplingError as error:
+                    failure = error
+                    if not is_transient(error):
+                        break
+            self._lifetime.wait(retries.wait_after(failure))
+        raise closed_error()
 
     def _stream(self, request: SampleRequest, timeout: float | None) -> Generator[ImageBatch, None, None]:
-        connection, cursor = self._connections[0], Cursor(request)
+        connection, cursor = self._connected(request.first_index)[0], Cursor(request)
         retries = Retries(connection.target, self._retry, timeout)
         while not self._lifetime.is_closed:
             try:
@@ -84,6 +95,9 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
                         batch = cursor.accept(response, connection.target)
                         retries.reset()
                         yield batch
+                        if cursor.is_complete:
+                            wait_for_end(call)
+                            return
                 cursor.check_complete(connection.target)
             except SamplingError as failure:
                 if not cursor.is_complete and not self._lifetime.is_closed:

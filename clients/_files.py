@@ -2,6 +2,7 @@
 
 import math
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,6 +17,7 @@ from ._types import ImageBatch
 
 SUFFIXES = (".png", ".npz", ".npy")
 MAX_PNG_IMAGES = 10_000
+_MAX_PNG_PIXELS = 2**28
 _GRID_GAP = 2
 _GRID_GREY = 90
 
@@ -23,25 +25,62 @@ ClassNames = Callable[[], Sequence[str]]
 """Asks for the names of the classes of the model."""
 
 
+def output_problem(path: Path) -> str | None:
+    """Why a file cannot be written there; None: as far as can be known beforehand it can."""
+    if path.suffix not in SUFFIXES:
+        return f"must end in one of {', '.join(SUFFIXES)}"
+    if path.is_dir():
+        return "is a folder; name a file"
+    if path.exists() and not path.is_file():
+        return "is no regular file, and would be replaced by one"
+    folder = _destination(path).parent
+    if not folder.is_dir():
+        return f"cannot be written: the folder {folder} does not exist"
+    return None if os.access(folder, os.W_OK) else f"cannot be written: no permission for the folder {folder}"
+
+
 def write_batches(
     batches: Iterable[ImageBatch], path: Path, *, image_count: int, classes: ClassNames = tuple
 ) -> ImageBatch:
-    """Write the `image_count` images of a stream; returns its last batch. Raises OSError.
+    """Write the `image_count` images of a stream; returns its last batch.
 
-    A file is written whole or not at all. .png is a grid, .npy uint8 [n, channels, height, width], and .npz the
-    packed images with shape, seed, first index, model, revision and, from a class-conditional model, labels and
-    `classes`, their names, which are asked for when the first batch has come.
-    Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
+    A file is written whole or not at all; where `path` is a link, its target is. .png is a grid, .npy uint8
+    [n, channels, height, width], and .npz the packed images with shape, seed, first index, model, revision and,
+    from a class-conditional model, labels and `classes`, their names, which are asked for when the first batch has
+    come. Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
+
+    Raises OSError, and ValueError for other batches or more pixels than a picture holds.
     """
     write = {".png": _write_png, ".npy": _write_npy, ".npz": _write_npz}[path.suffix]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = _destination(path)
+    temporary = path.with_name(f".bgan-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
-            last = write(iter(batches), file, image_count, classes)
+            last = write(_checked(batches, image_count), file, image_count, classes)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o7777)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return last
+
+
+def _destination(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _checked(batches: Iterable[ImageBatch], image_count: int) -> Iterator[ImageBatch]:
+    """The batches. Raises ValueError where they are not `image_count` images of one stream."""
+    kind = next_index = None
+    arrived = 0
+    for batch in batches:
+        this = (batch.seed, batch.model, batch.revision, batch.image_shape, batch.labels is None)
+        if kind not in (None, this) or batch.first_index != (batch.first_index if kind is None else next_index):
+            raise ValueError("the batches are not of one stream, or not in order")
+        kind, next_index, arrived = this, batch.next_index, arrived + len(batch)
+        yield batch
+    if arrived != image_count:
+        raise ValueError(f"the stream has {arrived} images, not {image_count}")
 
 
 def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
@@ -65,7 +104,11 @@ def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
 def _write_png(
     batches: Iterator[ImageBatch], file: IO[bytes], image_count: int, classes: ClassNames
 ) -> ImageBatch:
-    kept = list(batches)
+    first = next(batches)
+    if image_count * math.prod(first.image_shape) > _MAX_PNG_PIXELS:
+        size = "x".join(map(str, first.image_shape))
+        raise ValueError(f"{image_count} images of {size} are too many for one picture; write .npz or .npy")
+    kept = [first, *batches]
     make_grid(np.concatenate([batch.images for batch in kept])).save(file, "PNG")
     return kept[-1]
 

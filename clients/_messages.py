@@ -1,25 +1,33 @@
-"""Requests and responses: what goes over the wire, as what the clients take and return."""
+"""Requests and responses: what goes over the wire, as what the clients take and return.
+
+Nothing of a response is believed: it is held against the contract of the .proto files, and against its request.
+"""
 
 import math
-import re
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
-import grpc
 import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from bgan.v1 import model_pb2, sampling_pb2
 
-from ._errors import SamplingError, data_loss
+from ._errors import REQUEST_ID, InvalidRequestError, data_loss
+from ._text import printable
 from ._types import ImageBatch, Limits, ModelFailure, ModelInfo, ModelList
 
 _SENT = [field.name for field in sampling_pb2.SampleBinaryImagesRequest.DESCRIPTOR.fields]
 _LIMITS = [field.name for field in fields(Limits)]
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
+_ROUNDING = 1e-6  # onnxruntime's sigmoid passes 1 by a float's last bit
+_INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleRequest:
-    """The arguments of `sample_binary_images`. Raises SamplingError for a value that cannot be sent."""
+    """The arguments of `sample_binary_images`; `checked_request` makes one of anything that a caller gives."""
 
     image_count: int
     seed: int | None = None
@@ -32,50 +40,132 @@ class SampleRequest:
     labels: tuple[int, ...] = ()
     request_id: str | None = None
 
-    def __post_init__(self) -> None:
-        check_request_id(self.request_id)
-        self.message()
-
     @property
     def end_index(self) -> int:
         """The index after the last image."""
         return self.first_index + self.image_count
 
     def message(self) -> sampling_pb2.SampleBinaryImagesRequest:
-        """What goes over the wire. Raises SamplingError where a number does not fit its field."""
+        """What goes over the wire."""
+        return sampling_pb2.SampleBinaryImagesRequest(**{name: getattr(self, name) for name in _SENT})
+
+
+def checked_request(
+    *,
+    image_count: Any,
+    seed: Any = None,
+    model: Any = "",
+    version: Any = None,
+    first_index: Any = 0,
+    batch_size: Any = None,
+    include_probabilities: Any = False,
+    revision: Any = None,
+    labels: Any = (),
+    request_id: Any = None,
+) -> SampleRequest:
+    """A request that can be sent. Raises InvalidRequestError, which names the first field that cannot."""
+    check_request_id(request_id)
+    return SampleRequest(
+        image_count=check_integer("image_count", image_count),
+        seed=None if seed is None else check_integer("seed", seed),
+        model=check_text("model", model),
+        version=None if version is None else check_integer("version", version),
+        first_index=check_integer("first_index", first_index),
+        batch_size=None if batch_size is None else check_integer("batch_size", batch_size, most=_INT32_MAX),
+        include_probabilities=bool(include_probabilities),
+        revision=check_text("revision", revision) if revision else None,
+        labels=_check_labels(labels),
+        request_id=request_id,
+    )
+
+
+def check_integer(name: str, value: Any, *, most: int = _INT64_MAX) -> int:
+    """A whole number as Python's own. Raises InvalidRequestError for a value that its field cannot hold."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise InvalidRequestError.of(name, f"is {printable(repr(value))}; use a whole number")
+    if not -most <= number <= most:
+        raise InvalidRequestError.of(name, f"is out of range; it ends at {most}")
+    return number
+
+
+def check_text(name: str, value: Any) -> str:
+    """A text. Raises InvalidRequestError for a value that its field cannot hold."""
+    if not isinstance(value, str):
+        raise InvalidRequestError.of(name, f"is {printable(repr(value))}; use text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError.of(name, f"is {printable(ascii(value))}, which is no UTF-8 text") from None
+    return value
+
+
+def check_request_id(request_id: Any) -> None:
+    """Raises InvalidRequestError for an id that servers do not accept."""
+    if request_id is not None and not (isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id)):
+        text = f"is {printable(repr(request_id))}; use up to 128 letters, digits and ._:/@+=-"
+        raise InvalidRequestError.of("request_id", text)
+
+
+def _check_labels(labels: Any) -> tuple[int, ...]:
+    try:
+        numbers = None if isinstance(labels, str) else tuple(map(operator.index, labels))
+    except TypeError:
+        numbers = None
+    if numbers is None:
+        raise InvalidRequestError.of("labels", f"is {printable(repr(labels))}; use a list of whole numbers")
+    if numbers and not -_INT32_MAX <= min(numbers) <= max(numbers) <= _INT32_MAX:
+        raise InvalidRequestError.of("labels", f"is out of range; a label ends at {_INT32_MAX}")
+    return numbers
+
+
+class LenientChannel:
+    """A channel for stubs whose calls answer None for bytes that are no message: gRPC would log a traceback."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def unary_unary(self, path: str, *, response_deserializer: Any, **rest: Any) -> Any:
+        return self._channel.unary_unary(path, response_deserializer=_lenient(response_deserializer), **rest)
+
+    def unary_stream(self, path: str, *, response_deserializer: Any, **rest: Any) -> Any:
+        return self._channel.unary_stream(path, response_deserializer=_lenient(response_deserializer), **rest)
+
+
+def _lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse_or_none(content: bytes) -> Any:
         try:
-            return sampling_pb2.SampleBinaryImagesRequest(**{name: getattr(self, name) for name in _SENT})
-        except ValueError as error:
-            raise SamplingError(
-                f"a number is out of range ({error}); counts, seeds, indices end at 2^63 - 1, labels at 2^31 - 1",
-                code=grpc.StatusCode.INVALID_ARGUMENT,
-            ) from error
+            return parse(content)
+        except DecodeError:
+            return None
+
+    return parse_or_none
 
 
-def check_request_id(request_id: str | None) -> None:
-    """Raises SamplingError for an id that servers do not accept."""
-    if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
-        raise SamplingError(
-            f"request_id is {request_id!r}; use up to 128 letters, digits and ._:/@+=-",
-            code=grpc.StatusCode.INVALID_ARGUMENT,
-        )
+def _check_is_message(response: Any, target: str, next_index: int | None = None) -> None:
+    if response is None:
+        raise data_loss(target, next_index, "sent bytes that are no message of this call")
 
 
 def decode_batch(
     response: sampling_pb2.SampleBinaryImagesResponse, *, expected_index: int, target: str
 ) -> ImageBatch:
-    """The images of a response. Raises SamplingError unless it is whole and begins at `expected_index`."""
+    """The images of a response. Raises SamplingError unless it is whole, valid and begins at `expected_index`."""
+    _check_is_message(response, target, expected_index)
     shape = response.image_shape
     image_shape = (shape.channels, shape.height, shape.width)
     count, pixels = response.image_count, math.prod(image_shape)
     packed = np.frombuffer(response.packed_images, np.uint8)
-    is_whole = packed.size == count * -(-pixels // 8) and len(response.labels) in {0, count}
-    if response.first_index != expected_index or count < 1 or not is_whole:
-        sent = f"sent {count} images from {response.first_index} in {packed.size} bytes"
+    is_whole = min(count, *image_shape) > 0 and packed.size == count * -(-pixels // 8)
+    if response.first_index != expected_index or not is_whole:
+        sent = f"sent {count} images of {_by(image_shape)} from {response.first_index} in {packed.size} bytes"
         raise data_loss(target, expected_index, f"{sent} where image {expected_index} was next")
-    probabilities = None
-    if response.probabilities:
-        probabilities = np.frombuffer(response.probabilities, "<f4").reshape(count, *image_shape)
+    if (problem := next(_invalid_fields(response, packed, pixels), None)) is not None:
+        raise data_loss(target, expected_index, f"sent {problem}")
+    probabilities = np.frombuffer(response.probabilities, "<f4") if response.probabilities else None
     return ImageBatch(
         model=response.model,
         revision=response.revision,
@@ -83,23 +173,69 @@ def decode_batch(
         first_index=response.first_index,
         image_shape=image_shape,
         packed_images=packed.reshape(count, -1),
-        probabilities=probabilities,
+        probabilities=None if probabilities is None else probabilities.reshape(count, *image_shape),
         labels=np.array(response.labels, np.int32) if response.labels else None,
     )
 
 
-def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
+def _invalid_fields(
+    response: sampling_pb2.SampleBinaryImagesResponse, packed: npt.NDArray[np.uint8], pixels: int
+) -> Iterator[str]:
+    """What no response may have, of one whose images have the size that it says."""
+    count = response.image_count
+    if not response.model or not response.revision:
+        yield "images of no model or no revision"
+    if response.seed < 0 or response.version < 0:
+        yield f"images of seed {response.seed} and version {response.version}"
+    if padding_bits := -pixels % 8:
+        last_bytes = packed[-(-pixels // 8) - 1 :: -(-pixels // 8)]
+        if (last_bytes & ((1 << padding_bits) - 1)).any():
+            yield "images with bits beyond their last pixel"
+    if len(response.labels) not in {0, count} or min(response.labels, default=0) < 0:
+        yield f"{len(response.labels)} labels, or labels below 0, with {count} images"
+    if content := response.probabilities:
+        if len(content) != 4 * count * pixels:
+            yield f"{len(content)} bytes of probabilities with {count} images of {pixels} pixels"
+        elif not _are_probabilities(np.frombuffer(content, "<f4")):
+            yield "probabilities that are not between 0 and 1"
+
+
+def _are_probabilities(values: npt.NDArray[np.float32]) -> bool:
+    # Both are NaN where any value is.
+    return bool(values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING)
+
+
+def decode_answer(
+    response: sampling_pb2.GetModelResponse, request: sampling_pb2.GetModelRequest, target: str
+) -> ModelInfo:
+    """The model that was asked for. Raises SamplingError for an invalid one, or another."""
+    _check_is_message(response, target)
+    info = _decode_model(response.model, target)
+    _decode_limits(response.limits, target)
+    if (request.name or info.name) != info.name or (request.version or info.version) != info.version:
+        asked = f"{printable(request.name) or 'the default model'} in version {request.version or 'any'}"
+        raise data_loss(target, None, f"sent {printable(info.name)} in version {info.version}, not {asked}")
+    if not (request.name or request.version or info.is_default):
+        raise data_loss(target, None, f"sent {printable(info.name)}, which it does not call its default model")
+    return info
+
+
+def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
     manifest = served.model
-    shape = manifest.image_shape
+    shape = (manifest.image_shape.channels, manifest.image_shape.height, manifest.image_shape.width)
+    is_valid = min(manifest.latent_size, *shape) > 0 and 0 <= manifest.slope < math.inf and served.version >= 0
+    if not (is_valid and manifest.name and served.revision):
+        what = f"{printable(manifest.name)!r} in version {served.version}, of images of {_by(shape)}"
+        raise data_loss(target, None, f"sent an invalid model, {what}")
     return ModelInfo(
         name=manifest.name,
         version=served.version or None,
         revision=served.revision,
         is_default=served.is_default,
-        neuron=model_pb2.Neuron.Name(manifest.neuron).removeprefix("NEURON_").lower(),
-        binarization=model_pb2.Binarization.Name(manifest.binarization).removeprefix("BINARIZATION_").lower(),
+        neuron=_enum_name(model_pb2.Neuron, manifest.neuron, target),
+        binarization=_enum_name(model_pb2.Binarization, manifest.binarization, target),
         network=manifest.network,
-        image_shape=(shape.channels, shape.height, shape.width),
+        image_shape=shape,
         latent_size=manifest.latent_size,
         slope=manifest.slope,
         dataset=manifest.dataset,
@@ -111,10 +247,30 @@ def decode_model(served: sampling_pb2.ServedModel) -> ModelInfo:
     )
 
 
-def decode_models(response: sampling_pb2.ListModelsResponse) -> ModelList:
-    """The models of a server, the files that it cannot serve and its limits."""
-    return ModelList(
-        models=tuple(map(decode_model, response.models)),
-        failures=tuple(ModelFailure(model=failure.model, reason=failure.reason) for failure in response.failures),
-        limits=Limits(**{name: getattr(response.limits, name) for name in _LIMITS}),
-    )
+def decode_models(response: sampling_pb2.ListModelsResponse, target: str) -> ModelList:
+    """The models of a server, the files that it cannot serve and its limits. Raises SamplingError."""
+    _check_is_message(response, target)
+    models = tuple(_decode_model(served, target) for served in response.models)
+    if len({(info.name, info.version) for info in models}) < len(models) or sum(i.is_default for i in models) > 1:
+        raise data_loss(target, None, "listed a model twice")
+    failures = tuple(ModelFailure(model=failure.model, reason=failure.reason) for failure in response.failures)
+    return ModelList(models=models, failures=failures, limits=_decode_limits(response.limits, target))
+
+
+def _decode_limits(message: sampling_pb2.Limits, target: str) -> Limits:
+    limits = Limits(**{name: getattr(message, name) for name in _LIMITS})
+    if min(limits.max_image_count, limits.max_batch_size, limits.max_message_bytes) < 1:
+        raise data_loss(target, None, f"sent the limits {limits}")
+    return limits
+
+
+def _enum_name(kind: Any, number: int, target: str) -> str:
+    """As a model's fields have it: stochastic, of NEURON_STOCHASTIC."""
+    if number not in kind.values() or number == 0:
+        raise data_loss(target, None, f"sent a model whose {kind.DESCRIPTOR.name.lower()} is number {number}")
+    name: str = kind.Name(number)
+    return name.partition("_")[2].lower()
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -14,8 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import BadParameter, Option
 
+from ._text import printable
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from ._client import SamplingClient
     from ._types import ImageBatch, ModelInfo, ModelList
@@ -26,6 +33,11 @@ COMMANDS = {
 }
 """By name: the help panel, the summary and the function, whose docstring is the rest of the help."""
 _CLASSES_NAMED = 20  # in a message, of more
+
+_MAX_WAIT_SECONDS = 3600.0
+_WIDEST = 10_000
+_MAX_CELL = 100  # signs of a column; names may have 128
+_log = logging.getLogger(__name__)
 
 Server = Annotated[str, Option(help="The server's address.", envvar="BGAN_SERVER")]
 
@@ -51,8 +63,12 @@ class Security:
     token_file: Annotated[
         Path | None, Option(help="A file with the token to call with.", show_default="the variable BGAN_TOKEN")
     ] = None
+    plaintext_token: Annotated[
+        bool,
+        Option("--plaintext-token", help="Send the token to other machines without TLS too, for all to read."),
+    ] = False
 
-    def connect(self, targets: str | list[str]) -> SamplingClient:
+    def connect(self, targets: str | list[str], timeout: float | None) -> SamplingClient:
         """A client with these options. Raises OSError, or BadParameter for a file or token that is invalid."""
         from ._client import SamplingClient
         from ._credentials import tls_credentials
@@ -62,7 +78,15 @@ class Security:
             if self.tls or self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name:
                 credentials = tls_credentials(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
             token = self.token_file.read_text() if self.token_file else os.environ.get("BGAN_TOKEN") or None
-            return SamplingClient(targets, credentials=credentials, server_name=self.tls_server_name, token=token)
+            limit: dict[str, Any] = {} if timeout is None else {"timeout_seconds": timeout}
+            return SamplingClient(
+                targets,
+                credentials=credentials,
+                server_name=self.tls_server_name,
+                token=token,
+                plaintext_token=self.plaintext_token,
+                **limit,
+            )
         except ValueError as error:
             raise BadParameter(str(error)) from error
 
@@ -111,66 +135,127 @@ def sample(
     request_id: Annotated[
         str | None, Option(help="The call's id in the server's log.", show_default="the server's choice")
     ] = None,
+    timeout: Annotated[
+        float | None,
+        Option(
+            help="Seconds that it may take, retries and waits included; inf: any.",
+            show_default="10, and 0.01 an image; longer where the server says when to try again",
+        ),
+    ] = None,
     *,
     security: Security,
 ) -> None:
     """The same seed and index always give the same image.
 
     When a server restarts or breaks the connection, the stream resumes at its next image; of several
-    servers, one that stays away leaves its images to the others.
+    servers, one that stays away leaves its images to the others. Where a token's images of a minute are
+    spent, it waits for the next, unless --timeout says how long it may take.
 
     Examples: bgan sample --count 64 --seed 1 -o digits.png;  bgan sample -n 10000 --servers a:1,b:1 -o x.npz
     """
-    from ._files import MAX_PNG_IMAGES, SUFFIXES, write_batches
+    from ._files import MAX_PNG_IMAGES, output_problem, write_batches
 
-    if output.suffix not in SUFFIXES:
-        raise BadParameter(f"{output} must end in one of {', '.join(SUFFIXES)}", param_hint="--output")
+    if problem := output_problem(output):
+        raise BadParameter(f"{output} {problem}", param_hint="--output")
     if output.suffix == ".png" and count > MAX_PNG_IMAGES:
         text = f"{count} are too many for one picture (at most {MAX_PNG_IMAGES}); write .npz or .npy"
         raise BadParameter(text, param_hint="--count")
-    if not output.absolute().parent.is_dir():
-        raise BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
-    with security.connect(_targets(context, server, servers)) as client:
-        batches = client.sample_binary_images(
-            image_count=count,
-            seed=seed,
-            first_index=first_index,
-            model=model,
-            version=model_version,
-            batch_size=batch_size,
-            labels=_labels(client.get_model(model, version=model_version), label) if label else (),
-            request_id=request_id,
-        )
-        last = write_batches(
-            _with_progress(batches, count),
-            output,
-            image_count=count,
-            classes=lambda: client.get_model(model, version=model_version).classes,
-        )
-    typer.echo(f"{output}: {count} images of {last.model}, seed {last.seed}, from index {first_index}")
+    _check_timeout(timeout)
+    with security.connect(_targets(context, server, servers), timeout) as client:
+        request: dict[str, Any] = {
+            "image_count": count,
+            "seed": seed,
+            "first_index": first_index,
+            "model": model,
+            "version": model_version,
+            "batch_size": batch_size,
+            "labels": _labels(client.get_model(model, version=model_version), label) if label else (),
+            "request_id": request_id,
+        }
+        if timeout is None:
+            batches = _patient_batches(client, request)
+        else:
+            batches = client.sample_binary_images(**request, timeout_seconds=timeout)
+        try:
+            last = write_batches(
+                _with_progress(batches, count),
+                output,
+                image_count=count,
+                classes=lambda: client.get_model(model, version=model_version).classes,
+            )
+        except ValueError as error:
+            raise BadParameter(str(error), param_hint="--output") from error
+    typer.echo(f"{output}: {count} images of {printable(last.model)}, seed {last.seed}, from index {first_index}")
+
+
+def _patient_batches(client: SamplingClient, request: dict[str, Any]) -> Iterator[ImageBatch]:
+    """The batches of a stream that goes on when a server that was busy, or a token's quota, allows it.
+
+    Raises the SamplingError of a try that brought no image although a server had been waited for.
+    """
+    from ._errors import ServerOverloadedError
+
+    end, has_waited = request["first_index"] + request["image_count"], False
+    while True:
+        try:
+            for batch in client.sample_binary_images(**request):
+                request = {
+                    **request,
+                    "model": batch.model,
+                    "revision": batch.revision,
+                    "seed": batch.seed,
+                    "first_index": batch.next_index,
+                    "image_count": end - batch.next_index,
+                }
+                has_waited = False
+                yield batch
+            return
+        except ServerOverloadedError as error:
+            seconds = error.retry_after_seconds
+            if seconds is None or seconds > _MAX_WAIT_SECONDS or has_waited:
+                raise
+            _log.warning("%s; going on from image %d in %.0f s", error, request["first_index"], seconds)
+            has_waited = True
+            time.sleep(seconds)
 
 
 @_with_security_options
-def models(server: Server = "localhost:50051", *, security: Security) -> None:
+def models(
+    server: Server = "localhost:50051",
+    timeout: Annotated[float, Option(help="Seconds that it may take, retries included; inf: any.")] = 10.0,
+    *,
+    security: Security,
+) -> None:
     """A * marks the default model.
 
     Example: bgan models --server localhost:50051
     """
     from rich.console import Console
+    from rich.measure import Measurement
+    from rich.text import Text  # neither markup nor emoji, whatever it says
 
-    with security.connect(server) as client:
+    _check_timeout(timeout)
+    with security.connect(server, timeout) as client:
         listed = client.list_models()
     console = Console()
-    console.print(_table_of(listed, server))
+    cells = _cells_of(listed)
+    shown: RenderableType = _table_of(listed, cells)
+    width = Measurement.get(console, console.options.update(max_width=_WIDEST), shown).maximum
+    if console.is_terminal and width > console.width:
+        shown = _blocks_of(listed, cells)
+    else:  # a file or a pipe takes lines of any length
+        console = Console(width=max(width, console.width))
+    console.print(
+        f"models of {printable(server)}; * is the default", markup=False, highlight=False, soft_wrap=True
+    )
+    console.print(shown, soft_wrap=True)
     for failure in listed.failures:
-        text = f"{failure.model} cannot be served: {failure.reason}"
-        console.print(text, markup=False, highlight=False, style="red", soft_wrap=True)
+        text = f"{printable(failure.model)} cannot be served: {printable(failure.reason)}"
+        console.print(Text(text, style="red"), soft_wrap=True)
 
 
-def _table_of(infos: ModelList, server: str) -> Table:
-    """A row for each model, without columns that would be empty."""
-    from rich.table import Column, Table
-
+def _cells_of(infos: ModelList) -> dict[str, list[str]]:
+    """What there is to say of each model, by heading, without headings that no model has anything of."""
     columns = {
         "version": ["" if info.version is None else str(info.version) for info in infos],
         "neuron": [info.neuron for info in infos],
@@ -181,23 +266,38 @@ def _table_of(infos: ModelList, server: str) -> Table:
         "epoch": [str(info.epoch) for info in infos],
         "revision": [info.revision[:8] for info in infos],
     }
-    columns = {heading: cells for heading, cells in columns.items() if any(cells)}
-    table = Table(
-        *(Column(), Column("model", overflow="fold"), *(Column(heading, no_wrap=True) for heading in columns)),
-        title=f"models of {server}; * is the default",
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    for info, *cells in zip(infos, *columns.values(), strict=True):
-        table.add_row("*" if info.is_default else "", info.name, *cells)
+    return {
+        heading: [printable(cell, _MAX_CELL) for cell in cells] for heading, cells in columns.items() if any(cells)
+    }
+
+
+def _table_of(infos: ModelList, cells: dict[str, list[str]]) -> Table:
+    """A row for each model."""
+    from rich.table import Column, Table
+    from rich.text import Text  # not markup, whatever a model is called
+
+    headings = ("", "model", *cells)
+    table = Table(*(Column(each, no_wrap=True) for each in headings), box=None, padding=(0, 2, 0, 0))
+    for info, *row in zip(infos, *cells.values(), strict=True):
+        table.add_row("*" if info.is_default else "", *map(Text, (printable(info.name), *row)))
     return table
+
+
+def _blocks_of(infos: ModelList, cells: dict[str, list[str]]) -> Text:
+    """A paragraph for each model, for a terminal that the table does not fit."""
+    from rich.text import Text
+
+    lines = []
+    for info, *row in zip(infos, *cells.values(), strict=True):
+        words = [f"{heading} {cell}" for heading, cell in zip(cells, row, strict=True) if cell]
+        lines += [f"{'*' if info.is_default else ' '} {printable(info.name)}", f"    {', '.join(words)}"]
+    return Text("\n".join(lines))
 
 
 def _labels(info: ModelInfo, named: list[str]) -> list[int]:
     """The numbers of the classes that are named. Raises BadParameter where the model has no such class."""
     if not info.classes:
-        raise BadParameter(f"{info.name} is not class-conditional; leave it out", param_hint="--label")
+        raise BadParameter(f"{printable(info.name)} is not class-conditional; leave it out", param_hint="--label")
     count, more = len(info.classes), ["..."] if len(info.classes) > _CLASSES_NAMED else []
     numbers = {name: number for number, name in enumerate(info.classes)}
     by_number = ""
@@ -207,9 +307,15 @@ def _labels(info: ModelInfo, named: list[str]) -> list[int]:
     for label in named:
         if label not in numbers:
             names = ", ".join([*info.classes[:_CLASSES_NAMED], *more])
-            text = f"{label!r} is no class of {info.name}; there are {names}{by_number}"
+            there = f"there are {printable(names)}{by_number}"
+            text = f"{printable(label)!r} is no class of {printable(info.name)}; {there}"
             raise BadParameter(text, param_hint="--label")
     return [numbers[label] for label in named]
+
+
+def _check_timeout(seconds: float | None) -> None:
+    if seconds is not None and (math.isnan(seconds) or seconds <= 0):
+        raise BadParameter(f"{seconds} is no time; use seconds above 0, or inf", param_hint="--timeout")
 
 
 def _targets(context: typer.Context, server: str, servers: str | None) -> list[str]:

@@ -21,7 +21,7 @@ LAYERS = {
     ),
     "serving": (*("errors", "config", {"models", "security"}, "telemetry", "rpc", {"server", "generate"}, "cli"),),
     "clients": (
-        *({"_types", "_errors", "_credentials"}, {"_messages", "_retry"}),
+        *({"_types", "_text", "_processes"}, {"_errors", "_addresses", "_credentials"}, {"_messages", "_retry"}),
         *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),
     ),
 }

@@ -1,20 +1,25 @@
 """A connection to a server, and how a call on it is opened and ended."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from .._errors import REQUEST_ID_KEY, from_rpc_error
+from .._addresses import host_port
+from .._credentials import tls_problem
+from .._errors import REQUEST_ID_KEY, SamplingError, closed_error, from_rpc_error
+from .._processes import AFTER_FORK, is_forked
 from .._retry import Retries
 from .shards import Cursor
 
 Channel = TypeVar("Channel", bound=grpc.Channel | grpc.aio.Channel)
+END_SECONDS = 2.0
+"""How long a server may take to end a stream whose last image arrived."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Connection(Generic[Channel]):
     """A server, the channel to it, and the token that its calls carry."""
 
@@ -22,6 +27,12 @@ class Connection(Generic[Channel]):
     channel: Channel
     stub: Any
     token: str | None = field(repr=False)
+    is_secure: bool = False
+    """Whether it has TLS."""
+    proxy: str | None = None
+    """What lies between, in words."""
+    was_reached: bool = field(default=False, init=False)
+    """Whether a call succeeded, so that TLS is no trouble."""
 
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
         """What a call sends beside its request."""
@@ -29,25 +40,65 @@ class Connection(Generic[Channel]):
         token = () if self.token is None else (("authorization", f"Bearer {self.token}"),)
         return token if request_id is None else ((REQUEST_ID_KEY, request_id), *token)
 
+    def hints(self, text: str) -> Iterator[str]:
+        """What may have kept a call from the server, of which gRPC says `text`."""
+        if self.proxy is not None:
+            yield f"calls go through the proxy {self.proxy}; no_proxy names hosts to reach without one"
+        elif problem := self._tls_problem(text):
+            yield problem
+        if is_forked():
+            yield AFTER_FORK
+
+    def _tls_problem(self, text: str) -> str | None:
+        host, port = host_port(self.target)
+        if self.was_reached or not port.isdigit():  # a path, or several addresses
+            return None
+        try:
+            return tls_problem(host, int(port), text, is_secure=self.is_secure)
+        except OSError:
+            return None
+
 
 @contextmanager
-def typed_errors(target: str, request_id: str | None, cursor: Cursor | None = None) -> Iterator[None]:
+def typed_errors(
+    connection: Connection[Any], request_id: str | None, cursor: Cursor | None = None
+) -> Iterator[None]:
     """Raises a SamplingError for a gRPC error; that of a stream says where to resume."""
+    first_index = None if cursor is None else cursor.next_index
     try:
         yield
+        connection.was_reached = True
     except grpc.RpcError as error:
         next_index = None if cursor is None else cursor.next_index
-        raise from_rpc_error(error, target=target, next_index=next_index, request_id=request_id) from error
+        connection.was_reached |= next_index != first_index
+        failure = from_rpc_error(error, target=connection.target, next_index=next_index, request_id=request_id)
+        raise _explained(failure, connection) from error
+    except (grpc.aio.UsageError, ValueError) as error:
+        if isinstance(error, ValueError) and "closed channel" not in str(error):
+            raise
+        raise closed_error(first_index) from error
+
+
+def _explained(failure: SamplingError, connection: Connection[Any]) -> SamplingError:
+    """The failure; where no server was reached, with what may be the cause."""
+    if failure.code == grpc.StatusCode.UNAVAILABLE or is_forked():
+        failure.args = ("; ".join([str(failure), *connection.hints(str(failure))]),)
+    return failure
 
 
 @contextmanager
 def open_call(connection: Connection[Any], cursor: Cursor, retries: Retries) -> Iterator[Any]:
     """A call for the rest of a stream, cancelled at the end. Raises a SamplingError for a gRPC error."""
-    call = connection.stub.SampleBinaryImages(
-        cursor.rest(), timeout=retries.seconds_left(), metadata=connection.metadata(cursor.request_id)
-    )
-    try:
-        with typed_errors(connection.target, cursor.request_id, cursor):
+    timeout, metadata = retries.seconds_left(cursor.next_index), connection.metadata(cursor.request_id)
+    with typed_errors(connection, cursor.request_id, cursor):
+        call = connection.stub.SampleBinaryImages(cursor.rest(), timeout=timeout, metadata=metadata)
+        try:
             yield call
-    finally:
-        call.cancel()
+        finally:
+            call.cancel()
+
+
+def wait_for_end(call: Any) -> None:
+    """Let a stream whose last image arrived end by itself, as the server's log has it, but not for ever."""
+    with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
+        call.exception(timeout=END_SECONDS)

@@ -10,6 +10,7 @@ from bgan.v1 import sampling_pb2
 from .._errors import RevisionChangedError, SamplingError, closed_error, data_loss
 from .._messages import SampleRequest, decode_batch
 from .._retry import is_transient
+from .._text import printable
 from .._types import ImageBatch
 
 _FIRST_IMAGES = 512  # until a batch has told how large an image is
@@ -26,6 +27,8 @@ class StreamIdentity:
     revision: str | None
     model: str
     seed: int | None
+    image_shape: tuple[int, int, int] | None = None
+    has_labels: bool | None = None
     image_bytes: int | None = None
 
     def check(self, batch: ImageBatch, target: str) -> None:
@@ -38,10 +41,19 @@ class StreamIdentity:
                 expected_revision=self.revision,
                 next_index=batch.first_index,
             )
-        if self.seed is not None and batch.seed != self.seed:
-            text = f"sent images of seed {batch.seed} where {self.seed} was asked for"
-            raise data_loss(target, batch.first_index, text)
+        for what, expected, sent in (
+            ("seed", self.seed, batch.seed),
+            ("model", self.model or None, batch.model),
+            ("shape", self.image_shape, batch.image_shape),
+            ("labels", self.has_labels, batch.labels is not None),
+        ):
+            if expected is not None and sent != expected:
+                text = (
+                    f"sent images of {what} {printable(str(sent))} where {printable(str(expected))} was expected"
+                )
+                raise data_loss(target, batch.first_index, text)
         self.revision, self.model, self.seed = batch.revision, batch.model, batch.seed
+        self.image_shape, self.has_labels = batch.image_shape, batch.labels is not None
         self.image_bytes = batch.nbytes // len(batch)
 
 
@@ -54,7 +66,7 @@ class Cursor:
         self.request_id = request.request_id
         """The id of the calls in the servers' logs; None: the servers' choice."""
         self._request = request
-        self._identity = identity or StreamIdentity(request.revision, request.model, request.seed)
+        self._identity = identity or identity_of(request)
 
     @property
     def is_complete(self) -> bool:
@@ -72,19 +84,44 @@ class Cursor:
         ).message()
 
     def accept(self, response: sampling_pb2.SampleBinaryImagesResponse, target: str) -> ImageBatch:
-        """The next batch. Raises SamplingError if it does not follow or is from another stream."""
+        """The next batch. Raises SamplingError if it does not follow, or is not what was asked for."""
         batch = decode_batch(response, expected_index=self.next_index, target=target)
-        if batch.next_index > self._request.end_index:
-            text = f"sent images to {batch.next_index}, more than were asked for"
-            raise data_loss(target, self.next_index, text)
+        if problem := self._unasked(batch, response.version):
+            raise data_loss(target, self.next_index, f"sent {problem}")
         self._identity.check(batch, target)
         self.next_index = batch.next_index
         return batch
+
+    def _unasked(self, batch: ImageBatch, version: int) -> str | None:
+        """What of a batch is not as the request says."""
+        request, left = self._request, self._request.end_index - self.next_index
+        if len(batch) > left:
+            return f"images to {batch.next_index}, more than were asked for"
+        if request.batch_size and len(batch) != min(request.batch_size, left):
+            return f"{len(batch)} images in a batch where {request.batch_size} were asked for"
+        if request.version and version != request.version:
+            return f"version {version} where {request.version} was asked for"
+        if request.include_probabilities != (batch.probabilities is not None):
+            return "no probabilities" if batch.probabilities is None else "probabilities that were not asked for"
+        if request.labels and (batch.labels is None or batch.labels.tolist() != self._labels(len(batch))):
+            return "images of other labels than were asked for"
+        return None
+
+    def _labels(self, count: int) -> list[int]:
+        """The labels that the next images have."""
+        labels = self._request.labels
+        return [labels[index % len(labels)] for index in range(self.next_index, self.next_index + count)]
 
     def check_complete(self, target: str) -> None:
         """Raises SamplingError unless the last image arrived."""
         if not self.is_complete:
             raise data_loss(target, self.next_index, f"ended the stream before image {self.next_index}")
+
+
+def identity_of(request: SampleRequest) -> StreamIdentity:
+    """What a request says of all its images."""
+    has_labels = True if request.labels else None
+    return StreamIdentity(request.revision, request.model, request.seed, has_labels=has_labels)
 
 
 @dataclass(eq=False, slots=True)
@@ -108,7 +145,7 @@ class Shards:
         if request.seed is None:
             request = replace(request, seed=secrets.randbits(63))
         self._request = request
-        self._identity = StreamIdentity(request.revision, request.model, request.seed)
+        self._identity = identity_of(request)
         self._server_count = server_count
         self._max_shards = 2 * server_count + 1
         self._share = -(-request.image_count // server_count)
@@ -121,8 +158,13 @@ class Shards:
     @property
     def is_ended(self) -> bool:
         """Whether servers have nothing more to do: all images arrived, or the stream failed."""
+        return self._error is not None or self.is_complete
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images arrived."""
         arrived = all(shard.cursor.is_complete for shard in self._line)
-        return self._error is not None or (arrived and self._cut_index == self._request.end_index)
+        return arrived and self._cut_index == self._request.end_index
 
     @property
     def has_free(self) -> bool:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
 from .._errors import SamplingError, closed_error
 from .._retry import Retries, RetryPolicy
 from .._types import ImageBatch
-from .call import Connection, open_call
+from .call import END_SECONDS, Connection, open_call
 from .shards import Cursor, Shard, Shards
 
 
@@ -36,9 +37,13 @@ class Lifetime:
             async with asyncio.timeout(seconds), self.changed:
                 await self.changed.wait_for(condition)
 
+    async def wait(self, seconds: float) -> None:
+        """Wait that long, or until the client is closed."""
+        await self.wait_for(lambda: self.is_closed, seconds)
+
 
 @contextmanager
-def typed_cancellation(lifetime: Lifetime, cursor: Cursor) -> Iterator[None]:
+def typed_cancellation(lifetime: Lifetime, cursor: Cursor | None = None) -> Iterator[None]:
     """Raises SamplingError where closing the client, and nobody else, cancelled a call."""
     try:
         yield
@@ -46,27 +51,37 @@ def typed_cancellation(lifetime: Lifetime, cursor: Cursor) -> Iterator[None]:
         task = asyncio.current_task()
         if not lifetime.is_closed or (task is not None and task.cancelling()):
             raise
-        raise closed_error(cursor.next_index) from None
+        raise closed_error(None if cursor is None else cursor.next_index) from None
+
+
+async def wait_for_end(call: Any) -> None:
+    """Let a stream whose last image arrived end by itself, as the server's log has it, but not for ever."""
+    with suppress(TimeoutError, grpc.RpcError):
+        async with asyncio.timeout(END_SECONDS):  # asyncio.wait_for of Python 3.11 can lose a cancellation
+            await call.code()
 
 
 @dataclass(eq=False)
 class ShardWorkers:
     """The tasks that make one stream."""
 
-    connections: Sequence[Connection[grpc.aio.Channel]]
+    connect: Callable[[], Sequence[Connection[grpc.aio.Channel]]]
     shards: Shards
     lifetime: Lifetime
+    is_left: bool = field(default=False, init=False)
 
     async def batches(self, policy: RetryPolicy, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
         """The stream in order, within so many seconds. Raises a SamplingError."""
-        retries = [Retries(connection.target, policy, timeout) for connection in self.connections]
-        tasks = [asyncio.create_task(self._work(*pair)) for pair in zip(self.connections, retries, strict=True)]
+        connections = self.connect()
+        retries = [Retries(connection.target, policy, timeout) for connection in connections]
+        tasks = [asyncio.create_task(self._work(*pair)) for pair in zip(connections, retries, strict=True)]
         try:
             while (batch := await self._next()) is not None:
                 yield batch
         finally:
-            for task in tasks:
-                task.cancel()
+            self.is_left = True
+            for task in tasks if not self.shards.is_complete else ():
+                task.cancel()  # else calls are about to end, as the servers' logs then have it
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _next(self) -> ImageBatch | None:
@@ -76,7 +91,7 @@ class ShardWorkers:
         return batch
 
     def _is_over(self) -> bool:
-        return self.lifetime.is_closed or self.shards.is_ended
+        return self.is_left or self.lifetime.is_closed or self.shards.is_ended
 
     async def _work(self, connection: Connection[grpc.aio.Channel], retries: Retries) -> None:
         try:
@@ -100,6 +115,9 @@ class ShardWorkers:
                 self.shards.add(shard, response, connection.target)
                 retries.reset()
                 await self.lifetime.notify()
+                if shard.cursor.is_complete:
+                    await wait_for_end(call)
+                    return
         shard.cursor.check_complete(connection.target)
 
     async def _pass_on(self, shard: Shard, failure: SamplingError, retries: Retries) -> None:

@@ -1,7 +1,7 @@
 """Several servers making one stream, a thread for each: the blocking client's side of `shards`."""
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import grpc
 from .._errors import SamplingError
 from .._retry import Retries, RetryPolicy
 from .._types import ImageBatch
-from .call import Connection, open_call
+from .call import Connection, open_call, wait_for_end
 from .shards import Shard, Shards
 
 
@@ -37,7 +37,7 @@ class Lifetime:
 class ShardWorkers:
     """The threads that make one stream."""
 
-    connections: Sequence[Connection[grpc.Channel]]
+    connect: Callable[[], Sequence[Connection[grpc.Channel]]]
     shards: Shards
     lifetime: Lifetime
     calls: set[Any] = field(default_factory=set, init=False)
@@ -45,8 +45,9 @@ class ShardWorkers:
 
     def batches(self, policy: RetryPolicy, timeout: float | None) -> Generator[ImageBatch, None, None]:
         """The stream in order, within so many seconds. Raises a SamplingError."""
-        retries = [Retries(connection.target, policy, timeout) for connection in self.connections]
-        pairs = zip(self.connections, retries, strict=True)
+        connections = self.connect()
+        retries = [Retries(connection.target, policy, timeout) for connection in connections]
+        pairs = zip(connections, retries, strict=True)
         threads = [threading.Thread(target=self._work, args=pair, daemon=True) for pair in pairs]
         for thread in threads:
             thread.start()
@@ -54,7 +55,8 @@ class ShardWorkers:
             while (batch := self._next()) is not None:
                 yield batch
         finally:
-            self._leave()
+            if not self.shards.is_complete:  # else calls are about to end, as the servers' logs then have it
+                self._leave()
             for thread in threads:
                 thread.join()
 
@@ -105,6 +107,9 @@ class ShardWorkers:
                         self.shards.add(shard, response, connection.target)
                         self.lifetime.changed.notify_all()
                     retries.reset()
+                    if shard.cursor.is_complete:
+                        wait_for_end(call)
+                        return
                 shard.cursor.check_complete(connection.target)
             finally:
                 self.calls.discard(call)

@@ -108,12 +108,15 @@ def health(
     token_file: Annotated[
         Path | None, Option(help="A file with the token to call with.", show_default="the variable BGAN_TOKEN")
     ] = None,
+    plaintext_token: Annotated[
+        bool, Option("--plaintext-token", help="Send the token to another machine without TLS too.")
+    ] = False,
 ) -> None:
     """A probe for service managers, without a server's address for the one on this machine.
 
     Example: bgan health --server localhost:50051 --model digits
     """
-    from ..server.health_check import TlsCheck, check_health, own_tls
+    from ..server.health_check import TlsCheck, check_health, own_tls, refuse_plaintext
 
     given: dict[str, Any] = {} if tls_server_name is None else {"server_name": tls_server_name}
     for name, path in (("ca", tls_ca), ("certificate", tls_certificate), ("key", tls_key)):
@@ -121,17 +124,20 @@ def health(
             from ..security.certificates import read_pem  # loads cryptography
 
             given[name] = read_pem(path)
-    check = TlsCheck(**given) if tls or given else None
+    check, is_named = TlsCheck(**given) if tls or given else None, server is not None
     if server is None:
         settings = resolve({}, config).settings
         server = own_address(settings.host, settings.port)
         own = own_tls(settings, timeout_seconds=timeout_seconds)
         check = check if own is None else replace(own, **given)
     try:
-        token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text(encoding="ascii")
+        given_token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text("ascii")
     except ValueError as error:
         raise BadParameter(f"{token_file} holds no token", param_hint="--token-file") from error
-    check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token.strip() or None)
+    token = given_token.strip() or None
+    if token is not None and check is None and is_named and not plaintext_token:
+        refuse_plaintext(server)
+    check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token)
     typer.echo(f"{server}: SERVING")
 
 

@@ -1,8 +1,10 @@
 """Asks a server for its health, or that of one model, by `grpc.health.v1`."""
 
+import re
 import socket
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import grpc
@@ -12,10 +14,13 @@ from bgan.v1 import sampling_pb2
 
 from ..config.addresses import own_address
 from ..config.settings import ServerSettings
-from ..errors import NotServingError
+from ..errors import NotServingError, printable
 
 SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _STATUS = health_pb2.HealthCheckResponse
+_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+_URI = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):.*[^/]")
+_MAX_PORT = 65535
 # A probe asks the server itself, whatever proxy the environment names.
 _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
@@ -87,7 +92,8 @@ def check_health(
     token: str | None = None,
 ) -> None:
     """Return if the server at `target`, or its model, is SERVING. Raises NotServingError, which says why not."""
-    what = "the server" if model is None else f"model {model!r}"
+    check_address(target)
+    what = "the server" if model is None else f"model {printable(model)!r}"
     if model is not None and not model.isascii():
         raise NotServingError(
             f"{target}: {what} cannot be there; names have ASCII letters, digits, '.', '_' and '-'"
@@ -104,8 +110,32 @@ def check_health(
         raise NotServingError(f"{target}: {what} is {_STATUS.ServingStatus.Name(status)}")
 
 
+def check_address(target: str) -> None:
+    """Raises NotServingError unless gRPC can take a target: host:port, or a URI such as unix:/run/x."""
+    endpoint = _ENDPOINT.fullmatch(target)
+    is_valid = _URI.match(target) if endpoint is None else 1 <= int(endpoint["port"]) <= _MAX_PORT
+    if not is_valid:
+        shown, examples = printable(target), "localhost:50051 or [::1]:50051"
+        raise NotServingError(f"'{shown}' is no address of a server; use host:port, such as {examples}")
+
+
+def refuse_plaintext(target: str) -> None:
+    """Raises NotServingError where a token without TLS would leave this machine."""
+    endpoint = _ENDPOINT.fullmatch(target)
+    host = "" if endpoint is None else endpoint["host"].strip("[]")
+    try:
+        is_here = ip_address(host).is_loopback
+    except ValueError:
+        is_here = host == "localhost" or target.startswith("unix")
+    if not is_here:
+        raise NotServingError(
+            f"the token would go to {printable(target)} in plaintext, for all on the way to read; use TLS (--tls, "
+            "--tls-ca), or insist (--plaintext-token)"
+        )
+
+
 def _reason(error: Any, what: str) -> str:
     """Why a call failed; `error` is gRPC's, which is a `grpc.Call` too."""
     if error.code() == grpc.StatusCode.NOT_FOUND:
         return f"{what} is not known; `bgan models` lists the models"
-    return f"no answer about {what}: {error.code().name}: {error.details()}"
+    return f"no answer about {what}: {error.code().name}: {printable(error.details() or '')}"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..config.addresses import own_address
 from ..config.settings import ServerSettings
-from ..errors import MetricsError
+from ..errors import MetricsError, printable
 from .scrape import Scrape, ScrapeDelta, scrape
 
 _MAX_FIRST_SECONDS = 1.0
@@ -45,7 +45,7 @@ def watch(url: str, console: Console, *, interval_seconds: float, once: bool = F
             except MetricsError as error:
                 if once:
                     raise
-                show(Group(_title(url), Text(str(error), style="red")))
+                show(Group(_title(url), Text(printable(str(error)), style="red")))
             else:
                 rates.append(delta.rate("bgan_images_total"))
                 show(frame(url, delta, rates))
@@ -73,7 +73,9 @@ def frame(url: str, delta: ScrapeDelta, rates: Iterable[float]) -> RenderableTyp
 
 def _title(url: str) -> RenderableType:
     grid = Table.grid("", Column(justify="right"), expand=True)
-    grid.add_row(Text.assemble(("bgan top", "bold"), f"  {url}"), Text(f"{datetime.now():%H:%M:%S}", style="dim"))
+    grid.add_row(
+        Text.assemble(("bgan top", "bold"), f"  {printable(url)}"), Text(f"{datetime.now():%H:%M:%S}", style="dim")
+    )
     return grid
 
 
@@ -99,9 +101,9 @@ def _models(delta: ScrapeDelta) -> RenderableType:
         if not served:
             continue
         table.add_row(
-            model,
-            "\n".join(version if version != "0" else _NOTHING for version, _ in served),
-            "\n".join(revision[:_REVISION_DIGITS] for _, revision in served),
+            Text(printable(model)),
+            Text("\n".join(printable(version) if version != "0" else _NOTHING for version, _ in served)),
+            Text("\n".join(printable(revision[:_REVISION_DIGITS]) for _, revision in served)),
             Text("yes" if is_ready else "no", style=_COLORS[is_ready]),
             _count(delta.rate("bgan_images_total", model=model)),
             f"{delta.rate('bgan_inference_seconds_sum', model=model):.2f}",
@@ -135,7 +137,7 @@ def _rejected(delta: ScrapeDelta) -> RenderableType:
     for reason in now.values("bgan_rejected_total", "reason"):
         if total := now.total("bgan_rejected_total", reason=reason):
             rate = delta.rate("bgan_rejected_total", reason=reason)
-            table.add_row(reason, _count(rate), f"{total:,.0f}", style="yellow" if rate else "")
+            table.add_row(Text(printable(reason)), _count(rate), f"{total:,.0f}", style="yellow" if rate else "")
     return table if table.row_count else Text("no call was rejected", style="dim")
 
 

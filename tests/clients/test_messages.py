@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from bgan.clients import SamplingError
-from bgan.clients._messages import SampleRequest, decode_batch
+from bgan.clients._messages import checked_request, decode_batch
 from tests.clients.responses import make_response
 
 
@@ -27,8 +27,8 @@ def test_a_response_that_does_not_follow_is_refused(fields):
 
 
 def test_a_seed_of_zero_is_a_seed():
-    assert SampleRequest(image_count=1, seed=0).message().HasField("seed")
-    assert not SampleRequest(image_count=1, seed=None).message().HasField("seed")
+    assert checked_request(image_count=1, seed=0).message().HasField("seed")
+    assert not checked_request(image_count=1, seed=None).message().HasField("seed")
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_a_seed_of_zero_is_a_seed():
 )
 def test_a_request_that_cannot_be_sent_is_refused_when_it_is_made(fields, says):
     with pytest.raises(SamplingError, match=says) as caught:
-        SampleRequest(**{"image_count": 1, **fields})
+        checked_request(**{"image_count": 1, **fields})
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_request_stays_as_it_was_validated():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        SampleRequest(image_count=1).image_count = 2
+        checked_request(image_count=1).image_count = 2

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import repeat
 
 import grpc
@@ -24,6 +25,7 @@ from bgan.clients import (
 )
 from tests.conftest import ROOT
 from tests.kit.clients import Blocking
+from tests.kit.liars import lying_server
 from tests.kit.proxies import Digest, breaking_proxy, byte_counts, digest_of, resumed
 from tests.kit.servers import free_port, restarting_server, server
 
@@ -37,10 +39,10 @@ def make_client(request):
 
 
 @contextmanager
-def on_retry(function):
-    """Calls `function` once, when a client says that it tries again and before it waits."""
-    functions, handler = iter([function]), logging.Handler()
-    handler.emit = lambda record: next(functions, lambda: None)()
+def on_retry(function, after=1):
+    """Calls `function` once, when a client says that it makes another try, or that many, and before it waits."""
+    tries, handler = iter(range(1, after + 1)), logging.Handler()
+    handler.emit = lambda record: function() if next(tries, None) == after else None
     log = logging.getLogger("bgan.clients._retry")
     log.addHandler(handler)
     try:
@@ -184,6 +186,25 @@ def test_a_server_that_stays_away_is_given_up(make_client, small_models, caplog)
         assert caught.value.next_index == next_index > 0
     assert [record.args[4] for record in resumed(caplog)] == [2, 3, 4, 5]
     assert {record.args[2] for record in resumed(caplog)} == {next_index}
+
+
+def test_the_timeout_decides_and_not_how_often_it_was_tried(make_client, small_models):
+    """The default but for shorter waits: more tries than there once were, then the server is back."""
+    policy = RetryPolicy(initial_backoff_seconds=0.01, max_backoff_seconds=0.02)
+    request = {"image_count": 20_000, "seed": 1, "include_probabilities": True, "timeout_seconds": 120}
+    with restarting_server(small_models) as process, make_client(process.target, retry=policy) as client:
+        batches, digest = client.sample_binary_images(**request), Digest()
+        digest.add(next(batches))
+        process.stop()
+        with on_retry(process.start, after=15):
+            for batch in batches:
+                digest.add(batch)
+        assert digest.next_index == 20_000
+    with ExitStack() as stack:
+        target = f"127.0.0.1:{free_port()}"
+        start = partial(stack.enter_context, lying_server(target))
+        with make_client(target, retry=policy, timeout_seconds=120) as client, on_retry(start, after=15):
+            assert client.get_model().name == "m"
 
 
 def test_one_attempt_is_one_attempt(make_client, small_models, caplog):

@@ -24,7 +24,7 @@ def test_a_server_that_ends_early_or_sends_too_much_is_refused(count, next_index
 
 def test_images_of_another_seed_are_refused():
     cursor = Cursor(SampleRequest(image_count=2, seed=7))
-    with pytest.raises(SamplingError, match="seed 8 where 7 was asked for") as caught:
+    with pytest.raises(SamplingError, match="seed 8 where 7 was expected") as caught:
         cursor.accept(_response(0, 2, seed=8), "x")
     assert caught.value.next_index == cursor.next_index == 0
 
@@ -33,7 +33,7 @@ def test_the_rest_of_a_stream_is_asked_for_as_what_arrived():
     cursor = Cursor(SampleRequest(image_count=5, first_index=10, labels=(1, 2), request_id="me"))
     first = cursor.rest()
     assert (first.model, first.HasField("seed"), first.revision, cursor.request_id) == ("", False, "", "me")
-    cursor.accept(_response(10, 2), "x")
+    cursor.accept(make_response(seed=7, labels=[1, 2]), "x")
     rest = cursor.rest()
     assert (rest.first_index, rest.image_count, list(rest.labels)) == (12, 3, [1, 2])
     assert (rest.model, rest.seed, rest.revision) == ("m", 7, "r")

@@ -9,12 +9,8 @@ class Blocking:
     """An AsyncSamplingClient whose methods block."""
 
     def __init__(self, target, **options):
+        self._client = AsyncSamplingClient(target, **options)
         self._loop = asyncio.new_event_loop()
-        self._client = self._loop.run_until_complete(self._make(target, options))
-
-    @staticmethod
-    async def _make(target, options):
-        return AsyncSamplingClient(target, **options)
 
     def sample_binary_images(self, **options):
         async def start():

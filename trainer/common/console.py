@@ -17,7 +17,7 @@ PLAIN_INTERVAL_SECONDS = 10.0
 def say(console: Console, text: str) -> None:
     """Print a text as it is: neither wrapped nor coloured, brackets are no markup and escapes no commands."""
     text = printable(text, _MAX_TEXT, keep="\n\t")  # it may name files and folders
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager

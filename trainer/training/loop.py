@@ -46,7 +46,7 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     `warn` is called with a line for all that is odd about how the data were read, for each damaged checkpoint that
     was passed over, and for damaged metrics. Raises Interrupted after a signal, DivergenceError on a loss that is
     not finite, and RunError where the folder cannot be written, belongs to other settings or is trained by another
-    process; each leaves the newest checkpoint whole. Invalid settings and data are found before the folder is made.
+    process; each leaves the newest checkpoint whole. Invalid settings and data are found before there is a folder.
     """
     dataset = _read(config, console)
     for note in dataset.notes:

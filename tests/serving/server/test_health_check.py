@@ -49,6 +49,23 @@ def test_a_name_that_no_model_can_have():
     assert r"model 'x\udcff' cannot be there" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "localhost:99999", "http://a:1", "::1:50051", ":1", "a b:1", "unix:"]
+)
+def test_what_is_no_address_is_refused_before_the_first_try(address):
+    assert f"'{address}' is no address of a server; use host:port" in health("--server", address).stderr
+
+
+def test_a_token_goes_in_plaintext_to_this_machine_alone(running):
+    token = {"BGAN_TOKEN": "bgan_alice_secret"}
+    for address in (running.target, f"127.0.0.1:{running.port}"):
+        assert health("--server", address, env=token).returncode == 0
+    result = health("--server", "bgan.invalid:1", env=token)
+    assert "the token would go to bgan.invalid:1 in plaintext" in result.stderr
+    assert "secret" not in result.stderr
+    assert "no answer" in health("--server", "bgan.invalid:1", "--plaintext-token", env=token).stderr
+
+
 def test_no_answer_in_time():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         result = health("--server", f"127.0.0.1:{deaf.getsockname()[1]}", "--timeout-seconds", "0.2")

@@ -194,6 +194,31 @@ def test_the_grpc_port_and_other_servers_are_told_from_a_metrics_port(watched):
         other.shutdown()
 
 
+def test_what_a_port_shows_commands_no_terminal():
+    evil = "\x1b[2J[/nothing][red]"
+    text = (
+        f'bgan_model_info{{model="{evil}",version="1",revision="{evil}"}} 1\n'
+        f'bgan_rejected_total{{reason="{evil}"}} 5\nbgan_workers 1\n'
+    )
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        result = bgan("top", f"127.0.0.1:{other.server_port}", "--once", "--interval", 0.1)
+        other.shutdown()
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout
+    assert result.stdout.count(r"\x1b[2J[/nothing][red]") == 2
+
+
 def test_it_finds_the_server_of_its_machine_by_the_settings(watched):
     env = {"BGAN_METRICS_PORT": watched.metrics.rpartition(":")[2], "BGAN_METRICS_HOST": "0.0.0.0"}
     assert bgan("top", "--once", env=env).returncode == 0

@@ -1,0 +1,122 @@
+"""What the commands print of servers, in any width, and how long they wait."""
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
+
+from bgan.clients import SamplingClient, ServerOverloadedError
+from bgan.clients._text import printable
+from bgan.clients.cli import _patient_batches
+from bgan.v1 import sampling_pb2
+from tests.kit.cli import bgan, bgan_process, error_line
+from tests.kit.liars import LIMITS, abort, lying_server, responses, served_model
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\nbgan: forged [/nothing] [red]:smile:\u202e"
+LONG = "a-name-of-some-seventy-signs-as-bgan-train-makes-them-of-the-data-and-date"
+
+
+@pytest.fixture
+def liar():
+    with lying_server() as server:
+        yield server
+
+
+def listed(*served, failures=()):
+    return sampling_pb2.ListModelsResponse(models=served, limits=LIMITS, failures=failures)
+
+
+@pytest.mark.parametrize("width", ["200", "80", "20", "0", "-5", "many"])
+def test_names_stand_whole_on_a_line_in_any_width(liar, width):
+    liar.models = listed(served_model(name=LONG, dataset="digits" * 9))
+    result = bgan("models", "--server", liar.target, env={"COLUMNS": width})
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if LONG in line]
+    assert line.startswith(f"*  {LONG}  ")
+
+
+@pytest.mark.parametrize("width", [80, 20])
+def test_a_terminal_that_is_too_narrow_gets_a_paragraph_a_model(liar, width):
+    liar.models = listed(served_model(name=LONG, dataset="digits" * 9))
+    result = bgan(
+        "models", "--server", liar.target, env={"COLUMNS": str(width), "FORCE_COLOR": "1", "NO_COLOR": ""}
+    )
+    assert f"* {LONG}\n    neuron deterministic, network mlp, shape 1x2x3, data digits" in result.stdout
+
+
+def test_errors_are_shown_in_no_width():
+    assert "No such option" in bgan_process("models", "--nix", env={"COLUMNS": "0"}).stderr
+
+
+def test_nothing_of_a_server_commands_a_terminal_or_forges_a_line(liar, tmp_path):
+    failures = [sampling_pb2.ModelFailure(model=EVIL, reason=EVIL)]
+    liar.models = listed(served_model(name=EVIL, dataset=EVIL, network=EVIL), failures=failures)
+    liar.model = sampling_pb2.GetModelResponse(model=served_model(name=EVIL, classes=[EVIL]), limits=LIMITS)
+    sample = ("sample", "--server", liar.target, "-n", 4, "-o", tmp_path / "x.npz")
+    outputs = [bgan("models", "--server", liar.target), bgan(*sample, "--label", "x")]
+    liar.tell = lambda request, context: (each for each in map(named_evil, responses(request)))
+    outputs.append(bgan(*sample))
+    liar.tell = lambda request, context: context.abort(grpc.StatusCode.NOT_FOUND, EVIL)
+    outputs.append(bgan(*sample))
+    assert [result.returncode for result in outputs] == [0, 2, 0, 1]
+    for result in outputs:
+        text = result.stdout + result.stderr
+        assert "owned" in text
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "\u202e" not in text
+        assert not any(line.startswith("bgan: forged") for line in text.splitlines())
+        assert "[/nothing] [red]:smile:" in text
+
+
+def named_evil(response):
+    response.model = EVIL
+    return response
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain é 漢", "plain é 漢"), ("a\x1b[2J\n\u202e", "a\\x1b[2J\\n\\u202e"), ("x" * 400, "x" * 300 + "...")],
+)
+def test_printable(text, shown):
+    assert printable(text) == shown
+
+
+def quota(liar, *, images, seconds):
+    """The server's images of a minute are spent after so many of each call."""
+
+    def tell(request, context):
+        for response in responses(request):
+            if response.first_index - request.first_index >= images:
+                wait = duration_pb2.Duration(nanos=round(seconds * 1e9))
+                abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo(retry_delay=wait))
+            yield response
+
+    liar.tell = tell
+
+
+REQUEST = {"image_count": 20, "first_index": 3, "seed": None}
+
+
+def test_a_command_waits_for_a_quota_beyond_its_timeout_and_keeps_what_it_has(liar, caplog):
+    quota(liar, images=8, seconds=0.5)
+    with SamplingClient(liar.target, timeout_seconds=0.2) as client:
+        batches = list(_patient_batches(client, REQUEST))
+    assert [batch.first_index for batch in batches] == [3, 7, 11, 15, 19]
+    assert [record.args[1] for record in caplog.records if "going on from image" in record.getMessage()] == [
+        11,
+        19,
+    ]
+
+
+def test_a_command_does_not_wait_for_what_never_comes(liar):
+    quota(liar, images=0, seconds=0.3)
+    with SamplingClient(liar.target, timeout_seconds=0.2) as client, pytest.raises(ServerOverloadedError):
+        list(_patient_batches(client, REQUEST))
+
+
+def test_a_timeout_that_is_given_holds(liar, tmp_path):
+    quota(liar, images=8, seconds=0.9)
+    options = ("--server", liar.target, "-n", 20, "--timeout", 0.5, "-o", tmp_path / "x.npy")
+    assert "no" in error_line(bgan("sample", *options))
+    assert list(tmp_path.iterdir()) == []
