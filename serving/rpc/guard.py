@@ -15,6 +15,7 @@ from grpc import StatusCode
 from .. import errors
 from ..security.auth import ALLOW_ALL, Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
+from .arrivals import Arrivals
 from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
@@ -22,11 +23,9 @@ _DETAILS_KEY = "grpc-status-details-bin"
 _INTERNAL_TEXT = "internal error; the server's log says more"
 _SLACK_SECONDS = 0.05  # a caller whose clock began earlier gives up a moment before ours does
 _INVALID: Final = object()  # bytes that are no message; gRPC would log a trace and answer UNKNOWN
-_HANDLERS = {  # by whether requests and whether responses are a stream
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
+# By whether responses are a stream. Requests all are one for gRPC, which would else wait for a whole message, as
+# long as it takes, before its sender is asked who he is.
+_HANDLERS = {False: grpc.stream_unary_rpc_method_handler, True: grpc.stream_stream_rpc_method_handler}
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -57,6 +56,7 @@ STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Any] | None]] 
     errors.NotAllowedError: (StatusCode.PERMISSION_DENIED, None),
     errors.OverloadedError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
     errors.QuotaSpentError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
+    errors.RequestLateError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
     errors.DeadlinePassedError: (StatusCode.DEADLINE_EXCEEDED, None),
     errors.StreamCutError: (StatusCode.UNAVAILABLE, None),
     errors.StalledReaderError: (StatusCode.UNAVAILABLE, None),
@@ -75,6 +75,7 @@ class CallGuard:
         self._calls = context.calls
         self._metrics = context.metrics
         self._authenticator = context.authenticator
+        self._arrivals = Arrivals(context.settings.stalled_write_seconds)
 
     def add(
         self,
@@ -93,7 +94,7 @@ class CallGuard:
         handlers = {}
         for method in service.methods:
             authenticator = ALLOW_ALL if method.name in open_methods else self._authenticator
-            make_handler = _HANDLERS[method.client_streaming, method.server_streaming]
+            make_handler = _HANDLERS[method.server_streaming]
             handlers[method.name] = make_handler(
                 self._guarded(getattr(servicer, method.name), method, authenticator),
                 _parser(method.input_type),
@@ -106,13 +107,13 @@ class CallGuard:
 
     def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
         calls, name = self._calls, f"{descriptor.containing_service.full_name}/{descriptor.name}"
-        answer_call = _written(method) if descriptor.client_streaming else method
+        answer_call = self._answer_all(method) if descriptor.client_streaming else self._answer_one(method)
 
-        async def call(request: Any, context: _Context) -> Any:
+        async def call(_: object, context: _Context) -> Any:
             record = calls.begin(name, context)
             try:
                 authenticator.enter(context)
-                answer = await answer_call(_checked(request), context)
+                answer = await answer_call(record.peer, context)
             except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise
@@ -122,6 +123,28 @@ class CallGuard:
             return answer
 
         return call
+
+    def _answer_one(self, method: _Method) -> _Method:
+        """A method that takes one message, as a coroutine that receives it from a connection first."""
+        receive = self._arrivals.receive
+
+        async def answer(connection: str, context: _Context) -> Any:
+            return await method(_checked(await receive(context, connection)), context)
+
+        return answer
+
+    def _answer_all(self, method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
+        """A method that takes a stream and answers with one, likewise."""
+
+        async def requests(connection: str, context: _Context) -> AsyncIterator[Any]:
+            while (request := await self._arrivals.receive(context, connection)) is not grpc.aio.EOF:
+                yield _checked(request)
+
+        async def answer(connection: str, context: _Context) -> None:
+            async for response in method(requests(connection, context), context):
+                await context.write(response)
+
+        return answer
 
     def _note_end(self, error: BaseException, record: CallRecord, context: _Context) -> None:
         """Record a call that its caller, its deadline or the method itself ended."""
@@ -161,16 +184,6 @@ def _metadata(
         yield NEXT_INDEX_KEY, str(error.next_index)
 
 
-def _written(method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
-    """A method that takes a stream and answers with one, as a coroutine that checks each request of it."""
-
-    async def call(requests: AsyncIterator[Any], context: _Context) -> None:
-        async for answer in method((_checked(request) async for request in requests), context):
-            await context.write(answer)
-
-    return call
-
-
 def _parser(message: Descriptor) -> Callable[[bytes], Any]:
     parse = GetMessageClass(message).FromString
 
@@ -184,6 +197,8 @@ def _parser(message: Descriptor) -> Callable[[bytes], Any]:
 
 
 def _checked(request: Any) -> Any:
+    if request is grpc.aio.EOF:
+        raise errors.InvalidRequestError({"request": "none was sent; this method takes one message"})
     if request is _INVALID:
         raise errors.InvalidRequestError(
             {"request": "its bytes are no message of this method; see the .proto files"}

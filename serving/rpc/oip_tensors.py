@@ -9,7 +9,7 @@ import numpy.typing as npt
 from open_inference.grpc import protocol as oip
 
 from ..config.settings import ServerSettings
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, foreign
 from ..models.engine import Engine
 from ..models.manifest import TensorSpec, input_specs, output_specs
 from .stream_plan import largest_batch
@@ -19,6 +19,9 @@ _CONTENTS = {"float32": "fp32_contents", "int64": "int64_contents"}  # the field
 _MESSAGE_OVERHEAD_BYTES = 1024  # names, shapes and tags around the tensors, generously
 # They would change what a tensor means, so they cannot be passed over like other parameters.
 _UNKNOWN_PARAMETERS = ("shared_memory_region", "classification")
+
+_MAX_NAMES = 8  # that a message shows of those sent
+_MAX_DIMENSIONS = 8
 
 _Values = npt.NDArray[Any]
 _InputTensor = oip.ModelInferRequest.InferInputTensor
@@ -62,7 +65,7 @@ def _requested_outputs(request: oip.ModelInferRequest, specs: Sequence[TensorSpe
     names = [output.name for output in request.outputs] or list(by_name)
     if len(set(names)) < len(names) or not by_name.keys() >= set(names):
         raise InvalidRequestError(
-            {"outputs": f"are {', '.join(names)}; ask for {' and '.join(by_name)}, each at most once"}
+            {"outputs": f"are {_listed(names)}; ask for {' and '.join(by_name)}, each at most once"}
         )
     for output in request.outputs:
         _check_parameters(output)
@@ -76,7 +79,7 @@ def _read_inputs(
     names, wanted = [tensor.name for tensor in request.inputs], [spec.name for spec in specs]
     if sorted(names) != sorted(wanted):
         raise InvalidRequestError(
-            {"inputs": f"are {', '.join(names) or 'none'}; the model takes {' and '.join(wanted)}, each once"}
+            {"inputs": f"are {_listed(names) or 'none'}; the model takes {' and '.join(wanted)}, each once"}
         )
     raw_contents = request.raw_input_contents or [None] * len(names)
     if len(raw_contents) != len(names):
@@ -112,12 +115,14 @@ def _check_header(tensor: _InputTensor, spec: TensorSpec, most: int) -> None:
     _check_parameters(tensor)
     datatype = _DATATYPES[spec.dtype]
     if tensor.datatype != datatype:
-        raise _invalid(tensor, f"has the datatype {tensor.datatype!r}; send {datatype}")
-    batch, *row = tensor.shape or [0]
+        raise _invalid(tensor, f"has the datatype '{foreign(tensor.datatype)}'; send {datatype}")
+    # A shape may have a million entries; what is beyond those of any model decides nothing.
+    batch, *row = tensor.shape[:_MAX_DIMENSIONS] or [0]
     if tuple(row) != spec.row_shape or not 1 <= batch <= most:
         expected = ", ".join(["batch", *map(str, spec.row_shape)])
         raise _invalid(
-            tensor, f"has the shape {list(tensor.shape)}; send [{expected}] with a batch of 1 to {most}"
+            tensor,
+            f"has the shape {list(tensor.shape[:_MAX_DIMENSIONS])}; send [{expected}] with a batch of 1 to {most}",
         )
 
 
@@ -125,6 +130,10 @@ def _check_parameters(tensor: _InputTensor | _OutputTensor) -> None:
     for key in _UNKNOWN_PARAMETERS:
         if key in tensor.parameters:
             raise _invalid(tensor, f"has the parameter {key}, which this server does not know; send it without")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*map(foreign, names[:_MAX_NAMES]), *(["..."] if len(names) > _MAX_NAMES else [])])
 
 
 def _row_bytes(spec: TensorSpec) -> int:

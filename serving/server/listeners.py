@@ -32,6 +32,7 @@ SHAREABLE = sys.platform == "linux"
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENERS = 4
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
+_UNREAD_BYTES = 64 * 1024  # of each call
 _OTHER_CALLS = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
@@ -105,6 +106,9 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(SHAREABLE)),
         # A request may be as large as an answer; gRPC's own limit is never lowered.
         ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
+        # Before a request is read, its sender has no more room than this, and it gets no more for speed.
+        ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+        ("grpc.http2.bdp_probe", 0),
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         # Calls in flight are not cut: gRPC gives them all the time they need.

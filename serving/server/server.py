@@ -18,7 +18,7 @@ from ..rpc.context import ServiceContext
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import certificates_of
 from ..security.watched_files import POLL_SECONDS
-from ..telemetry.logs import start_log
+from ..telemetry.logs import writing_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
 from .listeners import Health, Listeners, reserved_port
@@ -189,10 +189,10 @@ class Server:
 
 def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None = None) -> None:
     """Run a server's main coroutine, with the log on stderr; `worker` tells processes apart where several log."""
-    start_log(log_format, worker=worker)
-    if sys.platform == "win32":
-        asyncio.run(main)
-    else:
-        import uvloop  # a call costs less CPU time with it
+    with writing_log(log_format, worker=worker):
+        if sys.platform == "win32":
+            asyncio.run(main)
+        else:
+            import uvloop  # a call costs less CPU time with it
 
-        uvloop.run(main)
+            uvloop.run(main)

@@ -17,6 +17,7 @@ from typing import Any
 from ..config.settings import ServerSettings
 from ..errors import StartError
 from ..security.auth import QUOTA_FOLDER_VARIABLE
+from ..telemetry.logs import log_target
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, forget_worker, workers_folder
 from .listeners import SHAREABLE, reserved_port
@@ -144,6 +145,7 @@ class _Pool:
             *("-m", "bgan.serving.server.worker", str(number), self._settings.model_dump_json()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=log_target(),
             env={**os.environ, **variables},
         )
         return _Worker(process, self._changed)
