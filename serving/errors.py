@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import ClassVar
 
-# In bytes. All that a call ends with must fit into the 8 KiB that gRPC's clients take there, where a text takes up to
-# three times as many; else they see an error of another code.
+# In bytes. All that a call ends with must fit into 8 KiB, where a text takes up to three times as many: else gRPC
+# tells its callers of another code.
 _MAX_TEXT = 800
 _MAX_FOREIGN = 200
 _MAX_FIELD = 64
@@ -181,12 +181,14 @@ class StreamCutError(CallError, reason="stopping"):
 
     _cause = "the server is stopping"
 
-    def __init__(self, next_index: int) -> None:
-        super().__init__(f"{self._cause}; resume from first_index {next_index}")
+    def __init__(self, next_index: int | None = None) -> None:
+        super().__init__(
+            self._cause if next_index is None else f"{self._cause}; resume from first_index {next_index}"
+        )
         self.next_index = next_index
 
 
 class StalledReaderError(StreamCutError, reason="stalled_reader"):
-    """The stream ended because its reader took nothing for too long."""
+    """The call ended because its reader took nothing for too long."""
 
-    _cause = "the images sent were not read for too long"
+    _cause = "what was sent was not read for too long"

@@ -18,6 +18,8 @@ class Admission:
     def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
         self.running: set[Call] = set()
         self.metrics = metrics
+        self._used: set[str] = set()
+        self._unread: set[str] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()  # calls without a slot, in order
         self._settings = settings
         self._slot_count = 0
@@ -60,6 +62,20 @@ class Admission:
         for call in self.running:
             if call.writing_since is not None and call.writing_since < latest:
                 call.end_as_stalled()
+
+    def take_connections(self) -> tuple[set[str], set[str]]:
+        """Connections on which calls were let in, and those that take no answers, since this was last asked."""
+        used, self._used = self._used, set()
+        unread, self._unread = self._unread, set()
+        return used, unread
+
+    def note_unread(self, connection: str) -> None:
+        """A call's end was not taken either: what it was sent is in memory until its connection ends."""
+        self._unread.add(connection)
+
+    def note_used(self, connection: str) -> None:
+        """A call on this connection was let in."""
+        self._used.add(connection)
 
     def _check(self, caller: str) -> None:
         settings = self._settings
@@ -114,13 +130,15 @@ class Call:
         self._admission = admission
         self._context = context
         self._who = caller()
+        self.peer = current_call().peer
         # A token is one caller wherever it calls from; without tokens it is the address without the port.
-        self._caller = self._who.name or context.peer().rpartition(":")[0]
+        self.caller = self._who.name or self.peer.rpartition(":")[0]
         self._is_stalled = False
 
     async def __aenter__(self) -> Self:
         self._who.take(0)
-        await self._admission.acquire(self._caller)
+        await self._admission.acquire(self.caller)
+        self._admission.note_used(self.peer)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
         self._admission.metrics.running(1)
@@ -129,14 +147,15 @@ class Call:
     async def __aexit__(self, *error: object) -> None:
         self._admission.metrics.running(-1)
         self._admission.running.discard(self)
-        self._admission.release(self._caller)
+        self._admission.release(self.caller)
 
-    async def write(self, response: Any) -> None:
-        """Send a response of a stream. Raises StalledReaderError if its reader takes nothing for too long.
+    async def write(self, response: Any, model: str, image_count: int, first_index: int | None = None) -> None:
+        """Send images of a model; `first_index`: where a stream could be resumed before it.
 
-        Raises what `Caller.take` does if the caller's token is good for no more images.
+        Raises StalledReaderError if its reader takes nothing for too long, and what `Caller.take` does if the
+        caller's token is good for no more images.
         """
-        self._who.take(response.image_count, response.first_index)
+        self._who.take(image_count, first_index)
         self.writing_since = time.monotonic()
         try:
             await self._context.write(response)
@@ -144,13 +163,9 @@ class Call:
             if not self._is_stalled or self._task is None:
                 raise
             self._task.uncancel()
-            raise StalledReaderError(response.first_index + response.image_count) from None
+            raise StalledReaderError(None if first_index is None else first_index + image_count) from None
         finally:
             self.writing_since = None
-        self.note_sent(response.model, response.image_count)
-
-    def note_sent(self, model: str, image_count: int) -> None:
-        """Count images of an answer, in the metrics and in the call's record."""
         self._admission.metrics.sent(model, image_count)
         current_call().image_count += image_count
 

@@ -10,7 +10,6 @@ from open_inference.grpc import service
 from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.manifest import input_specs, output_specs
-from ..security.auth import caller
 from .admission import Call
 from .context import ServiceContext
 from .oip_tensors import infer, metadata
@@ -66,8 +65,8 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             outputs=map(metadata, output_specs(engine.manifest)),
         )
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
-        """Run one batch."""
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> None:
+        """Run one batch and write its answer."""
         engine = self._find(request.model_name, request.model_version)
         deadline = deadline_of(context)
 
@@ -77,10 +76,7 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
 
         async with Call(self._context.admission, context) as call:
             response = await asyncio.get_running_loop().run_in_executor(self._context.executor, run)
-            row_count = response.outputs[0].shape[0]
-            caller().take(row_count)
-            call.note_sent(engine.manifest.name, row_count)
-            return response
+            await call.write(response, engine.manifest.name, response.outputs[0].shape[0])
 
     def _find(self, name: str, version: str) -> Engine:
         """The model of a call; a version is its number, or a revision."""

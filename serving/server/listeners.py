@@ -20,6 +20,7 @@ from ..rpc.context import CurrentModels, ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
+from .connections import SLACK, connection_bound
 from .health_check import SAMPLING, model_service
 
 _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by another implementation
@@ -33,6 +34,7 @@ SHAREABLE = sys.platform == "linux"
 _LISTENERS = 4
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _UNREAD_BYTES = 64 * 1024  # of each call
+_HANDSHAKE_SECONDS = 10
 _OTHER_CALLS = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
@@ -65,8 +67,9 @@ class Listeners:
     def __init__(self, context: ServiceContext, sampling: SamplingServicer, health: Health) -> None:
         """On Linux `reserved_port` must hold the port of the settings."""
         self._settings = context.settings
-        options = channel_options(context.settings)
-        self._servers = [grpc.aio.server(options=options) for _ in range(_LISTENERS if SHAREABLE else 1)]
+        count = _LISTENERS if SHAREABLE else 1
+        options = channel_options(context.settings, listeners=count)
+        self._servers = [grpc.aio.server(options=options) for _ in range(count)]
         guard, health_is_open = CallGuard(context), context.settings.health == "open"
         inference = open_inference.OpenInferenceServicer(context)
         reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
@@ -99,9 +102,11 @@ class Listeners:
         await asyncio.gather(*[server.stop(grace) for server in self._servers])
 
 
-def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+def channel_options(settings: ServerSettings, *, listeners: int = 1) -> list[tuple[str, int]]:
     """What gRPC is to allow on a connection, and how it finds out that the other side is gone."""
-    calls = settings.max_streams + settings.max_queued_calls + _OTHER_CALLS
+    calls = min(settings.max_streams_per_caller, settings.max_streams + settings.max_queued_calls) + _OTHER_CALLS
+    # Connections are spread unevenly, so each listener has more room; `Connections` keeps the bound of all.
+    connections = math.ceil(SLACK * connection_bound(settings) / listeners)
     return [
         ("grpc.so_reuseport", int(SHAREABLE)),
         # A request may be as large as an answer; gRPC's own limit is never lowered.
@@ -109,6 +114,8 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Before a request is read, its sender has no more room than this, and it gets no more for speed.
         ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_SECONDS),  # TLS and the first frame of HTTP/2
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         # Calls in flight are not cut: gRPC gives them all the time they need.

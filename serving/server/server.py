@@ -21,6 +21,7 @@ from ..security.watched_files import POLL_SECONDS
 from ..telemetry.logs import writing_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
+from .connections import Connections
 from .listeners import Health, Listeners, reserved_port
 
 _AFTERMATH_SECONDS = 0.5
@@ -98,7 +99,8 @@ class Server:
 
     async def __aenter__(self) -> Self:
         await self._health.tell()
-        self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets())
+        connections = Connections(self._settings, self._context.admission, self._settings.port)
+        self._watching = asyncio.gather(self._end_stalled_readers(), self._follow_secrets(), connections.watch())
         return self
 
     async def __aexit__(self, *error: object) -> None:
