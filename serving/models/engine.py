@@ -6,7 +6,7 @@ import hashlib
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,18 @@ class Engine:
 
         Image i is of the class labels[i mod their number]; without labels its class is drawn.
         """
+        steps = self.sample_in_steps(seed, first_index, count, labels, with_probabilities)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                batch: ImageBatch = end.value
+                return batch
+
+    def sample_in_steps(
+        self, seed: int, first_index: int, count: int, labels: tuple[int, ...], with_probabilities: bool
+    ) -> Generator[None, None, ImageBatch]:
+        """The same, yielding after each inference."""
         outputs = _OUTPUTS if with_probabilities else _OUTPUTS[:1]
         packed, probabilities = [], []
         classes: list[int] = []
@@ -121,6 +133,7 @@ class Engine:
             packed.append(_pack(images[wanted]))
             probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
             classes += [] if noise.labels is None else noise.labels[wanted].tolist()
+            yield
         return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
 
     def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:

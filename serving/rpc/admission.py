@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from typing import Any, Self
 
 from ..config.settings import ServerSettings
@@ -10,6 +9,7 @@ from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
 from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
+from .turns import Turns, Who
 
 
 class Admission:
@@ -20,7 +20,7 @@ class Admission:
         self.metrics = metrics
         self._used: set[str] = set()
         self._unread: set[str] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()  # calls without a slot, in order
+        self._waiting: Turns[asyncio.Future[None]] = Turns()  # calls without a slot, by caller
         self._settings = settings
         self._slot_count = 0
         self._by_caller: dict[str, int] = {}
@@ -38,13 +38,13 @@ class Admission:
             self.idle.clear()
             return
         try:
-            await self._wait()
+            await self._wait(caller)
         except BaseException:
             self._leave(caller)
             raise
 
     def release(self, caller: str) -> None:
-        """Give a slot back; the call that has waited longest gets it."""
+        """Give a slot back; callers that wait get slots in turn, each for its call that has waited longest."""
         self._leave(caller)
         self._hand_over()
 
@@ -52,7 +52,7 @@ class Admission:
         """Refuse the calls that wait, and all new ones: the server is stopping."""
         self._is_closed = True
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.take()
             if not future.done():
                 future.set_exception(_stopping())
 
@@ -89,17 +89,16 @@ class Admission:
             counts = f"{self._slot_count} calls are running and {len(self._waiting)} waiting"
             raise _overloaded(f"{counts}, as many as this server takes")
 
-    async def _wait(self) -> None:
+    async def _wait(self, caller: str) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting.put((caller,), future)
         self.metrics.queued()
         started = time.monotonic()
         try:
             await future
         except asyncio.CancelledError:
-            if future in self._waiting:
-                self._waiting.remove(future)
-            elif not future.cancelled() and future.exception() is None:
+            was_waiting = self._waiting.remove((caller,), future)
+            if not was_waiting and not future.cancelled() and future.exception() is None:
                 self._hand_over()  # a slot came at the same moment
             raise
         finally:
@@ -107,7 +106,7 @@ class Admission:
 
     def _hand_over(self) -> None:
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.take()
             if not future.done():
                 future.set_result(None)
                 return
@@ -133,6 +132,7 @@ class Call:
         self.peer = current_call().peer
         # A token is one caller wherever it calls from; without tokens it is the address without the port.
         self.caller = self._who.name or self.peer.rpartition(":")[0]
+        self.who: Who = (self.caller, self.peer)
         self._is_stalled = False
 
     async def __aenter__(self) -> Self:

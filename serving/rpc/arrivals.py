@@ -57,7 +57,7 @@ class Arrivals:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.put(connection, turn)
+        self._waiting.put((connection,), turn)
         self._end_late()
         try:
             await turn

@@ -10,8 +10,9 @@ from open_inference.grpc import protocol as oip
 
 from ..config.settings import ServerSettings
 from ..errors import InvalidRequestError, foreign
-from ..models.engine import Engine
+from ..models.engine import RUN_ROWS, Engine
 from ..models.manifest import TensorSpec, input_specs, output_specs
+from .pool import Steps
 from .stream_plan import largest_batch
 
 _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
@@ -35,15 +36,17 @@ def metadata(spec: TensorSpec) -> oip.ModelMetadataResponse.TensorMetadata:
     )
 
 
-def infer(request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings) -> oip.ModelInferResponse:
-    """Answer a request; takes the time of an inference. Raises InvalidRequestError."""
+def infer(
+    request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings
+) -> Steps[oip.ModelInferResponse]:
+    """Answer a request, a step for each inference. Raises InvalidRequestError."""
     inputs, outputs = input_specs(engine.manifest), _requested_outputs(request, output_specs(engine.manifest))
     row_bytes = max(sum(map(_row_bytes, specs)) for specs in (inputs, outputs))
     most = largest_batch(row_bytes, _MESSAGE_OVERHEAD_BYTES, settings)
     if most < 1:
         raise InvalidRequestError({"inputs": f"one row takes {row_bytes} bytes, more than a message may have"})
     tensors = _read_inputs(request, inputs, most, engine.class_count)
-    images, probabilities = engine.infer(tensors["latents"], tensors.get("uniforms"), tensors.get("labels"))
+    images, probabilities = yield from _infer(tensors, engine)
     contents = {"images": images, "probabilities": probabilities.astype("<f4", copy=False)}
     return oip.ModelInferResponse(
         model_name=engine.manifest.name,
@@ -57,6 +60,19 @@ def infer(request: oip.ModelInferRequest, engine: Engine, settings: ServerSettin
         ],
         raw_output_contents=[contents[spec.name].tobytes() for spec in outputs],
     )
+
+
+def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[tuple[_Values, _Values]]:
+    """Images and probabilities of a batch; one whose rows do not depend on each other is run in parts."""
+    count = len(tensors["latents"])
+    rows = RUN_ROWS if engine.tile_rows is None else count
+    parts = []
+    for start in range(0, count, rows):
+        part = {name: values[start : start + rows] for name, values in tensors.items()}
+        parts.append(engine.infer(part["latents"], part.get("uniforms"), part.get("labels")))
+        yield
+    images, probabilities = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(probabilities)
 
 
 def _requested_outputs(request: oip.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[TensorSpec]:

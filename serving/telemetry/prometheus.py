@@ -98,9 +98,12 @@ class PrometheusMetrics(Metrics):
     def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
         started = time.perf_counter()
         batch = compute(*arguments)
-        _, _, inference = self._of_model[model]
-        inference.observe(time.perf_counter() - started)
+        self.computed(model, time.perf_counter() - started)
         return batch
+
+    def computed(self, model: str, seconds: float) -> None:
+        _, _, inference = self._of_model[model]
+        inference.observe(seconds)
 
     def sent(self, model: str, image_count: int) -> None:
         images, batches, _ = self._of_model[model]
