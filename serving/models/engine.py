@@ -123,17 +123,18 @@ class Engine:
     def sample_in_steps(
         self, seed: int, first_index: int, count: int, labels: tuple[int, ...], with_probabilities: bool
     ) -> Generator[None, None, ImageBatch]:
-        """The same, yielding after each inference."""
+        """The same, yielding between inferences."""
         outputs = _OUTPUTS if with_probabilities else _OUTPUTS[:1]
         packed, probabilities = [], []
         classes: list[int] = []
         for start, rows, wanted in self._runs(first_index, count):
+            if packed:
+                yield
             noise = self.noise.draw(seed, start, rows, labels)
             images, *values = self._infer(outputs, noise)
             packed.append(_pack(images[wanted]))
             probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
             classes += [] if noise.labels is None else noise.labels[wanted].tolist()
-            yield
         return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
 
     def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:

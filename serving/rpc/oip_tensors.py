@@ -68,9 +68,10 @@ def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[tuple[_Values, 
     rows = RUN_ROWS if engine.tile_rows is None else count
     parts = []
     for start in range(0, count, rows):
+        if parts:
+            yield
         part = {name: values[start : start + rows] for name, values in tensors.items()}
         parts.append(engine.infer(part["latents"], part.get("uniforms"), part.get("labels")))
-        yield
     images, probabilities = zip(*parts, strict=True)
     return np.concatenate(images), np.concatenate(probabilities)
 

@@ -19,7 +19,7 @@ class LogWriter:
     def __init__(self, descriptor: int, tell_dropped: Callable[[int], str]) -> None:
         """`tell_dropped`: the line that says how many texts were dropped."""
         self.dropped = 0
-        """Texts that were dropped since the last one that was written."""
+        """Texts that were dropped so far."""
         self._descriptor = descriptor
         self._tell_dropped = tell_dropped
         self._queue: SimpleQueue[str | None] = SimpleQueue()
@@ -42,12 +42,13 @@ class LogWriter:
         self._thread.join(_SECONDS_TO_STOP)
 
     def _write_all(self) -> None:
+        told = 0
         while (text := self._queue.get()) is not None:
             if not self._write(text):
                 return
-            if self.dropped:
-                count, self.dropped = self.dropped, 0
-                self._write(self._tell_dropped(count))
+            if (dropped := self.dropped) > told:
+                self._write(self._tell_dropped(dropped - told))
+                told = dropped
 
     def _write(self, text: str) -> bool:
         left = text.encode(errors="backslashreplace")

@@ -12,6 +12,7 @@ from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import DeadlinePassedError
 from bgan.serving.models.engine import RUN_ROWS, load_engine
 from bgan.serving.models.noise import ImageRange
+from bgan.serving.rpc import batching
 from bgan.serving.rpc.batching import MAX_SHARED_IMAGES, DynamicBatcher, Prefetcher
 from bgan.serving.rpc.pool import FairPool, in_one_step
 from bgan.serving.rpc.stream_plan import plan_stream
@@ -229,6 +230,60 @@ def test_streams_that_nobody_reads_compute_little(engines):
     sent = 40
     ahead = 40 + 16 * 1024 * 1024 // plan.batch_bytes
     assert engine.computed // 4096 <= sent + ahead
+
+
+def test_a_callers_streams_wait_for_each_other_beyond_what_he_may_hold(engines, monkeypatch):
+    engine = engines["mlp-dbn"]
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**6, seed=1, batch_size=100)
+    plan = plan_stream(request, engine, ServerSettings())
+    monkeypatch.setattr(batching, "_FEW_BYTES", 0)
+    monkeypatch.setattr(batching, "MAX_BYTES_OF_CALLER", 3 * plan.batch_bytes)
+
+    async def open_and_read(pool):
+        prefetcher = Prefetcher(pool, batches=1)
+        streams = [prefetcher.compute(plan, ("greedy", number)) for number in range(5)]
+        for stream in streams[:3]:
+            await anext(stream)
+        fourth = asyncio.ensure_future(anext(streams[3]))
+        assert (await anext(prefetcher.compute(plan, ("modest", 9)))).image_count == 100
+        assert not fourth.done()
+        await streams[0].aclose()  # its reader has gone
+        await fourth
+        fifth = asyncio.ensure_future(anext(streams[4]))
+        second = await anext(streams[1])  # its reader took the first message
+        assert second.first_index == 100
+        fifth.cancel()
+        await asyncio.gather(fifth, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()
+        assert "greedy" not in {who[0] for who in prefetcher._room._held}
+
+    with _pool() as pool:
+        asyncio.run(open_and_read(pool))
+
+
+def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines, make_batcher):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+
+    async def sample(batcher, images, who):
+        with batcher.call():
+            await batcher.sample(images, who)
+
+    async def sample_all():
+        batcher = make_batcher(engine, delay_seconds=NEVER)
+        tasks = [
+            asyncio.create_task(sample(batcher, ImageRange(seed, 0, 16), ("greedy", "1"))) for seed in range(100)
+        ]
+        tasks.append(asyncio.create_task(sample(batcher, ImageRange(1000, 0, 16), ("modest", "2"))))
+        await asyncio.sleep(0)
+        batcher.run_waiting()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(sample_all())
+    place = next(place for place, run in enumerate(engine.runs) if 1000 in [images.seed for images in run])
+    assert place <= 2  # those before were run at once, when there was no other caller
+    assert len(engine.runs) > 10
 
 
 def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):

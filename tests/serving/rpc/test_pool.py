@@ -75,6 +75,7 @@ def test_what_is_cancelled_ends_after_its_step():
             cancelled = pool.run(("a",), _steps(done, "cancelled", 1000))
             kept = pool.run(("a",), _steps(done, "kept", 2))
             cancelled.cancel()
+            await asyncio.sleep(0)
             go_on.set()
             assert await kept == "kept"
         return done
