@@ -262,7 +262,7 @@ def test_a_callers_streams_wait_for_each_other_beyond_what_he_may_hold(engines, 
         asyncio.run(open_and_read(pool))
 
 
-def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines, make_batcher):
+def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines):
     engine = engines["mlp-dbn"]
     engine.runs.clear()
 
@@ -270,8 +270,9 @@ def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines, make_
         with batcher.call():
             await batcher.sample(images, who)
 
-    async def sample_all():
-        batcher = make_batcher(engine, delay_seconds=NEVER)
+    async def sample_all(pool):
+        engine.seconds_per_image = 1.0  # so a run is not made on the loop, at once
+        batcher = DynamicBatcher(engine, pool, delay_seconds=NEVER)
         tasks = [
             asyncio.create_task(sample(batcher, ImageRange(seed, 0, 16), ("greedy", "1"))) for seed in range(100)
         ]
@@ -280,7 +281,8 @@ def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines, make_
         batcher.run_waiting()
         await asyncio.gather(*tasks)
 
-    asyncio.run(sample_all())
+    with _pool() as pool:
+        asyncio.run(sample_all(pool))
     place = next(place for place, run in enumerate(engine.runs) if 1000 in [images.seed for images in run])
     assert place <= 2  # those before were run at once, when there was no other caller
     assert len(engine.runs) > 10
