@@ -125,7 +125,8 @@ class Engine:
     ) -> Generator[None, None, ImageBatch]:
         """The same, yielding between inferences."""
         outputs = _OUTPUTS if with_probabilities else _OUTPUTS[:1]
-        packed, probabilities = [], []
+        packed: list[bytes] = []
+        probabilities: list[bytes] = []
         classes: list[int] = []
         for start, rows, wanted in self._runs(first_index, count):
             if packed:

@@ -1,6 +1,7 @@
 """Requests on their way in: how many may be unfinished at once, and for how long."""
 
 import asyncio
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,15 @@ MAX_ARRIVING = 16
 """Requests of a process that may be unfinished at once; each takes what a message may have, 4 MiB if not set."""
 _MAX_SECONDS = 20.0
 _SECONDS_IF_OTHERS_WAIT = 1.0
+_LOOK_SECONDS = _SECONDS_IF_OTHERS_WAIT / MAX_ARRIVING
 
 
 @dataclass(eq=False, slots=True)
 class _Arriving:
     connection: Hashable
-    limit: asyncio.Timeout
+    task: asyncio.Task[Any]
     since: float
+    is_late: bool = False
 
 
 class Arrivals:
@@ -31,40 +34,52 @@ class Arrivals:
 
     def __init__(self, max_seconds: float) -> None:
         self._seconds = min(max_seconds, _MAX_SECONDS)
-        self._arriving: list[_Arriving] = []  # by age
+        self._arriving: list[_Arriving] = []  # those with a slot, by age
         self._waiting: Turns[asyncio.Future[None]] = Turns()
         self._free = MAX_ARRIVING
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # one for all: a timer a call would cost each call more
 
     async def receive(self, context: Any, connection: Hashable) -> Any:
         """The next message of a call, or grpc.aio.EOF. Raises RequestLateError if it does not arrive in time."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._seconds) as limit:
-                await self._acquire(connection)
-                arriving = _Arriving(connection, limit, loop.time())
-                self._arriving.append(arriving)
-                try:
-                    return await context.read()
-                finally:
-                    self._arriving.remove(arriving)
-                    self._release()
-        except TimeoutError:
-            raise RequestLateError(self._seconds) from None
-
-    async def _acquire(self, connection: Hashable) -> None:
         if self._free:
             self._free -= 1
-            return
+        else:
+            await self._wait(connection)
+        task = asyncio.current_task()
+        assert task is not None  # calls are answered in tasks
+        arriving = _Arriving(connection, task, time.monotonic())
+        self._arriving.append(arriving)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if not arriving.is_late:
+                raise
+            task.uncancel()
+            raise RequestLateError(self._seconds) from None
+        finally:
+            self._arriving.remove(arriving)
+            self._release()
+
+    async def _wait(self, connection: Hashable) -> None:
+        """Wait for a slot, no longer than a request may take."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put((connection,), turn)
-        self._end_late()
         try:
-            await turn
+            async with asyncio.timeout(self._seconds):
+                await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._release()  # the slot came at the same moment
+            self._pass_on(turn)
             raise
+        except TimeoutError:
+            self._pass_on(turn)
+            raise RequestLateError(self._seconds) from None
+
+    def _pass_on(self, turn: asyncio.Future[None]) -> None:
+        """Give back the slot that came at the moment at which nobody waited for it any more."""
+        if turn.done() and not turn.cancelled():
+            self._release()
 
     def _release(self) -> None:
         while self._waiting:
@@ -74,17 +89,17 @@ class Arrivals:
                 return
         self._free += 1
 
-    def _end_late(self) -> None:
-        """End the request that is to give its slot up, or look again when there is one."""
-        if self._timer is not None or not self._waiting:
-            return
-        loop = asyncio.get_running_loop()
-        late = [each for each in self._arriving if each.since <= loop.time() - _SECONDS_IF_OTHERS_WAIT]
-        held = [each.connection for each in self._arriving]
-        if late:
-            max(late, key=lambda each: held.count(each.connection)).limit.reschedule(loop.time())
-        self._timer = loop.call_later(_SECONDS_IF_OTHERS_WAIT / MAX_ARRIVING, self._look_again)
-
-    def _look_again(self) -> None:
-        self._timer = None
-        self._end_late()
+    def _look(self) -> None:
+        """End the requests that took too long, or one that is to give its slot up; look again while there are any."""
+        now = time.monotonic()
+        late = [each for each in self._arriving if each.since <= now - self._seconds]
+        if self._waiting and not late:
+            held = [each.connection for each in self._arriving]
+            slow = [each for each in self._arriving if each.since <= now - _SECONDS_IF_OTHERS_WAIT]
+            late = [max(slow, key=lambda each: held.count(each.connection))] if slow else []
+        for each in late:
+            if not each.is_late:
+                each.is_late = True
+                each.task.cancel()
+        looks_again = self._arriving or self._waiting
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look) if looks_again else None

@@ -66,7 +66,7 @@ def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[tuple[_Values, 
     """Images and probabilities of a batch; one whose rows do not depend on each other is run in parts."""
     count = len(tensors["latents"])
     rows = RUN_ROWS if engine.tile_rows is None else count
-    parts = []
+    parts: list[tuple[_Values, _Values]] = []
     for start in range(0, count, rows):
         if parts:
             yield
