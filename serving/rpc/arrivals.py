@@ -90,7 +90,7 @@ class Arrivals:
         self._free += 1
 
     def _look(self) -> None:
-        """End the requests that took too long, or one that is to give its slot up; look again while there are any."""
+        """End the requests that took too long, or one that is to give its slot up; look again later."""
         now = time.monotonic()
         late = [each for each in self._arriving if each.since <= now - self._seconds]
         if self._waiting and not late:
