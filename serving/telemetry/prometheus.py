@@ -13,13 +13,13 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    start_http_server,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..errors import CallError, StartError
 from ..models.registry import Registry
 from .metrics import Metrics, T
+from .metrics_port import serve_metrics
 
 _INFERENCE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _QUEUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -124,9 +124,9 @@ def registry_of_folder(folder: Path) -> CollectorRegistry:
 def show(registry: CollectorRegistry, host: str, port: int) -> None:
     """Answer scrapes from a thread until the process ends. Raises StartError if the port is taken."""
     try:
-        server, _ = start_http_server(port, host.strip("[]"), registry)
+        shown_on = serve_metrics(registry, host.strip("[]"), port)
     except OSError as error:
         raise StartError(
             f"cannot listen on {host}:{port} for metrics; choose another --metrics-port, or 0 for a free one"
         ) from error
-    _log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+    _log.info("metrics on http://%s:%d/metrics", host, shown_on)
