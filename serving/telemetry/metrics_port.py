@@ -32,6 +32,8 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingWSGIServer):
+    request_queue_size = 128  # of 5, a few strangers leave no room
+
     def __init__(self, *arguments: Any) -> None:
         self._open: dict[Any, None] = {}  # sockets, the oldest first
         super().__init__(*arguments)
