@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from ..config.settings import ServerSettings
@@ -9,7 +11,11 @@ from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
 from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
+from .peers import address_of
 from .turns import Turns, Who
+
+OTHER_CALLS = 64
+"""Calls of an address that are open beside streams and inferences: health, reflection, lists of models."""
 
 
 class Admission:
@@ -120,6 +126,29 @@ class Admission:
             del self._by_caller[caller]
 
 
+class OpenCalls:
+    """Counts the calls of each address, of all methods, from their beginning: each takes memory."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._most = settings.max_streams + settings.max_queued_calls + OTHER_CALLS
+        self._counts: dict[str, int] = {}
+
+    @contextmanager
+    def of(self, peer: str) -> Iterator[None]:
+        """Around a call. Raises OverloadedError if its address has as many as it may have."""
+        address = address_of(peer)
+        count = self._counts.get(address, 0)
+        if count >= self._most:
+            raise _overloaded(f"{count} calls of this address are open, as many as one address may have")
+        self._counts[address] = count + 1
+        try:
+            yield
+        finally:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
+
+
 class Call:
     """A call: entering takes a slot, or raises what `Admission.acquire` does; leaving gives the slot back."""
 
@@ -131,7 +160,7 @@ class Call:
         self._who = caller()
         self.peer = current_call().peer
         # A token is one caller wherever it calls from; without tokens it is the address without the port.
-        self.caller = self._who.name or self.peer.rpartition(":")[0]
+        self.caller = self._who.name or address_of(self.peer)
         self.who: Who = (self.caller, self.peer)
         self._is_stalled = False
 

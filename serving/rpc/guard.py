@@ -15,6 +15,7 @@ from grpc import StatusCode
 from .. import errors
 from ..security.auth import ALLOW_ALL, Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
+from .admission import OpenCalls
 from .arrivals import Arrivals
 from .context import ServiceContext
 
@@ -75,6 +76,7 @@ class CallGuard:
         self._authenticator = context.authenticator
         self._arrivals = Arrivals(context.settings.stalled_write_seconds)
         self._admission = context.admission
+        self._open_calls = OpenCalls(context.settings)
         self._stalled_seconds = context.settings.stalled_write_seconds
 
     def add(
@@ -107,14 +109,19 @@ class CallGuard:
             server.add_registered_method_handlers(service.full_name, handlers)
 
     def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
-        calls, name = self._calls, f"{descriptor.containing_service.full_name}/{descriptor.name}"
+        calls, open_calls, name = (
+            self._calls,
+            self._open_calls,
+            f"{descriptor.containing_service.full_name}/{descriptor.name}",
+        )
         answer_call = self._answer_all(method) if descriptor.client_streaming else self._answer_one(method)
 
         async def call(_: object, context: _Context) -> None:
             record = calls.begin(name, context)
             try:
-                authenticator.enter(context)
-                await answer_call(record.peer, context)
+                with open_calls.of(record.peer):
+                    authenticator.enter(context)
+                    await answer_call(record.peer, context)
             except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise

@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 
 from ..config.settings import ServerSettings
 from ..rpc.admission import Admission
+from ..rpc.peers import address_of, peer_name
 
 FILES_IN_RESERVE = 256
 """Files of a process that are left for models, tokens, certificates, logs and connections that are about to go."""
@@ -20,7 +20,6 @@ SLACK = 1.5
 """How many times the bound gRPC lets in: connections are spread over its listeners unevenly."""
 _LOOK_SECONDS = 0.25
 _FILES = "/proc/self/fd"
-_IPV6_NETWORK_BITS = 64  # what one customer of a provider gets
 _log = logging.getLogger(__name__)
 
 
@@ -30,9 +29,9 @@ class Connection:
 
     descriptor: int
     peer: str
-    """The other side, as gRPC writes it: ipv4:192.0.2.1:40000 or ipv6:[2001:db8::1]:40000."""
+    """The other side, as gRPC writes it."""
     address: str
-    """What counts as one address: that of IPv4, or the network of IPv6."""
+    """What `address_of` says of it."""
     used: float
     """When it was opened or last had a stream or an inference, on the monotonic clock."""
     is_in_use: bool = False
@@ -137,17 +136,8 @@ class Connections:
                 host, port = copy.getpeername()[:2]
         except OSError:  # it listens, or was closed meanwhile
             return None
-        peer, address = _names(host, port)
-        return Connection(descriptor, peer, address, used=now)
-
-
-def _names(host: str, port: int) -> tuple[str, str]:
-    """How gRPC writes the other side, and what counts as its address."""
-    address = ip_address(host.partition("%")[0])
-    if address.version == 4 or address.ipv4_mapped:
-        text = str(getattr(address, "ipv4_mapped", None) or address)
-        return f"ipv4:{text}:{port}", text
-    return f"ipv6:[{host}]:{port}", str(ip_network((address, _IPV6_NETWORK_BITS), strict=False))
+        peer = peer_name(host, port)
+        return Connection(descriptor, peer, address_of(peer), used=now)
 
 
 def _beyond(connections: list[Connection], most: int) -> Iterable[Connection]:
@@ -161,7 +151,7 @@ def _shut(connection: Connection) -> bool:
     """Shut a connection down; gRPC sees its end and closes it. False: it is gone already."""
     try:
         with socket.socket(fileno=os.dup(connection.descriptor)) as copy:
-            if _names(*copy.getpeername()[:2])[0] != connection.peer:
+            if peer_name(*copy.getpeername()[:2]) != connection.peer:
                 return False
             copy.shutdown(socket.SHUT_RDWR)
     except OSError:

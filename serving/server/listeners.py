@@ -16,6 +16,7 @@ from ..config.settings import ServerSettings
 from ..errors import StartError
 from ..models.registry import Registry
 from ..rpc import open_inference
+from ..rpc.admission import OTHER_CALLS
 from ..rpc.context import CurrentModels, ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
@@ -35,7 +36,6 @@ _LISTENERS = 4
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _UNREAD_BYTES = 64 * 1024  # of each call
 _HANDSHAKE_SECONDS = 10
-_OTHER_CALLS = 64  # health, reflection, lists of models
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
@@ -104,7 +104,7 @@ class Listeners:
 
 def channel_options(settings: ServerSettings, *, listeners: int = 1) -> list[tuple[str, int]]:
     """What gRPC is to allow on a connection, and how it finds out that the other side is gone."""
-    calls = min(settings.max_streams_per_caller, settings.max_streams + settings.max_queued_calls) + _OTHER_CALLS
+    calls = min(settings.max_streams_per_caller, settings.max_streams + settings.max_queued_calls) + OTHER_CALLS
     # Connections are spread unevenly, so each listener has more room; `Connections` keeps the bound of all.
     connections = math.ceil(SLACK * connection_bound(settings) / listeners)
     return [

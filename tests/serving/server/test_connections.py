@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from bgan.clients import SamplingClient
-from bgan.serving.server.connections import _names
 from bgan.v1 import sampling_pb2
 from tests.kit.cli import BGAN
 from tests.kit.http2 import Http2Connection
@@ -106,13 +105,17 @@ def test_a_connection_whose_stalled_streams_take_no_end_is_closed(small_models, 
         assert "Traceback" not in process.output()
 
 
-@pytest.mark.parametrize(
-    ("host", "peer", "address"),
-    [
-        ("192.0.2.1", "ipv4:192.0.2.1:7", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "ipv4:192.0.2.1:7", "192.0.2.1"),
-        ("2001:db8::1:2:3:4", "ipv6:[2001:db8::1:2:3:4]:7", "2001:db8::/64"),
-    ],
-)
-def test_addresses_are_named_as_grpc_does_and_counted_by_network(host, peer, address):
-    assert _names(host, 7) == (peer, address)
+@pytest.mark.parametrize("methods", [[WATCH], [WATCH, SAMPLE]], ids=["watches", "unfinished"])
+def test_calls_of_an_address_are_bounded_over_all_its_connections(small_models, strangers, methods):
+    options = ("--max-streams", 4, "--max-queued-calls", 2)
+    most = 4 + 2 + 64  # health and the like have 64 more
+    with server(small_models, *options) as process:
+        connections = strangers(process.port, 4)
+        for stream in range(1, 60, 2):
+            for connection in connections:
+                method = methods[stream // 2 % len(methods)]
+                connection.call(stream, method, b"" if method == WATCH else None)
+        eventually(lambda: sum(len(connection.ended) for connection in connections) >= 4 * 30 - most)
+        assert "as many as one address may have" in process.output()
+        with breaking_proxy(process.port, repeat(None), source="127.0.0.2") as proxy:
+            assert _is_answered(proxy.target)
