@@ -6,7 +6,33 @@ Neither knows gRPC: `rpc.guard` has the status code of each CallError, and the d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import ClassVar
+
+# In bytes. All that a call ends with must fit into 8 KiB, where a text takes up to three times as many: else gRPC
+# tells its callers of another code.
+_MAX_TEXT = 800
+_MAX_FOREIGN = 200
+_MAX_FIELD = 64
+_MAX_VIOLATION = 300
+_MAX_VIOLATIONS = 6
+
+
+def printable(text: str, most: int = _MAX_TEXT) -> str:
+    """About the first `most` bytes of a text, with what cannot be printed escaped.
+
+    So it is one line and forges no other, however long it is and whoever wrote it.
+    """
+    shown = text[:most]
+    if not shown.isprintable():
+        shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in shown)
+    cut = shown.encode()[:most].decode(errors="ignore")
+    return cut if len(cut) >= len(shown) and len(text) <= most else f"{cut}... ({len(text)} characters)"
+
+
+def foreign(text: str) -> str:
+    """What a caller sent, short enough to be put into a message."""
+    return printable(text, _MAX_FOREIGN)
 
 
 class ServingError(Exception):
@@ -65,13 +91,19 @@ class Interrupted(ServingError):  # noqa: N818 - it is no error of the program
 
 
 class CallError(Exception):
-    """A call cannot be answered; the message tells the caller what to do."""
+    """A call cannot be answered; the message tells the caller what to do.
+
+    Answers, logs and traces all get its text from here, so it is bounded and escaped here, whatever was sent.
+    """
 
     kinds: ClassVar[list[type[CallError]]] = []
     reason: ClassVar[str]
     """What metrics call it."""
     next_index: int | None = None
     """Where a stream can be resumed; None: the call was no stream, or had sent nothing."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
     def __init_subclass__(cls, *, reason: str) -> None:
         super().__init_subclass__()
@@ -83,8 +115,9 @@ class InvalidRequestError(CallError, reason="invalid_request"):
     """Fields of the request are out of range."""
 
     def __init__(self, violations: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{field}: {text}" for field, text in violations.items()))
-        self.violations = dict(violations)
+        first = islice(violations.items(), _MAX_VIOLATIONS)
+        self.violations = {printable(field, _MAX_FIELD): printable(text, _MAX_VIOLATION) for field, text in first}
+        super().__init__("; ".join(f"{field}: {text}" for field, text in self.violations.items()))
 
 
 class ModelNotFoundError(CallError, reason="model_not_found"):
@@ -95,6 +128,7 @@ class RevisionNotServedError(CallError, reason="revision_not_served"):
     """The model has another revision than the one that was asked for."""
 
     def __init__(self, model: str, *, wanted: str, served: str) -> None:
+        wanted = foreign(wanted)
         super().__init__(
             f"model {model!r} is not served in revision {wanted}; there is {served}, whose images belong to other "
             "streams; start again, or ask a server that has it"
@@ -136,6 +170,16 @@ class QuotaSpentError(OverloadedError, reason="quota_spent"):
         self.next_index = next_index
 
 
+class RequestLateError(OverloadedError, reason="request_late"):
+    """The request did not arrive in time, or others could not wait for it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the request did not arrive whole within {seconds:g} s, or sooner where others waited; send it again",
+            retry_after_seconds=1.0,
+        )
+
+
 class DeadlinePassedError(CallError, reason="deadline_passed"):
     """The caller no longer waits."""
 
@@ -145,17 +189,14 @@ class StreamCutError(CallError, reason="stopping"):
 
     _cause = "the server is stopping"
 
-    def __init__(self, next_index: int) -> None:
-        super().__init__(f"{self._cause}; resume from first_index {next_index}")
+    def __init__(self, next_index: int | None = None) -> None:
+        super().__init__(
+            self._cause if next_index is None else f"{self._cause}; resume from first_index {next_index}"
+        )
         self.next_index = next_index
 
 
 class StalledReaderError(StreamCutError, reason="stalled_reader"):
-    """The stream ended because its reader took nothing for too long."""
+    """The call ended because its reader took nothing for too long."""
 
-    _cause = "the images sent were not read for too long"
-
-
-def printable(text: str) -> str:
-    """The text with what cannot be printed escaped, so that it is one line, and no other line is forged."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    _cause = "what was sent was not read for too long"

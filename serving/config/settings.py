@@ -120,6 +120,10 @@ class ServerSettings(BaseSettings):
     """The most images a response may carry."""
     max_message_bytes: int = _setting(_CALLS, 4_000_000, ge=1024, le=INT32_MAX)
     """The most bytes of a response, or of a request for an inference; gRPC's own default is 4 MiB."""
+    max_connections: int = _setting(_CALLS, 1000, ge=16)
+    """The most connections of all workers together; those unused for the longest time make room for new ones."""
+    max_connections_per_address: int = _setting(_CALLS, 250, ge=1)
+    """The most of them of one address (a proxy is one) or network of IPv6 (/64)."""
     max_streams: int = _setting(_CALLS, 256, ge=1)
     """The most streams and inferences that a process runs at once."""
     max_streams_per_caller: int = _setting(_CALLS, 128, ge=1)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -132,10 +132,25 @@ class Engine:
 
         Image i is of the class labels[i mod their number]; without labels its class is drawn.
         """
+        steps = self.sample_in_steps(seed, first_index, count, labels, with_probabilities)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                batch: ImageBatch = end.value
+                return batch
+
+    def sample_in_steps(
+        self, seed: int, first_index: int, count: int, labels: tuple[int, ...], with_probabilities: bool
+    ) -> Generator[None, None, ImageBatch]:
+        """The same, yielding between inferences."""
         outputs = _OUTPUTS if with_probabilities else _OUTPUTS[:1]
-        packed, probabilities = [], []
+        packed: list[bytes] = []
+        probabilities: list[bytes] = []
         classes: list[int] = []
         for start, rows, wanted in self._runs(first_index, count):
+            if packed:
+                yield
             noise = self.noise.draw(seed, start, rows, labels)
             images, *values = self._infer(outputs, noise)
             packed.append(_pack(images[wanted]))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ..errors import ModelNotFoundError, NotAllowedError, RevisionNotServedError
+from ..errors import ModelNotFoundError, NotAllowedError, RevisionNotServedError, foreign
 from .engine import Engine
 
 
@@ -65,7 +65,7 @@ class Registry:
         Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
         for every name that no pattern matches, whether there is such a model or not.
         """
-        what = f"the model {name!r}" if name else "the default model; name one of its own"
+        what = f"the model '{foreign(name)}'" if name else "the default model; name one of its own"
         name = name or self.default_model
         if not _match(self._patterns, name):
             raise NotAllowedError(f"this token is not good for {what}")
@@ -86,7 +86,9 @@ class Registry:
             raise ModelNotFoundError(
                 f"model {name!r} has no version {version}; there is {numbers or 'one without a number'}"
             )
-        raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(self.names) or 'none'}")
+        raise ModelNotFoundError(
+            f"there is no model '{foreign(name)}'; there are {', '.join(self.names) or 'none'}"
+        )
 
     def visible_to(self, patterns: tuple[str, ...]) -> Registry:
         """The same without the models and failures whose names no pattern matches."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from ..config.settings import ServerSettings
@@ -10,6 +11,11 @@ from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
 from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
+from .peers import address_of
+from .turns import Turns, Who
+
+OTHER_CALLS = 64
+"""Calls of an address that are open beside streams and inferences: health, reflection, lists of models."""
 
 
 class Admission:
@@ -18,7 +24,9 @@ class Admission:
     def __init__(self, settings: ServerSettings, metrics: Metrics = NO_METRICS) -> None:
         self.running: set[Call] = set()
         self.metrics = metrics
-        self._waiting: deque[asyncio.Future[None]] = deque()  # calls without a slot, in order
+        self._used: set[str] = set()
+        self._unread: set[str] = set()
+        self._waiting: Turns[asyncio.Future[None]] = Turns()  # calls without a slot, by caller
         self._settings = settings
         self._slot_count = 0
         self._by_caller: dict[str, int] = {}
@@ -36,13 +44,13 @@ class Admission:
             self.idle.clear()
             return
         try:
-            await self._wait()
+            await self._wait(caller)
         except BaseException:
             self._leave(caller)
             raise
 
     def release(self, caller: str) -> None:
-        """Give a slot back; the call that has waited longest gets it."""
+        """Give a slot back; callers that wait get slots in turn, each for its call that has waited longest."""
         self._leave(caller)
         self._hand_over()
 
@@ -50,7 +58,7 @@ class Admission:
         """Refuse the calls that wait, and all new ones: the server is stopping."""
         self._is_closed = True
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.take()
             if not future.done():
                 future.set_exception(_stopping())
 
@@ -60,6 +68,20 @@ class Admission:
         for call in self.running:
             if call.writing_since is not None and call.writing_since < latest:
                 call.end_as_stalled()
+
+    def take_connections(self) -> tuple[set[str], set[str]]:
+        """Connections on which calls were let in, and those that take no answers, since this was last asked."""
+        used, self._used = self._used, set()
+        unread, self._unread = self._unread, set()
+        return used, unread
+
+    def note_unread(self, connection: str) -> None:
+        """A call's end was not taken either: what it was sent is in memory until its connection ends."""
+        self._unread.add(connection)
+
+    def note_used(self, connection: str) -> None:
+        """A call on this connection was let in."""
+        self._used.add(connection)
 
     def _check(self, caller: str) -> None:
         settings = self._settings
@@ -73,17 +95,16 @@ class Admission:
             counts = f"{self._slot_count} calls are running and {len(self._waiting)} waiting"
             raise _overloaded(f"{counts}, as many as this server takes")
 
-    async def _wait(self) -> None:
+    async def _wait(self, caller: str) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting.put((caller,), future)
         self.metrics.queued()
         started = time.monotonic()
         try:
             await future
         except asyncio.CancelledError:
-            if future in self._waiting:
-                self._waiting.remove(future)
-            elif not future.cancelled() and future.exception() is None:
+            was_waiting = self._waiting.remove((caller,), future)
+            if not was_waiting and not future.cancelled() and future.exception() is None:
                 self._hand_over()  # a slot came at the same moment
             raise
         finally:
@@ -91,7 +112,7 @@ class Admission:
 
     def _hand_over(self) -> None:
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.take()
             if not future.done():
                 future.set_result(None)
                 return
@@ -105,6 +126,29 @@ class Admission:
             del self._by_caller[caller]
 
 
+class OpenCalls:
+    """Counts the calls of each address, of all methods, from their beginning: each takes memory."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._most = settings.max_streams + settings.max_queued_calls + OTHER_CALLS
+        self._counts: dict[str, int] = {}
+
+    @contextmanager
+    def of(self, peer: str) -> Iterator[None]:
+        """Around a call. Raises OverloadedError if its address has as many as it may have."""
+        address = address_of(peer)
+        count = self._counts.get(address, 0)
+        if count >= self._most:
+            raise _overloaded(f"{count} calls of this address are open, as many as one address may have")
+        self._counts[address] = count + 1
+        try:
+            yield
+        finally:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
+
+
 class Call:
     """A call: entering takes a slot, or raises what `Admission.acquire` does; leaving gives the slot back."""
 
@@ -114,13 +158,16 @@ class Call:
         self._admission = admission
         self._context = context
         self._who = caller()
+        self.peer = current_call().peer
         # A token is one caller wherever it calls from; without tokens it is the address without the port.
-        self._caller = self._who.name or context.peer().rpartition(":")[0]
+        self.caller = self._who.name or address_of(self.peer)
+        self.who: Who = (self.caller, self.peer)
         self._is_stalled = False
 
     async def __aenter__(self) -> Self:
         self._who.take(0)
-        await self._admission.acquire(self._caller)
+        await self._admission.acquire(self.caller)
+        self._admission.note_used(self.peer)
         self._task = asyncio.current_task()
         self._admission.running.add(self)
         self._admission.metrics.running(1)
@@ -129,14 +176,15 @@ class Call:
     async def __aexit__(self, *error: object) -> None:
         self._admission.metrics.running(-1)
         self._admission.running.discard(self)
-        self._admission.release(self._caller)
+        self._admission.release(self.caller)
 
-    async def write(self, response: Any) -> None:
-        """Send a response of a stream. Raises StalledReaderError if its reader takes nothing for too long.
+    async def write(self, response: Any, model: str, image_count: int, first_index: int | None = None) -> None:
+        """Send images of a model; `first_index`: where a stream could be resumed before it.
 
-        Raises what `Caller.take` does if the caller's token is good for no more images.
+        Raises StalledReaderError if its reader takes nothing for too long, and what `Caller.take` does if the
+        caller's token is good for no more images.
         """
-        self._who.take(response.image_count, response.first_index)
+        self._who.take(image_count, first_index)
         self.writing_since = time.monotonic()
         try:
             await self._context.write(response)
@@ -144,13 +192,9 @@ class Call:
             if not self._is_stalled or self._task is None:
                 raise
             self._task.uncancel()
-            raise StalledReaderError(response.first_index + response.image_count) from None
+            raise StalledReaderError(None if first_index is None else first_index + image_count) from None
         finally:
             self.writing_since = None
-        self.note_sent(response.model, response.image_count)
-
-    def note_sent(self, model: str, image_count: int) -> None:
-        """Count images of an answer, in the metrics and in the call's record."""
         self._admission.metrics.sent(model, image_count)
         current_call().image_count += image_count
 

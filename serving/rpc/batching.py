@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 from bgan.v1 import sampling_pb2
@@ -11,7 +10,9 @@ from bgan.v1 import sampling_pb2
 from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import ImageRange
 from ..telemetry.metrics import NO_METRICS, Metrics
+from .pool import FairPool, in_one_step, timed
 from .stream_plan import StreamPlan
+from .turns import Turns, Who
 
 MAX_SHARED_IMAGES = 16
 """Requests for more images than this run alone."""
@@ -20,8 +21,11 @@ DELAY_SECONDS = 0.002
 _SECONDS_ON_LOOP = 0.002
 _QUIET_TURNS = 4  # of the event loop: calls that gRPC has taken meanwhile arrive within them
 _MAX_BYTES_AHEAD = 16 * 1024 * 1024
+_FEW_BYTES = 256 * 1024
+MAX_BYTES_OF_CALLER = 64 * 1024 * 1024
+"""What a caller's streams may have computed, or in work, that he has not yet taken; small messages never wait."""
 _Response = sampling_pb2.SampleBinaryImagesResponse
-_Waiting = tuple[ImageRange, asyncio.Future[ImageBatch]]
+_Waiting = tuple[Who, ImageRange, asyncio.Future[ImageBatch]]  # who waits, for what
 
 
 class DynamicBatcher:
@@ -34,16 +38,16 @@ class DynamicBatcher:
     def __init__(
         self,
         engine: Engine,
-        executor: Executor,
+        pool: FairPool,
         metrics: Metrics = NO_METRICS,
         *,
         delay_seconds: float = DELAY_SECONDS,
     ) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._executor = executor
+        self._pool = pool
         self._delay_seconds = delay_seconds
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: Turns[_Waiting] = Turns()
         self._open_count = 0
         self._arrival_count = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -64,11 +68,11 @@ class DynamicBatcher:
         finally:
             self._open_count -= 1
 
-    async def sample(self, images: ImageRange) -> ImageBatch:
-        """The images of a small request, within its `call`."""
+    async def sample(self, images: ImageRange, who: Who = ()) -> ImageBatch:
+        """The images of a small request of a caller, within its `call`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ImageBatch] = loop.create_future()
-        self._waiting.append((images, future))
+        self._waiting.put(who, (who, images, future))
         self._arrival_count += 1
         if self._timer is None and self._open_count > 1:
             self._timer = loop.call_later(self._delay_seconds, self.run_waiting)
@@ -97,18 +101,19 @@ class DynamicBatcher:
         self._is_lone_caller = self._open_count == 1
         taken: list[_Waiting] = []
         rows = 0
-        while self._waiting and rows + self._waiting[0][0].count <= RUN_ROWS:
-            images, future = self._waiting.popleft()
-            if not future.done():  # its caller may have gone
-                taken.append((images, future))
-                rows += images.count
+        while self._waiting and rows + self._waiting.peek()[1].count <= RUN_ROWS:
+            waiting = self._waiting.take()
+            if not waiting[2].done():  # its caller may have gone
+                taken.append(waiting)
+                rows += waiting[1].count
         return taken
 
     def _run(self, taken: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
-        ranges = [images for images, _ in taken]
+        ranges = [images for _, images, _ in taken]
         if sum(images.count for images in ranges) > self._rows_on_loop:
-            running = loop.run_in_executor(self._executor, self._sample, ranges)
+            # It takes the turn of the caller whose request came first.
+            running = self._pool.run(taken[0][0], in_one_step(self._sample, ranges))
             running.add_done_callback(lambda done: _answer(taken, done))
             return
         answers: asyncio.Future[list[ImageBatch]] = loop.create_future()
@@ -124,7 +129,7 @@ class DynamicBatcher:
 
 def _answer(taken: list[_Waiting], answers: asyncio.Future[list[ImageBatch]]) -> None:
     error = answers.exception()
-    for number, (_, future) in enumerate(taken):
+    for number, (_, _, future) in enumerate(taken):
         if future.done():
             continue
         if error is not None:
@@ -134,42 +139,83 @@ def _answer(taken: list[_Waiting], answers: asyncio.Future[list[ImageBatch]]) ->
 
 
 class Prefetcher:
-    """Computes the batches of all streams in `executor`.
+    """Computes the batches of all streams in a pool.
 
     Each stream may have one batch computed or in work, and up to `batches` as long as those beyond the first take
-    at most 16 MiB in all streams together. So a stalled reader costs one batch, however many there are.
+    at most 16 MiB in all streams together. So a stalled reader costs one batch, however many there are. A caller's
+    streams wait for each other where their batches would take more than MAX_BYTES_OF_CALLER.
     """
 
-    def __init__(self, executor: Executor, *, batches: int, metrics: Metrics = NO_METRICS) -> None:
-        self._executor = executor
+    def __init__(self, pool: FairPool, *, batches: int, metrics: Metrics = NO_METRICS) -> None:
+        self._pool = pool
+        self._room = _Room()
         self._metrics = metrics
         self._batches = batches
         self._bytes_left = _MAX_BYTES_AHEAD
 
-    async def compute(self, plan: StreamPlan) -> AsyncGenerator[_Response, None]:
-        """The responses of a stream, in order."""
-        loop, timed, name = asyncio.get_running_loop(), self._metrics.timed, plan.engine.manifest.name
+    async def compute(self, plan: StreamPlan, who: Who = ()) -> AsyncGenerator[_Response, None]:
+        """The responses of a caller's stream, in order."""
+        caller = who[:1]
+        name, size, room = plan.engine.manifest.name, plan.batch_bytes, self._room
         batches = plan.batches()
         pending: deque[asyncio.Future[_Response]] = deque()
-        extra = 0  # of the pending ones, how many count against the bound
+        extra = 0  # of the pending ones, how many count against the bound of all
+        held = 0  # how many count against that of the caller: the pending ones, and the one that is being sent
         try:
             while True:
-                while len(pending) < self._batches and (not pending or self._bytes_left >= plan.batch_bytes):
+                while len(pending) < self._batches and (not pending or self._bytes_left >= size):
+                    if pending and not room.has(caller, size):
+                        break
                     batch = next(batches, None)
                     if batch is None:
                         break
+                    await room.take(caller, size)
+                    held += 1
                     if pending:
                         extra += 1
-                        self._bytes_left -= plan.batch_bytes
-                    pending.append(loop.run_in_executor(self._executor, timed, name, plan.response, *batch))
+                        self._bytes_left -= size
+                    pending.append(self._pool.run(who, timed(self._metrics, name, plan.response(*batch))))
                 if not pending:
                     return
                 response = await pending.popleft()
                 if extra:
                     extra -= 1
-                    self._bytes_left += plan.batch_bytes
+                    self._bytes_left += size
                 yield response
+                held -= 1
+                room.give(caller, size)
         finally:
-            self._bytes_left += extra * plan.batch_bytes
+            self._bytes_left += extra * size
+            room.give(caller, held * size)
             for future in pending:
                 future.cancel()
+
+
+class _Room:
+    """Bytes that each caller holds."""
+
+    def __init__(self) -> None:
+        self._held: dict[Hashable, int] = {}
+        self._waiting: dict[Hashable, list[asyncio.Future[None]]] = {}
+
+    def has(self, who: Hashable, size: int) -> bool:
+        """Whether there is room now; for one who holds nothing, or wants little, there always is."""
+        held = self._held.get(who, 0)
+        return not held or size <= _FEW_BYTES or held + size <= MAX_BYTES_OF_CALLER
+
+    async def take(self, who: Hashable, size: int) -> None:
+        """Hold so many more, once there is room."""
+        while not self.has(who, size):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(who, []).append(turn)
+            await turn
+        self._held[who] = self._held.get(who, 0) + size
+
+    def give(self, who: Hashable, size: int) -> None:
+        """Hold so many less."""
+        self._held[who] = self._held.get(who, 0) - size
+        if not self._held[who]:
+            del self._held[who]
+        for turn in self._waiting.pop(who, ()):
+            if not turn.done():
+                turn.set_result(None)

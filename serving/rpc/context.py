@@ -1,7 +1,6 @@
 """What the services of a server share, and which models they serve."""
 
 import os
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,6 +14,7 @@ from ..telemetry.calls import Calls, current_call
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_tracing
 from .admission import Admission
+from .pool import FairPool
 
 
 class CurrentModels:
@@ -48,8 +48,8 @@ class ServiceContext:
     authenticator: Authenticator
     admission: Admission
     threads: int
-    """How many batches `executor` computes at once."""
-    executor: Executor
+    """How many batches `pool` computes at once."""
+    pool: FairPool
     models: CurrentModels
 
     @classmethod
@@ -67,11 +67,11 @@ class ServiceContext:
             authenticator=build_authenticator(settings, clients),
             admission=Admission(settings, metrics),
             threads=threads,
-            executor=ThreadPoolExecutor(threads, thread_name_prefix="inference"),
+            pool=FairPool(threads),
             models=CurrentModels(),
         )
 
     def close(self) -> None:
         """End its threads, without waiting for what they compute."""
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown()
         self.calls.tracing.stop()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 from google.protobuf import duration_pb2
@@ -15,18 +15,16 @@ from grpc import StatusCode
 from .. import errors
 from ..security.auth import Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
+from .admission import OpenCalls
+from .arrivals import Arrivals
 from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
 _DETAILS_KEY = "grpc-status-details-bin"
 _INTERNAL_TEXT = "internal error; the server's log says more"
+_MIN_SECONDS_FOR_END = 2.0  # for a reader who stood still
 _SLACK_SECONDS = 0.05  # a caller whose clock began earlier gives up a moment before ours does
 _INVALID: Final = object()  # bytes that are no message; gRPC would log a trace and answer UNKNOWN
-_HANDLERS = {  # by whether requests and whether responses are a stream
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -57,6 +55,7 @@ STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Any] | None]] 
     errors.NotAllowedError: (StatusCode.PERMISSION_DENIED, None),
     errors.OverloadedError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
     errors.QuotaSpentError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
+    errors.RequestLateError: (StatusCode.RESOURCE_EXHAUSTED, _retry_info),
     errors.DeadlinePassedError: (StatusCode.DEADLINE_EXCEEDED, None),
     errors.StreamCutError: (StatusCode.UNAVAILABLE, None),
     errors.StalledReaderError: (StatusCode.UNAVAILABLE, None),
@@ -76,6 +75,10 @@ class CallGuard:
         self._metrics = context.metrics
         self._authenticator = context.authenticator
         self._open = context.authenticator.for_open_methods
+        self._arrivals = Arrivals(context.settings.stalled_write_seconds)
+        self._admission = context.admission
+        self._open_calls = OpenCalls(context.settings)
+        self._stalled_seconds = context.settings.stalled_write_seconds
 
     def add(
         self,
@@ -91,11 +94,12 @@ class CallGuard:
         open_methods: those that need no token.
         in_order: take the calls of a connection in their order, whatever their methods, which is slower.
         """
+        # For gRPC all are streams, read and written here: of others it takes in a whole request, however long that
+        # takes, before its sender is asked who he is, and keeps an answer until it is read, if it ever is.
         handlers = {}
         for method in service.methods:
             authenticator = self._open if method.name in open_methods else self._authenticator
-            make_handler = _HANDLERS[method.client_streaming, method.server_streaming]
-            handlers[method.name] = make_handler(
+            handlers[method.name] = grpc.stream_stream_rpc_method_handler(
                 self._guarded(getattr(servicer, method.name), method, authenticator),
                 _parser(method.input_type),
                 GetMessageClass(method.output_type).SerializeToString,
@@ -106,23 +110,63 @@ class CallGuard:
             server.add_registered_method_handlers(service.full_name, handlers)
 
     def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
-        calls, name = self._calls, f"{descriptor.containing_service.full_name}/{descriptor.name}"
-        answer_call = _written(method) if descriptor.client_streaming else method
+        calls, open_calls, name = (
+            self._calls,
+            self._open_calls,
+            f"{descriptor.containing_service.full_name}/{descriptor.name}",
+        )
+        answer_call = self._answer_all(method) if descriptor.client_streaming else self._answer_one(method)
 
-        async def call(request: Any, context: _Context) -> Any:
+        async def call(_: object, context: _Context) -> None:
             record = calls.begin(name, context)
             try:
-                authenticator.enter(context)
-                answer = await answer_call(_checked(request), context)
+                with open_calls.of(record.peer):
+                    authenticator.enter(context)
+                    await answer_call(record.peer, context)
             except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise
             except Exception as error:
                 await self._fail(error, record, context)
-            calls.end(record, StatusCode.OK)
-            return answer
+            else:
+                calls.end(record, StatusCode.OK)
 
         return call
+
+    def _answer_one(self, method: _Method) -> _Method:
+        """A method that takes one message, as a coroutine that receives it and writes what the method returns.
+
+        A method that writes on its own returns None.
+        """
+        receive = self._arrivals.receive
+
+        async def answer(connection: str, context: _Context) -> None:
+            response = await method(_checked(await receive(context, connection)), context)
+            if response is not None:
+                await self._write(response, context)
+
+        return answer
+
+    def _answer_all(self, method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
+        """A method that takes a stream and answers with one, likewise."""
+
+        async def requests(connection: str, context: _Context) -> AsyncIterator[Any]:
+            while (request := await self._arrivals.receive(context, connection)) is not grpc.aio.EOF:
+                yield _checked(request)
+
+        async def answer(connection: str, context: _Context) -> None:
+            async for response in method(requests(connection, context), context):
+                await self._write(response, context)
+
+        return answer
+
+    async def _write(self, response: Any, context: _Context) -> None:
+        """Send an answer that no slot is held for. Raises StalledReaderError."""
+        try:
+            async with asyncio.timeout(self._stalled_seconds):
+                await context.write(response)
+        except TimeoutError:
+            raise errors.StalledReaderError from None
 
     def _note_end(self, error: BaseException, record: CallRecord, context: _Context) -> None:
         """Record a call that its caller, its deadline or the method itself ended."""
@@ -134,7 +178,7 @@ class CallGuard:
         else:
             self._calls.end(record, StatusCode.CANCELLED)
 
-    async def _fail(self, error: Exception, record: CallRecord, context: _Context) -> NoReturn:
+    async def _fail(self, error: Exception, record: CallRecord, context: _Context) -> None:
         if isinstance(error, NotImplementedError):  # generated code's answer for a method that a servicer lacks
             missing = StatusCode.UNIMPLEMENTED, "this server does not have the method"
             self._calls.end(record, *missing)
@@ -147,7 +191,15 @@ class CallGuard:
         # grpc.aio keeps the error in a cycle; through its frames it would keep models that are no longer served.
         error.__traceback__ = None
         request_id = (REQUEST_ID_KEY, record.request_id)
-        await context.abort(code, text, (request_id, *(_metadata(error, code, details) if is_known else ())))
+        trailers = (request_id, *(_metadata(error, code, details) if is_known else ()))
+        if not isinstance(error, errors.StalledReaderError):
+            await context.abort(code, text, trailers)
+        # The end comes after what was not read; gRPC refuses one that must begin the answer after all.
+        try:
+            async with asyncio.timeout(max(self._stalled_seconds, _MIN_SECONDS_FOR_END)):
+                await context.abort(code, text, trailers)
+        except (TimeoutError, grpc.aio.InternalError):
+            self._admission.note_unread(record.peer)
 
 
 def _metadata(
@@ -160,16 +212,6 @@ def _metadata(
     yield _DETAILS_KEY, status.SerializeToString()
     if error.next_index is not None:
         yield NEXT_INDEX_KEY, str(error.next_index)
-
-
-def _written(method: Callable[[Any, Any], AsyncIterator[Any]]) -> _Method:
-    """A method that takes a stream and answers with one, as a coroutine that checks each request of it."""
-
-    async def call(requests: AsyncIterator[Any], context: _Context) -> None:
-        async for answer in method((_checked(request) async for request in requests), context):
-            await context.write(answer)
-
-    return call
 
 
 def _parser(message: Descriptor) -> Callable[[bytes], Any]:
@@ -185,6 +227,8 @@ def _parser(message: Descriptor) -> Callable[[bytes], Any]:
 
 
 def _checked(request: Any) -> Any:
+    if request is grpc.aio.EOF:
+        raise errors.InvalidRequestError({"request": "none was sent; this method takes one message"})
     if request is _INVALID:
         raise errors.InvalidRequestError(
             {"request": "its bytes are no message of this method; see the .proto files"}

@@ -9,9 +9,10 @@ import numpy.typing as npt
 from open_inference.grpc import protocol as oip
 
 from ..config.settings import ServerSettings
-from ..errors import InvalidRequestError
-from ..models.engine import Engine
+from ..errors import InvalidRequestError, foreign
+from ..models.engine import RUN_ROWS, Engine
 from ..models.manifest import TensorSpec, input_specs, output_specs
+from .pool import Steps
 from .stream_plan import largest_batch
 
 _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
@@ -19,6 +20,9 @@ _CONTENTS = {"float32": "fp32_contents", "int64": "int64_contents"}  # the field
 _MESSAGE_OVERHEAD_BYTES = 1024  # names, shapes and tags around the tensors, generously
 # They would change what a tensor means, so they cannot be passed over like other parameters.
 _UNKNOWN_PARAMETERS = ("shared_memory_region", "classification")
+
+_MAX_NAMES = 8  # that a message shows of those sent
+_MAX_DIMENSIONS = 8
 
 _Values = npt.NDArray[Any]
 _InputTensor = oip.ModelInferRequest.InferInputTensor
@@ -32,15 +36,17 @@ def metadata(spec: TensorSpec) -> oip.ModelMetadataResponse.TensorMetadata:
     )
 
 
-def infer(request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings) -> oip.ModelInferResponse:
-    """Answer a request; takes the time of an inference. Raises InvalidRequestError."""
+def infer(
+    request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings
+) -> Steps[oip.ModelInferResponse]:
+    """Answer a request, a step for each inference. Raises InvalidRequestError."""
     inputs, outputs = input_specs(engine.manifest), _requested_outputs(request, output_specs(engine.manifest))
     row_bytes = max(sum(map(_row_bytes, specs)) for specs in (inputs, outputs))
     most = largest_batch(row_bytes, _MESSAGE_OVERHEAD_BYTES, settings)
     if most < 1:
         raise InvalidRequestError({"inputs": f"one row takes {row_bytes} bytes, more than a message may have"})
     tensors = _read_inputs(request, inputs, most, engine.class_count)
-    images, probabilities = engine.infer(tensors["latents"], tensors.get("uniforms"), tensors.get("labels"))
+    images, probabilities = yield from _infer(tensors, engine)
     contents = {"images": images, "probabilities": probabilities.astype("<f4", copy=False)}
     return oip.ModelInferResponse(
         model_name=engine.manifest.name,
@@ -56,13 +62,27 @@ def infer(request: oip.ModelInferRequest, engine: Engine, settings: ServerSettin
     )
 
 
+def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[tuple[_Values, _Values]]:
+    """Images and probabilities of a batch; one whose rows do not depend on each other is run in parts."""
+    count = len(tensors["latents"])
+    rows = RUN_ROWS if engine.tile_rows is None else count
+    parts: list[tuple[_Values, _Values]] = []
+    for start in range(0, count, rows):
+        if parts:
+            yield
+        part = {name: values[start : start + rows] for name, values in tensors.items()}
+        parts.append(engine.infer(part["latents"], part.get("uniforms"), part.get("labels")))
+    images, probabilities = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(probabilities)
+
+
 def _requested_outputs(request: oip.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
     """The outputs in the order in which they are asked for; all of them if none is named."""
     by_name = {spec.name: spec for spec in specs}
     names = [output.name for output in request.outputs] or list(by_name)
     if len(set(names)) < len(names) or not by_name.keys() >= set(names):
         raise InvalidRequestError(
-            {"outputs": f"are {', '.join(names)}; ask for {' and '.join(by_name)}, each at most once"}
+            {"outputs": f"are {_listed(names)}; ask for {' and '.join(by_name)}, each at most once"}
         )
     for output in request.outputs:
         _check_parameters(output)
@@ -76,7 +96,7 @@ def _read_inputs(
     names, wanted = [tensor.name for tensor in request.inputs], [spec.name for spec in specs]
     if sorted(names) != sorted(wanted):
         raise InvalidRequestError(
-            {"inputs": f"are {', '.join(names) or 'none'}; the model takes {' and '.join(wanted)}, each once"}
+            {"inputs": f"are {_listed(names) or 'none'}; the model takes {' and '.join(wanted)}, each once"}
         )
     raw_contents = request.raw_input_contents or [None] * len(names)
     if len(raw_contents) != len(names):
@@ -112,12 +132,14 @@ def _check_header(tensor: _InputTensor, spec: TensorSpec, most: int) -> None:
     _check_parameters(tensor)
     datatype = _DATATYPES[spec.dtype]
     if tensor.datatype != datatype:
-        raise _invalid(tensor, f"has the datatype {tensor.datatype!r}; send {datatype}")
-    batch, *row = tensor.shape or [0]
+        raise _invalid(tensor, f"has the datatype '{foreign(tensor.datatype)}'; send {datatype}")
+    # A shape may have a million entries; what is beyond those of any model decides nothing.
+    batch, *row = tensor.shape[:_MAX_DIMENSIONS] or [0]
     if tuple(row) != spec.row_shape or not 1 <= batch <= most:
         expected = ", ".join(["batch", *map(str, spec.row_shape)])
         raise _invalid(
-            tensor, f"has the shape {list(tensor.shape)}; send [{expected}] with a batch of 1 to {most}"
+            tensor,
+            f"has the shape {list(tensor.shape[:_MAX_DIMENSIONS])}; send [{expected}] with a batch of 1 to {most}",
         )
 
 
@@ -125,6 +147,10 @@ def _check_parameters(tensor: _InputTensor | _OutputTensor) -> None:
     for key in _UNKNOWN_PARAMETERS:
         if key in tensor.parameters:
             raise _invalid(tensor, f"has the parameter {key}, which this server does not know; send it without")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*map(foreign, names[:_MAX_NAMES]), *(["..."] if len(names) > _MAX_NAMES else [])])
 
 
 def _row_bytes(spec: TensorSpec) -> int:

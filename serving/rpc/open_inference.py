@@ -1,6 +1,5 @@
 """inference.GRPCInferenceService, the Open Inference Protocol: the models' graphs, on the caller's own noise."""
 
-import asyncio
 from importlib.metadata import version
 from typing import Any
 
@@ -10,10 +9,10 @@ from open_inference.grpc import service
 from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
 from ..models.manifest import input_specs, output_specs
-from ..security.auth import caller
 from .admission import Call
 from .context import ServiceContext
 from .oip_tensors import infer, metadata
+from .pool import Steps, timed
 from .stream_plan import check_deadline, deadline_of
 
 DESCRIPTOR = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -66,21 +65,19 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             outputs=map(metadata, output_specs(engine.manifest)),
         )
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
-        """Run one batch."""
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> None:
+        """Run one batch and write its answer."""
         engine = self._find(request.model_name, request.model_version)
         deadline = deadline_of(context)
 
-        def run() -> oip.ModelInferResponse:
+        def steps() -> Steps[oip.ModelInferResponse]:
             check_deadline(deadline)
-            return self._metrics.timed(engine.manifest.name, infer, request, engine, self._context.settings)
+            return (yield from infer(request, engine, self._context.settings))
 
         async with Call(self._context.admission, context) as call:
-            response = await asyncio.get_running_loop().run_in_executor(self._context.executor, run)
-            row_count = response.outputs[0].shape[0]
-            caller().take(row_count)
-            call.note_sent(engine.manifest.name, row_count)
-            return response
+            work = timed(self._metrics, engine.manifest.name, steps())
+            response = await self._context.pool.run(call.who, work)
+            await call.write(response, engine.manifest.name, response.outputs[0].shape[0])
 
     def _find(self, name: str, version: str) -> Engine:
         """The model of a call; a version is its number, or a revision."""

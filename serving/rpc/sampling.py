@@ -22,7 +22,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         self._context = context
         self._models = context.models
         self._metrics = context.metrics
-        self._prefetcher = Prefetcher(context.executor, batches=context.threads + 1, metrics=context.metrics)
+        self._prefetcher = Prefetcher(context.pool, batches=context.threads + 1, metrics=context.metrics)
         self._batchers: dict[Engine, DynamicBatcher] = {}
         self._cutting = False
         names = [field.name for field in pb.Limits.DESCRIPTOR.fields]
@@ -31,7 +31,7 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
     def serve(self, registry: Registry) -> None:
         """Answer new calls with these models; calls in flight end on those that they began with."""
         self._batchers = {
-            engine: self._batchers.get(engine) or DynamicBatcher(engine, self._context.executor, self._metrics)
+            engine: self._batchers.get(engine) or DynamicBatcher(engine, self._context.pool, self._metrics)
             for engine in registry.kept_engines()
         }
         self._metrics.serving(registry)
@@ -51,10 +51,10 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         async with Call(self._context.admission, context) as call:
             if plan.is_one_batch and batcher.takes(plan.images.count):
                 with batcher.call():
-                    response = plan.encode(plan.images.first_index, await batcher.sample(plan.images))
-                    await call.write(response)
+                    response = plan.encode(plan.images.first_index, await batcher.sample(plan.images, call.who))
+                    await _write(call, response)
             else:
-                await self._write_batches(plan, call)
+                await self._write_batches(plan, call, context)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """All models, by name, and the files that cannot be served."""
@@ -70,12 +70,19 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         engine = self._models.find(request.name, version=request.version, revision=request.revision)
         return pb.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
 
-    async def _write_batches(self, plan: StreamPlan, call: Call) -> None:
-        async with aclosing(self._prefetcher.compute(plan)) as responses:
+    async def _write_batches(self, plan: StreamPlan, call: Call, context: Any) -> None:
+        async with aclosing(self._prefetcher.compute(plan, call.who)) as responses:
             async for response in responses:
+                if response.first_index == plan.images.first_index:
+                    # With the first message gRPC would take it for sent only after that, and send no end before.
+                    await context.send_initial_metadata(())
                 if self._cutting:
                     raise StreamCutError(response.first_index)
-                await call.write(response)
+                await _write(call, response)
+
+
+async def _write(call: Call, response: pb.SampleBinaryImagesResponse) -> None:
+    await call.write(response, response.model, response.image_count, response.first_index)
 
 
 def _served(engine: Engine, registry: Registry) -> pb.ServedModel:

@@ -12,6 +12,7 @@ from ..config.settings import ServerSettings
 from ..errors import DeadlinePassedError, InvalidRequestError
 from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
+from .pool import Steps
 
 _MAX_LABELS = 65_536  # of one request: they are checked one by one
 _LABEL_BYTES = 5  # the most that a label takes
@@ -53,11 +54,11 @@ class StreamPlan:
         """Whether a single response of nothing but images is all of it."""
         return self.images.count <= self.first_batch_size and not self.with_probabilities
 
-    def response(self, first_index: int, count: int) -> pb.SampleBinaryImagesResponse:
-        """Compute one batch; takes the time of an inference. Raises DeadlinePassedError if it is too late."""
+    def response(self, first_index: int, count: int) -> Steps[pb.SampleBinaryImagesResponse]:
+        """Compute one batch, a step for each inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
         seed, labels, both = self.images.seed, self.images.labels, self.with_probabilities
-        batch = self.engine.sample(seed, first_index, count, labels=labels, with_probabilities=both)
+        batch = yield from self.engine.sample_in_steps(seed, first_index, count, labels, both)
         return self.encode(first_index, batch)
 
     def encode(self, first_index: int, batch: ImageBatch) -> pb.SampleBinaryImagesResponse:

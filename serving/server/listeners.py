@@ -19,10 +19,12 @@ from ..config.addresses import cannot_listen, in_brackets
 from ..config.settings import ServerSettings
 from ..errors import StartError
 from ..rpc import open_inference
+from ..rpc.admission import OTHER_CALLS
 from ..rpc.context import ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import Certificates
+from .connections import SLACK, connection_bound
 from .health import SERVICES, Health
 from .health_check import SAMPLING
 from .main_tasks import MAIN, MainTasks
@@ -32,9 +34,10 @@ _HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]  # typed by anot
 _REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 _REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
-_LISTENERS = 4
+_LISTENER_COUNT = 4 if SHAREABLE else 1
 _GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
-_OTHER_CALLS = 64  # health, reflection, lists of models
+_UNREAD_BYTES = 64 * 1024  # of each call
+_HANDSHAKE_SECONDS = 10
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
@@ -76,7 +79,7 @@ class Listeners:
 
     async def start(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
-        for _ in range(_LISTENERS if SHAREABLE else 1):
+        for _ in range(_LISTENER_COUNT):
             calls: asyncio.Queue[Any] = asyncio.Queue()
             await self._open_door(calls)
             await self._open_desk(calls)
@@ -110,7 +113,7 @@ class Listeners:
 
     async def _open_door(self, calls: asyncio.Queue[Any]) -> None:
         """A server with a port, for the calls of its methods; other calls go to a queue."""
-        door = grpc.aio.server(options=channel_options(self._settings))
+        door = grpc.aio.server(options=channel_options(self._settings, listeners=_LISTENER_COUNT))
         methods = _HEALTH.methods_by_name if self._settings.health == "open" else ()
         self._guard.add(self._sampling, SAMPLING, door)
         self._guard.add(self._health, _HEALTH, door, open_methods=methods)
@@ -186,13 +189,20 @@ def _is_no_end_of_a_listener(record: logging.LogRecord) -> bool:
     return not isinstance(record.msg, BaseException)
 
 
-def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+def channel_options(settings: ServerSettings, *, listeners: int = 1) -> list[tuple[str, int]]:
     """What gRPC is to allow on a connection, and how it finds out that the other side is gone."""
-    calls = settings.max_streams + settings.max_queued_calls + _OTHER_CALLS
+    calls = min(settings.max_streams_per_caller, settings.max_streams + settings.max_queued_calls) + OTHER_CALLS
+    # Connections are spread unevenly, so each listener has more room; `Connections` keeps the bound of all.
+    connections = math.ceil(SLACK * connection_bound(settings) / listeners)
     return [
         ("grpc.so_reuseport", int(SHAREABLE)),
         # A request may be as large as an answer; gRPC's own limit is never lowered.
         ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
+        # Before a request is read, its sender has no more room than this, and it gets no more for speed.
+        ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_SECONDS),  # TLS and the first frame of HTTP/2
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         # Calls in flight are not cut: gRPC gives them all the time they need.

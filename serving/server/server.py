@@ -20,9 +20,10 @@ from ..rpc.context import ServiceContext
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import certificates_of
 from ..security.watched_files import POLL_SECONDS
-from ..telemetry.logs import start_log
+from ..telemetry.logs import writing_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
+from .connections import Connections
 from .health import Health
 from .listeners import Listeners
 from .ports import reserved_port
@@ -116,6 +117,7 @@ class Server:
     async def __aenter__(self) -> Self:
         self.watch(self._end_stalled_readers())
         self.watch(self._follow_secrets())
+        self.watch(Connections(self._settings, self._context.admission, self._settings.port).watch())
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -237,13 +239,12 @@ def run(main: Coroutine[Any, Any, None], *, log_format: str, worker: int | None 
 
     Then the process ends, without waiting for threads that may never end: those of a file system, or of a model.
     """
-    start_log(log_format, worker=worker)
     make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     if sys.platform != "win32":
         import uvloop  # a call costs less CPU time with it
 
         make_loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(main)
-        logging.shutdown()
+        with writing_log(log_format, worker=worker):
+            runner.run(main)
         os._exit(0)

@@ -19,6 +19,7 @@ from ..config.settings import ServerSettings
 from ..config.shared_folder import shared_folder
 from ..errors import ServerFaultError, StartError
 from ..security.auth import QUOTA_FOLDER_VARIABLE
+from ..telemetry.logs import log_target
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, count_worker, forget_worker, workers_folder
 from .ports import SHAREABLE, reserved_port
@@ -168,6 +169,7 @@ class _Pool:
             *("-m", "bgan.serving.server.worker", str(number), self._settings.as_argument()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=log_target(),
             env={**os.environ, **self._variables},
         )
         return _Worker(process, self._changed, self._metrics)

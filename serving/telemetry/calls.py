@@ -15,7 +15,6 @@ from urllib.parse import unquote
 import grpc
 
 from ..config.settings import ServerSettings
-from ..errors import printable
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
@@ -52,7 +51,7 @@ class CallRecord:
         """A line for people."""
         method = self.method.rpartition("/")[2]
         images = f", {self.image_count} images of {self.model}" if self.model else ""
-        text = f": {printable(self.text)}" if self.text else ""
+        text = f": {self.text}" if self.text else ""
         who = f"request {self.request_id} from {self.peer}"
         return f"{method} {self.code.name} in {self.seconds:.3f} s{images}, {who}{text}"
 

@@ -32,6 +32,9 @@ class Metrics:
         """Compute a batch of a model that is served, or was; in any thread."""
         return compute(*arguments)
 
+    def computed(self, model: str, seconds: float) -> None:
+        """A batch of a model took these seconds of a thread."""
+
     def sent(self, model: str, image_count: int) -> None:
         """A message of images was handed to its reader."""
 

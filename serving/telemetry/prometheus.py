@@ -13,7 +13,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    start_http_server,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -21,6 +20,7 @@ from ..config.addresses import cannot_listen, in_brackets
 from ..errors import CallError, StartError
 from ..models.registry import Registry
 from .metrics import Metrics, T
+from .metrics_port import serve_metrics
 
 _INFERENCE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _QUEUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -99,9 +99,12 @@ class PrometheusMetrics(Metrics):
     def timed(self, model: str, compute: Callable[..., T], *arguments: object) -> T:
         started = time.perf_counter()
         batch = compute(*arguments)
-        _, _, inference = self._of_model[model]
-        inference.observe(time.perf_counter() - started)
+        self.computed(model, time.perf_counter() - started)
         return batch
+
+    def computed(self, model: str, seconds: float) -> None:
+        _, _, inference = self._of_model[model]
+        inference.observe(seconds)
 
     def sent(self, model: str, image_count: int) -> None:
         images, batches, _ = self._of_model[model]
@@ -122,7 +125,7 @@ def registry_of_folder(folder: Path) -> CollectorRegistry:
 def show(registry: CollectorRegistry, host: str, port: int) -> None:
     """Answer scrapes from a thread until the process ends. Raises StartError if the port is taken."""
     try:
-        server, _ = start_http_server(port, host.strip("[]"), registry)
+        shown_on = serve_metrics(registry, host.strip("[]"), port)
     except (OSError, UnicodeError) as error:
         raise StartError(cannot_listen(error, host, port, for_metrics=True)) from error
-    _log.info("metrics on http://%s:%d/metrics", in_brackets(host), server.server_port)
+    _log.info("metrics on http://%s:%d/metrics", in_brackets(host), shown_on)

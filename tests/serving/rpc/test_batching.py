@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +12,9 @@ from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import DeadlinePassedError
 from bgan.serving.models.engine import RUN_ROWS, load_engine
 from bgan.serving.models.noise import ImageRange
+from bgan.serving.rpc import batching
 from bgan.serving.rpc.batching import MAX_SHARED_IMAGES, DynamicBatcher, Prefetcher
+from bgan.serving.rpc.pool import FairPool, in_one_step
 from bgan.serving.rpc.stream_plan import plan_stream
 from bgan.v1 import sampling_pb2
 
@@ -29,18 +31,27 @@ small_ranges = st.builds(
 def _counting(engine):
     """The engine, which from now on keeps what it was asked for."""
     engine.runs, engine.computed = [], 0
-    sample_ranges, sample = engine.sample_ranges, engine.sample
+    sample_ranges, sample_in_steps = engine.sample_ranges, engine.sample_in_steps
 
     def counting_ranges(ranges):
         engine.runs.append(list(ranges))
         return sample_ranges(ranges)
 
-    def counting(seed, first_index, count, **options):
+    def counting(seed, first_index, count, *options):
         engine.computed += count
-        return sample(seed, first_index, count, **options)
+        return sample_in_steps(seed, first_index, count, *options)
 
-    engine.sample_ranges, engine.sample = counting_ranges, counting
+    engine.sample_ranges, engine.sample_in_steps = counting_ranges, counting
     return engine
+
+
+@contextmanager
+def _pool():
+    pool = FairPool(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +61,11 @@ def engines(models):
 
 @pytest.fixture(params=["on the loop", "in a thread"])
 def make_batcher(request):
-    with ThreadPoolExecutor(1) as executor:
+    with _pool() as pool:
 
         def make(engine, **options):
             engine.seconds_per_image = 1e-9 if request.param == "on the loop" else 1.0
-            return DynamicBatcher(engine, executor, **options)
+            return DynamicBatcher(engine, pool, **options)
 
         yield make
 
@@ -204,21 +215,77 @@ def test_streams_that_nobody_reads_compute_little(engines):
     request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**9, seed=1, batch_size=4096)
     plan = plan_stream(request, engine, ServerSettings())
 
-    async def open_and_wait(executor):
-        prefetcher = Prefetcher(executor, batches=9)
+    async def open_and_wait(pool):
+        prefetcher = Prefetcher(pool, batches=9)
         streams = [prefetcher.compute(plan) for _ in range(40)]
         for stream in streams:
             await anext(stream)
-        await asyncio.get_running_loop().run_in_executor(executor, lambda: None)  # all that is ordered is computed
+        await pool.run((), in_one_step(lambda: None))  # all that is ordered before is computed
         for stream in streams:
             await stream.aclose()
         return prefetcher._bytes_left
 
-    with ThreadPoolExecutor(1) as executor:
-        assert asyncio.run(open_and_wait(executor)) == 16 * 1024 * 1024
+    with _pool() as pool:
+        assert asyncio.run(open_and_wait(pool)) == 16 * 1024 * 1024
     sent = 40
     ahead = 40 + 16 * 1024 * 1024 // plan.batch_bytes
     assert engine.computed // 4096 <= sent + ahead
+
+
+def test_a_callers_streams_wait_for_each_other_beyond_what_he_may_hold(engines, monkeypatch):
+    engine = engines["mlp-dbn"]
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**6, seed=1, batch_size=100)
+    plan = plan_stream(request, engine, ServerSettings())
+    monkeypatch.setattr(batching, "_FEW_BYTES", 0)
+    monkeypatch.setattr(batching, "MAX_BYTES_OF_CALLER", 3 * plan.batch_bytes)
+
+    async def open_and_read(pool):
+        prefetcher = Prefetcher(pool, batches=1)
+        streams = [prefetcher.compute(plan, ("greedy", number)) for number in range(5)]
+        for stream in streams[:3]:
+            await anext(stream)
+        fourth = asyncio.ensure_future(anext(streams[3]))
+        assert (await anext(prefetcher.compute(plan, ("modest", 9)))).image_count == 100
+        assert not fourth.done()
+        await streams[0].aclose()  # its reader has gone
+        await fourth
+        fifth = asyncio.ensure_future(anext(streams[4]))
+        second = await anext(streams[1])  # its reader took the first message
+        assert second.first_index == 100
+        fifth.cancel()
+        await asyncio.gather(fifth, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()
+        assert "greedy" not in {who[0] for who in prefetcher._room._held}
+
+    with _pool() as pool:
+        asyncio.run(open_and_read(pool))
+
+
+def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines):
+    engine = engines["mlp-dbn"]
+    engine.runs.clear()
+
+    async def sample(batcher, images, who):
+        with batcher.call():
+            await batcher.sample(images, who)
+
+    async def sample_all(pool):
+        engine.seconds_per_image = 1.0  # so a run is not made on the loop, at once
+        batcher = DynamicBatcher(engine, pool, delay_seconds=NEVER)
+        tasks = [
+            asyncio.create_task(sample(batcher, ImageRange(seed, 0, 16), ("greedy", "1"))) for seed in range(100)
+        ]
+        tasks.append(asyncio.create_task(sample(batcher, ImageRange(1000, 0, 16), ("modest", "2"))))
+        await asyncio.sleep(0)
+        batcher.run_waiting()
+        await asyncio.gather(*tasks)
+
+    with _pool() as pool:
+        asyncio.run(sample_all(pool))
+    place = next(place for place, run in enumerate(engine.runs) if 1000 in [images.seed for images in run])
+    assert place <= 2  # those before were run at once, when there was no other caller
+    assert len(engine.runs) > 10
 
 
 def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):
@@ -226,12 +293,12 @@ def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):
     engine.computed = 0
     request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**6, seed=1)
 
-    async def read(executor):
+    async def read(pool):
         plan = plan_stream(request, engine, ServerSettings(), deadline=time.monotonic() - 0.001)
-        await anext(Prefetcher(executor, batches=3).compute(plan))
+        await anext(Prefetcher(pool, batches=3).compute(plan))
 
-    with ThreadPoolExecutor(1) as executor, pytest.raises(DeadlinePassedError):
-        asyncio.run(read(executor))
+    with _pool() as pool, pytest.raises(DeadlinePassedError):
+        asyncio.run(read(pool))
     assert engine.computed == 0
 
 

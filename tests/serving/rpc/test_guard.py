@@ -2,9 +2,16 @@
 
 import grpc
 import pytest
+from tritonclient.grpc import service_pb2 as oip
 
 from bgan.serving.errors import CallError
 from bgan.serving.rpc.guard import STATUSES
+from bgan.v1 import sampling_pb2 as pb
+from tests.kit.servers import server
+from tests.kit.waiting import eventually
+
+SAMPLE = "/bgan.v1.SamplingService/SampleBinaryImages"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def _subclasses(kind):
@@ -26,3 +33,63 @@ def test_every_error_for_callers_has_a_reason_of_its_own():
 def test_an_error_without_a_reason_cannot_be_defined():
     with pytest.raises(TypeError, match="reason"):
         type("UnnamedError", (CallError,), {})
+
+
+@pytest.fixture(scope="module")
+def guarded(small_models):
+    with server(small_models, "--log-format", "json") as process:
+        yield process
+
+
+LONG = "\x1b\n" * 1_500_000
+_tensor = oip.ModelInferRequest.InferInputTensor
+CODES = {
+    "a model": ("/bgan.v1.SamplingService/GetModel", pb.GetModelRequest(name=LONG), "NOT_FOUND"),
+    "a model of images": (SAMPLE, pb.SampleBinaryImagesRequest(model=LONG), "NOT_FOUND"),
+    "a revision": (
+        "/bgan.v1.SamplingService/GetModel",
+        pb.GetModelRequest(revision=LONG),
+        "FAILED_PRECONDITION",
+    ),
+    "a model of tensors": (INFER, oip.ModelInferRequest(model_name=LONG), "NOT_FOUND"),
+    "a version of tensors": (INFER, oip.ModelInferRequest(model_version=LONG), "NOT_FOUND"),
+    "an input": (
+        INFER,
+        oip.ModelInferRequest(inputs=[_tensor(name=LONG)]),
+        "INVALID_ARGUMENT",
+    ),
+    "inputs": (
+        INFER,
+        oip.ModelInferRequest(inputs=[_tensor(name="x")] * 100_000),
+        "INVALID_ARGUMENT",
+    ),
+    "an output": (
+        INFER,
+        oip.ModelInferRequest(outputs=[{"name": LONG}]),
+        "INVALID_ARGUMENT",
+    ),
+    "a datatype": (
+        INFER,
+        oip.ModelInferRequest(inputs=[_tensor(name="latents", datatype=LONG)]),
+        "INVALID_ARGUMENT",
+    ),
+    "a shape": (
+        INFER,
+        oip.ModelInferRequest(inputs=[_tensor(name="latents", datatype="FP32", shape=[1] * 1_000_000)]),
+        "INVALID_ARGUMENT",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CODES)
+def test_the_code_of_an_error_does_not_depend_on_its_length(guarded, what):
+    method, request, code = CODES[what]
+    size_before = len(guarded.output())
+    with grpc.insecure_channel(guarded.target) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(channel.unary_stream(method, request.SerializeToString)(request, timeout=60))
+    assert caught.value.code().name == code
+    assert len(caught.value.details()) < 1000
+    assert caught.value.details().isprintable()
+    request_id = dict(caught.value.trailing_metadata())["x-request-id"]
+    eventually(lambda: request_id in guarded.output())
+    assert len(guarded.output()) - size_before < 3000

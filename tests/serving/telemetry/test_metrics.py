@@ -30,6 +30,7 @@ REASONS = {
     "not_ready",
     "overloaded",
     "quota_spent",
+    "request_late",
     "revision_not_served",
     "stalled_reader",
     "stopping",
