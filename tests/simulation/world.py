@@ -1,0 +1,231 @@
+"""A simulated world: what the product asks of the operating system and of gRPC, it asks here."""
+
+import asyncio
+import gc
+import hashlib
+import logging
+import os
+import random
+import secrets
+import sys
+import time
+import uuid
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+import grpc
+
+from bgan.clients import AsyncSamplingClient
+from bgan.serving.config.settings import ServerSettings
+from bgan.serving.models import engine, repository
+from bgan.serving.server import server, supervisor, worker
+from tests.fixtures.write import FOLDER
+
+from .disk import Disk
+from .loop import PROCESS, Loop
+from .network import Network
+from .processes import Environment, Machine, Process, StandardOutput
+
+_EPOCH = 1_700_000_000.0  # what the clock on the wall says when that of the loop is 0
+_TAIL = 400
+
+
+class World:
+    """Everything that one simulation has. `verbose`: print the trace as it grows."""
+
+    def __init__(self, seed, *, verbose=False):
+        self.rng = random.Random(seed)
+        self.loop = Loop(random.Random(self.rng.random()))
+        self.machine = Machine(self.loop, self.note)
+        self.machine.main_of = _main_of_worker
+        self.network = Network(self.loop, self.note)
+        self.disk = Disk(lambda: round(1e9 * self.wall_time()), lambda path: 0)
+        self.tail = []
+        """The last lines of the trace."""
+        self.breaches = []
+        """What was found to be wrong."""
+        self._digest = hashlib.sha256()
+        self._verbose = verbose
+
+    @property
+    def now(self):
+        return self.loop.now
+
+    def wall_time(self):
+        return _EPOCH + self.loop.now
+
+    @property
+    def digest(self):
+        """Of the whole trace."""
+        return self._digest.hexdigest()[:16]
+
+    def note(self, *event):
+        """Add a line to the trace."""
+        line = f"{self.loop.now:10.5f} {' '.join(map(str, event))}"
+        self._digest.update(line.encode())
+        self._keep(line)
+
+    def show(self, *event):
+        """Add a line that does not count for the digest."""
+        self._keep(f"{self.loop.now:10.5f} {' '.join(map(str, event))}")
+
+    def _keep(self, line):
+        self.tail.append(line)
+        del self.tail[:-_TAIL]
+        if self._verbose:
+            sys.__stdout__.write(f"{line}\n")
+
+    def blame(self, *event):
+        """Something is wrong."""
+        self.note("BREACH:", *event)
+        self.breaches.append(" ".join(map(str, event)))
+
+    def process(self, name, main):
+        """Start a process on a machine of its own."""
+        return Process(self.machine, name, main).start()
+
+    def run(self, main):
+        """Run a coroutine function to its end, in this world, with the processes that it starts."""
+        with self._in_force():
+            try:
+                self.loop.run_until_complete(main())
+            finally:
+                self._end()
+
+    def client(self, *ports, **options):
+        """An AsyncSamplingClient of these hosts."""
+        network = self.network
+
+        class Client(AsyncSamplingClient):
+            _grpc = network
+
+        return Client([f"127.0.0.1:{port}" for port in ports], **options)
+
+    @contextmanager
+    def _in_force(self):
+        was_collecting = gc.isenabled()
+        gc.disable()  # destructors run at random
+        state = random.getstate()
+        random.seed(self.rng.random())
+        output = StandardOutput()
+        with ExitStack() as stack:
+            for target, names in self._replacements(output):
+                stack.enter_context(patch.multiple(target, **names))
+            stack.enter_context(self.disk.mounted())
+            stack.enter_context(self._logs())
+            try:
+                yield
+            finally:
+                random.setstate(state)
+                if was_collecting:
+                    gc.enable()
+
+    def _replacements(self, output):
+        bits = random.Random(self.rng.random())
+        clock = self.loop.time
+        yield time, {"monotonic": clock, "perf_counter": clock, "time": self.wall_time}
+        yield os, {"environ": Environment(), "kill": self.machine.kill}
+        yield sys, {"stdout": output, "stdin": None}
+        yield secrets, {"randbits": bits.getrandbits}
+        yield uuid, {"uuid4": lambda: uuid.UUID(int=bits.getrandbits(128))}
+        yield asyncio, {"create_subprocess_exec": self.machine.start_child, "all_tasks": self.machine.all_tasks}
+        yield grpc.aio, {"server": self.network.server}
+        yield server, {"reserved_port": _reserved_port}
+        yield supervisor, {"reserved_port": _reserved_port}
+        yield repository, {"load_engine": load_engine}
+        yield worker.signal, {"signal": lambda number, handler: None}
+
+    @contextmanager
+    def _logs(self):
+        handler = _Trace(self)
+        logger = logging.getLogger("bgan")
+        before = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(logging.INFO if self._verbose else logging.WARNING)
+        quiet = logging.getLogger("asyncio")
+        quiet_before, quiet.disabled = quiet.disabled, True
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.level, logger.propagate = before
+            logger.setLevel(before[0])
+            quiet.disabled = quiet_before
+
+    def _end(self):
+        """Every process is dead, and what it left is thrown away in silence."""
+        for process in self.machine.processes.values():
+            process.returncode = process.returncode or 0
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            for process in self.machine.processes.values():
+                process.forget()
+            self.loop.close()
+        finally:
+            sys.unraisablehook = hook
+
+
+class _Trace(logging.Handler):
+    """Log records become lines of the trace."""
+
+    def __init__(self, world):
+        super().__init__()
+        self._world = world
+
+    def emit(self, record):
+        process = PROCESS.get(None)
+        if record.levelno >= logging.WARNING:
+            self._world.note("log", process and process.name, record.levelname, record.getMessage())
+        else:
+            self._world.show("log", process and process.name, record.levelname, record.getMessage())
+        if record.exc_info and record.levelno >= logging.ERROR:
+            self._world.blame("an error is not handled:", process and process.name, repr(record.exc_info[1]))
+
+
+@contextmanager
+def _reserved_port(host, port):
+    yield port
+
+
+def _main_of_worker(command):
+    """What `worker.main` would run, for the command line of a worker."""
+    module = command.index("bgan.serving.server.worker")
+    mains = []
+    with (
+        patch.object(sys, "argv", list(command[module:])),
+        patch.object(worker, "run", lambda main, **_: mains.append(main)),
+    ):
+        worker.main()
+    return lambda: mains[0]
+
+
+@cache
+def _loaded(content):
+    """What loading gives, without the disk: a model's session and manifest, or the error."""
+    path = next((each for each in FOLDER.rglob("*.onnx") if each.read_bytes() == content), None)
+    if path is None:
+        return None
+    loaded = engine.load_engine(path)
+    loaded.seconds_per_image = 0.001  # it is measured otherwise
+    return loaded
+
+
+def load_engine(path, *, threads=1, name=None, version=0, max_bytes=0):
+    """As the engine's, but a content is loaded and probed once for all simulations."""
+    content = engine.read_model_file(path, max_bytes)
+    loaded = _loaded(content)
+    if loaded is None:
+        raise engine.ModelFileError(f"{path} is no ONNX model")
+    manifest = type(loaded.manifest).FromString(loaded.manifest.SerializeToString())
+    manifest.name = name or manifest.name
+    copy = engine.Engine(loaded._session, manifest, revision=loaded.revision, version=version)
+    copy.tile_rows, copy.seconds_per_image = loaded.tile_rows, loaded.seconds_per_image
+    return copy
+
+
+def settings(port, folder, **values):
+    """The settings of a host whose files lie in `folder`."""
+    return ServerSettings(port=port, models=Path(folder) / "models", tokens=Path(folder) / "tokens.toml", **values)
