@@ -93,18 +93,19 @@ class _Link:
 class Connection:
     """A connection between a channel and a server."""
 
-    def __init__(self, network, port, options):
+    def __init__(self, network, port, options, server):
         self.network, self.port = network, port
         self.to_server, self.to_client = _Link(network, port, "in"), _Link(network, port, "out")
-        self.client, self.client_context = PROCESS.get(), copy_context()
+        self.client, self.client_context = PROCESS.get(None), copy_context()
         self.to_client.context = self.client_context
-        self.server = None
+        self.server = server
         self.is_usable = True
         """Whether the client's side may begin calls on it."""
         self.calls = set()  # of the client's side, and of the server's
         self.handlers = {}
         number = sum(1 for each in network.connections if each.port == port)
         self.peer = f"ipv4:127.0.0.1:{40_000 + number}"
+        self._is_accepted = False
         self._is_open = {"client": True, "server": True}
         self._ready = network.loop.create_future()
         self._keepalive = options.get("grpc.keepalive_time_ms", 2**31) / 1000
@@ -123,14 +124,15 @@ class Connection:
             self._lose_at_client((StatusCode.UNAVAILABLE, "failed to connect to all addresses; timed out"))
         if not self.is_usable:
             raise self.error
-        self.client.on_end.append(lambda: self.to_server.send(self._lose_at_server))
+        if self.client is not None:
+            self.client.on_end.append(lambda: self.to_server.send(self._lose_at_server))
 
     def _arrive(self):
         servers = self.network.listeners(self.port)
         if not servers:
             self.to_client.send(self._lose_at_client, (StatusCode.UNAVAILABLE, "Connection refused"))
             return
-        self.server = self.network.loop.rng.choice(servers)
+        self.server = self.server or self.network.loop.rng.choice(servers)
         self.to_server.context = self.server.context
         self.server.process.call(self._accept)
         self.server.process.on_end.append(lambda: self.to_client.send(self._lose_at_client, _CLOSED))
@@ -139,6 +141,7 @@ class Connection:
         if self.server.is_stopping:
             self.to_client.send(self._lose_at_client, _CLOSED)
         else:
+            self._is_accepted = True
             self.server.connections.add(self)
             keepalive = self.server.options.get("grpc.keepalive_time_ms", 2**31) / 1000
             self.network.loop.call_later(keepalive, self._ping_client, keepalive)
@@ -151,7 +154,7 @@ class Connection:
     def lose(self, status):
         """Both sides' kernels say that it is gone."""
         self.network.loop.call_soon(self._lose_at_client, status, context=self.client_context)
-        if self.server is not None:
+        if self._is_accepted:
             self.server.process.call(self._lose_at_server)
 
     def go_away(self):
@@ -187,7 +190,7 @@ class Connection:
         if not self._is_open["server"]:
             return
         self._is_open["server"] = False
-        if self.server is not None:
+        if self._is_accepted:
             self.server.connections.discard(self)
         for handler in list(self.handlers.values()):
             handler.cancel()
@@ -214,8 +217,9 @@ def _timed_out():
 class Channel:
     """grpc.aio.Channel."""
 
-    def __init__(self, network, target, options):
-        self.network, self.options = network, options
+    def __init__(self, network, target, options, *, server=None):
+        """`server`: the one to connect to, of those that listen; None: any."""
+        self.network, self.options, self.server = network, options, server
         self.port = int(target.rpartition(":")[2])
         self._connection = None
         self._connecting = asyncio.Lock()
@@ -238,7 +242,7 @@ class Channel:
         """A connection that takes calls. Raises AioRpcError."""
         async with self._connecting:
             if self._connection is None or not self._connection.is_usable:
-                self._connection = Connection(self.network, self.port, self.options)
+                self._connection = Connection(self.network, self.port, self.options, self.server)
                 await self._connection.open()
         return self._connection
 
