@@ -8,6 +8,7 @@ PROCESS = ContextVar("process")
 """The simulated process whose code runs."""
 _START = 1_000.0
 _THREADS = 32
+_CANCELLED = 64
 _JOB_SECONDS = (0.0002, 0.004)
 
 
@@ -35,6 +36,10 @@ class Loop(asyncio.BaseEventLoop):
 
     def _run_once(self):
         scheduled, ready = self._scheduled, self._ready
+        if self._timer_cancelled_count > _CANCELLED and 2 * self._timer_cancelled_count > len(scheduled):
+            scheduled[:] = [handle for handle in scheduled if not handle._cancelled]
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
         if not ready and not self._stopping:
@@ -53,13 +58,13 @@ class Loop(asyncio.BaseEventLoop):
             if process is None or process.may_run(handle):
                 handle._run()
 
+    def _check_closed(self):
+        pass  # what destructors still ask for comes to nothing
+
     def _process_events(self, event_list):
         pass
 
     def _write_to_self(self):
-        pass
-
-    def _timer_handle_cancelled(self, handle):
         pass
 
     def put_back(self, handles):

@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from .loop import PROCESS
 
-WINDOW_BYTES = 65_535
+WINDOW_BYTES = 3_000  # a few batches of the small images here
 _CONNECT_SECONDS = 5.0
 _CLOSED = StatusCode.UNAVAILABLE, "Socket closed"
 
@@ -47,6 +47,10 @@ class Network:
 
     def delay(self, port):
         return self.loop.rng.uniform(0.0001, self.slowness.get(port, 0.003))
+
+    def forget(self):
+        self.connections.clear()
+        self.listening.clear()
 
     def heal(self, port, direction):
         self.cut.discard((port, direction))
@@ -452,13 +456,14 @@ class Context:
         self._status = None
         self._unread = 0
         self._room = None  # a future, while a write waits
+        self._timer = None
 
     def begin(self, data):
         loop = self.server.network.loop
         self._connection.handlers[self._call] = self
         self.server.contexts[self] = None
         if self._deadline is not None:
-            loop.call_at(max(self._deadline, loop.now), self.cancel)
+            self._timer = loop.call_at(max(self._deadline, loop.now), self.cancel)
         self.task = loop.create_task(self._run(data))
 
     def cancel(self):
@@ -531,6 +536,8 @@ class Context:
             self.server.network.on_failure(self.path, error)
             self._finish(StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}", ())
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             self.server.contexts.pop(self, None)
             self._connection.handlers.pop(self._call, None)
 

@@ -46,6 +46,7 @@ class World:
         """The last lines of the trace."""
         self.breaches = []
         """What was found to be wrong."""
+        self._is_over = False
         self._digest = hashlib.sha256()
         self._verbose = verbose
 
@@ -63,6 +64,8 @@ class World:
 
     def note(self, *event):
         """Add a line to the trace."""
+        if self._is_over:
+            return
         line = f"{self.loop.now:10.5f} {' '.join(map(str, event))}"
         self._digest.update(line.encode())
         self._keep(line)
@@ -79,6 +82,8 @@ class World:
 
     def blame(self, *event):
         """Something is wrong."""
+        if self._is_over:
+            return
         self.note("BREACH:", *event)
         self.breaches.append(" ".join(map(str, event)))
 
@@ -106,7 +111,8 @@ class World:
     @contextmanager
     def _in_force(self):
         was_collecting = gc.isenabled()
-        gc.disable()  # destructors run at random
+        gc.disable()  # destructors would run at random
+        gc.freeze()  # and all at the end, where only what is new is looked through
         state = random.getstate()
         random.seed(self.rng.random())
         output = StandardOutput()
@@ -119,6 +125,7 @@ class World:
                 yield
             finally:
                 random.setstate(state)
+                gc.unfreeze()
                 if was_collecting:
                     gc.enable()
 
@@ -156,14 +163,16 @@ class World:
             quiet.disabled = quiet_before
 
     def _end(self):
-        """Every process is dead, and what it left is thrown away in silence."""
+        """Every process is dead, and what it leaves behind is thrown away in silence."""
+        self._is_over = True
         for process in self.machine.processes.values():
             process.returncode = process.returncode or 0
+            process.forget()
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
-            for process in self.machine.processes.values():
-                process.forget()
             self.loop.close()
+            self.network.forget()
+            gc.collect()
         finally:
             sys.unraisablehook = hook
 
@@ -176,6 +185,8 @@ class _Trace(logging.Handler):
         self._world = world
 
     def emit(self, record):
+        if self._world._is_over:
+            return
         process = PROCESS.get(None)
         if record.levelno >= logging.WARNING:
             self._world.note("log", process and process.name, record.levelname, record.getMessage())
@@ -226,6 +237,12 @@ def load_engine(path, *, threads=1, name=None, version=0, max_bytes=0):
     return copy
 
 
+@cache
+def _settings(**values):
+    return ServerSettings(**values)
+
+
 def settings(port, folder, **values):
     """The settings of a host whose files lie in `folder`."""
-    return ServerSettings(port=port, models=Path(folder) / "models", tokens=Path(folder) / "tokens.toml", **values)
+    where = {"port": port, "models": Path(folder) / "models", "tokens": Path(folder) / "tokens.toml"}
+    return _settings(**values).model_copy(update=where)
