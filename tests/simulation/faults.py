@@ -77,6 +77,14 @@ async def _no_processes(scenario, host, fault):
 
 
 @asynccontextmanager
+async def _no_listener(scenario, host, fault):
+    """What takes the calls of one listener ends, as a header that is no UTF-8 does to grpc.aio."""
+    if found := scenario.world.network.listeners(host.port):
+        found[int(fault.draw * len(found))].fail()
+    yield
+
+
+@asynccontextmanager
 async def _errors(scenario, host, fault):
     number = ERRORS[int(fault.draw * len(ERRORS))]
     scenario.failing[host.port] = number, random.Random(fault.draw), 0.3 if fault.draw % 0.1 < 0.05 else 1.0
@@ -186,6 +194,12 @@ async def _unread_watch(channel, rng):
     await asyncio.gather(*[call.code() for call in calls])
 
 
+async def _no_request(channel, rng):
+    """Headers without the message that they announce."""
+    calls = [_open(channel, _SAMPLE, None) for _ in range(12)]
+    await asyncio.gather(*[call.code() for call in calls])
+
+
 async def _garbage(channel, rng):
     calls = [_open(channel, rng.choice((_SAMPLE, _WATCH, "/no.Such/Method")), rng.randbytes(20)) for _ in range(3)]
     await asyncio.gather(*[call.code() for call in calls])
@@ -209,6 +223,7 @@ FAULTS = {
     "pause server": _pausing(lambda scenario, host, draw: host.some_server(draw)),
     "pause supervisor": _pausing(lambda scenario, host, draw: host.process),
     "pause client": _pausing(lambda scenario, host, draw: scenario.users[int(draw * len(scenario.users))]),
+    "no listener": _no_listener,
     "no processes": _no_processes,
     "errors": _errors,
     "hang": _hang,
@@ -220,6 +235,7 @@ FAULTS = {
     "revoke torn": _revoking(torn=True),
     "unread streams": _hostile(_unread_streams),
     "unread watch": _hostile(_unread_watch),
+    "no request": _hostile(_no_request),
     "garbage": _hostile(_garbage),
     "storm": _hostile(_storm),
 }

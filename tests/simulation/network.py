@@ -239,7 +239,7 @@ class Channel:
         if self._is_closed:
             raise grpc.aio.UsageError("Channel is closed.")
         self._calls += 1
-        data = request if serialize is None else serialize(request)
+        data = request if serialize is None or request is None else serialize(request)
         return ClientCall(self, path, data, deserialize or bytes, self._calls, **given)
 
     async def connect(self):
@@ -385,6 +385,16 @@ class ClientCall:
             self._changed.set_result(None)
 
 
+class AioServer:
+    """The task that takes a server's calls has the name that it has in grpc.aio."""
+
+    def __init__(self, end):
+        self._end = end
+
+    async def _server_main_loop(self):
+        await self._end
+
+
 class Server:
     """grpc.aio.Server."""
 
@@ -396,6 +406,8 @@ class Server:
         self.contexts = {}  # of the calls that run, in their order
         self._ports = []
         self._handlers = {}
+        self.accepting = None
+        self._failure = network.loop.create_future()
 
     def add_registered_method_handlers(self, service, handlers):
         self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
@@ -409,16 +421,23 @@ class Server:
         return self._ports[-1]
 
     async def start(self):
+        self.accepting = self.network.loop.create_task(AioServer(self._failure)._server_main_loop())
+        self.accepting.add_done_callback(lambda _: self._close_ports())
         await asyncio.sleep(0)
         for port in self._ports:
             self.network.listening.setdefault(port, []).append(self)
 
+    def fail(self):
+        """Take no more calls, because of an error."""
+        if not self._failure.done():
+            self._failure.set_exception(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"))
+
     async def stop(self, grace):
         """Take no more calls, and cancel those that run after the grace."""
         self.is_stopping = True
-        for port in self._ports:
-            if self in self.network.listening.get(port, ()):
-                self.network.listening[port].remove(self)
+        self._close_ports()
+        if self.accepting is not None:
+            self.accepting.cancel()
         for connection in self._connections():
             connection.go_away()
         tasks = [context.task for context in self.contexts]
@@ -441,6 +460,11 @@ class Server:
             return
         connection.to_client.send(call.finish, status, ())
 
+    def _close_ports(self):
+        for port in self._ports:
+            if self in self.network.listening.get(port, ()):
+                self.network.listening[port].remove(self)
+
     def _connections(self):
         return sorted(self.connections, key=lambda connection: connection.peer)
 
@@ -456,6 +480,7 @@ class Context:
         self._status = None
         self._unread = 0
         self._room = None  # a future, while a write waits
+        self._data, self._has_read = None, False
         self._timer = None
 
     def begin(self, data):
@@ -464,7 +489,8 @@ class Context:
         self.server.contexts[self] = None
         if self._deadline is not None:
             self._timer = loop.call_at(max(self._deadline, loop.now), self.cancel)
-        self.task = loop.create_task(self._run(data))
+        self._data = data
+        self.task = loop.create_task(self._run())
 
     def cancel(self):
         """The call is no more: its handler is cancelled."""
@@ -515,15 +541,29 @@ class Context:
             self._finish(code, details, (*self._trailing, *trailing_metadata))
         raise grpc.aio.AbortError("Locally aborted.")
 
-    async def _run(self, data):
+    async def read(self):
+        """The next message of the caller, or grpc.aio.EOF; one that is None never arrives."""
+        if self._has_read:
+            return grpc.aio.EOF
+        self._has_read = True
+        if self._data is None:
+            await self.server.network.loop.create_future()
+        parse = self._handler.request_deserializer
+        return self._data if parse is None else parse(self._data)
+
+    async def _requests(self):
+        while (request := await self.read()) is not grpc.aio.EOF:
+            yield request
+
+    async def _run(self):
         handler = self._handler
-        method = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        kinds = (
+            "stream" if handler.request_streaming else "unary",
+            "stream" if handler.response_streaming else "unary",
+        )
+        method = getattr(handler, "_".join(kinds))
         try:
-            if method is None:
-                self._finish(StatusCode.UNIMPLEMENTED, "streams of requests are not simulated", ())
-                return
-            request = data if handler.request_deserializer is None else handler.request_deserializer(data)
-            answer = await method(request, self)
+            answer = await method(self._requests() if handler.request_streaming else await self.read(), self)
             if not handler.response_streaming and self._status is None:
                 self._connection.to_client.send(self._call.receive, handler.response_serializer(answer))
             if self._status is None:

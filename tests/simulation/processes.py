@@ -208,7 +208,7 @@ class Machine:
         self.refusal = lambda process: None
         """An OSError, if no process may be started now."""
 
-    async def start_child(self, *command, stdin=None, stdout=None, env=None, **options):
+    async def start_child(self, *command, stdin=None, stdout=None, stderr=None, env=None, **options):
         """asyncio.create_subprocess_exec."""
         if stdin != subprocess.PIPE or stdout != subprocess.PIPE or options:
             raise NotImplementedError(f"{command}: only pipes are simulated, not {options}")
@@ -266,3 +266,61 @@ class StandardOutput:
 
     def flush(self):
         pass
+
+
+class Descriptors:
+    """The functions of `os` by which a worker takes its standard output and writes to it."""
+
+    @staticmethod
+    def dup(descriptor):
+        return descriptor
+
+    @staticmethod
+    def dup2(descriptor, other):
+        pass
+
+    @staticmethod
+    def set_blocking(descriptor, is_blocking):
+        pass
+
+    @staticmethod
+    def write(descriptor, data):
+        PROCESS.get().stdout.write(data)
+        return len(data)
+
+
+class Stop:
+    """As `serving.server.stop`, which ends real processes with real timers."""
+
+    _SECONDS_TO_LOG = 0.15
+
+    def __init__(self, *signals, seconds):
+        self._process, self._seconds, self._signals = PROCESS.get(), seconds, signals
+        self._stop = asyncio.Event()
+        self._timer = None
+
+    def __enter__(self):
+        self._process.handlers |= dict.fromkeys(self._signals, (self.begin, ()))
+        return self
+
+    def __exit__(self, kind, *error):
+        for number in self._signals:
+            self._process.handlers.pop(number, None)
+        if kind is not None and self._timer is not None:
+            self._timer.cancel()
+
+    def is_set(self):
+        return self._stop.is_set()
+
+    async def wait(self):
+        await self._stop.wait()
+
+    def begin(self):
+        if self._timer is None:
+            self._stop.set()
+            seconds = self._seconds + self._SECONDS_TO_LOG
+            self._timer = self._process.machine.loop.call_later(seconds, self._end)
+
+    def _end(self):
+        self._process.machine.note("ended by force", self._process.name)
+        self._process.end(1)

@@ -64,7 +64,7 @@ class Scenario:
         self._running = {}
         self._operators, self._managers = [], []
         world = self.world
-        world.disk._fails = self._error_of
+        world.disk.fails = self._error_of
         world.machine.refusal = lambda process: self.refused.get(int(process.name.partition(".")[0]))
         world.loop.job_is_held = self._held_until
         world.network.on_write = self._on_write
@@ -195,7 +195,8 @@ class Scenario:
         """Nothing dies unwatched."""
         for process in self.world.machine.processes.values():
             for task in process.tasks if process.returncode is None else ():
-                if task.done() and not task.cancelled() and task._log_traceback:
+                died = task.done() and not task.cancelled() and task._log_traceback
+                if died and task.get_coro().__name__ != "_server_main_loop":
                     self.world.blame(f"a task of {process.name} died: {task.get_coro()}: {task.exception()!r}")
 
     async def _stop(self, host):

@@ -8,10 +8,10 @@ FIRST, LAST = 4.0, 22.0
 PORTS = (50051, 50052)
 KINDS = (
     *("reset", "cut", "cut in", "cut out", "slow"),
-    *("kill", "terminate", "pause server", "pause supervisor", "pause client", "no processes"),
+    *("kill", "terminate", "pause server", "pause supervisor", "pause client", "no processes", "no listener"),
     *("errors", "hang", "full disk"),
     *("deploy", "deploy torn", "replace", "revoke", "revoke torn"),
-    *("unread streams", "unread watch", "garbage", "storm"),
+    *("unread streams", "unread watch", "no request", "garbage", "storm"),
 )
 
 

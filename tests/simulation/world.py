@@ -19,6 +19,7 @@ import grpc
 
 from bgan.clients import AsyncSamplingClient
 from bgan.serving.config.settings import ServerSettings
+from bgan.serving.errors import ModelFileError
 from bgan.serving.models import engine, repository
 from bgan.serving.server import server, supervisor, worker
 from tests.fixtures.write import FOLDER
@@ -26,8 +27,12 @@ from tests.fixtures.write import FOLDER
 from .disk import Disk
 from .loop import PROCESS, Loop
 from .network import Network
-from .processes import Environment, Machine, Process, StandardOutput
+from .processes import Descriptors, Environment, Machine, Process, StandardOutput, Stop
 
+try:
+    from bgan.serving.models import checked, checker
+except ImportError:
+    checked = checker = None
 _EPOCH = 1_700_000_000.0  # what the clock on the wall says when that of the loop is 0
 _TAIL = 400
 
@@ -41,7 +46,7 @@ class World:
         self.machine = Machine(self.loop, self.note)
         self.machine.main_of = _main_of_worker
         self.network = Network(self.loop, self.note)
-        self.disk = Disk(lambda: round(1e9 * self.wall_time()), lambda path: 0)
+        self.disk = Disk(lambda: round(1e9 * self.wall_time()))
         self.tail = []
         """The last lines of the trace."""
         self.breaches = []
@@ -139,10 +144,10 @@ class World:
         yield uuid, {"uuid4": lambda: uuid.UUID(int=bits.getrandbits(128))}
         yield asyncio, {"create_subprocess_exec": self.machine.start_child, "all_tasks": self.machine.all_tasks}
         yield grpc.aio, {"server": self.network.server}
-        yield server, {"reserved_port": _reserved_port}
-        yield supervisor, {"reserved_port": _reserved_port}
-        yield repository, {"load_engine": load_engine}
         yield worker.signal, {"signal": lambda number, handler: None}
+        for module, name, value in _PARTS:
+            if hasattr(module, name):
+                yield module, {name: value}
 
     @contextmanager
     def _logs(self):
@@ -196,11 +201,6 @@ class _Trace(logging.Handler):
             self._world.blame("an error is not handled:", process and process.name, repr(record.exc_info[1]))
 
 
-@contextmanager
-def _reserved_port(host, port):
-    yield port
-
-
 def _main_of_worker(command):
     """What `worker.main` would run, for the command line of a worker."""
     module = command.index("bgan.serving.server.worker")
@@ -211,6 +211,11 @@ def _main_of_worker(command):
     ):
         worker.main()
     return lambda: mains[0]
+
+
+@contextmanager
+def _reserved_port(host, port):
+    yield port
 
 
 @cache
@@ -224,17 +229,69 @@ def _loaded(content):
     return loaded
 
 
-def load_engine(path, *, threads=1, name=None, version=0, max_bytes=0):
+def open_engine(content, *, threads=1, name=None, version=0):
     """As the engine's, but a content is loaded and probed once for all simulations."""
-    content = engine.read_model_file(path, max_bytes)
     loaded = _loaded(content)
     if loaded is None:
-        raise engine.ModelFileError(f"{path} is no ONNX model")
+        raise ModelFileError("is no ONNX model")
     manifest = type(loaded.manifest).FromString(loaded.manifest.SerializeToString())
     manifest.name = name or manifest.name
-    copy = engine.Engine(loaded._session, manifest, revision=loaded.revision, version=version)
-    copy.tile_rows, copy.seconds_per_image = loaded.tile_rows, loaded.seconds_per_image
-    return copy
+    opened = engine.Engine(loaded._session, manifest, revision=loaded.revision, version=version)
+    opened.tile_rows, opened.seconds_per_image = loaded.tile_rows, loaded.seconds_per_image
+    return opened
+
+
+def load_engine(path, *, threads=1, name=None, version=0, max_bytes=0):
+    """As the engine's, from the simulated disk."""
+    content = engine.read_model_file(path, max_bytes)
+    try:
+        return open_engine(content, name=name, version=version)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path} {error.message}") from error
+
+
+class Checker:
+    """What `models.checker` finds out in other processes is found at once."""
+
+    def __init__(self, max_bytes):
+        self.is_closed = self.is_polite = False
+        self._max_bytes = max_bytes
+
+    def take(self, file):
+        process = PROCESS.get()
+        if process.machine.refusal(process) is not None:
+            return checker.Check(error=ModelFileError(f"{file.path} cannot be checked now", may_pass=True))
+        try:
+            found = load_engine(file.path, name=file.model, version=file.version, max_bytes=self._max_bytes)
+        except ModelFileError as error:
+            return checker.Check(error=error)
+        return checker.Check(found.revision, found.tile_rows, found.seconds_per_image)
+
+    def has(self, file):
+        return False
+
+    def wait(self, seconds):
+        pass
+
+    def keep_only(self, files):
+        pass
+
+    def close(self):
+        self.is_closed = True
+
+
+# What parts of the product ask of other processes, threads and ports.
+_PARTS = (
+    (server, "reserved_port", _reserved_port),
+    (supervisor, "reserved_port", _reserved_port),
+    (repository, "load_engine", load_engine),
+    (repository, "Checker", Checker),
+    (checked, "open_engine", open_engine),
+    (server, "Stop", Stop),
+    (supervisor, "Stop", Stop),
+    (worker, "Stop", Stop),
+    (worker, "os", Descriptors()),
+)
 
 
 @cache
