@@ -6,7 +6,7 @@ import random
 import grpc
 from grpc_health.v1 import health_pb2
 
-from bgan.clients import RevisionChangedError, SamplingError, ServerOverloadedError, UnauthenticatedError
+from bgan.clients import RevisionChangedError, SamplingError, UnauthenticatedError
 from bgan.clients._messages import decode_batch
 from bgan.v1 import sampling_pb2
 
@@ -16,6 +16,7 @@ from .hosts import GRACE_SECONDS, IMAGES_PER_MINUTE, MAX_STREAMS, Host, secret
 from .loop import PROCESS
 from .network import Channel
 from .reference import is_right, revision_of
+from .schedule import draw
 from .users import caller
 from .world import World
 
@@ -26,13 +27,22 @@ the starts of a worker that ends at once."""
 REVOKED_SECONDS = 3.0
 """How soon a token that was taken out of the file is refused."""
 STOP_SECONDS = GRACE_SECONDS + 1.0
-STREAM_SECONDS = 40.0
-_RIPPLE_SECONDS = 12.0  # after a disturbance: retries, restarts, a stalled stream that holds a slot
-_DELAYS_REVOKING = {"errors", "hang", "pause server"}
+STREAM_SECONDS = 35.0
+_RIPPLE = 12.0  # after a disturbance: retries, restarts, a stalled stream that holds a slot
+_DELAYS_REVOKING = {"errors", "hang", "pause server", "pause supervisor"}
 _DEPLOYS = {"deploy", "deploy torn", "replace"}
 _SAMPLE = "/bgan.v1.SamplingService/SampleBinaryImages"
 _CHECK = "/grpc.health.v1.Health/Check"
+_SHOWN = 5  # of the things that are wrong in one simulation
 _QUOTA_FOLDER = "BGAN_QUOTA_FOLDER"
+
+
+def report(seed, breaches):
+    """What was wrong, after what, and how to see it again; "" if nothing was."""
+    if not breaches:
+        return ""
+    again = f"  again: python -m tests.simulation --seed {seed} --verbose"
+    return "\n".join([str(draw(seed)), *(f"  {breach}" for breach in breaches[:_SHOWN]), again])
 
 
 class Bucket:
@@ -52,8 +62,8 @@ class Bucket:
 class Scenario:
     """A world with hosts and callers, and a schedule."""
 
-    def __init__(self, schedule, *, verbose=False):
-        self.schedule = schedule
+    def __init__(self, seed, *, verbose=False):
+        self.schedule = schedule = draw(seed)
         self.world = World(schedule.seed, verbose=verbose)
         self.refused, self.failing, self.hanging = {}, {}, {}
         self.users = []
@@ -92,21 +102,23 @@ class Scenario:
     def excuse(self, error, name, ports, started, ended):
         """Why a stream may have failed, or None."""
         disturbances = [each for port in ports for each in self._disturbed[port]]
-        near = [what for begin, end, what in disturbances if begin <= ended and started <= end + _RIPPLE_SECONDS]
+        near = next(
+            (what for begin, end, what in disturbances if begin <= ended and started <= end + _RIPPLE), None
+        )
         if isinstance(error, UnauthenticatedError):
-            if name == "carol" and any(self.hosts[port].revoked_at is not None for port in ports):
-                return "it was revoked"
-            expired = any(self.world.wall_time() >= self.hosts[port].expiry.timestamp() for port in ports)
-            return "it expired" if name == "dave" and expired else None
-        if isinstance(error, ServerOverloadedError) and name == "bob":
-            return "its quota"
+            return self._excuse_of_token(name, ports)
         if isinstance(error, RevisionChangedError):
-            return next((what for what in near if what in _DEPLOYS), None)
-        if name == "bob" and error.code.name == "DEADLINE_EXCEEDED":
+            return near if any(what in _DEPLOYS and begin <= ended for begin, _, what in disturbances) else None
+        if name == "bob" and error.code.name in {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}:
             return "its quota"
-        if self.paused_seconds(name, started - 60, ended):
-            return "it stood still"
-        return next(iter(near), None)
+        return "it stood still" if self.paused_seconds(name, started - _RIPPLE, ended) else near
+
+    def _excuse_of_token(self, name, ports):
+        hosts = [self.hosts[port] for port in ports]
+        if name == "carol" and any(host.revoked_at is not None for host in hosts):
+            return "it was revoked"
+        has_expired = any(self.world.wall_time() >= host.expiry.timestamp() for host in hosts)
+        return "it expired" if name == "dave" and has_expired else None
 
     async def _main(self):
         for host in self.hosts.values():
@@ -152,7 +164,7 @@ class Scenario:
         """Every listener of every worker answers as it should, within the bound, and goes on."""
         end = self.world.now + ALIVE_SECONDS[host.workers > 0]
         in_a_row = 0
-        while in_a_row < 3:
+        while in_a_row < 2:
             problem = await self._problem_of(host)
             in_a_row = 0 if problem else in_a_row + 1
             if self.world.now > end:

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-FIRST, LAST = 4.0, 22.0
+FIRST, LAST = 4.0, 18.0
 """Between these seconds faults begin."""
 PORTS = (50051, 50052)
 KINDS = (

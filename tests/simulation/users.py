@@ -7,7 +7,7 @@ from bgan.clients import RetryPolicy, SamplingError
 from .hosts import secret
 from .reference import COUNT, SEEDS, STARTS, is_right
 
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 25.0
 _LATE_SECONDS = 1.0
 
 
