@@ -9,30 +9,24 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from .scenario import Scenario, report
+from .scenario import simulate
 
 
 def main():
     options = _options()
     if options.seed is not None:
-        world = Scenario(options.seed, verbose=options.verbose).run()
-        print(report(options.seed, world.breaches) or f"seed {options.seed} holds")
-        print(f"digest {world.digest}")
-        return int(bool(world.breaches))
+        outcome = simulate(options.seed, verbose=options.verbose)
+        print(f"{outcome}\ndigest {outcome.digest}, {len(outcome.breaches)} breaches")
+        return int(bool(outcome.breaches))
     started, failed = time.monotonic(), []
     seeds = range(options.first, options.first + options.count)
     with ProcessPoolExecutor(options.jobs) as pool:
-        for seed, breaches in zip(seeds, pool.map(breaches_of, seeds, chunksize=20), strict=True):
-            if breaches:
-                failed.append(seed)
-                print(report(seed, breaches), flush=True)
+        for outcome in pool.map(simulate, seeds, chunksize=20):
+            if outcome.breaches:
+                failed.append(outcome.schedule.seed)
+                print(outcome, flush=True)
     print(f"{len(seeds)} schedules in {time.monotonic() - started:.0f} s, failed: {failed or 'none'}")
     return int(bool(failed))
-
-
-def breaches_of(seed):
-    """What is wrong in a simulation, in words."""
-    return Scenario(seed).run().breaches
 
 
 def _options():

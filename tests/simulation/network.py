@@ -48,10 +48,6 @@ class Network:
     def delay(self, port):
         return self.loop.rng.uniform(0.0001, self.slowness.get(port, 0.003))
 
-    def forget(self):
-        self.connections.clear()
-        self.listening.clear()
-
     def heal(self, port, direction):
         self.cut.discard((port, direction))
         for connection in self.connections:

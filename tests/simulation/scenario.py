@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -16,9 +17,9 @@ from .hosts import GRACE_SECONDS, IMAGES_PER_MINUTE, MAX_STREAMS, Host, secret
 from .loop import PROCESS
 from .network import Channel
 from .reference import is_right, revision_of
-from .schedule import draw
+from .schedule import Schedule, draw
 from .users import caller
-from .world import World
+from .world import World, collected
 
 START_SECONDS = 3.0
 ALIVE_SECONDS = {False: 15.0, True: 45.0}
@@ -33,16 +34,30 @@ _DELAYS_REVOKING = {"errors", "hang", "pause server", "pause supervisor"}
 _DEPLOYS = {"deploy", "deploy torn", "replace"}
 _SAMPLE = "/bgan.v1.SamplingService/SampleBinaryImages"
 _CHECK = "/grpc.health.v1.Health/Check"
+_NEVER = {"INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED"}
 _SHOWN = 5  # of the things that are wrong in one simulation
 _QUOTA_FOLDER = "BGAN_QUOTA_FOLDER"
 
 
-def report(seed, breaches):
-    """What was wrong, after what, and how to see it again; "" if nothing was."""
-    if not breaches:
-        return ""
-    again = f"  again: python -m tests.simulation --seed {seed} --verbose"
-    return "\n".join([str(draw(seed)), *(f"  {breach}" for breach in breaches[:_SHOWN]), again])
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a simulation."""
+
+    schedule: Schedule
+    breaches: list[str]
+    """What was wrong."""
+    digest: str
+    """Of all that happened."""
+
+    def __str__(self):
+        again = f"  again: python -m tests.simulation --seed {self.schedule.seed} --verbose"
+        return "\n".join([str(self.schedule), *(f"  {breach}" for breach in self.breaches[:_SHOWN]), again])
+
+
+def simulate(seed, *, verbose=False):
+    """The outcome of a seed."""
+    with collected():
+        return Scenario(seed, verbose=verbose).run()
 
 
 class Bucket:
@@ -83,9 +98,9 @@ class Scenario:
         self.hosts = {port: Host(world, port, workers) for port, workers in schedule.workers.items()}
 
     def run(self):
-        """All of it; the breaches are in the world."""
+        """All of it."""
         self.world.run(self._main)
-        return self.world
+        return Outcome(self.schedule, self.world.breaches, self.world.digest)
 
     def spawn(self, coroutine):
         """Run beside the schedule, as the operator, whom the end waits for."""
@@ -105,6 +120,8 @@ class Scenario:
         near = next(
             (what for begin, end, what in disturbances if begin <= ended and started <= end + _RIPPLE), None
         )
+        if error.code.name in _NEVER:
+            return None
         if isinstance(error, UnauthenticatedError):
             return self._excuse_of_token(name, ports)
         if isinstance(error, RevisionChangedError):
@@ -131,7 +148,6 @@ class Scenario:
         self._look_for_dead_tasks()
         await asyncio.gather(*[self._stop(host) for host in self.hosts.values()])
         await self._end_users()
-        self._running.clear()
 
     def _start_users(self):
         everywhere = tuple(self.hosts)

@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 import uuid
+import warnings
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -119,9 +120,6 @@ class World:
 
     @contextmanager
     def _in_force(self):
-        was_collecting = gc.isenabled()
-        gc.disable()  # destructors would run at random
-        gc.freeze()  # and all at the end, where only what is new is looked through
         state = random.getstate()
         random.seed(self.rng.random())
         output = StandardOutput()
@@ -134,9 +132,6 @@ class World:
                 yield
             finally:
                 random.setstate(state)
-                gc.unfreeze()
-                if was_collecting:
-                    gc.enable()
 
     def _replacements(self, output):
         bits = random.Random(self.rng.random())
@@ -172,18 +167,34 @@ class World:
             quiet.disabled = quiet_before
 
     def _end(self):
-        """Every process is dead, and what it leaves behind is thrown away in silence."""
+        """Nothing more happens; what is left behind goes with `collected`."""
         self._is_over = True
         for process in self.machine.processes.values():
-            process.returncode = process.returncode or 0
             process.forget()
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        self.loop.close()
+
+
+@contextmanager
+def collected():
+    """Around simulations: what they leave is thrown away at the end and in silence, as the dead leave it."""
+    was_collecting = gc.isenabled()
+    gc.disable()  # destructors would run at random
+    gc.freeze()  # only what is new will be looked through
+    hook = sys.unraisablehook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = lambda _: None
+        logging.disable()
         try:
-            self.loop.close()
-            self.network.forget()
-            gc.collect()
+            with warnings.catch_warnings(action="ignore"):
+                gc.collect()
         finally:
+            logging.disable(logging.NOTSET)
             sys.unraisablehook = hook
+            gc.unfreeze()
+            if was_collecting:
+                gc.enable()
 
 
 class _Trace(logging.Handler):
