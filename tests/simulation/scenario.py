@@ -177,12 +177,9 @@ class Scenario:
         self.world.note("end", fault.kind, fault.port)
 
     async def _wait_until_alive(self, host):
-        """Every listener of every worker answers as it should, within the bound, and goes on."""
+        """Every listener of every worker answers as it should, within the bound."""
         end = self.world.now + ALIVE_SECONDS[host.workers > 0]
-        in_a_row = 0
-        while in_a_row < 2:
-            problem = await self._problem_of(host)
-            in_a_row = 0 if problem else in_a_row + 1
+        while problem := await self._problem_of(host):
             if self.world.now > end:
                 self.world.blame(f"{host.port} is not alive again: {problem}")
                 return
