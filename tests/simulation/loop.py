@@ -58,6 +58,10 @@ class Loop(asyncio.BaseEventLoop):
             if process is None or process.may_run(handle):
                 handle._run()
 
+    def set_task_factory(self, factory):
+        if PROCESS.get(None) is None:
+            super().set_task_factory(factory)
+
     def set_exception_handler(self, handler):
         if PROCESS.get(None) is None:  # a process would set that of all
             super().set_exception_handler(handler)

@@ -391,6 +391,19 @@ class AioServer:
         await self._end
 
 
+class MainTasks:
+    """As `serving.server.main_tasks`, which knows the tasks of the real grpc.aio."""
+
+    async def start_door(self, server, calls):
+        await server.start()
+        return server.accepting
+
+    start_desk = start_door
+
+    def take_dropped(self, main_task):
+        return None
+
+
 class Server:
     """grpc.aio.Server."""
 

@@ -289,6 +289,19 @@ class Descriptors:
         return len(data)
 
 
+class Threads:
+    """A concurrent.futures.ThreadPoolExecutor whose threads are those of the simulated process."""
+
+    def __init__(self, max_workers, thread_name_prefix=""):
+        self._max_workers, self._thread_name_prefix = max_workers, thread_name_prefix
+
+    def submit(self, function, *arguments):
+        return PROCESS.get().machine.loop.run_in_executor(self, function, *arguments)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        pass
+
+
 class Stop:
     """As `serving.server.stop`, which ends real processes with real timers."""
 
