@@ -59,6 +59,11 @@ class Network:
         for connection in [each for each in self.connections if each.port == port]:
             connection.lose((StatusCode.UNAVAILABLE, "recvmsg:Connection reset by peer"))
 
+    def accepted_by(self, process):
+        """The open connections of a process."""
+        accepted = [each for each in self.connections if each.is_accepted_by(process)]
+        return {each.peer: each for each in accepted}
+
     def listeners(self, port):
         return [each for each in self.listening.get(port, ()) if each.process.returncode is None]
 
@@ -156,6 +161,9 @@ class Connection:
         self.network.loop.call_soon(self._lose_at_client, status, context=self.client_context)
         if self._is_accepted:
             self.server.process.call(self._lose_at_server)
+
+    def is_accepted_by(self, process):
+        return self._is_accepted and self._is_open["server"] and self.server.process is process
 
     def go_away(self):
         """The server's side takes no more calls on it."""
@@ -520,6 +528,9 @@ class Context:
 
     def time_remaining(self):
         return None if self._deadline is None else max(0.0, self._deadline - self.server.network.loop.now)
+
+    async def send_initial_metadata(self, metadata):
+        pass
 
     def set_trailing_metadata(self, trailing):
         self._trailing = tuple(trailing)

@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from unittest.mock import patch
 
@@ -44,7 +44,7 @@ class World:
         self.loop = Loop(random.Random(self.rng.random()))
         self.machine = Machine(self.loop, self.note)
         self.machine.main_of = _main_of_worker
-        self.network = Network(self.loop, self.note)
+        self.network = self.machine.network = Network(self.loop, self.note)
         self.disk = Disk(lambda: round(1e9 * self.wall_time()))
         self.tail = []
         """The last lines of the trace."""
@@ -292,6 +292,26 @@ class Checker:
         self.is_closed = True
 
 
+def _find_connections(connections, now):
+    """As `Connections._find` of `server.connections`, for the simulated ones of this process."""
+    from bgan.serving.server.connections import Connection
+
+    process = PROCESS.get()
+    known, found = connections._known, process.machine.network.accepted_by(process)
+    connections._known = {
+        peer: known.get(peer) or Connection(number, peer, "127.0.0.1", now) for number, peer in enumerate(found)
+    }
+    return list(connections._known.values())
+
+
+def _shut(connection):
+    process = PROCESS.get()
+    found = process.machine.network.accepted_by(process).get(connection.peer)
+    if found is not None:
+        found.lose((grpc.StatusCode.UNAVAILABLE, "Socket closed"))
+    return found is not None
+
+
 # What parts of the product ask of other processes, threads and ports. It was written beside the mends of issue 17:
 # a part that is not here yet is left out.
 _PARTS = (
@@ -306,17 +326,26 @@ _PARTS = (
     ("server.worker", "os", Descriptors()),
     ("server.listeners", "MainTasks", MainTasks),
     ("rpc.pool", "ThreadPoolExecutor", Threads),
+    ("server.connections", "raise_file_limit", lambda: 1024),
+    ("server.connections", "_shut", _shut),
+    ("server.connections", "Connections._find", _find_connections),
 )
 
 
 @cache
 def _parts():
-    """The modules that there are, each with a name in it and what takes its place."""
-    names = {path: f"bgan.serving.{path}" for path, _, _ in _PARTS}
-    modules = {
-        path: importlib.import_module(name) for path, name in names.items() if importlib.util.find_spec(name)
-    }
-    return [(modules[path], name, value) for path, name, value in _PARTS if hasattr(modules.get(path), name)]
+    """What there is of them: its owner, a module or a class, its name, and what takes its place."""
+    found = []
+    for path, name, value in _PARTS:
+        module = f"bgan.serving.{path}"
+        if importlib.util.find_spec(module):
+            *classes, last = name.split(".")
+            owner = reduce(
+                lambda owner, each: getattr(owner, each, None), classes, importlib.import_module(module)
+            )
+            if hasattr(owner, last):
+                found.append((owner, last, value))
+    return found
 
 
 IS_MENDED = any(name == "Stop" for _, name, _ in _parts())
