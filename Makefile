@@ -10,6 +10,7 @@ BENCH_READY := $(VENV)/.bench-ready
 SOAK_READY := $(VENV)/.soak-ready
 BENCH ?=
 SOAK ?=
+SCHEDULES ?= 10000
 ABLATION ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile
 TRITON := .tools/triton
@@ -90,7 +91,8 @@ snapshots: $(READY) ## Renew the snapshots of help, presets, names and weights; 
 bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="calls streaming"; a table and a JSON line
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
-soak: $(SOAK_READY) $(FAKETIME_READY) ## Faults, fuzzing and a leak gate for 10 minutes, or more: SOAK="--minutes 120"
+soak: $(SOAK_READY) $(FAKETIME_READY) ## 10,000 simulated schedules; then faults, fuzzing, a leak gate for 10 minutes: SOAK="--minutes 120"
+	@$(BIN)/python -m tests.simulation --first $$(date +%s)0 --count $(SCHEDULES) --jobs $$(nproc)
 	@$(BIN)/python -m tests.reliability $(SOAK)
 
 models: $(SHIPPED_MODELS) ## Train, export and measure the models that come with bgan: hours; goes on where it stopped

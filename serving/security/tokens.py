@@ -16,9 +16,10 @@ import json
 import os
 import re
 import secrets
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -48,7 +49,7 @@ class Token(BaseModel):
 
     def has_expired(self) -> bool:
         """Whether it is no longer valid."""
-        return self.expires is not None and self.expires <= datetime.now(UTC)
+        return self.expires is not None and self.expires.timestamp() <= time.time()
 
 
 def read_tokens(path: Path) -> dict[str, Token]:
