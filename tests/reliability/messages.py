@@ -3,6 +3,7 @@
 import base64
 import random
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import hypothesis
 from google.protobuf import json_format
@@ -10,6 +11,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+
+from bgan.v1 import model_pb2
 
 _DEEPEST = 3
 _EDGES = [0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, -1, -(2**31), -(2**63), 2**64 - 1]
@@ -19,14 +22,20 @@ _WORDS = ["latents", "uniforms", "images", "probabilities", "FP32", "UINT8", "cl
 _PARTS = (0.15, 0.25, 0.4)  # random bytes, valid messages, structured ones; the rest is mutated
 
 
-def valid_messages(path: str, model: str, latent_size: int) -> list[dict]:
-    """Requests, as JSON, that a method answers; for the others one without fields."""
+def valid_messages(path: str, manifest: model_pb2.Model) -> list[dict]:
+    """Requests, as JSON, that a method answers about a model; for the others one without fields."""
+    model, latent_size = manifest.name, manifest.latent_size
     sampling = {"model": model, "imageCount": 5, "seed": 7, "firstIndex": 3, "batchSize": 2}
     latents = {"name": "latents", "datatype": "FP32", "shape": [1, latent_size]}
+    inputs = [latents, *_other_inputs(manifest)]
+    raw = [
+        base64.b64encode(bytes(8 if each["datatype"] == "INT64" else 4 * prod(each["shape"]))) for each in inputs
+    ]
+    labels = {"labels": [0, len(manifest.classes) - 1]} if manifest.classes else {}
     known = {
         "/bgan.v1.SamplingService/SampleBinaryImages": [
             sampling,
-            {**sampling, "includeProbabilities": True},
+            {**sampling, "includeProbabilities": True, **labels},
             {"imageCount": 1, "version": 1, "revision": "0" * 32},
         ],
         "/bgan.v1.SamplingService/GetModel": [{"name": model}, {"name": model, "version": 1}],
@@ -36,9 +45,9 @@ def valid_messages(path: str, model: str, latent_size: int) -> list[dict]:
             {"modelName": model, "inputs": [{**latents, "contents": {"fp32Contents": [0.5] * latent_size}}]},
             {
                 "modelName": model,
-                "inputs": [latents],
+                "inputs": inputs,
                 "outputs": [{"name": "images"}],
-                "rawInputContents": [base64.b64encode(bytes(4 * latent_size)).decode()],
+                "rawInputContents": [content.decode() for content in raw],
             },
         ],
         "/grpc.health.v1.Health/Check": [{"service": "bgan.v1.SamplingService"}],
@@ -52,6 +61,15 @@ def valid_messages(path: str, model: str, latent_size: int) -> list[dict]:
         ],
     }
     return known.get(path, [{}])
+
+
+def _other_inputs(manifest):
+    """What a model takes beside latents, for one image."""
+    shape = manifest.image_shape
+    if manifest.binarization == model_pb2.BINARIZATION_BERNOULLI:
+        yield {"name": "uniforms", "datatype": "FP32", "shape": [1, shape.channels, shape.height, shape.width]}
+    if manifest.classes:
+        yield {"name": "labels", "datatype": "INT64", "shape": [1]}
 
 
 def encoded(descriptor, fields: dict) -> bytes:
