@@ -50,7 +50,7 @@ class ServerProcess:
         raise AssertionError(f"the server did not start:\n{self.output()}")
 
     def output(self):
-        return Path(self.log.name).read_text()
+        return Path(self.log.name).read_text(errors="replace")  # gRPC's core writes what it was sent
 
     def stop(self, number=signal.SIGTERM):
         if self.process.poll() is None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import grpc
 
 from bgan.clients import SamplingClient
+from bgan.serving.security.tokens import make_token
+from tests.kit.certificates import Authority
 
 _ANSWER_SECONDS = 20
 
@@ -55,3 +57,33 @@ class Access:
 
     def _credentials(self):
         return grpc.ssl_channel_credentials(self.ca.read_bytes())
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What servers are guarded with: TLS, and tokens of several holders."""
+
+    folder: Path
+    tokens: dict[str, str]
+    """By holder."""
+
+    @classmethod
+    def make(cls, folder: Path, **holders: dict) -> "Guard":
+        """New certificates and tokens; each holder's may be limited, as `bgan token` does."""
+        authority = Authority()
+        certificate, key = authority.issue("localhost")
+        for name, content in (("ca", authority.pem), ("certificate", certificate), ("key", key)):
+            (folder / f"{name}.pem").write_bytes(content)
+        limits = {"models": ["*"], "images_per_minute": None, "expires": None}
+        file = folder / "tokens.toml"
+        return cls(folder, {name: make_token(file, name, **{**limits, **own}) for name, own in holders.items()})
+
+    @property
+    def options(self) -> tuple:
+        """Of `bgan serve`."""
+        tls = "--tls-certificate", self.folder / "certificate.pem", "--tls-key", self.folder / "key.pem"
+        return *tls, "--tokens", self.folder / "tokens.toml"
+
+    def access(self, target: str, holder: str) -> Access:
+        """Of a server with these options."""
+        return Access(target, self.tokens[holder], self.folder / "ca.pem")

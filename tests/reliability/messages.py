@@ -18,7 +18,19 @@ _DEEPEST = 3
 _EDGES = [0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, -1, -(2**31), -(2**63), 2**64 - 1]
 _LENGTHS = (0, 1, 2, 5, 20, 100, 1000, 20_000)
 _LARGEST = 4_300_000  # more than a message may have
-_WORDS = ["latents", "uniforms", "images", "probabilities", "FP32", "UINT8", "classification", "*", "bgan", "\0"]
+_WORDS = [
+    "latents",
+    "uniforms",
+    "images",
+    "probabilities",
+    "FP32",
+    "UINT8",
+    "classification",
+    "*",
+    "bgan",
+    "\0",
+    "no-such",
+]
 _PARTS = (0.15, 0.25, 0.4)  # random bytes, valid messages, structured ones; the rest is mutated
 
 

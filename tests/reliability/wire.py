@@ -107,7 +107,7 @@ async def _read(call: Any) -> None:
 
 def send_garbage(access: Access, rng: Any) -> None:
     """Connect and send what is no HTTP/2, or frames that mean nothing, and leave."""
-    with access.connect() as connection, suppress(OSError):
+    with suppress(OSError), access.connect() as connection:
         if rng.random() < 0.5:
             connection.sendall(rng.randbytes(rng.choice((1, 9, 100, 5000))))
         else:
