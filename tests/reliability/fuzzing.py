@@ -93,7 +93,7 @@ def inputs(access: Access, facts: Facts, seed: int, corpus: Path | None = None):
         ]
         examples = drawn(structured(method.request, words), _EXAMPLES, seed)
         strange = [example.SerializeToString() for example in examples] + found[number]
-        sources.append((method, iter(Source(rng, valid, strange))))
+        sources.append((method, iter(Source(rng, valid, strange, method.request, words))))
     nothing = iter(Source(rng, [], []))
     for method, source in cycle([*sources, (None, nothing)]):
         chosen = method or rng.choice(UNKNOWN_METHODS)

@@ -80,7 +80,7 @@ def test_peaks_are_no_leak_and_a_slope_is():
 
 def test_the_power_of_the_gate_is_that_of_its_noise():
     rng = random.Random(1)
-    quiet, loud = ([200 + rng.gauss(0, sigma) for _ in range(400)] for sigma in (8, 150))
+    quiet, loud = ([200 + rng.gauss(0, sigma) for _ in range(30)] for sigma in (2, 40))
     able, unable = (power(_samples(values), Bounds()) for values in (quiet, loud))
     assert able.found >= WANTED_POWER
     assert able.false <= 0.05
