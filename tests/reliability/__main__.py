@@ -43,9 +43,9 @@ from .report import Report
 _REFERENCE_IMAGES = 40_000
 _FAULT_SECONDS = 400
 _CLOSING_SECONDS = 600
-_FAULTS_A_REST = 4
+_FAULTS_A_REST = 2
 _REST_SECONDS = 3  # what is in flight ends, and memory goes back
-_WARM_UP = 0.2  # of the time
+_WARM_UP = 0.3  # of the time
 _LOAD_SECONDS = 2  # between two samples under load
 _ENOUGH_MINUTES = 60  # for the leak gate to have its power
 _SHIPPED = ROOT / "serving" / "shipped"
@@ -327,8 +327,9 @@ class Soak:
     def _gate(self, where, samples):
         """Whether the server leaked, and whether the gate would have seen it."""
         try:
-            found = self._report.growths[where] = growths(samples, Bounds())
-            able = self._report.powers[where] = power(samples, Bounds())
+            seconds = 60 * self._report.minutes
+            found = self._report.growths[where] = growths(samples, Bounds(), seconds)
+            able = self._report.powers[where] = power(samples, Bounds(), seconds)
         except ValueError as error:
             self._blame(f"the leak gate {where}", str(error))
             return

@@ -57,7 +57,7 @@ class Growth:
     last: float
     """The median of the last tenth."""
     rise: float
-    """Of the line of Theil and Sen, which passes over single peaks, from the first sample to the last."""
+    """Of the line of Theil and Sen, which passes over single peaks, over the run."""
     limits: tuple[float, float]
     """Of the rise, with 95 % confidence."""
     bound: float
@@ -113,28 +113,34 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
         table.writerows(astuple(sample) for sample in samples)
 
 
-def growths(samples: Sequence[Sample], bounds: Bounds) -> list[Growth]:
-    """How each figure went. Raises ValueError if there are too few samples to say."""
+def growths(samples: Sequence[Sample], bounds: Bounds, seconds: float | None = None) -> list[Growth]:
+    """How each figure went, over a run of so many seconds (None: from the first sample to the last).
+
+    Raises ValueError if there are too few samples to say.
+    """
     if len(samples) < _SAMPLES_AT_LEAST:
         raise ValueError(f"{len(samples)} samples say nothing about leaks; take {_SAMPLES_AT_LEAST} at least")
     times = np.array([sample.seconds for sample in samples])
     return [
-        _growth(name, times, np.array([getattr(sample, name) for sample in samples]), getattr(bounds, name))
+        _growth(name, times, np.array([getattr(each, name) for each in samples]), getattr(bounds, name), seconds)
         for name in _FIGURES
     ]
 
 
-def power(samples: Sequence[Sample], bounds: Bounds, seed: int = 1) -> Power:
+def power(samples: Sequence[Sample], bounds: Bounds, seconds: float | None = None, seed: int = 1) -> Power:
     """Simulate runs: this one's deviations from its line, in blocks drawn anew, and leaks of known sizes on top.
 
     Blocks keep what neighbours have in common. Raises ValueError as `growths` does.
     """
-    growths(samples, bounds)
+    growths(samples, bounds, seconds)
     times = np.array([sample.seconds for sample in samples])
     values = np.array([sample.resident_mib for sample in samples])
     line, rng = theilslopes(*_binned(values, times)), random.Random(seed)
     deviations = values - (line.slope * times + line.intercept)
-    runs = [_growth("", times, _drawn_anew(deviations, rng), bounds.resident_mib) for _ in range(_SIMULATED_RUNS)]
+    runs = [
+        _growth("", times, _drawn_anew(deviations, rng), bounds.resident_mib, seconds)
+        for _ in range(_SIMULATED_RUNS)
+    ]
     # A leak adds the same to every slope of the line, so to the rise and to its limits.
     shares = {
         leak: sum(run.rise + leak > run.bound and run.limits[0] + leak > 0 for run in runs) / len(runs)
@@ -144,8 +150,8 @@ def power(samples: Sequence[Sample], bounds: Bounds, seed: int = 1) -> Power:
     return Power(shares[LEAK_MIB], shares[0], min(enough, default=None))
 
 
-def _growth(name, times, values, bound) -> Growth:
-    tenth, span = max(1, len(values) // 10), times[-1] - times[0]
+def _growth(name, times, values, bound, seconds) -> Growth:
+    tenth, span = max(1, len(values) // 10), seconds or times[-1] - times[0]
     ends = [float(np.median(part)) for part in (values[:tenth], values[-tenth:])]
     line = theilslopes(*_binned(values, times))
     limits = float(line.low_slope * span), float(line.high_slope * span)
