@@ -8,6 +8,7 @@ Faults are drawn by the seed, all of them once in each round. What was found to 
 import argparse
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -15,21 +16,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bgan.clients import SamplingError
 from tests.conftest import ROOT
+from tests.fixtures.write import CLASSES, write_model
 from tests.kit.servers import restarting_server, server
 
-from .control import run_control
+from .access import Guard
+from .control import run_control, watched
 from .faults import FAULTS, Site
 from .fuzzing import Tally
-from .leaks import Bounds, Sample, growths, take_sample, write_samples
+from .leaks import WANTED_POWER, Bounds, Sample, growths, power, take_sample, write_samples
 from .load import Load
 from .machine import NotHereError
 from .reference import Reference
@@ -38,17 +43,33 @@ from .report import Report
 _REFERENCE_IMAGES = 40_000
 _FAULT_SECONDS = 400
 _CLOSING_SECONDS = 600
-_FAULTS_A_REST = 4
+_FAULTS_A_REST = 2
 _REST_SECONDS = 3  # what is in flight ends, and memory goes back
+_WARM_UP = 0.3  # of the time
+_LOAD_SECONDS = 2  # between two samples under load
+_ENOUGH_MINUTES = 60  # for the leak gate to have its power
 _SHIPPED = ROOT / "serving" / "shipped"
 _FIXED = ("mlp-dbn", "mlp-sbn")
+_OTHERS = {  # by name: images that are known, and what the file is written with
+    "cnn-dbn": (2_000, None),
+    "cnn-sbn": (2_000, None),
+    "classes-dbn": (8_000, {"seed": 6, "shape": (3, 5, 9), "latent_size": 10, "classes": CLASSES}),
+    "classes-sbn": (8_000, {"seed": 7, "shape": (3, 5, 9), "classes": CLASSES, "stochastic": True}),
+    "tiled": (8_000, {"seed": 9, "tiled": True}),
+}
+_GOOD_FOR = ("mlp-*", "cnn-*", "classes-*", "tiled", "changing", "no-*")
+_HIDDEN = "hidden"  # a model that the fuzzer's token is not good for
+_SERVED = (*_FIXED, *_OTHERS)
+_FEW_IMAGES_PER_MINUTE = 30_000
+_LARGEST_MESSAGE = 1_000
+_SHOWN_AT_MOST = 20  # of many that are wrong
 # Small limits, so that requests of the fuzzer which are good by chance cost little.
 _STEADY = (
     *("--metrics-port", 0, "--max-streams", 700, "--max-streams-per-caller", 700, "--max-image-count", 50_000),
     *("--max-batch-size", 1000, "--model-poll-seconds", 0.2, "--model-keep-seconds", 1),
-    *("--stalled-write-seconds", 10, "--grace-seconds", 5),
+    *("--stalled-write-seconds", 10, "--grace-seconds", 5, "--default-model", _FIXED[0]),
 )
-_FRAGILE = ("--workers", 2, "--grace-seconds", 0.5)
+_FRAGILE = ("--workers", 2, "--grace-seconds", 0.5, "--default-model", _FIXED[0])
 _WORST_LINES = ("Traceback", "ERROR a call failed", "Unexpected [")
 
 
@@ -86,7 +107,7 @@ def _options():
     parser.add_argument("--coverage-share", type=float, default=0.1, help="of the time, for atheris, before")
     parser.add_argument("--scale", type=float, default=1, help="how much of each fault is done, 1 for all of it")
     parser.add_argument("--output", type=Path, help="a file for the report")
-    parser.add_argument("--samples", type=Path, help="a file for what the server held at rest, as CSV")
+    parser.add_argument("--samples", type=Path, help="files for what the server held, PATH.at-rest.csv and so on")
     return parser.parse_args()
 
 
@@ -96,7 +117,9 @@ class Soak:
     def __init__(self, folder: Path, options: argparse.Namespace, report: Report, stack: ExitStack) -> None:
         self._folder, self._options, self._report, self._stack = folder, options, report, stack
         self._started = time.monotonic()
-        self._samples: list[Sample] = []
+        self._samples: dict[str, list[Sample]] = {"at rest": [], "under load": []}
+        self._is_warm = threading.Event()
+        self._may_sample = threading.Lock()
 
     def run(self) -> None:
         """All of it; what is wrong is in the report."""
@@ -104,16 +127,17 @@ class Soak:
         corpus = self._guided_by_coverage(site.folder)
         started = time.monotonic()
         fuzzer = self._start_fuzzer(site, corpus)
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:
             tallies = pool.submit(self._read_fuzzer, fuzzer)
-            with Load(site.reference, _FIXED, self._options.seed) as load:
+            with Load(site.reference, _SERVED, self._options.seed) as load, self._sampling(pool, site):
                 self._add_callers(load, site)
                 self._do_faults(site, load, fuzzer, started + 60 * self._options.minutes)
             tallies.result()
         self._report.minutes = (time.monotonic() - started) / 60
         self._report.streams, self._report.images = load.streams, load.images
-        self._blame("the load", *load.wrong)
-        self._blame("the fuzzer", *self._report.tally.breaches)
+        self._blame("the load", *load.wrong[:_SHOWN_AT_MOST])
+        self._check_quota(load.images["streams of a token with a quota"])
+        self._blame("the fuzzer", *self._report.tally.breaches[:_SHOWN_AT_MOST])
         self._close(site)
         self._control(site.folder)
 
@@ -129,10 +153,26 @@ class Soak:
                 shutil.copy(_SHIPPED / f"{name}.onnx", folder)
             versions[reference.add(models / f"{name}.onnx")] = (models / f"{name}.onnx").read_bytes()
         (models / "changing" / "1.onnx").write_bytes(next(iter(versions.values())))
+        for name, (count, options) in _OTHERS.items():
+            if options is None:
+                shutil.copy(_SHIPPED / f"{name}.onnx", models)
+            else:
+                write_model(models, name, **options)
+            shutil.copy(models / f"{name}.onnx", fixed)
+            reference.add(models / f"{name}.onnx", count)
+        write_model(models, _HIDDEN)
+        guard = Guard.make(
+            *(work,),
+            load={},
+            faults={},
+            few={"images_per_minute": _FEW_IMAGES_PER_MINUTE},
+            fuzzer={"models": _GOOD_FOR},
+        )
         self._say("servers")
         return Site(
-            steady=self._stack.enter_context(server(models, *_STEADY)),
-            fragile=self._stack.enter_context(restarting_server(fixed, *_FRAGILE)),
+            steady=self._stack.enter_context(server(models, *guard.options, *_STEADY, **watched())),
+            fragile=self._stack.enter_context(restarting_server(fixed, *guard.options, *_FRAGILE)),
+            guard=guard,
             folder=models,
             fixed=_FIXED,
             versions=versions,
@@ -143,32 +183,54 @@ class Soak:
         )
 
     def _add_callers(self, load, site):
-        steady, fragile = site.steady.target, site.fragile.target
+        steady, fragile = (site.guard.access(each.target, "load") for each in (site.steady, site.fragile))
+        few = site.guard.access(site.steady.target, "few")
         load.add("small calls to the steady server", [steady], 16)
         load.add("streams from the steady server", [steady], 3_000, asynchronous=True)
         load.add("streams from the server that dies", [fragile], 3_000)
         load.add("streams split over both", [steady, fragile], 3_000)
+        load.add("streams of a token with a quota", [few], 3_000)
 
     def _do_faults(self, site, load, fuzzer, end):
-        """Rounds of all faults; the first is the warm-up of what the server holds."""
+        """Rounds of all faults; the first ones are the warm-up of what the server holds."""
         rounds = 0
         while time.monotonic() < end or rounds < 1:
             for number, fault in enumerate(site.rng.sample(FAULTS, len(FAULTS))):
                 if time.monotonic() < end or rounds < 1:
                     self._do(fault, site)
-                    if rounds > 0 and number % _FAULTS_A_REST == 0:
+                    if self._is_warm.is_set() and number % _FAULTS_A_REST == 0:
                         self._look_at_rest(site, load, fuzzer)
             rounds += 1
+            if time.monotonic() > end - (1 - _WARM_UP) * 60 * self._options.minutes:
+                self._is_warm.set()
 
     def _look_at_rest(self, site, load, fuzzer):
-        """What the server holds with no call to answer: under load that swings by a hundred megabytes."""
-        with load.resting():
+        """What the server holds with no call to answer."""
+        with self._may_sample, load.resting():
             fuzzer.send_signal(signal.SIGSTOP)
             try:
                 time.sleep(_REST_SECONDS)
-                self._samples.append(take_sample(site.steady.process.pid))
+                self._samples["at rest"].append(take_sample(site.steady.process.pid))
             finally:
                 fuzzer.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def _sampling(self, pool, site):
+        """Within its context the server is looked at under load too, once it is warm."""
+        done = threading.Event()
+
+        def sample():
+            while not done.wait(_LOAD_SECONDS):
+                if self._is_warm.is_set() and site.steady.process.poll() is None:
+                    with self._may_sample:
+                        self._samples["under load"].append(take_sample(site.steady.process.pid))
+
+        sampling = pool.submit(sample)
+        try:
+            yield
+        finally:
+            done.set()
+        sampling.result()
 
     def _do(self, fault, site):
         started = time.monotonic()
@@ -184,6 +246,8 @@ class Soak:
                 self._blame(fault.__name__, f"hangs for {_FAULT_SECONDS} s")
                 raise
             except Exception as error:
+                while isinstance(error, ExceptionGroup):
+                    error = error.exceptions[0]
                 given, line = "BROKEN", traceback.extract_tb(error.__traceback__)[-1].lineno
                 self._blame(fault.__name__, f"{type(error).__name__} in line {line}: {error}")
             else:
@@ -220,7 +284,11 @@ class Soak:
     def _start_fuzzer(self, site, corpus):
         seconds = 0.9 * 60 * self._options.minutes
         options = ("--count", self._options.inputs, "--seed", self._options.seed, "--seconds", seconds)
-        return _python("fuzzing", site.steady.target, *options, "--corpus", corpus)
+        access = site.guard.access(site.steady.target, "fuzzer")
+        known = ("--ca", access.ca, "--good-for", *_GOOD_FOR, "--moving", "changing")
+        return _python(
+            "fuzzing", access.target, *known, *options, "--corpus", corpus, env={"BGAN_TOKEN": access.token}
+        )
 
     def _read_fuzzer(self, process):
         for line in process.stdout:
@@ -239,14 +307,14 @@ class Soak:
     def _close(self, site):
         """The server still gives the right bits, has leaked nothing, logged no trace, and stops in order."""
         for model in _FIXED:
-            site.check(site.steady.target, model)
-        if self._options.samples:
-            write_samples(self._options.samples, self._samples)
-        try:
-            self._report.growths = growths(self._samples, Bounds())
-        except ValueError as error:
-            self._blame("the leak gate", str(error))
-        self._blame("leak", *[str(growth) for growth in self._report.growths if growth.is_leak])
+            try:
+                site.check(site.steady, model)
+            except (SamplingError, AssertionError) as error:
+                self._blame("the steady server at the end", str(error))
+        for where, samples in self._samples.items():
+            if self._options.samples:
+                write_samples(self._options.samples.with_suffix(f".{where.replace(' ', '-')}.csv"), samples)
+            self._gate(where, samples)
         for name, process in (("steady", site.steady), ("restarted", site.fragile)):
             output = process.output()
             lines = [line for line in output.splitlines() if any(worst in line for worst in _WORST_LINES)]
@@ -255,6 +323,26 @@ class Soak:
         code = site.steady.process.wait(60)
         if code:
             self._blame("the end of the steady server", f"it ended with {code}")
+
+    def _gate(self, where, samples):
+        """Whether the server leaked, and whether the gate would have seen it."""
+        try:
+            seconds = 60 * self._report.minutes
+            found = self._report.growths[where] = growths(samples, Bounds(), seconds)
+            able = self._report.powers[where] = power(samples, Bounds(), seconds)
+        except ValueError as error:
+            self._blame(f"the leak gate {where}", str(error))
+            return
+        self._say(f"the leak gate {where}: {able}")
+        self._blame(f"leak {where}", *[str(growth) for growth in found if growth.is_leak])
+        if able.found < WANTED_POWER and self._report.minutes >= _ENOUGH_MINUTES:
+            self._blame(f"the leak gate {where}", f"is too weak: {able}")
+
+    def _check_quota(self, images):
+        """A token got no more than its quota, the first minute's at once, and a message."""
+        most = _FEW_IMAGES_PER_MINUTE * (self._report.minutes + 1) + _LARGEST_MESSAGE
+        if not 0 < images <= most:
+            self._blame("the quota", f"{images} images; {most:.0f} are allowed")
 
     def _control(self, models):
         self._say("the control of the leak gate")
@@ -273,10 +361,17 @@ class Soak:
         print(f"{datetime.now(UTC):%H:%M:%S} {passed // 60:3d}:{passed % 60:02d} {text}", flush=True)
 
 
-def _python(module, *arguments):
+def _python(module, *arguments, env=None):
     """A module of this folder as a process whose output is read."""
     command = [sys.executable, "-m", f"tests.reliability.{module}", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ with atheris.instrument_imports(include=["bgan.serving"]):
     from bgan.serving.server.server import Server
     from bgan.serving.telemetry.metrics import NO_METRICS
 
-from .fuzzing import CODES
+from .access import Access
+from .fuzzing import wrong_end
+from .message_rules import facts_of
 from .messages import encoded, valid_messages
 from .wire import ENOUGH_ANSWERS, Method, methods_of
 
@@ -45,18 +47,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     logging.getLogger().addHandler(_Errors(logging.ERROR))
-    target, engine = _serve(options.models)
-    channel = grpc.insecure_channel(target)
-    methods = methods_of(target)
-    _plant(options.corpus, methods, engine)
+    access = Access(_serve(options.models))
+    channel, methods, facts = access.channel(), methods_of(access), facts_of(access)
+    _plant(options.corpus, methods, facts.served[0].model)
 
     def test_one_input(data: bytes) -> None:
         if not data:
             return
         method = methods[data[0] % len(methods)]
         code = _send(channel, method, data[1:])
-        if code not in CODES:
-            raise RuntimeError(f"{method.path} ended with {code.name}")
+        if problem := wrong_end(method, [data[1:]], code, facts):
+            raise RuntimeError(problem)
         if _ERRORS:
             raise RuntimeError(f"{method.path}: the server logged {_ERRORS[0]}")
 
@@ -67,31 +68,29 @@ def main() -> None:
 
 
 def _serve(models: Path):
-    """A server in a thread of its own, until this process ends: where it listens, and its first model."""
+    """A server in a thread of its own, until this process ends: where it listens."""
     settings = ServerSettings(models=models, port=0, max_image_count=10_000, max_batch_size=200)
     ready = threading.Event()
-    ports, engines = [], []
+    ports = []
 
     async def run():
         with reserved_port(settings.host, 0) as port:
             async with Server(settings.model_copy(update={"port": port}), NO_METRICS) as server:
                 ports.append(await server.listen())
-                engines.extend((await server.load()).engines)
+                await server.load()
                 await server.set_serving()
                 ready.set()
                 await asyncio.Event().wait()
 
     threading.Thread(target=lambda: asyncio.run(run()), daemon=True).start()
     ready.wait()
-    return f"localhost:{ports[0]}", engines[0]
+    return f"localhost:{ports[0]}"
 
 
-def _plant(corpus: Path, methods: list[Method], engine) -> None:
+def _plant(corpus: Path, methods: list[Method], model) -> None:
     """Begin with valid messages."""
     for number, method in enumerate(methods):
-        for place, fields in enumerate(
-            valid_messages(method.path, engine.manifest.name, engine.manifest.latent_size)
-        ):
+        for place, fields in enumerate(valid_messages(method.path, model)):
             (corpus / f"valid-{number}-{place}").write_bytes(bytes([number]) + encoded(method.request, fields))
 
 

@@ -25,8 +25,9 @@ from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.cli import BGAN
 from tests.kit.servers import RestartingServer, ServerProcess, server
 
+from .access import Access, Guard
 from .bad_files import BAD_NAMES, bad_files, drop
-from .load import CALL_SECONDS, PATIENT
+from .load import CALL_SECONDS
 from .machine import ON_SMALL_DISK, Clock, run_on_small_disk
 from .metrics import scrape
 from .reference import SEED, Reference
@@ -59,6 +60,8 @@ class Site:
     work: Path
     """A folder for other files."""
     rng: random.Random
+    guard: Guard
+    """Of both servers."""
     scale: float = 1.0
     """How much of everything is done: 1 for all."""
 
@@ -66,9 +69,19 @@ class Site:
         """So many, or a part of it."""
         return max(2, round(count * self.scale))
 
-    def check(self, target: str, model: str | None = None) -> None:
+    def access(self, process: ServerProcess | RestartingServer) -> Access:
+        """What the faults' own callers need."""
+        return self.guard.access(process.target, "faults")
+
+    def client(self, process: ServerProcess | RestartingServer, connections: int = 1, **options) -> SamplingClient:
+        """A client for a server, the default one but for `options`."""
+        access = self.access(process)
+        options = {"timeout_seconds": CALL_SECONDS, **access.client_options(), **options}
+        return SamplingClient([access.target] * connections, **options)
+
+    def check(self, process: ServerProcess | RestartingServer, model: str | None = None) -> None:
         """The server gives the right bits."""
-        with SamplingClient(target, retry=PATIENT, timeout_seconds=CALL_SECONDS) as client:
+        with self.client(process) as client:
             self.read(client, 50, model=model or self.rng.choice(self.fixed))
 
     def read(self, client, count: int, **options) -> None:
@@ -92,7 +105,7 @@ def a_worker_is_killed(site: Site) -> str:
     """kill -9 of a worker in mid-stream: the client goes on, and another worker takes its place."""
     replaced = site.fragile.output().count("is replaced")
     victim = site.rng.choice(_children(site.fragile.pid))
-    with SamplingClient([site.fragile.target] * 3, retry=PATIENT) as client:
+    with site.client(site.fragile, 3) as client:
         site.read(
             client,
             site.some(3000),
@@ -100,7 +113,7 @@ def a_worker_is_killed(site: Site) -> str:
             when_open=lambda: os.kill(victim, signal.SIGKILL),
         )
     _soon("a worker in its place", lambda: site.fragile.output().count("is replaced") > replaced)
-    site.check(site.fragile.target)
+    site.check(site.fragile)
     return "no image lost"
 
 
@@ -123,9 +136,9 @@ def _restarted(site, number, expected):
         _soon("the end of the workers", lambda: not any(map(_is_alive, workers)))
         site.fragile.start()
 
-    with SamplingClient(site.fragile.target, retry=PATIENT) as client:
+    with site.client(site.fragile) as client:
         site.read(client, site.some(3000), include_probabilities=True, batch_size=40, when_open=restart)
-    site.check(site.fragile.target)
+    site.check(site.fragile)
     assert codes == [expected], f"the server ended with {codes}"
     return "no image lost"
 
@@ -146,7 +159,7 @@ def _is_alive(pid):
 
 def a_storm_of_cancels(site: Site) -> str:
     """1,000 calls cancelled at random moments: while they wait, compute, write, or after their end."""
-    count, channels = site.some(1000), [_channel(site.steady.target) for _ in range(4)]
+    count, channels = site.some(1000), [site.access(site.steady).channel() for _ in range(4)]
     seeds = [site.rng.getrandbits(32) for _ in range(count)]
     with ThreadPoolExecutor(24) as pool:
         ends = Counter(pool.map(lambda seed: _cancelled(site, channels, random.Random(seed)), seeds))
@@ -154,14 +167,15 @@ def a_storm_of_cancels(site: Site) -> str:
         channel.close()
     assert ends.keys() <= _ENDS_OF_CANCELLED, f"cancelled calls ended with {ends}"
     _soon("the places of cancelled calls are free", lambda: scrape(site.steady)["bgan_streams",] < _OTHERS_AT_MOST)
-    site.check(site.steady.target)
+    site.check(site.steady)
     return f"{count} cancels, {count - ends[None]} of them before the end"
 
 
 def _cancelled(site, channels, rng):
     """A call, cancelled; the code it ended with, None if its end came first."""
     alone = rng.random() < 0.05  # leaves with its connection
-    channel = _channel(site.steady.target) if alone else rng.choice(channels)
+    access = site.access(site.steady)
+    channel = access.channel() if alone else rng.choice(channels)
     request = Request(
         model=rng.choice(site.fixed),
         image_count=rng.choice((1, 16, 1000, 20_000)),
@@ -169,7 +183,9 @@ def _cancelled(site, channels, rng):
         batch_size=rng.choice((0, 1, 50)),
         include_probabilities=rng.random() < 0.3,
     )
-    call = sampling_pb2_grpc.SamplingServiceStub(channel).SampleBinaryImages(request, timeout=CALL_SECONDS)
+    call = sampling_pb2_grpc.SamplingServiceStub(channel).SampleBinaryImages(
+        request, timeout=CALL_SECONDS, metadata=access.metadata
+    )
     timer = threading.Timer(rng.choice((0, 0.001, 0.01, 0.1)) * rng.random(), call.cancel)
     timer.start()
     try:
@@ -183,10 +199,6 @@ def _cancelled(site, channels, rng):
         if alone:
             channel.close()
     return None
-
-
-def _channel(target):
-    return grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 def many_streams_at_once(site: Site) -> str:
@@ -223,7 +235,9 @@ async def _streams(site, count):
         at_work = scrape(site.steady)["bgan_streams",]
         all_open.set()
 
-    clients = [AsyncSamplingClient(site.steady.target, retry=PATIENT, timeout_seconds=300) for _ in range(5)]
+    access = site.access(site.steady)
+    options = {"timeout_seconds": 300, **access.client_options()}
+    clients = [AsyncSamplingClient(access.target, **options) for _ in range(5)]
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(look())
         for number in range(count):
@@ -237,14 +251,16 @@ async def _streams(site, count):
 def readers_stand_still(site: Site) -> str:
     """Streams that nobody reads are ended with UNAVAILABLE and their next index, while others go on."""
     count = site.some(20)
-    channels = [_channel(site.steady.target) for _ in range(count)]
+    channels = [site.access(site.steady).channel() for _ in range(count)]
     request = Request(
         model=site.fixed[0], image_count=20_000, seed=SEED, batch_size=200, include_probabilities=True
     )
-    calls = [sampling_pb2_grpc.SamplingServiceStub(each).SampleBinaryImages(request) for each in channels]
+    metadata = site.access(site.steady).metadata
+    stubs = [sampling_pb2_grpc.SamplingServiceStub(each) for each in channels]
+    calls = [stub.SampleBinaryImages(request, metadata=metadata) for stub in stubs]
     received = [next(call).image_count for call in calls]
     ended = scrape(site.steady)[_STALLED]
-    with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
+    with site.client(site.steady) as client:
 
         def are_ended():
             site.read(client, 100)
@@ -273,7 +289,7 @@ def _end_of(call, next_index):
 def models_are_replaced(site: Site) -> str:
     """A served model is overwritten again and again under calls; each answer is whole and of one revision."""
     count, used = site.some(8), set()
-    with _callers(site, "changing", used), SamplingClient(site.steady.target) as client:
+    with _callers(site, "changing", used), site.client(site.steady) as client:
         for number in range(count):
             revision = list(site.versions)[(number + 1) % len(site.versions)]
             (site.folder / "changing" / "1.onnx").write_bytes(site.versions[revision][:9_000])  # half a copy
@@ -291,7 +307,7 @@ def _callers(site, model, used):
     rngs = [random.Random(site.rng.getrandbits(32)) for _ in range(3)]
 
     def call(rng):
-        with SamplingClient(site.steady.target, retry=ONCE, timeout_seconds=CALL_SECONDS) as client:
+        with site.client(site.steady, retry=ONCE) as client:
             while not done.is_set():
                 count = rng.choice((1, 5, 700))
                 first_index, revisions = site.reference.draw(rng, count), set()
@@ -325,7 +341,7 @@ def bad_model_files(site: Site) -> str:
     """Files that are cut off, damaged or hostile come in: each is refused with a reason, nothing else changes."""
     files = list(bad_files(next(iter(site.versions.values())), site.rng))
     names = [*[f"bad-{number}".encode() for number in range(len(files) - len(BAD_NAMES))], *BAD_NAMES]
-    with SamplingClient(site.steady.target, timeout_seconds=CALL_SECONDS) as client:
+    with site.client(site.steady) as client:
         served = _served(client)
         paths = [drop(site.folder, name, content) for name, (_, content) in zip(names, files, strict=True)]
         try:
@@ -341,7 +357,7 @@ def bad_model_files(site: Site) -> str:
         shown = [text for failure in failures for text in (failure.model, failure.reason)]
         assert max(map(len, shown)) < _SHOWN_AT_MOST, f"a refusal has {max(map(len, shown))} characters"
         assert all(text.isprintable() for text in shown), f"not printable: {shown!r}"
-        site.check(site.steady.target)
+        site.check(site.steady)
         _soon("the end of the refusals", lambda: not client.list_models().failures)
     assert not re.search(r"^\S+ \S+ INFO forged", site.steady.output(), re.MULTILINE), (
         "a line of the log is forged"
@@ -362,10 +378,12 @@ def a_full_disk(site: Site) -> str:
     _fails_in_one_line("bgan generate", made)
     assert made.stdout.split("left: ")[1].split() == ["a.npz.partial", "a.npz.partial.json"], made.stdout
     remote = ("--server", site.steady.target, "--model", site.fixed[0])
-    sampled = run_on_small_disk(disk, "1m", [BGAN, "sample", *remote, *of_all, "-o", "b.npy"])
+    access = site.access(site.steady)
+    command = [BGAN, "sample", *remote, "--tls-ca", access.ca, *of_all, "-o", "b.npy"]
+    sampled = run_on_small_disk(disk, "1m", command, env={"BGAN_TOKEN": access.token})
     _fails_in_one_line("bgan sample", sampled)
     assert sampled.stdout.split("left: ")[1].split() == [], sampled.stdout
-    site.check(site.steady.target)
+    site.check(site.steady)
     return "two commands, one line each"
 
 
@@ -379,21 +397,21 @@ def a_full_disk_for_metrics(site: Site) -> str:
     disk.mkdir(exist_ok=True)
     run_on_small_disk(disk, "1m", ["true"])
     options = {"program": (*ON_SMALL_DISK, disk, BGAN, "serve"), "env": {"TMPDIR": str(disk)}}
-    with server(site.folder, "--workers", 2, "--metrics-port", 0, **options) as process:
+    with server(site.folder, *site.guard.options, "--workers", 2, "--metrics-port", 0, **options) as process:
         pid = process.process.pid
         filling = Path(f"/proc/{pid}/root{disk}/filling")
         with suppress(OSError), filling.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        site.check(process.target, site.fixed[0])
+        site.check(process, site.fixed[0])
         assert scrape(process)["bgan_images_total", site.fixed[0]] > 0, "no image was counted"
         os.kill(site.rng.choice(_children(pid)), signal.SIGKILL)
         _soon("notice", lambda: "another starts" in process.output())
         time.sleep(2)
-        site.check(process.target)
+        site.check(process)
         filling.unlink()
         _soon("a worker in its place", lambda: "is replaced" in process.output())
-        site.check(process.target)
+        site.check(process)
         scrape(process)
         process.process.terminate()
         assert process.process.wait(60) == 0

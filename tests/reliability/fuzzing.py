@@ -2,43 +2,41 @@
 
     python -m tests.reliability.fuzzing localhost:50051 --count 100000 --seed 1
 
-Prints one line of JSON for each part of the inputs: how many there were, how calls ended by method and code, and
-what must not have been. `--seconds` spreads them over that time; `--corpus` adds inputs of `coverage_fuzzing`.
+Between them come calls that are wrong below gRPC (`frames`), and connections that speak no HTTP/2. Prints one
+line of JSON for each part of the inputs: how many there were, how calls ended by method and code, and what must
+not have been. `--seconds` spreads them over that time; `--corpus` adds inputs of `coverage_fuzzing`. The variable
+BGAN_TOKEN has the token.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 import grpc
 
-from bgan.clients import SamplingClient
-
+from . import frames
+from .access import Access
+from .message_rules import Facts, expected, facts_of
 from .messages import Source, drawn, encoded, structured, valid_messages
 from .wire import UNKNOWN_METHODS, Method, methods_of, send, send_garbage
 
 Code = grpc.StatusCode
-# A call is answered, or its request is at fault; bytes that are no message are an INVALID_ARGUMENT too.
-CODES = {
-    Code.OK,
-    Code.INVALID_ARGUMENT,
-    Code.NOT_FOUND,
-    Code.FAILED_PRECONDITION,
-    Code.RESOURCE_EXHAUSTED,
-    Code.UNIMPLEMENTED,
-}
+ANY = {Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.INVALID_ARGUMENT}
+"""How a call may end whose model changes meanwhile."""
 _EXAMPLES = 60  # of structured messages a method
 _AT_ONCE = 12
 _CHANNELS = 3
 _INPUTS_A_GARBAGE = 100
+_INPUTS_A_FRAME = 10
 _SHOWN_BYTES = 200
-_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+_OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 
 @dataclass
@@ -49,14 +47,13 @@ class Tally:
     ends: Counter = field(default_factory=Counter)
     """Calls by "path CODE"."""
     breaches: list[str] = field(default_factory=list)
-    """What must not be: a code that is none of CODES, with the method and the input."""
+    """What must not be: another end than the rules say, with the input."""
 
-    def note(self, method: Method, messages: list[bytes], code: Code) -> None:
+    def note(self, method: Method, messages: list[bytes], code: grpc.StatusCode, facts: Facts) -> None:
         self.count += 1
         self.ends[f"{method.path} {code.name}"] += 1
-        if code not in CODES:
-            shown = ", ".join(message[:_SHOWN_BYTES].hex() for message in messages)
-            self.breaches.append(f"{method.path} ended with {code.name} at {shown}")
+        if problem := wrong_end(method, messages, code, facts):
+            self.breaches.append(problem)
 
     def add(self, other: "Tally") -> None:
         self.count += other.count
@@ -64,30 +61,39 @@ class Tally:
         self.breaches += other.breaches
 
     def codes(self) -> Counter:
-        """Calls by code."""
+        """Calls that gRPC made, by code."""
         found = Counter()
         for end, count in self.ends.items():
+            if end.startswith("frames "):
+                continue
             found[end.rpartition(" ")[2]] += count
         return found
 
 
-def inputs(target: str, seed: int, corpus: Path | None = None):
+def wrong_end(method: Method, messages: list[bytes], code: grpc.StatusCode, facts: Facts) -> str:
+    """What is wrong with how a call ended; "" if nothing."""
+    due = expected(method, messages, facts)
+    if code is due or (due is None and code in ANY):
+        return ""
+    shown = ", ".join(message[:_SHOWN_BYTES].hex() for message in messages)
+    return f"{method.path} ended with {code.name} instead of {due and due.name} at {shown}"
+
+
+def inputs(access: Access, facts: Facts, seed: int, corpus: Path | None = None):
     """Endless (method, messages), the methods in turn; the same for the same seed and server."""
     rng = random.Random(seed)
-    with SamplingClient(target) as client:
-        models = client.list_models()
-    words = [text for model in models for text in (model.name, model.revision)]
-    methods, sources = methods_of(target), []
+    words = [text for each in facts.served for text in (each.model.name, each.revision)]
+    methods, sources = methods_of(access), []
     found = _corpus(corpus, len(methods))
     for number, method in enumerate(methods):
         valid = [
             encoded(method.request, fields)
-            for model in models[:2]
-            for fields in valid_messages(method.path, model.name, model.latent_size)
+            for each in facts.served
+            for fields in valid_messages(method.path, each.model)
         ]
         examples = drawn(structured(method.request, words), _EXAMPLES, seed)
         strange = [example.SerializeToString() for example in examples] + found[number]
-        sources.append((method, iter(Source(rng, valid, strange))))
+        sources.append((method, iter(Source(rng, valid, strange, method.request, words))))
     nothing = iter(Source(rng, [], []))
     for method, source in cycle([*sources, (None, nothing)]):
         chosen = method or rng.choice(UNKNOWN_METHODS)
@@ -104,10 +110,10 @@ def _corpus(folder: Path | None, method_count: int) -> list[list[bytes]]:
     return found
 
 
-async def fuzz(target: str, source, *, count: int) -> Tally:
+async def fuzz(access: Access, facts: Facts, source, *, count: int) -> Tally:
     """Send the next `count` inputs, several at once."""
     tally = Tally()
-    channels = [grpc.aio.insecure_channel(target, options=_OPTIONS) for _ in range(_CHANNELS)]
+    channels = [access.channel(grpc.aio, _OPTIONS) for _ in range(_CHANNELS)]
 
     async def work(channel):
         while tally.count + busy < count:
@@ -117,9 +123,9 @@ async def fuzz(target: str, source, *, count: int) -> Tally:
         nonlocal busy
         busy += 1
         method, messages = next(source)
-        code = await send(channel, method, messages)
+        code = await send(channel, method, messages, access.metadata)
         busy -= 1
-        tally.note(method, messages, code)
+        tally.note(method, messages, code, facts)
 
     busy = 0
     async with asyncio.TaskGroup() as tasks:
@@ -130,16 +136,19 @@ async def fuzz(target: str, source, *, count: int) -> Tally:
     return tally
 
 
-def garbage(target: str, seed: int, count: int) -> None:
+def garbage(access: Access, seed: int, count: int) -> None:
     """Connections that speak no HTTP/2, or bad HTTP/2."""
     rng = random.Random(seed)
     for _ in range(count):
-        send_garbage(int(target.rpartition(":")[2]), rng)
+        send_garbage(access, rng)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", help="host:port")
+    parser.add_argument("--ca", type=Path, help="the authority of the server's certificate; none: plaintext")
+    parser.add_argument("--good-for", nargs="*", default=["*"], help="names of models that the token is good for")
+    parser.add_argument("--moving", nargs="*", default=[], help="models that change meanwhile")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0, help="spread the inputs over that time")
@@ -150,11 +159,18 @@ def main() -> None:
 
 async def _send_all(options: argparse.Namespace) -> None:
     """All parts in one event loop: gRPC polls for the process's first one, and complains once that is closed."""
-    source, started, sent = inputs(options.target, options.seed, options.corpus), time.monotonic(), 0
+    access = Access(options.target, os.environ.get("BGAN_TOKEN"), options.ca)
+    facts = facts_of(access, patterns=tuple(options.good_for), moving=frozenset(options.moving))
+    source, below = inputs(access, facts, options.seed, options.corpus), frames.Frames(access)
+    wrong_frames = frames.inputs(frames.rules_of(access), options.seed)
+    started, sent = time.monotonic(), 0
     while sent < options.count:
-        tally = await fuzz(options.target, source, count=min(options.part, options.count - sent))
-        await asyncio.to_thread(garbage, options.target, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)
+        tally = await fuzz(access, facts, source, count=min(options.part, options.count - sent))
         sent += tally.count
+        await asyncio.to_thread(garbage, access, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)
+        part = list(islice(wrong_frames, tally.count // _INPUTS_A_FRAME))
+        ends, breaches = await asyncio.to_thread(below.send, part)
+        tally.add(Tally(len(part), ends, breaches))
         print(json.dumps(vars(tally)), flush=True)
         ahead = started + options.seconds * sent / options.count - time.monotonic()
         await asyncio.sleep(max(0.0, ahead))

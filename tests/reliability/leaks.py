@@ -1,16 +1,31 @@
-"""Whether a process holds more and more: its memory, open files and threads, as Linux counts them, over time."""
+"""Whether a process holds more and more: its memory, open files and threads, as Linux counts them, over time.
+
+And how small a leak that would have shown, by the noise of the very run: `power`.
+"""
 
 import csv
+import random
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import numpy as np
 from scipy.stats import theilslopes
+
+from .watched_server import trim_socket
 
 _MIB = 1024 * 1024
 _PAGE_BYTES = 4096
 _SAMPLES_AT_LEAST = 10
+_BINS = 100
+_FIGURES = ("resident_mib", "files", "threads")
+_SIMULATED_RUNS = 200
+_LEAKS_MIB = (5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
+WANTED_POWER = 0.95
+LEAK_MIB = 10.0
+"""The leak over a run that is to be found so often."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Sample:
 class Bounds:
     """By how much each may rise over a run, along the line through all samples."""
 
-    resident_mib: float = 16.0
+    resident_mib: float = 5.0
     files: float = 8.0
     threads: float = 4.0
 
@@ -42,7 +57,7 @@ class Growth:
     last: float
     """The median of the last tenth."""
     rise: float
-    """Of the line of Theil and Sen, which passes over single peaks, from the first sample to the last."""
+    """Of the line of Theil and Sen, which passes over single peaks, over the run."""
     limits: tuple[float, float]
     """Of the rise, with 95 % confidence."""
     bound: float
@@ -60,8 +75,30 @@ class Growth:
         )
 
 
+@dataclass(frozen=True)
+class Power:
+    """How often the gate finds a leak in runs with the noise of this one."""
+
+    found: float
+    """The share of runs in which a leak of LEAK_MIB was found."""
+    false: float
+    """The share of runs without a leak in which one was."""
+    smallest_mib: float | None
+    """The smallest leak that was found in WANTED_POWER of the runs; None: none of those that were tried."""
+
+    def __str__(self) -> str:
+        least = "none" if self.smallest_mib is None else f"one of {self.smallest_mib:g} MiB"
+        return (
+            f"a leak of {LEAK_MIB:g} MiB a run is found in {self.found:.0%} of runs with this noise, {least} in "
+            f"{WANTED_POWER:.0%}, and without a leak one is reported in {self.false:.0%}"
+        )
+
+
 def take_sample(pid: int) -> Sample:
-    """What a process holds now. Raises FileNotFoundError when it is gone."""
+    """What a watched process holds now, after it gave back what it had freed. Raises OSError when it is gone."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(trim_socket(pid))
+        connection.recv(1)
     folder = Path(f"/proc/{pid}")
     pages = int((folder / "statm").read_text().split()[1])
     files, threads = len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir()))
@@ -76,16 +113,60 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
         table.writerows(astuple(sample) for sample in samples)
 
 
-def growths(samples: Sequence[Sample], bounds: Bounds) -> list[Growth]:
-    """How each figure went. Raises ValueError if there are too few samples to say."""
+def growths(samples: Sequence[Sample], bounds: Bounds, seconds: float | None = None) -> list[Growth]:
+    """How each figure went, over a run of so many seconds (None: from the first sample to the last).
+
+    Raises ValueError if there are too few samples to say.
+    """
     if len(samples) < _SAMPLES_AT_LEAST:
         raise ValueError(f"{len(samples)} samples say nothing about leaks; take {_SAMPLES_AT_LEAST} at least")
-    times = [sample.seconds for sample in samples]
-    found, tenth = [], max(1, len(samples) // 10)
-    for name in ("resident_mib", "files", "threads"):
-        values = [getattr(sample, name) for sample in samples]
-        line, span = theilslopes(values, times), times[-1] - times[0]
-        limits = float(line.low_slope * span), float(line.high_slope * span)
-        ends = [sorted(part)[len(part) // 2] for part in (values[:tenth], values[-tenth:])]
-        found.append(Growth(name, *ends, float(line.slope * span), limits, getattr(bounds, name)))
-    return found
+    times = np.array([sample.seconds for sample in samples])
+    return [
+        _growth(name, times, np.array([getattr(each, name) for each in samples]), getattr(bounds, name), seconds)
+        for name in _FIGURES
+    ]
+
+
+def power(samples: Sequence[Sample], bounds: Bounds, seconds: float | None = None, seed: int = 1) -> Power:
+    """Simulate runs: this one's deviations from its line, in blocks drawn anew, and leaks of known sizes on top.
+
+    Blocks keep what neighbours have in common. Raises ValueError as `growths` does.
+    """
+    growths(samples, bounds, seconds)
+    times = np.array([sample.seconds for sample in samples])
+    values = np.array([sample.resident_mib for sample in samples])
+    line, rng = theilslopes(*_binned(values, times)), random.Random(seed)
+    deviations = values - (line.slope * times + line.intercept)
+    runs = [
+        _growth("", times, _drawn_anew(deviations, rng), bounds.resident_mib, seconds)
+        for _ in range(_SIMULATED_RUNS)
+    ]
+    # A leak adds the same to every slope of the line, so to the rise and to its limits.
+    shares = {
+        leak: sum(run.rise + leak > run.bound and run.limits[0] + leak > 0 for run in runs) / len(runs)
+        for leak in (0, *_LEAKS_MIB)
+    }
+    enough = [leak for leak in _LEAKS_MIB if shares[leak] >= WANTED_POWER]
+    return Power(shares[LEAK_MIB], shares[0], min(enough, default=None))
+
+
+def _growth(name, times, values, bound, seconds) -> Growth:
+    tenth, span = max(1, len(values) // 10), seconds or times[-1] - times[0]
+    ends = [float(np.median(part)) for part in (values[:tenth], values[-tenth:])]
+    line = theilslopes(*_binned(values, times))
+    limits = float(line.low_slope * span), float(line.high_slope * span)
+    return Growth(name, *ends, float(line.slope * span), limits, bound)
+
+
+def _binned(values, times):
+    """The medians of at most _BINS runs of neighbours: peaks are gone, and pairs stay few."""
+    parts = (np.array_split(each, min(_BINS, len(values))) for each in (values, times))
+    return tuple(np.array([np.median(part) for part in each]) for each in parts)
+
+
+def _drawn_anew(deviations, rng):
+    """As many of them, in blocks that begin anywhere."""
+    length = max(1, round(len(deviations) ** 0.5))
+    starts = [rng.randrange(len(deviations)) for _ in range(0, len(deviations), length)]
+    blocks = [np.take(deviations, range(start, start + length), mode="wrap") for start in starts]
+    return np.concatenate(blocks)[: len(deviations)]

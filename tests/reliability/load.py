@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from bgan.clients import RetryPolicy, SamplingClient
+from bgan.clients import SamplingClient
 from tests.kit.clients import Blocking
 
+from .access import Access
 from .reference import Reference
 
-PATIENT = RetryPolicy(attempts=500, initial_backoff_seconds=0.02, max_backoff_seconds=0.3)
 CALL_SECONDS = 120
 """A call that takes longer hangs."""
 _PAUSE_SECONDS = 0.05
@@ -25,8 +25,8 @@ class Load:
         """What went wrong, a line each."""
         self.streams: Counter = Counter()
         """Streams read to their end, by kind."""
-        self.images = 0
-        """Images that were checked."""
+        self.images: Counter = Counter()
+        """Images that were checked, by kind."""
         self._reference = reference
         self._models = models
         self._seed = seed
@@ -35,12 +35,12 @@ class Load:
         self._threads: list[threading.Thread] = []
         self._turns: list[threading.Lock] = []
 
-    def add(self, kind: str, targets: Sequence[str], most: int, *, asynchronous: bool = False) -> None:
-        """One more caller: streams of 1 to `most` images from these servers."""
+    def add(self, kind: str, servers: Sequence[Access], most: int, *, asynchronous: bool = False) -> None:
+        """One more caller with the default client: streams of 1 to `most` images from these servers."""
         make = Blocking if asynchronous else SamplingClient
         rng = random.Random(f"{self._seed} {kind} {len(self._threads)}")
         turn = threading.Lock()  # held for each call
-        thread = threading.Thread(target=self._run, args=(kind, make, list(targets), most, rng, turn))
+        thread = threading.Thread(target=self._run, args=(kind, make, servers, most, rng, turn))
         self._threads.append(thread)
         self._turns.append(turn)
         thread.start()
@@ -61,10 +61,11 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, kind, make, targets, most, rng, turn):
+    def _run(self, kind, make, servers, most, rng, turn):
+        targets, options = [each.target for each in servers], servers[0].client_options()
         while not self._done.is_set():
             try:
-                with make(targets, retry=PATIENT, timeout_seconds=CALL_SECONDS) as client:
+                with make(targets, timeout_seconds=CALL_SECONDS, **options) as client:
                     self._call(kind, client, rng, most, turn)
             except Exception as error:
                 self.wrong.append(f"{kind}: {type(error).__name__}: {error}")
@@ -74,17 +75,19 @@ class Load:
         for _ in range(rng.randint(1, 20)):
             if self._done.wait(_PAUSE_SECONDS):
                 return
-            count = rng.randint(1, most)
+            model = rng.choice(self._models)
+            count = rng.randint(1, min(most, self._reference.most(model)))
             with turn:
                 self._reference.read(
                     client,
                     count=count,
-                    first_index=self._reference.draw(rng, count),
-                    model=rng.choice(self._models),
+                    first_index=self._reference.draw(rng, count, model),
+                    model=model,
+                    labels=self._reference.draw_labels(rng, model),
                     batch_size=rng.choice((None, None, 1 + count // 3, 17)),
                     include_probabilities=rng.random() < 0.2,
                     timeout_seconds=CALL_SECONDS,
                 )
             with self._lock:
                 self.streams[kind] += 1
-                self.images += count
+                self.images[kind] += count

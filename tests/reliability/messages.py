@@ -3,6 +3,7 @@
 import base64
 import random
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import hypothesis
 from google.protobuf import json_format
@@ -11,22 +12,48 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+from bgan.v1 import model_pb2
+
 _DEEPEST = 3
 _EDGES = [0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, -1, -(2**31), -(2**63), 2**64 - 1]
+_RANGES = {
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
 _LENGTHS = (0, 1, 2, 5, 20, 100, 1000, 20_000)
 _LARGEST = 4_300_000  # more than a message may have
-_WORDS = ["latents", "uniforms", "images", "probabilities", "FP32", "UINT8", "classification", "*", "bgan", "\0"]
-_PARTS = (0.15, 0.25, 0.4)  # random bytes, valid messages, structured ones; the rest is mutated
+_WORDS = [
+    "latents",
+    "uniforms",
+    "images",
+    "probabilities",
+    "FP32",
+    "UINT8",
+    "classification",
+    "*",
+    "bgan",
+    "\0",
+    "no-such",
+]
+# Random bytes, valid messages, those with one other value, structured ones; the rest is mutated.
+_PARTS = (0.1, 0.2, 0.45, 0.55)
 
 
-def valid_messages(path: str, model: str, latent_size: int) -> list[dict]:
-    """Requests, as JSON, that a method answers; for the others one without fields."""
+def valid_messages(path: str, manifest: model_pb2.Model) -> list[dict]:
+    """Requests, as JSON, that a method answers about a model; for the others one without fields."""
+    model, latent_size = manifest.name, manifest.latent_size
     sampling = {"model": model, "imageCount": 5, "seed": 7, "firstIndex": 3, "batchSize": 2}
     latents = {"name": "latents", "datatype": "FP32", "shape": [1, latent_size]}
+    inputs = [latents, *_other_inputs(manifest)]
+    raw = [
+        base64.b64encode(bytes(8 if each["datatype"] == "INT64" else 4 * prod(each["shape"]))) for each in inputs
+    ]
+    labels = {"labels": [0, len(manifest.classes) - 1]} if manifest.classes else {}
     known = {
         "/bgan.v1.SamplingService/SampleBinaryImages": [
             sampling,
-            {**sampling, "includeProbabilities": True},
+            {**sampling, "includeProbabilities": True, **labels},
             {"imageCount": 1, "version": 1, "revision": "0" * 32},
         ],
         "/bgan.v1.SamplingService/GetModel": [{"name": model}, {"name": model, "version": 1}],
@@ -36,9 +63,9 @@ def valid_messages(path: str, model: str, latent_size: int) -> list[dict]:
             {"modelName": model, "inputs": [{**latents, "contents": {"fp32Contents": [0.5] * latent_size}}]},
             {
                 "modelName": model,
-                "inputs": [latents],
+                "inputs": inputs,
                 "outputs": [{"name": "images"}],
-                "rawInputContents": [base64.b64encode(bytes(4 * latent_size)).decode()],
+                "rawInputContents": [content.decode() for content in raw],
             },
         ],
         "/grpc.health.v1.Health/Check": [{"service": "bgan.v1.SamplingService"}],
@@ -52,6 +79,15 @@ def valid_messages(path: str, model: str, latent_size: int) -> list[dict]:
         ],
     }
     return known.get(path, [{}])
+
+
+def _other_inputs(manifest):
+    """What a model takes beside latents, for one image."""
+    shape = manifest.image_shape
+    if manifest.binarization == model_pb2.BINARIZATION_BERNOULLI:
+        yield {"name": "uniforms", "datatype": "FP32", "shape": [1, shape.channels, shape.height, shape.width]}
+    if manifest.classes:
+        yield {"name": "labels", "datatype": "INT64", "shape": [1]}
 
 
 def encoded(descriptor, fields: dict) -> bytes:
@@ -138,8 +174,15 @@ def drawn(strategy, count: int, seed: int) -> list:
 class Source:
     """The inputs for one method, endless."""
 
-    def __init__(self, rng: random.Random, valid: Sequence[bytes], structured_ones: Sequence[bytes]) -> None:
-        self._rng = rng
+    def __init__(
+        self,
+        rng: random.Random,
+        valid: Sequence[bytes],
+        structured_ones: Sequence[bytes],
+        descriptor=None,
+        words: Sequence[str] = (),
+    ) -> None:
+        self._rng, self._descriptor, self._words = rng, descriptor, [*_WORDS, *words]
         self._valid = valid or [b""]
         self._structured = structured_ones or [b""]
 
@@ -153,12 +196,63 @@ class Source:
             return rng.randbytes(_LARGEST if rng.random() < 0.0005 else rng.choice(_LENGTHS))
         if place < _PARTS[1]:
             return rng.choice(self._valid)
-        if place < _PARTS[2]:
+        if place < _PARTS[2] and self._descriptor is not None:
+            message = GetMessageClass(self._descriptor).FromString(rng.choice(self._valid))
+            _change_one_value(rng, message, self._words)
+            return message.SerializeToString()
+        if place < _PARTS[3]:
             return rng.choice(self._structured)
         message = rng.choice(rng.choice((self._valid, self._structured)))
         for _ in range(rng.choice((1, 1, 1, 2, 4))):
             message = mutated(rng, message, rng.choice(self._structured))
         return message
+
+
+def _change_one_value(rng, message, words):
+    """Set one field of a message, or of one in it, to another value, at the edges of its type above all."""
+    fields = [field for field in message.DESCRIPTOR.fields if not _is_map(field)]
+    if not fields:
+        return
+    field = rng.choice(fields)
+    value = getattr(message, field.name)
+    if field.message_type is not None:
+        if field.is_repeated and (not value or rng.random() < 0.2):
+            value.add()
+        _change_one_value(rng, rng.choice(value) if field.is_repeated else value, words)
+    elif field.is_repeated:
+        drawn = [rng.choice(_values(field, words)) for _ in range(rng.choice((0, 1, 1, 2)))]
+        value[rng.randrange(len(value) + 1) :] = drawn
+    else:
+        setattr(message, field.name, rng.choice(_values(field, words)))
+
+
+def _is_map(field):
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def with_each_value(descriptor, message: bytes, words: Sequence[str] = ()) -> Iterator[bytes]:
+    """A message with each of its fields that is no message set to each of the values at the edges of its type."""
+    for field in descriptor.fields:
+        for value in [] if field.message_type is not None else _values(field, [*_WORDS, *words]):
+            changed = GetMessageClass(descriptor).FromString(message)
+            if field.is_repeated:
+                getattr(changed, field.name)[:] = [value]
+            else:
+                setattr(changed, field.name, value)
+            yield changed.SerializeToString()
+
+
+def _values(field, words):
+    """Those of a field at the edges of its type, and some between."""
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        texts = [*words, "", "1", "2", "99", "9" * 18, "9" * 19]
+        return [text.encode() for text in texts] if field.type == FieldDescriptor.TYPE_BYTES else texts
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return [0.0, -0.5, 0.5, 1.0, -1e-30, float("nan"), float("inf")]
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return [False, True]
+    low, high = _RANGES.get(field.cpp_type, (-(2**31), 2**31 - 1))
+    return [value for value in (*_EDGES, 5, 200, 201, 1_001, 5_001) if low <= value <= high]
 
 
 def mutated(rng: random.Random, message: bytes, other: bytes) -> bytes:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .fuzzing import Tally
-from .leaks import Growth
+from .leaks import Growth, Power
 
 _VERSIONS = ("bgan", "grpcio", "onnxruntime", "protobuf", "numpy", "hypothesis")
 
@@ -29,13 +29,17 @@ class Report:
     not_here: dict[str, str] = field(default_factory=dict)
     """Faults that this machine cannot have, and why."""
     streams: Counter = field(default_factory=Counter)
-    images: int = 0
+    images: Counter = field(default_factory=Counter)
+    """Images that were compared, by kind of caller."""
     retries: int = 0
     """Tries of clients to go on with a stream that was cut."""
     tally: Tally = field(default_factory=Tally)
     coverage: str = "not run"
     """What the coverage-guided fuzzer did."""
-    growths: list[Growth] = field(default_factory=list)
+    growths: dict[str, list[Growth]] = field(default_factory=dict)
+    """Of the steady server, at rest and under load."""
+    powers: dict[str, Power] = field(default_factory=dict)
+    """Likewise."""
     controls: list[tuple[str, Growth, bool]] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
 
@@ -69,23 +73,33 @@ class Report:
 
     def _load_lines(self):
         streams = ", ".join(f"{count:,} {kind}" for kind, count in self.streams.items())
-        yield f"The load beside them: {streams}; {self.images:,} images, each compared with `bgan generate`."
+        images = f"{self.images.total():,} images, each compared with `bgan generate`"
+        yield f"The load beside them: {streams}; {images}."
         yield f"Clients tried {self.retries:,} times to go on with a stream that a fault had cut."
 
     def _fuzz_lines(self):
         codes = ", ".join(f"{code} {count:,}" for code, count in self.tally.codes().most_common())
-        methods = {end.partition(" ")[0] for end in self.tally.ends}
-        yield f"Fuzzed over the wire: {self.tally.count:,} inputs to {len(methods)} methods, {codes}."
+        below = [end for end in self.tally.ends if end.startswith("frames ")]
+        methods = {end.partition(" ")[0] for end in self.tally.ends if end not in below}
+        calls = sum(self.tally.ends[end] for end in below)
+        yield f"Fuzzed over the wire: {self.tally.count - calls:,} inputs to {len(methods)} methods, {codes}."
+        rules = len({end.rpartition(": ")[0] for end in below})
+        yield f"Fuzzed below gRPC: {calls:,} calls that are wrong in one of {rules} ways, or in several."
         yield f"Guided by coverage (atheris): {self.coverage}."
 
     def _leak_lines(self):
         yield "| Process | Figure | At first | At last | Rise of the line (95 %) | At most | |"
         yield "|---|---|---|---|---|---|---|"
-        for growth in self.growths:
-            yield _growth_line("the server of the soak", growth, "a leak" if growth.is_leak else "no leak")
+        for where, found in self.growths.items():
+            for growth in found:
+                said = "a leak" if growth.is_leak else "no leak"
+                yield _growth_line(f"the server of the soak, {where}", growth, said)
         for name, growth, is_right in self.controls:
             said = "a leak" if growth.is_leak else "no leak"
             yield _growth_line(f"control: {name}", growth, said if is_right else f"**{said}: wrong**")
+        yield ""
+        for where, power in self.powers.items():
+            yield f"- The gate {where}: {power}."
 
 
 def _growth_line(process, growth, said):

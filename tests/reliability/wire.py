@@ -1,8 +1,6 @@
 """Every method of every service that a server has, as its reflection says, called with bytes as they are."""
 
 import asyncio
-import socket
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +9,12 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from .access import Access
+from .http2 import PREFACE, frame
+
 ENOUGH_ANSWERS = 2
 _ANSWER_SECONDS = 120
 _QUIET_SECONDS = 0.02
-_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ UNKNOWN_METHODS = [
 ]
 
 
-def methods_of(target: str) -> list[Method]:
+def methods_of(access: Access) -> list[Method]:
     """The methods of a running server, by path, in the same order each time."""
-    with grpc.insecure_channel(target) as channel:
+    with access.channel() as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         pool = DescriptorPool(database)
         services = [pool.FindServiceByName(name) for name in sorted(database.get_services())]
@@ -58,7 +58,9 @@ def methods_of(target: str) -> list[Method]:
         ]
 
 
-async def send(channel: grpc.aio.Channel, method: Method, messages: list[bytes]) -> grpc.StatusCode:
+async def send(
+    channel: grpc.aio.Channel, method: Method, messages: list[bytes], metadata: list[tuple[str, str]] | None = None
+) -> grpc.StatusCode:
     """Call a method with these bytes; returns the status it ended with, OK where it went on answering.
 
     A call that takes one message gets the first; one that takes several gets the next with each answer, since
@@ -66,10 +68,10 @@ async def send(channel: grpc.aio.Channel, method: Method, messages: list[bytes])
     """
     call = getattr(channel, method.kind)(method.path, request_serializer=None, response_deserializer=None)
     if method.takes_stream:
-        started = call(timeout=_ANSWER_SECONDS)
+        started = call(timeout=_ANSWER_SECONDS, metadata=metadata)
         conversation = _converse(started, messages)
     else:
-        started = call(messages[0], timeout=_ANSWER_SECONDS)
+        started = call(messages[0], timeout=_ANSWER_SECONDS, metadata=metadata)
         conversation = _read(started) if method.answers_stream else started
     try:
         await conversation
@@ -103,13 +105,13 @@ async def _read(call: Any) -> None:
             return
 
 
-def send_garbage(port: int, rng: Any) -> None:
+def send_garbage(access: Access, rng: Any) -> None:
     """Connect and send what is no HTTP/2, or frames that mean nothing, and leave."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection, suppress(OSError):
+    with suppress(OSError), access.connect() as connection:
         if rng.random() < 0.5:
             connection.sendall(rng.randbytes(rng.choice((1, 9, 100, 5000))))
         else:
-            connection.sendall(_HTTP2_PREFACE + b"".join(_frame(rng) for _ in range(rng.randint(1, 20))))
+            connection.sendall(PREFACE + b"".join(_frame(rng) for _ in range(rng.randint(1, 20))))
         if rng.random() < 0.5:
             connection.settimeout(0.05)
             while connection.recv(4096):
@@ -120,5 +122,5 @@ def _frame(rng: Any) -> bytes:
     """A frame of HTTP/2: a length, which may lie, a type, flags, a stream, and bytes."""
     payload = rng.randbytes(rng.choice((0, 1, 4, 8, 60)))
     length = len(payload) if rng.random() < 0.9 else rng.getrandbits(24)
-    head = struct.pack(">I", length)[1:] + bytes([rng.randrange(12), rng.getrandbits(8)])
-    return head + struct.pack(">I", rng.choice((0, 1, 3, rng.getrandbits(32)))) + payload
+    stream = rng.choice((0, 1, 3, rng.getrandbits(32)))
+    return frame(rng.randrange(12), rng.getrandbits(8), stream, payload, length)

@@ -6,9 +6,10 @@ import pytest
 
 from tests.fixtures.write import write_model
 from tests.kit.servers import restarting_server, server
+from tests.reliability.access import Guard
 from tests.reliability.control import growths_of_calls
 from tests.reliability.faults import FAULTS, Site
-from tests.reliability.leaks import Bounds, Sample, growths
+from tests.reliability.leaks import WANTED_POWER, Bounds, Sample, growths, power
 from tests.reliability.machine import NotHereError
 from tests.reliability.reference import Reference
 
@@ -26,13 +27,16 @@ def site(small_models, other_models, tmp_path_factory):
         versions[reference.add(path)] = path.read_bytes()
     (folder / "changing").mkdir()
     (folder / "changing" / "1.onnx").write_bytes(next(iter(versions.values())))
-    options = ("--metrics-port", 0, "--model-poll-seconds", 0.05, "--model-keep-seconds", 1)
+    guard = Guard.make(work, faults={})
+    options = (*guard.options, "--metrics-port", 0, "--model-poll-seconds", 0.05, "--model-keep-seconds", 1)
     limits = ("--stalled-write-seconds", 2, "--max-streams", 300, "--max-streams-per-caller", 300)
     with (
         server(folder, *options, *limits) as steady,
-        restarting_server(folder, "--workers", 2, "--grace-seconds", 0.5) as fragile,
+        restarting_server(folder, *guard.options, "--workers", 2, "--grace-seconds", 0.5) as fragile,
     ):
-        yield Site(steady, fragile, folder, ("dbn",), versions, reference, work, random.Random(6), scale=0.1)
+        yield Site(
+            steady, fragile, folder, ("dbn",), versions, reference, work, random.Random(6), guard, scale=0.1
+        )
 
 
 @pytest.mark.long
@@ -53,7 +57,7 @@ def test_a_server_that_leaks_is_found_out(small_models, kind, figure):
 
 
 def test_the_server_does_not_leak(small_models):
-    assert [str(growth) for growth in growths_of_calls(small_models, None, CALLS) if growth.is_leak] == []
+    assert [str(growth) for growth in growths_of_calls(small_models, calls=CALLS) if growth.is_leak] == []
 
 
 def _samples(resident_mib):
@@ -72,3 +76,14 @@ def test_peaks_are_no_leak_and_a_slope_is():
     assert rising.limits[0] < 30 < rising.limits[1]
     with pytest.raises(ValueError, match="say nothing"):
         growths(_samples([1, 2]), Bounds())
+
+
+def test_the_power_of_the_gate_is_that_of_its_noise():
+    rng = random.Random(1)
+    quiet, loud = ([200 + rng.gauss(0, sigma) for _ in range(30)] for sigma in (2, 40))
+    able, unable = (power(_samples(values), Bounds()) for values in (quiet, loud))
+    assert able.found >= WANTED_POWER
+    assert able.false <= 0.05
+    assert able.smallest_mib <= 10
+    assert unable.found < WANTED_POWER
+    assert unable.smallest_mib > 10

@@ -14,7 +14,9 @@ from bgan.clients import SamplingClient
 from bgan.serving.models.engine import load_engine
 from tests.kit.servers import server
 from tests.reliability import fuzzing
-from tests.reliability.messages import mutated, structured
+from tests.reliability.access import Access
+from tests.reliability.message_rules import facts_of
+from tests.reliability.messages import encoded, mutated, structured, valid_messages, with_each_value
 from tests.reliability.wire import UNKNOWN_METHODS, methods_of, send
 
 CORRUPT = b"\xff\xff\xff"
@@ -26,7 +28,7 @@ def victim(models):
         "--default-model",
         "mlp-dbn",
         "--max-image-count",
-        5_000,
+        1_000,
         "--max-batch-size",
         200,
         "--log-calls",
@@ -37,8 +39,18 @@ def victim(models):
 
 
 @pytest.fixture(scope="module")
-def methods(victim):
-    return methods_of(victim.target)
+def access(victim):
+    return Access(victim.target)
+
+
+@pytest.fixture(scope="module")
+def methods(access):
+    return methods_of(access)
+
+
+@pytest.fixture(scope="module")
+def facts(access):
+    return facts_of(access)
 
 
 @pytest.fixture(autouse=True)
@@ -100,22 +112,36 @@ def test_methods_that_are_not_there_are_unimplemented(victim, methods):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_structured_messages_and_their_mutations(victim, methods, data):
+def test_structured_messages_and_their_mutations(victim, methods, facts, data):
     method = data.draw(st.sampled_from(methods))
     message = data.draw(structured(method.request, ["mlp-dbn", "cnn-sbn"])).SerializeToString()
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     messages = [message, *[mutated(rng, message, message) for _ in range(3)], data.draw(st.binary(max_size=200))]
     codes = _send(victim.target, *[(method, [each]) for each in messages])
-    assert set(codes) <= fuzzing.CODES, dict(zip(codes, messages, strict=True))
+    calls = zip(messages, codes, strict=True)
+    assert [problem for each, code in calls if (problem := fuzzing.wrong_end(method, [each], code, facts))] == []
 
 
-def test_three_thousand_inputs(victim):
-    tally = asyncio.run(fuzzing.fuzz(victim.target, fuzzing.inputs(victim.target, seed=4), count=3_000))
+def test_each_field_of_each_request_at_its_edges(victim, methods, facts):
+    words = [text for each in facts.served for text in (each.model.name, each.revision)]
+    calls = [
+        (method, [message])
+        for method in methods
+        for fields in valid_messages(method.path, facts.served[0].model)
+        for message in with_each_value(method.request, encoded(method.request, fields), words)
+    ]
+    ends = zip(calls, _send(victim.target, *calls), strict=True)
+    assert [problem for call, code in ends if (problem := fuzzing.wrong_end(*call, code, facts))] == []
+    assert len(calls) > 500
+
+
+def test_two_thousand_inputs(access, facts):
+    tally = asyncio.run(fuzzing.fuzz(access, facts, fuzzing.inputs(access, facts, seed=4), count=2_000))
     assert tally.breaches == []
-    assert tally.count == sum(tally.ends.values()) == 3_000
+    assert tally.count == sum(tally.ends.values()) == 2_000
     codes = tally.codes()
-    assert min(codes[code.name] for code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)) > 300
+    assert min(codes[code.name] for code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)) > 200
 
 
-def test_connections_that_speak_no_http2(victim):
-    fuzzing.garbage(victim.target, seed=5, count=100)
+def test_connections_that_speak_no_http2(access):
+    fuzzing.garbage(access, seed=5, count=100)
