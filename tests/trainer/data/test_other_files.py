@@ -175,6 +175,7 @@ def _tar(mode):
         ("a.jpg", image(0, "JPEG"), "is one image (.jpg)"),
         ("a.mat", b"# Created by Octave 9.1", "cannot be read"),
     ],
+    ids=lambda value: "content" if isinstance(value, bytes) else value,  # some contents hold the time
 )
 def test_files_of_other_formats_are_named(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
