@@ -42,6 +42,7 @@ _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
 _GRPC_LOGGER = "grpc._cython.cygrpc"
+_CALLS_BY_PATH = 16  # that wait for a desk; more wait in gRPC, which forgets those whose callers go
 _SECONDS_BEFORE_OPENING_AGAIN = (0.1, 0.5, 1, 2, 5)
 # After an error grpc.aio stops a listener itself; if another did so before, that would cancel its calls.
 _TURNS_OF_GRPC = 5
@@ -80,7 +81,7 @@ class Listeners:
     async def start(self) -> int:
         """Take calls; returns the port. Raises StartError if it is taken."""
         for _ in range(_LISTENER_COUNT):
-            calls: asyncio.Queue[Any] = asyncio.Queue()
+            calls: asyncio.Queue[Any] = asyncio.Queue(_CALLS_BY_PATH)
             await self._open_door(calls)
             await self._open_desk(calls)
         return self._port
@@ -108,8 +109,10 @@ class Listeners:
         """Take no more calls, and end those that still run after `grace` seconds."""
         self._is_stopping = True
         await asyncio.gather(*[server.stop(grace) for server in self._servers])
-        for desk in self._open:
-            desk.cancel()
+        for task, (server, _) in list(self._open.items()):
+            task.cancel()  # that of a desk waits for a queue
+            with suppress(asyncio.CancelledError):
+                await server.stop(0)
 
     async def _open_door(self, calls: asyncio.Queue[Any]) -> None:
         """A server with a port, for the calls of its methods; other calls go to a queue."""

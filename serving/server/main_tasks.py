@@ -40,7 +40,7 @@ class MainTasks:
 
         async def divert(request: Request, dropped: list[Request]) -> None:
             while True:
-                calls.put_nowait(await _keep(request, dropped))
+                await calls.put(await _keep(request, dropped))
                 request = request_again()
 
         return await self._start(server, divert)

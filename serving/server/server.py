@@ -29,7 +29,7 @@ from .listeners import Listeners
 from .ports import reserved_port
 from .stop import Stop
 
-_SECONDS_BEYOND_GRACE = 0.85  # for all that follows; then the process ends by force
+_SECONDS_BEYOND_GRACE = 0.7  # for all that follows; then the process ends by force
 _SECONDS_FOR_LAST_STATUS = 0.3
 _SECONDS_TO_CLOSE = 0.15
 _CHECKS_FOR_STALLED_READERS = 4  # in the time after which they are ended

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Self
 
 _SECONDS_TO_LOG = 0.1
-_SECONDS_TO_FINISH = 0.05  # what the process may take beyond that before the system ends it
+_SECONDS_TO_FINISH = 0.2  # what the process may take beyond that before the system ends it
 _log = logging.getLogger(__name__)
 
 

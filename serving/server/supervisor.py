@@ -30,9 +30,9 @@ from .worker import BEAT_SECONDS, LISTEN, SET_SERVING
 _log = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.1, 30.0)
 _SECONDS_TO_FORGIVE = 60.0
-_SECONDS_BEYOND_GRACE = 0.85
-_SECONDS_FOR_WORKERS = 0.7  # beyond grace; then they are killed
-_SECONDS_TO_DIE = 0.1
+_SECONDS_BEYOND_GRACE = 0.7
+_SECONDS_FOR_WORKERS = 0.6  # beyond grace; then they are killed
+_SECONDS_TO_DIE = 0.05
 _BEATS_TO_START = 60  # before the first one, which takes the imports
 _BEATS_TO_MISS = 5
 _BEATS_TO_DOUBT = 2  # then it counts no more, until it answers again

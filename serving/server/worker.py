@@ -17,7 +17,7 @@ from .stop import Stop
 
 BEAT_SECONDS = 1.0
 """How often a worker says that it lives."""
-_SECONDS_BEYOND_GRACE = 0.55  # so that it ends by itself before its supervisor ends it
+_SECONDS_BEYOND_GRACE = 0.45  # so that it ends by itself before its supervisor ends it
 _MAX_TEXT = 500  # so that a report is no longer than what a pipe takes as a whole (PIPE_BUF)
 
 

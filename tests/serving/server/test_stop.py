@@ -19,6 +19,10 @@ _START = """
 """
 
 
+# On a busy machine the system may be first.
+_BY_FORCE = (1, -signal.SIGALRM)
+
+
 def _start(body, **options):
     """A process of its own, whose main coroutine goes on with a body."""
     code = textwrap.dedent(_START) + textwrap.indent(textwrap.dedent(body), " " * 8)
@@ -67,15 +71,16 @@ def test_a_process_that_stops_in_time_ends_as_it_likes():
 def test_a_process_that_does_not_stop_is_ended_with_an_error(body):
     with _start(body) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 1
-        (line,) = process.stderr.read().splitlines()
-        assert "ERROR still not stopped after 0.2 s; the process ends as it is" in line
+        assert process.wait(60) in _BY_FORCE
+        lines = process.stderr.read().splitlines()
+        assert len(lines) == 1 or process.returncode != 1
+        assert all("ERROR still not stopped after 0.2 s; the process ends as it is" in line for line in lines)
 
 
 def test_a_process_that_writes_to_a_log_that_nobody_reads_is_ended():
     with _start("while True: os.write(2, b'x' * 65536)") as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 1
+        assert process.wait(60) in _BY_FORCE
 
 
 def test_a_process_in_which_no_python_runs_is_ended_by_the_system():
