@@ -69,7 +69,7 @@ class Quota:
         return self._file is not None and os.fstat(self._file).st_nlink == 0
 
     def _open(self) -> mmap.mmap:
-        """The memory of the file, which goes on from what is left; without a file, that of the one that is gone."""
+        """The memory of the file, a new one if that is gone, which goes on from what is left."""
         state = self._memory[:] if self._memory else _STATE.pack(self._images_per_minute, time.monotonic())
         try:
             if self._shared is None:
