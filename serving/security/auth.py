@@ -45,13 +45,16 @@ class Quota:
         self._shared = shared
         self._file: int | None = None
         self._memory: mmap.mmap | None = None
+        self._failure = ""  # what the log said last, so that it says it once
 
     def take(self, image_count: int, next_index: int | None = None) -> None:
         """Count images that are sent. Raises QuotaSpentError, with `next_index`, if nothing was left.
 
         Raises NotReadyError while the shared file cannot be opened; each call tries again.
         """
-        memory = self._memory or self._open()
+        memory = self._memory
+        if memory is None or self._is_removed():
+            memory = self._open()
         with self._locked():
             left, counted = _STATE.unpack(memory)
             now = time.monotonic()
@@ -61,40 +64,54 @@ class Quota:
             seconds = (self._images_per_minute * _SHARE_TO_WAIT_FOR - left) / self._per_second
             raise QuotaSpentError(self._images_per_minute, retry_after_seconds=seconds, next_index=next_index)
 
+    def _is_removed(self) -> bool:
+        """Whether the file is no longer where other processes look for it: those who tidy /tmp were there."""
+        return self._file is not None and os.fstat(self._file).st_nlink == 0
+
     def _open(self) -> mmap.mmap:
+        """The memory of the file, a new one if that is gone, which goes on from what is left."""
+        state = self._memory[:] if self._memory else _STATE.pack(self._images_per_minute, time.monotonic())
         try:
-            if self._file is None and self._shared is not None:
-                self._shared.parent.mkdir(mode=0o700, exist_ok=True)  # those who tidy /tmp may have been there
-                self._file = os.open(self._shared, os.O_RDWR | os.O_CREAT, 0o600)
-                weakref.finalize(self, os.close, self._file)
-            full = _STATE.pack(self._images_per_minute, time.monotonic())
-            with self._locked():
-                if self._file is None:
-                    memory = mmap.mmap(-1, _STATE.size)
-                    memory[:] = full
-                else:
-                    if os.fstat(self._file).st_size < _STATE.size:
-                        os.write(self._file, full)  # not by its memory: on a full disk that ends the process
-                    memory = mmap.mmap(self._file, _STATE.size)
+            if self._shared is None:
+                self._memory = mmap.mmap(-1, _STATE.size)
+                self._memory[:] = state
+            else:
+                self._memory = self._open_shared(self._shared, state)
+            self._failure = ""
         except OSError as error:
-            _log.error("a quota cannot be counted in %s (%s); it is tried again", self._shared, error.strerror)
-            raise NotReadyError("the images of this token cannot be counted now; try again in a second") from error
-        self._memory = memory
+            text = f"a quota cannot be counted in {self._shared} ({error.strerror}); it is tried again"
+            if text != self._failure:
+                _log.error("%s", text)
+            self._failure = text
+            if self._memory is None:
+                raise NotReadyError("the images of this token cannot be counted now; try again soon") from error
+        return self._memory
+
+    def _open_shared(self, path: Path, state: bytes) -> mmap.mmap:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        weakref.finalize(self, os.close, file)
+        with self._locked(file):
+            if os.fstat(file).st_size < _STATE.size:
+                os.write(file, state)  # not by its memory: on a full disk that ends the process
+            memory = mmap.mmap(file, _STATE.size)
+        self._file = file
         return memory
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, file: int | None = None) -> Iterator[None]:
         """No other process changes what is left meanwhile."""
-        if self._file is None:
+        file = self._file if file is None else file
+        if file is None:
             yield
             return
         import fcntl  # there are several processes on Linux alone
 
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class Caller:

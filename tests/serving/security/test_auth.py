@@ -1,5 +1,6 @@
 """Tokens: who is let in, to which models, for how many images; real servers, and a file that changes meanwhile."""
 
+import shutil
 import stat
 
 import grpc
@@ -22,7 +23,7 @@ from bgan.clients import (
 from bgan.serving.config.settings import ServerSettings
 from bgan.serving.errors import NotReadyError, QuotaSpentError
 from bgan.serving.errors import UnauthenticatedError as UnauthenticatedHere
-from bgan.serving.security.auth import QUOTA_FOLDER_VARIABLE, build_authenticator, caller
+from bgan.serving.security.auth import QUOTA_FOLDER_VARIABLE, Quota, build_authenticator, caller
 from bgan.serving.security.tokens import make_token
 from tests.kit.certificates import Authority, write
 from tests.kit.cli import bgan, bgan_process
@@ -274,6 +275,26 @@ async def test_tokens_change_as_a_whole_even_where_quotas_cannot_be_counted(tmp_
     other = build_authenticator(ServerSettings(tokens=path))  # as another worker has it
     with pytest.raises(QuotaSpentError):
         _admit(other, new).take(1)
+
+
+def test_a_quota_whose_file_is_removed_is_counted_on(tmp_path):
+    path = tmp_path / "quotas" / "a"
+    first, second = Quota(600, path), Quota(600, path)
+    first.take(600 + 60)
+    shutil.rmtree(path.parent)
+    with pytest.raises(QuotaSpentError):
+        first.take(1)
+    assert path.exists()
+    for quota in (second, Quota(600, path)):
+        with pytest.raises(QuotaSpentError):
+            quota.take(1)
+    path.parent.joinpath("a").unlink()
+    path.parent.rmdir()
+    path.parent.write_text("in the way")
+    with pytest.raises(QuotaSpentError):  # by what it still has
+        first.take(1)
+    with pytest.raises(NotReadyError):
+        Quota(600, path).take(1)
 
 
 class _Context:
