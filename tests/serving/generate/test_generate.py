@@ -150,6 +150,7 @@ def stopped(stopped_folder, tmp_path):
     [
         (signal.SIGINT, ".npz"),
         (signal.SIGTERM, ".npy"),
+        (signal.SIGHUP, ".bits"),
         (signal.SIGKILL, ".bits"),
         (signal.SIGKILL, ".npz"),
         (signal.SIGKILL, ".npy"),
