@@ -82,9 +82,10 @@ def diagnose_gradients(
 
 def _print(diagnosis: Diagnosis) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
-    from ..common.console import say
+    from ..common.console import say, show_table
 
     baseline, unit = diagnosis.estimators[0].estimator, diagnosis.estimators[0].milliseconds
     columns: dict[str, Callable[[EstimatorDiagnosis], str]] = {
@@ -99,13 +100,13 @@ def _print(diagnosis: Diagnosis) -> None:
     table = Table(
         "estimator",
         *(Column(title, justify="right") for title in columns),
-        title=f"{diagnosis.run}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
+        title=f"{escape(diagnosis.run)}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
         f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images",
     )
     for item in diagnosis.estimators:
         table.add_row(item.estimator, *(text(item) for text in columns.values()))
     console = Console()
-    console.print(table)
+    show_table(console, table)
     say(console, f"compared with {diagnosis.reference}; all relative to its norm, {diagnosis.gradient_norm:.3g}")
     say(console, f"<: no bias seen, at most that; judged: images per estimate; time: CPU, relative to {baseline}")
     for reason in dict.fromkeys(diagnosis.refused.values()):

@@ -142,10 +142,10 @@ def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
 def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
 
-    from ..common.console import say
+    from ..common.console import say, show_table
 
     console = Console()
-    console.print(_table(evaluations))
+    show_table(console, _table(evaluations))
     for evaluation in evaluations:
         if evaluation.class_histogram is not None:
             say(console, f"classes of {evaluation.source}, %: {evaluation.class_percents()}")
@@ -158,6 +158,7 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
 
 def _table(evaluations: list[Evaluation]) -> Table:
     """A row for each metric that any source has, a section for each group."""
+    from rich.markup import escape
     from rich.table import Column, Table
 
     from ..evaluation.metrics.table import METRICS, format_value
@@ -166,10 +167,10 @@ def _table(evaluations: list[Evaluation]) -> Table:
     real = f"{first.compared} real test images of {first.dataset}"
     table = Table(
         "metric",
-        *(Column(evaluation.source, justify="right", overflow="fold") for evaluation in evaluations),
+        *(Column(escape(evaluation.source), justify="right", overflow="fold") for evaluation in evaluations),
         Column("floor", justify="right"),
         "better",
-        title=f"{first.count} samples; pairs compare {first.compared} of them with {real}",
+        title=escape(f"{first.count} samples; pairs compare {first.compared} of them with {real}"),
     )
     group = None
     for key, metric in METRICS.items():

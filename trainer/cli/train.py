@@ -110,6 +110,8 @@ def presets() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ..common.console import show_table
+
     console, paper = Console(), TrainingConfig.resolve().settings()
     for name, preset in PRESETS.items():
         table = Table(
@@ -123,7 +125,7 @@ def presets() -> None:
                 "" if before == chosen.value else str(before),
                 chosen.reason,
             )
-        console.print(table)
+        show_table(console, table)
     console.print(
         "An empty cell under paper is the same as the preset's. Train with one: bgan train --preset NAME"
     )

@@ -6,10 +6,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from .text import printable
 
 _MAX_TEXT = 100_000
+_WIDEST = 1000  # columns
 PLAIN_INTERVAL_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 
@@ -18,6 +21,17 @@ def say(console: Console, text: str) -> None:
     """Print a text as it is: neither wrapped nor coloured, brackets are no markup and escapes no commands."""
     text = printable(text, _MAX_TEXT, keep="\n\t")  # it may name files and folders
     console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def show_table(console: Console, table: Table) -> None:
+    """Print a table; on a terminal too narrow for its words it runs over the edge, and loses none of them."""
+    least = Measurement.get(console, console.options.update(width=_WIDEST), table).minimum
+    width = console.width
+    console.width = max(width, least)
+    try:
+        console.print(table)
+    finally:
+        console.width = width
 
 
 @contextmanager

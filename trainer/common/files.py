@@ -1,14 +1,19 @@
 """Files that are written whole or not at all, and the folder of those that are kept."""
 
+import errno
 import json
 import os
 import stat
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import DataError
+
+_READER_SECONDS = 30.0  # that a FIFO is given to be read
+_POLL_SECONDS = 0.05
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -84,8 +89,18 @@ def _own_outputs(state: os.stat_result) -> list[int]:
 
 
 def _opened_as_it_is(path: Path, state: os.stat_result) -> IO[bytes]:
-    """What is no file to replace, to write to. A FIFO is waited for until it is read."""
+    """What is no file to replace, to write to. Raises OSError, also for a FIFO that nobody begins to read."""
     if own := _own_outputs(state):
         sys.stdout.flush()
         return open(own[0], "ab", closefd=False)
-    return open(path, "ab")
+    until = time.monotonic() + _READER_SECONDS
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > until:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            os.set_blocking(descriptor, True)
+            return open(descriptor, "wb")

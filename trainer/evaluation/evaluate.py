@@ -106,7 +106,10 @@ def measure_floor(
     real = Samples("real test images", reference.test)
     training = reference.training[rows]
     floor = measure(MetricInputs(real, training, reference, compared=compared, seed=seed, report=report))
-    write_json(reference.cache / name, floor)
+    try:
+        write_json(reference.cache / name, floor)
+    except OSError as error:
+        report(f"the floor is not kept ({error.filename}: {error.strerror}); BGAN_CACHE_DIR names another folder")
     return floor
 
 

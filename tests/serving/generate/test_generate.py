@@ -157,6 +157,7 @@ def stopped(stopped_folder, tmp_path):
     [
         (signal.SIGINT, ".npz"),
         (signal.SIGTERM, ".npy"),
+        (signal.SIGHUP, ".bits"),
         (signal.SIGKILL, ".bits"),
         (signal.SIGKILL, ".npz"),
         (signal.SIGKILL, ".npy"),

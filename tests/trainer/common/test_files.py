@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from bgan.trainer.common import files
 from bgan.trainer.common.errors import DataError
 from bgan.trainer.common.files import cache_folder, write_atomically
 
@@ -27,6 +28,14 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
     assert _written_to_a_pipe(tmp_path / "pipe") == [b"new"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_READER_SECONDS", 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device or address") as failed:
+        write_atomically(tmp_path / "pipe", b"new")
+    assert failed.value.filename == str(tmp_path / "pipe")
 
 
 def test_a_device_is_written_to_and_stays(tmp_path):
