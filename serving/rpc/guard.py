@@ -126,6 +126,9 @@ class CallGuard:
             except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise
+            except grpc.aio.InternalError as error:  # what was being sent or read failed: the other side is gone
+                self._note_end(error, record, context)
+                raise asyncio.CancelledError from None  # gRPC would else try to send the end
             except Exception as error:
                 await self._fail(error, record, context)
             else:
@@ -192,14 +195,13 @@ class CallGuard:
         error.__traceback__ = None
         request_id = (REQUEST_ID_KEY, record.request_id)
         trailers = (request_id, *(_metadata(error, code, details) if is_known else ()))
-        if not isinstance(error, errors.StalledReaderError):
-            await context.abort(code, text, trailers)
         # The end comes after what was not read; gRPC refuses one that must begin the answer after all.
         try:
             async with asyncio.timeout(max(self._stalled_seconds, _MIN_SECONDS_FOR_END)):
                 await context.abort(code, text, trailers)
-        except (TimeoutError, grpc.aio.InternalError):
-            self._admission.note_unread(record.peer)
+        except (TimeoutError, grpc.aio.InternalError):  # or the other side is gone
+            if isinstance(error, errors.StalledReaderError):
+                self._admission.note_unread(record.peer)
 
 
 def _metadata(

@@ -246,6 +246,7 @@ def test_a_callers_streams_wait_for_each_other_beyond_what_he_may_hold(engines, 
             await anext(stream)
         fourth = asyncio.ensure_future(anext(streams[3]))
         assert (await anext(prefetcher.compute(plan, ("modest", 9)))).image_count == 100
+        assert prefetcher._room._held["greedy",] == 3 * plan.batch_bytes
         assert not fourth.done()
         await streams[0].aclose()  # its reader has gone
         await fourth

@@ -1,9 +1,11 @@
 """Connections of strangers: how many there may be, which go, and that others get in."""
 
+import math
 from itertools import repeat
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import service_pb2
 
 from bgan.clients import SamplingClient
 from bgan.v1 import sampling_pb2
@@ -14,6 +16,7 @@ from tests.kit.servers import server
 from tests.kit.waiting import eventually
 
 SAMPLE = "/bgan.v1.SamplingService/SampleBinaryImages"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 WATCH = "/grpc.health.v1.Health/Watch"
 ENDLESS = sampling_pb2.SampleBinaryImagesRequest(
     image_count=10**9, seed=1, batch_size=1000, include_probabilities=True
@@ -102,6 +105,24 @@ def test_a_connection_whose_stalled_streams_take_no_end_is_closed(small_models, 
         eventually(lambda: unread.is_closed)
         assert process.output().count("UNAVAILABLE") >= 1
         assert not other.is_closed
+        assert "Traceback" not in process.output()
+
+
+def test_so_is_one_whose_inferences_are_not_read(small_models, strangers):
+    with server(small_models, "--stalled-write-seconds", 1, "--log-calls", "all") as process:
+        with SamplingClient(process.target) as client:
+            (model,) = client.list_models()
+        request = service_pb2.ModelInferRequest(model_name=model.name)
+        latents, uniforms = [1, model.latent_size], [1, *model.image_shape]
+        for name, shape in (("latents", latents), ("uniforms", uniforms)):
+            request.inputs.add(name=name, datatype="FP32", shape=shape)
+            request.raw_input_contents.append(bytes(4 * math.prod(shape)))
+        (unread,) = strangers(process.port, 1, window=0)
+        for stream in (1, 3, 5):
+            unread.call(stream, INFER, request.SerializeToString())
+        eventually(lambda: unread.is_closed)
+        eventually(lambda: process.output().count("ModelInfer") == 3)
+        assert "UNAVAILABLE" in process.output()
         assert "Traceback" not in process.output()
 
 
