@@ -67,7 +67,7 @@ def test_shell_snippets_of_measuring_run(tmp_path, cache_environment):
 
 
 @pytest.mark.long
-def test_shell_snippets_of_reproducing_run(tmp_path, cache_environment, processes):
+def test_shell_snippets_of_reproducing_run(tmp_path, cache_environment, processes, training):
     # One model pair and one epoch of each stand in for all of it.
     less = shlex.split("--dataset digits --experiment I --preset paper --epochs 1 --count 64 --jobs 2")
     for command in _commands(3):

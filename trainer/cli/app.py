@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import re
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points, version
@@ -87,8 +89,15 @@ def _load(name: str, summary: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     function = getattr(import_module(module), attribute)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name, help=f"{summary}\n\n{function.__doc__ or ''}", context_settings=_CONTEXT)(function)
+    help_text = f"{summary}\n\n{_unwrapped(function.__doc__ or '')}"
+    app.command(name, help=help_text, context_settings=_CONTEXT)(function)
     return typer.main.get_command(app)
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring whose paragraphs a terminal of any width can wrap, with each of its examples on a line."""
+    text = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(docstring))
+    return re.sub(r"(?<=: )(?=bgan )|(?<=;) +(?=bgan )", "\n", text).replace(";\n", "\n").replace(": \n", ":\n")
 
 
 def _options(

@@ -98,7 +98,10 @@ def train(
 
 
 def presets() -> None:
-    """Options override a preset. Example: bgan train --preset paper --neuron sbn."""
+    """Options override a preset.
+
+    Example: bgan train --preset paper --neuron sbn
+    """
     from rich.console import Console
     from rich.table import Table
 
