@@ -84,12 +84,13 @@ class Disk:
         stack.enter_context(patch("builtins.open", self._open))
         return stack
 
-    def _check(self, path):
-        if (number := self.fails(path)) != 0:
+    def _check(self, path, *, opens=True):
+        number = self.fails(path)
+        if number not in {0, errno.EMFILE} or (number == errno.EMFILE and opens):
             raise OSError(number, os.strerror(number), path)
 
-    def _find(self, path):
-        self._check(path)
+    def _find(self, path, *, opens=True):
+        self._check(path, opens=opens)
         found = self._files.get(path)
         if found is None and not any(each.startswith(f"{path}/") for each in self._files):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -99,7 +100,7 @@ class Disk:
         text = _path_below_root(path)
         if text is None:
             return self._real_stat(path, *arguments, **options)
-        file = self._find(text)
+        file = self._find(text, opens=False)
         return _FOLDER if file is None else file.status()
 
     def _fstat(self, descriptor):
@@ -126,7 +127,7 @@ class Disk:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), text)
         if mode not in {"r", "rb"}:
             raise NotImplementedError(f"{text}: mode {mode} is not simulated")
-        opened = _Opened(found, lambda: self._check(text))
+        opened = _Opened(found, lambda: self._check(text, opens=False))
         return opened if mode == "rb" else io.TextIOWrapper(opened, encoding="utf-8")
 
     def _descriptor(self, path, *arguments, **options):

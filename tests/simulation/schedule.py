@@ -59,7 +59,8 @@ def draw(seed):
         first = _fault(rng, rng.uniform(FIRST, LAST), workers)
         faults.append(first)
         if rng.random() < 0.5:  # another one while it lasts
-            faults.append(_fault(rng, rng.uniform(first.at, first.end), workers))
+            where = workers if rng.random() < 0.3 else (first.port,)
+            faults.append(_fault(rng, rng.uniform(first.at, first.end), where))
     return Schedule(seed, workers, tuple(sorted(faults, key=lambda fault: fault.at)))
 
 
