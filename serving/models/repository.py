@@ -73,9 +73,9 @@ class Repository:
 
     def load(self) -> Registry:
         """Load what is there. Raises StartError if no model or not the default one can be served."""
-        if not self.folder.is_dir():
-            raise StartError(f"{self.folder} is not a folder; {_ADVICE}")
         try:
+            if not self.folder.is_dir():
+                raise StartError(f"{self.folder} is not a folder; {_ADVICE}")
             self._seen = scan(self.folder)
         except OSError as failure:
             raise StartError(f"{self.folder} cannot be listed ({failure.strerror})") from failure

@@ -163,15 +163,18 @@ class _Pool:
         _log.info("worker %d is replaced", slot)
 
     async def _start_worker(self, number: int) -> _Worker:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a folder named bgan here is not the package
-            *("-m", "bgan.serving.server.worker", str(number), self._settings.as_argument()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log_target(),
-            env={**os.environ, **self._variables},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a folder named bgan here is not the package
+                *("-m", "bgan.serving.server.worker", str(number), self._settings.as_argument()),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log_target(),
+                env={**os.environ, **self._variables},
+            )
+        except OSError as error:
+            raise StartError(f"a worker cannot be started ({error.strerror}); try again later") from error
         return _Worker(process, self._changed, self._metrics)
 
     def _fits(self, worker: _Worker) -> bool:
@@ -248,7 +251,8 @@ class _Worker:
         # Turns are counted, not time: the supervisor itself may have stood still.
         while missed < bearable:
             try:
-                line = await asyncio.wait_for(reports.readline(), BEAT_SECONDS)
+                async with asyncio.timeout(BEAT_SECONDS):  # wait_for of Python 3.11 may lose a cancellation
+                    line = await reports.readline()
             except TimeoutError:
                 missed += 1
                 self._set_silent(bearable == _BEATS_TO_MISS and missed >= _BEATS_TO_DOUBT)

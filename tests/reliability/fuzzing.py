@@ -151,7 +151,9 @@ def main() -> None:
     parser.add_argument("--moving", nargs="*", default=[], help="models that change meanwhile")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=0, help="spread the inputs over that time")
+    parser.add_argument(
+        "--seconds", type=float, default=0, help="spread the inputs over that time, and send no more after it"
+    )
     parser.add_argument("--part", type=int, default=2_000, help="inputs between two lines")
     parser.add_argument("--corpus", type=Path)
     asyncio.run(_send_all(parser.parse_args()))
@@ -164,7 +166,8 @@ async def _send_all(options: argparse.Namespace) -> None:
     source, below = inputs(access, facts, options.seed, options.corpus), frames.Frames(access)
     wrong_frames = frames.inputs(frames.rules_of(access), options.seed)
     started, sent = time.monotonic(), 0
-    while sent < options.count:
+    end = started + (1.1 * options.seconds or float("inf"))
+    while sent < options.count and time.monotonic() < end:
         tally = await fuzz(access, facts, source, count=min(options.part, options.count - sent))
         sent += tally.count
         await asyncio.to_thread(garbage, access, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)

@@ -44,7 +44,7 @@ class Bounds:
 
     resident_mib: float = 5.0
     files: float = 8.0
-    threads: float = 4.0
+    threads: float = 8.0
 
 
 @dataclass(frozen=True)
