@@ -18,11 +18,10 @@ from bgan.serving.server.supervisor import _Pool
 from .disk import ROOT, Disk
 from .scenario import simulate
 from .schedule import KINDS, draw
-from .world import IS_MENDED, World, collected
+from .world import World, collected
 
 SEEDS = 200
 _AT_ONCE = 20
-_mended = pytest.mark.skipif(not IS_MENDED, reason="it finds the faults that issue 17 mends elsewhere")
 
 
 def _take_one_too_few(take):
@@ -34,7 +33,6 @@ def _take_one_too_few(take):
     return broken
 
 
-@_mended
 @pytest.mark.parametrize("first", range(0, SEEDS, _AT_ONCE))
 def test_every_schedule_holds(first):
     found = [str(outcome) for seed in range(first, first + _AT_ONCE) if (outcome := simulate(seed)).breaches]

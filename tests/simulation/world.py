@@ -348,10 +348,6 @@ def _parts():
     return found
 
 
-IS_MENDED = any(name == "Stop" for _, name, _ in _parts())
-"""Whether the faults are mended that the simulation found at first."""
-
-
 @cache
 def _settings(**values):
     return ServerSettings(**values)
