@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from ..config.settings import ServerSettings
 from ..rpc.admission import Admission
@@ -38,8 +39,9 @@ class Connection:
     """Whether it has one now."""
 
 
+@cache
 def raise_file_limit() -> int:
-    """Let this process have as many open files as it may have; returns how many."""
+    """Let this process have as many open files as it may have, once; returns how many."""
     if sys.platform == "win32":
         return 8192
     import resource

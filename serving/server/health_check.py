@@ -93,7 +93,7 @@ def check_health(
 ) -> None:
     """Return if the server at `target`, or its model, is SERVING. Raises NotServingError, which says why not."""
     check_address(target)
-    what = "the server" if model is None else f"model {printable(model)!r}"
+    what = "the server" if model is None else f"model '{printable(model)}'"
     if model is not None and not model.isascii():
         raise NotServingError(
             f"{target}: {what} cannot be there; names have ASCII letters, digits, '.', '_' and '-'"

@@ -35,7 +35,7 @@ def test_the_readmes_commands_run(tmp_path):
     }
 
 
-def test_what_evaluate_reads_is_what_was_generated(folder):
+def test_what_evaluate_reads_is_what_was_generated(folder, processes):
     for name in ("a.npz", "a.npy"):
         result = bgan("generate", "digits", "--count", 120, "--seed", 1, "-o", name, cwd=folder)
         assert result.returncode == 0, result.stderr

@@ -8,10 +8,9 @@ import textwrap
 import pytest
 
 _START = """
-    import asyncio, ctypes, os, signal, sys, threading, time
-    from concurrent.futures import ThreadPoolExecutor
+    import asyncio, ctypes, logging, signal, time
     from bgan.serving.server.stop import Stop
-    from bgan.serving.telemetry.logs import start_log
+    from bgan.serving.telemetry.logs import writing_log
 
     async def main():
         with Stop(signal.SIGTERM, seconds=0.2) as stop:
@@ -27,7 +26,7 @@ def _start(body, **options):
     """A process of its own, whose main coroutine goes on with a body."""
     code = textwrap.dedent(_START) + textwrap.indent(textwrap.dedent(body), " " * 8)
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}\nstart_log('text')\nasyncio.run(main())"],
+        [sys.executable, "-c", f"{code}\nwith writing_log('text'):\n    asyncio.run(main())"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,7 +51,7 @@ def test_a_process_that_stops_in_time_ends_as_it_likes():
         pytest.param(
             """
             await stop.wait()
-            ThreadPoolExecutor().submit(time.sleep, 1000)
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)
             """,
             id="joins a thread",
         ),
@@ -78,7 +77,7 @@ def test_a_process_that_does_not_stop_is_ended_with_an_error(body):
 
 
 def test_a_process_that_writes_to_a_log_that_nobody_reads_is_ended():
-    with _start("while True: os.write(2, b'x' * 65536)") as process:
+    with _start("while True: logging.error('x' * 65536)") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) in _BY_FORCE
 
