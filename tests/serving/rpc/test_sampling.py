@@ -217,11 +217,11 @@ def test_a_client_that_disappears_leaves_nothing_running(stub, running):
 
 
 def test_too_many_streams_are_refused_with_a_time_to_retry(models):
-    from bgan.clients import SamplingClient, ServerOverloadedError
+    from bgan.clients import RetryPolicy, SamplingClient, ServerOverloadedError
 
     with (
         server(models, "--max-streams", 1, "--max-queued-calls", 0) as process,
-        SamplingClient(process.target) as client,
+        SamplingClient(process.target, retry=RetryPolicy(attempts=1)) as client,
     ):
         running = client.sample_binary_images(image_count=10**8, model="mlp-sbn")
         next(running)

@@ -168,7 +168,6 @@ def _folders(process):
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_workers_with_any_number_of_models_start_follow_and_are_replaced(small_models, tmp_path):
     """Their names take more than the 64 KiB that asyncio reads as one line."""
     file, names = small_models / "sbn.onnx", [f"{number:03}-".ljust(128, "x") for number in range(520)]
