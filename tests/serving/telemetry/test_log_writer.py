@@ -75,6 +75,12 @@ def test_a_reader_that_is_gone_is_no_error():
         assert not writer._thread.is_alive()
 
 
+def _lists_models(stub):
+    with suppress(grpc.RpcError):  # a server listens before its models are loaded
+        return bool(stub.ListModels(sampling_pb2.ListModelsRequest(), wait_for_ready=True, timeout=100).models)
+    return False
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_reader_of_the_log_that_stands_still_stops_nothing(small_models, workers):
     port = free_port()
@@ -84,7 +90,7 @@ def test_a_reader_of_the_log_that_stands_still_stops_nothing(small_models, worke
         try:
             with grpc.insecure_channel(f"localhost:{port}") as channel:
                 stub = sampling_pb2_grpc.SamplingServiceStub(channel)
-                stub.ListModels(sampling_pb2.ListModelsRequest(), wait_for_ready=True, timeout=100)
+                eventually(lambda: _lists_models(stub), seconds=100)
                 for _ in range(200):  # some 200 bytes of log each
                     with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
                         stub.GetModel(sampling_pb2.GetModelRequest(name="nothing"), timeout=100)
