@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,18 @@ _SHARED = ROOT.parent / "shared"
 def _no_settings_from_outside(monkeypatch):
     for name in [name for name in os.environ if name.startswith("BGAN_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _one_registry():
+    """torch.onnx builds its table of operators anew for each export, which is half of the time of a small one."""
+    if (exporter := sys.modules.get("torch.onnx._internal.exporter._registration")) is not None:
+        _keep_registry(exporter.ONNXRegistry)
+
+
+@cache
+def _keep_registry(registry):
+    registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
 
 
 @pytest.fixture(scope="session")
