@@ -12,7 +12,7 @@ from ..security.auth import caller
 from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
 from .peers import address_of
-from .turns import Turns, Who
+from .turns import Turns, Who, wake_next
 
 OTHER_CALLS = 64
 """Calls of an address that are open beside streams and inferences: health, reflection, lists of models."""
@@ -111,11 +111,8 @@ class Admission:
             self.metrics.waited(time.monotonic() - started)
 
     def _hand_over(self) -> None:
-        while self._waiting:
-            future = self._waiting.take()
-            if not future.done():
-                future.set_result(None)
-                return
+        if wake_next(self._waiting):
+            return
         self._slot_count -= 1
         if self._slot_count == 0:
             self.idle.set()

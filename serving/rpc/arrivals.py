@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestLateError
-from .turns import Turns
+from .turns import Turns, wake_next
 
 MAX_ARRIVING = 16
 """Requests of a process that may be unfinished at once; each takes what a message may have, 4 MiB if not set."""
@@ -82,12 +82,8 @@ class Arrivals:
             self._release()
 
     def _release(self) -> None:
-        while self._waiting:
-            turn = self._waiting.take()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+        if not wake_next(self._waiting):
+            self._free += 1
 
     def _look(self) -> None:
         """End the requests that took too long, or one that is to give its slot up; look again later."""

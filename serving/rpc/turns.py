@@ -1,5 +1,6 @@
 """A queue in which those who wait get their turns one after the other, however much each of them wants."""
 
+from asyncio import Future
 from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -65,3 +66,13 @@ class Turns(Generic[T]):
                 del self._others[who[0]]
         self._count -= is_there
         return is_there
+
+
+def wake_next(waiting: Turns[Future[None]]) -> bool:
+    """Answer the next future that still waits; returns whether there was one."""
+    while waiting:
+        turn = waiting.take()
+        if not turn.done():
+            turn.set_result(None)
+            return True
+    return False
