@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -123,20 +124,23 @@ class Admission:
             del self._by_caller[caller]
 
 
-class OpenCalls:
-    """Counts the calls of each address, of all methods, from their beginning: each takes memory."""
+class Places:
+    """So many of one kind of call at once, of each address and in all: each takes memory from its beginning."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self._most = settings.max_streams + settings.max_queued_calls + OTHER_CALLS
-        self._counts: dict[str, int] = {}
+    def __init__(self, refusal: str, *, of_address: int, in_all: int | None = None) -> None:
+        """`refusal`: what a call without a place is told; it may name the `count` of its address."""
+        self._refusal = refusal
+        self._of_address = of_address
+        self._in_all = in_all
+        self._counts: Counter[str] = Counter()
 
     @contextmanager
     def of(self, peer: str) -> Iterator[None]:
-        """Around a call. Raises OverloadedError if its address has as many as it may have."""
+        """Around a call. Raises OverloadedError if its address, or all together, have as many as they may have."""
         address = address_of(peer)
-        count = self._counts.get(address, 0)
-        if count >= self._most:
-            raise _overloaded(f"{count} calls of this address are open, as many as one address may have")
+        count = self._counts[address]
+        if count >= self._of_address or (self._in_all is not None and self._counts.total() >= self._in_all):
+            raise _overloaded(self._refusal.format(count=count))
         self._counts[address] = count + 1
         try:
             yield
@@ -144,6 +148,12 @@ class OpenCalls:
             self._counts[address] -= 1
             if not self._counts[address]:
                 del self._counts[address]
+
+
+def open_calls(settings: ServerSettings) -> Places:
+    """Places for all calls, whatever their methods."""
+    refusal = "{count} calls of this address are open, as many as one address may have"
+    return Places(refusal, of_address=settings.max_streams + settings.max_queued_calls + OTHER_CALLS)
 
 
 class Call:

@@ -15,7 +15,7 @@ from grpc import StatusCode
 from .. import errors
 from ..security.auth import Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
-from .admission import OpenCalls
+from .admission import open_calls
 from .arrivals import Arrivals
 from .context import ServiceContext
 
@@ -77,7 +77,7 @@ class CallGuard:
         self._open = context.authenticator.for_open_methods
         self._arrivals = Arrivals(context.settings.stalled_write_seconds)
         self._admission = context.admission
-        self._open_calls = OpenCalls(context.settings)
+        self._open_calls = open_calls(context.settings)
         self._stalled_seconds = context.settings.stalled_write_seconds
 
     def add(

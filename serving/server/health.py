@@ -1,18 +1,16 @@
 """The health of a server and of its models: `grpc.health.v1`, answered from what is known, without a lock."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..errors import NotReadyError, OverloadedError
+from ..errors import NotReadyError
 from ..models.registry import Registry
 from ..rpc import open_inference
+from ..rpc.admission import Places
 from ..rpc.context import ServiceContext
 from ..security.auth import caller
 from .health_check import SAMPLING, model_service
@@ -39,7 +37,11 @@ class Health(health_pb2_grpc.HealthServicer):
         self._names: set[str] = set()  # of every model that was there
         self._states: dict[str, Any] = {}
         self._changed = asyncio.Event()
-        self._watches: Counter[str] = Counter()  # by address
+        self._watches = Places(
+            "as many watch the health as may",
+            of_address=context.settings.max_streams_per_caller,
+            in_all=_MAX_WATCHES,
+        )
         self._has_ended = False
         self.tell()
 
@@ -68,7 +70,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> None:
         """The state of one service, and each later one that its reader is ready for."""
-        with self._watch(context.peer().rpartition(":")[0]):
+        with self._watches.of(context.peer()):
             told = None
             while True:
                 changed = self._changed
@@ -92,16 +94,3 @@ class Health(health_pb2_grpc.HealthServicer):
                 await context.write(_STATUS(status=status))
         except TimeoutError:
             raise NotReadyError("the health sent was not read for too long; watch it again") from None
-
-    @contextmanager
-    def _watch(self, who: str) -> Iterator[None]:
-        """A place among the watches. Raises OverloadedError."""
-        if self._watches.total() >= _MAX_WATCHES or self._watches[who] >= self._settings.max_streams_per_caller:
-            raise OverloadedError("as many watch the health as may; try again later", retry_after_seconds=1.0)
-        self._watches[who] += 1
-        try:
-            yield
-        finally:
-            self._watches[who] -= 1
-            if not self._watches[who]:
-                del self._watches[who]
