@@ -55,11 +55,16 @@ def test_the_longest_unused_connections_of_an_address_make_room(small_models, st
         images = client.sample_binary_images(image_count=10**9, batch_size=100)
         next(images)  # the oldest connection, which is in use
         others = strangers(process.port, 3)
-        idle = strangers(process.port, 20, source="127.0.0.2")
-        for connection in idle:
+        # Those that are seen at one look are of one age, so the older ones are seen before there are others.
+        older = strangers(process.port, 12, source="127.0.0.2")
+        for connection in older:
             connection.call(1, WATCH, b"")  # who watches the health does not use his connection
-        eventually(lambda: _count_closed(idle) == 13)
-        assert all(connection.is_closed for connection in idle[:13])
+        eventually(lambda: _count_closed(older) == 5)
+        newer = strangers(process.port, 7, source="127.0.0.2")
+        for connection in newer:
+            connection.call(1, WATCH, b"")
+        eventually(lambda: _count_closed(older) == 12)
+        assert _count_closed(newer) == 0
         assert _is_answered(proxy.target)
         assert len(next(images)) == 100
         assert _count_closed(others) == 0
