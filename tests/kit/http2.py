@@ -5,9 +5,11 @@ import struct
 import threading
 from contextlib import suppress
 
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 _FIRST_WINDOW, _MAX_FRAME = 65_535, 16_384
+_INITIAL_WINDOW = 4  # of SETTINGS
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def _frame(kind, flags, stream, payload=b""):
@@ -16,7 +18,7 @@ def _frame(kind, flags, stream, payload=b""):
 
 def _literal(name, value):
     """A header field as HPACK writes one that it does not index (RFC 7541, 6.2.2)."""
-    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
 def message(content):
@@ -38,15 +40,15 @@ class Http2Connection:
         self.ended = set()
         """The streams that the server ended."""
         self.is_closed = False
-        wanted = b"" if window is None else struct.pack(">HI", 4, window)
-        self._send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, wanted))
+        wanted = b"" if window is None else struct.pack(">HI", _INITIAL_WINDOW, window)
+        self._send(_PREFACE + _frame(_SETTINGS, 0, 0, wanted))
         threading.Thread(target=self._read, daemon=True).start()
 
     def call(self, stream, path, request=None):
         """Begin a call; with the whole of its request, if there is one."""
         fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost"}
         fields |= {"content-type": "application/grpc", "te": "trailers"}
-        block = b"".join(_literal(name, value) for name, value in fields.items())
+        block = b"".join(_literal(name.encode(), value.encode()) for name, value in fields.items())
         self._send(_frame(_HEADERS, _END_HEADERS, stream, block))
         if request is not None:
             self._send(_frame(_DATA, _END_STREAM, stream, message(request)))
@@ -111,7 +113,7 @@ class Http2Connection:
         if kind == _SETTINGS and not flags & _ACK:
             for place in range(0, len(payload), 6):
                 key, value = struct.unpack(">HI", payload[place : place + 6])
-                self._stream_room = value if key == 4 else self._stream_room
+                self._stream_room = value if key == _INITIAL_WINDOW else self._stream_room
             self._send(_frame(_SETTINGS, _ACK, 0))
         elif kind == _PING and not flags & _ACK:
             self._send(_frame(_PING, _ACK, 0, payload))
@@ -119,3 +121,44 @@ class Http2Connection:
             self._room[stream] = self._room.get(stream, self._stream_room) + struct.unpack(">I", payload)[0]
         elif kind == _RESET or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
             self.ended.add(stream)
+
+
+class Peer:
+    """A connection whose answers nobody reads; with `window` 0 the server may not send any data either."""
+
+    def __init__(self, port, *, window=65535):
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, struct.pack(">HI", _INITIAL_WINDOW, window)))
+        self._rest = self._socket.recv(9, socket.MSG_WAITALL)  # the head of the server's settings: it has accepted
+
+    def call(self, path, request=None):
+        """A call on the first stream; without a request it has headers only."""
+        fields = {b":method": b"POST", b":scheme": b"http", b":path": path, b":authority": b"x"}
+        fields |= {b"content-type": b"application/grpc", b"te": b"trailers"}
+        block = b"".join(_literal(*field) for field in fields.items())
+        self._socket.sendall(_frame(_HEADERS, _END_HEADERS | (_END_STREAM if request is None else 0), 1, block))
+        if request is not None:
+            self._socket.sendall(_frame(_DATA, _END_STREAM, 1, message(request.SerializeToString())))
+
+    def is_told_to_go(self):
+        """Whether the server has closed the connection, or said that it will."""
+        self._socket.settimeout(0)
+        data = b""
+        try:
+            while more := self._socket.recv(65536):
+                data += more
+        except BlockingIOError:
+            data = self._rest + data
+        else:
+            return True
+        while data:
+            if data[3] == _GO_AWAY:
+                return True
+            data = data[9 + int.from_bytes(data[:3], "big") :]
+        return False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._socket.close()

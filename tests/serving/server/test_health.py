@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.serving.security.tokens import make_token
-from tests.kit.http2_peer import Peer
+from tests.kit.http2 import Peer
 from tests.kit.servers import server
 from tests.kit.waiting import eventually
 

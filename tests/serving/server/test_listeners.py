@@ -12,7 +12,7 @@ import pytest
 from bgan.clients import RetryPolicy, SamplingClient
 from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
-from tests.kit.http2_peer import Peer
+from tests.kit.http2 import Peer
 from tests.kit.servers import server
 from tests.kit.waiting import eventually
 
