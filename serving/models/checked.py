@@ -8,7 +8,7 @@ from ..errors import ModelFileError
 from .checker import Check, Checker
 from .engine import Engine, load_engine, open_engine
 from .model_check import read_model_file
-from .model_files import FileSnapshot, snapshot
+from .model_files import FileSnapshot
 
 
 def is_trusted(file: FileSnapshot) -> bool:
@@ -35,17 +35,12 @@ def open_checked(file: FileSnapshot, found: Check | None, max_bytes: int) -> Eng
         return load_engine(file.path, name=file.model, version=file.version, max_bytes=max_bytes)
     if found.error is not None:
         raise found.error
-    _check_unchanged(file)  # nor is it something now that cannot be read
     content = read_model_file(file.path, max_bytes)
     try:
         engine = open_engine(content, name=file.model, version=file.version)
     except ModelFileError as error:
         raise ModelFileError(f"{file.path} {error.message}", detail=error.detail) from error
-    _check_unchanged(file, is_same=engine.revision == found.revision)
+    if engine.revision != found.revision:  # its times alone may change: with a hard link, or with `chmod`
+        raise ModelFileError(f"{file.path} changed while it was read; it is read again once it settles")
     engine.tile_rows, engine.seconds_per_image = found.tile_rows, found.seconds_per_image
     return engine
-
-
-def _check_unchanged(file: FileSnapshot, *, is_same: bool = True) -> None:
-    if not is_same or snapshot(file.path, file.model, file.version) != file:
-        raise ModelFileError(f"{file.path} changed while it was read; it is read again once it settles")

@@ -7,6 +7,7 @@ size depends on the noise, so that what was tried of a model holds for all of it
 
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ _OnnxModel: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"
 def read_model_file(path: Path, max_bytes: int) -> bytes:
     """The content of a file. Raises ModelFileError, with the file's name, if it cannot be read or is too large."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ModelFileError(f"{path} is no regular file", may_pass=True)
         with path.open("rb", buffering=0) as file:
             # One byte more than there is: a whole file is read with one buffer of its size, and growth is noticed.
             wanted = min(os.fstat(file.fileno()).st_size, max_bytes) + 1

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bgan.serving.config.limits import MAX_MODEL_BYTES
 from bgan.serving.errors import ModelFileError
 from bgan.serving.generate.generate import open_model
+from bgan.serving.models.checked import open_checked
 from bgan.serving.models.checker import Checker
 from bgan.serving.models.engine import load_engine
 from bgan.serving.models.model_files import scan, snapshot
@@ -201,6 +202,24 @@ def test_a_slow_model_keeps_neither_calls_nor_the_end_waiting(small_models, tmp_
 def _children(pid):
     files = Path(f"/proc/{pid}/task").glob("*/children")  # of each thread
     return [int(child) for file in files for child in file.read_text().split()]
+
+
+def test_what_counts_of_a_file_that_was_checked_is_its_content(checker, tmp_path):
+    """A hard link and `chmod` change its times, and what it holds stays as it was checked."""
+    path = tmp_path / "x.onnx"
+    file = _write(path)
+    found = _check(checker, file)
+    (tmp_path / "link").hardlink_to(path)
+    path.chmod(0o600)
+    assert snapshot(path) != file
+    assert open_checked(file, found, MAX_MODEL_BYTES).revision == found.revision
+    _write(path, make(manifest={"name": "y"}))
+    with pytest.raises(ModelFileError, match="changed while it was read"):
+        open_checked(file, found, MAX_MODEL_BYTES)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ModelFileError, match="is no regular file"):
+        open_checked(file, found, MAX_MODEL_BYTES)
 
 
 def test_generating_checks_alike(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -173,10 +174,10 @@ def test_workers_with_any_number_of_models_start_follow_and_are_replaced(small_m
     file, names = small_models / "sbn.onnx", [f"{number:03}-".ljust(128, "x") for number in range(520)]
     for name in names[:-1]:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.onnx").hardlink_to(file)
+        shutil.copy(file, tmp_path / name / "1.onnx")
     with server(tmp_path, "--workers", 2, "--model-poll-seconds", 0.2) as process:
         (tmp_path / names[-1]).mkdir()
-        (tmp_path / names[-1] / "1.onnx").hardlink_to(file)
+        shutil.copy(file, tmp_path / names[-1] / "1.onnx")
         eventually(lambda: process.output().count(f"loaded {names[-1]}") == 2)
         os.kill(_children(process.process)[0], signal.SIGKILL)
         eventually(lambda: "worker 0 is replaced" in process.output())
