@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, OverloadedError, StalledReaderError
@@ -14,9 +15,9 @@ from .call_end import at_end
 from .peers import address_of
 from .turns import Turns, Who, wake_next
 
-T = TypeVar("T")
 OTHER_CALLS = 64
 """Calls of an address that are open beside streams and inferences: health, reflection, lists of models."""
+_FEW_BYTES = 64 * 1024  # of a last message, which waits for its reader without a slot
 
 
 class Admission:
@@ -27,7 +28,7 @@ class Admission:
         self.metrics = metrics
         self._used: set[str] = set()
         self._unread: set[str] = set()
-        self._ending: dict[asyncio.Task[Any], tuple[str, float]] = {}  # their connections, and since when
+        self._ending: set[Ending] = set()
         self._waiting: Turns[asyncio.Future[None]] = Turns()  # calls without a slot, by caller
         self._settings = settings
         self._slot_count = 0
@@ -64,10 +65,12 @@ class Admission:
             if not future.done():
                 future.set_exception(_stopping())
 
-    def note_ending(self, task: asyncio.Task[Any], connection: str) -> None:
+    def note_ending(self, task: asyncio.Task[Any], connection: str) -> "Ending":
         """The task of a call has nothing left to do but to let gRPC send its end, which a reader may not take."""
-        self._ending[task] = connection, time.monotonic()
-        at_end(lambda: self._ending.pop(task))
+        ending = Ending(task, connection, time.monotonic())
+        self._ending.add(ending)
+        at_end(lambda: self._ending.discard(ending))
+        return ending
 
     def end_stalled(self) -> None:
         """End the calls whose readers have taken nothing for too long."""
@@ -75,10 +78,12 @@ class Admission:
         for call in self.running:
             if call.writing_since is not None and call.writing_since < latest:
                 call.end_as_stalled()
-        for task, (connection, since) in self._ending.items():
-            if since < latest and task.cancel():
-                self.metrics.rejected(StalledReaderError())
-                self.note_unread(connection)
+        unread = {ending.connection for ending in self._ending if ending.since < latest}
+        for ending in self._ending:
+            if ending.connection in unread and not ending.is_stalled:
+                ending.is_stalled = True
+                ending.task.cancel()
+        self._unread |= unread
 
     def take_connections(self) -> tuple[set[str], set[str]]:
         """Connections on which calls were let in, and those that take no answers, since this was last asked."""
@@ -168,8 +173,19 @@ def open_calls(settings: ServerSettings) -> Places:
     return Places(refusal, of_address=settings.max_streams + settings.max_queued_calls + OTHER_CALLS)
 
 
+@dataclass(eq=False, slots=True)
+class Ending:
+    """A call whose last message and status are being sent."""
+
+    task: asyncio.Task[Any]
+    connection: str
+    since: float
+    is_stalled: bool = False
+    """Whether they, or others of its connection, were not taken for too long."""
+
+
 class Call:
-    """A call that has a slot from `begin` on, until it has ended."""
+    """A call that has a slot from `begin` on, until it has ended or what is left of it is small."""
 
     def __init__(self, admission: Admission, context: Any) -> None:
         self.writing_since: float | None = None
@@ -198,9 +214,10 @@ class Call:
         return call
 
     def _leave(self) -> None:
-        self._admission.metrics.running(-1)
-        self._admission.running.discard(self)
-        self._admission.release(self.caller)
+        if self in self._admission.running:
+            self._admission.metrics.running(-1)
+            self._admission.running.discard(self)
+            self._admission.release(self.caller)
 
     async def write(self, response: Any, model: str, image_count: int, first_index: int | None = None) -> None:
         """Send images of a model; `first_index`: where a stream could be resumed before it.
@@ -221,11 +238,14 @@ class Call:
             self.writing_since = None
         self._count(model, image_count)
 
-    def last(self, response: T, model: str, image_count: int, first_index: int | None = None) -> T:
+    def last(self, response: Any, model: str, image_count: int, first_index: int | None = None) -> bytes:
         """The last message of a call, which its method is to return: as `write` for one that gRPC sends."""
         self._who.take(image_count, first_index)
         self._count(model, image_count)
-        return response
+        data: bytes = response.SerializeToString()
+        if len(data) <= _FEW_BYTES:
+            self._leave()  # before the caller can have it, so that a next call finds the slot
+        return data
 
     def _count(self, model: str, image_count: int) -> None:
         self._admission.metrics.sent(model, image_count)

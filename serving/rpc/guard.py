@@ -15,9 +15,9 @@ from grpc import StatusCode
 from .. import errors
 from ..security.auth import Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
-from .admission import open_calls
+from .admission import Ending, open_calls
 from .arrivals import Arrivals
-from .call_end import hold_until_end
+from .call_end import at_end, hold_until_end
 from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
@@ -132,9 +132,8 @@ class CallGuard:
             except Exception as error:
                 await self._fail(error, record, context)
             else:
-                calls.end(record, StatusCode.OK)
-                admission.note_ending(task, record.peer)
-                return None if response is None else response.SerializeToString()
+                self._note_handed_over(record, admission.note_ending(task, record.peer))
+                return response
 
         return call
 
@@ -142,8 +141,9 @@ class CallGuard:
         """A method that takes one message, as a coroutine that receives it and returns its last answer."""
         receive = self._arrivals.receive
 
-        async def answer(connection: str, context: _Context) -> Any:
-            return await method(_checked(await receive(context, connection)), context)
+        async def answer(connection: str, context: _Context) -> bytes:
+            response = await method(_checked(await receive(context, connection)), context)
+            return response if isinstance(response, bytes) else response.SerializeToString()
 
         return answer
 
@@ -167,6 +167,19 @@ class CallGuard:
                 await context.write(response.SerializeToString())
         except TimeoutError:
             raise errors.StalledReaderError from None
+
+    def _note_handed_over(self, record: CallRecord, ending: Ending) -> None:
+        """Record a call, once its end was taken, or was not."""
+
+        def end() -> None:
+            if ending.is_stalled:
+                error = errors.StalledReaderError()
+                self._metrics.rejected(error)
+                self._calls.end(record, StatusCode.UNAVAILABLE, str(error))
+            else:
+                self._calls.end(record, StatusCode.OK)
+
+        at_end(end)
 
     def _note_end(self, error: BaseException, record: CallRecord, context: _Context) -> None:
         """Record a call that its caller, its deadline or the method itself ended."""

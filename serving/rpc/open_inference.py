@@ -65,8 +65,8 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             outputs=map(metadata, output_specs(engine.manifest)),
         )
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> oip.ModelInferResponse:
-        """Run one batch."""
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> bytes:
+        """Run one batch; returns the bytes of its answer."""
         engine = self._find(request.model_name, request.model_version)
         deadline = deadline_of(context)
 

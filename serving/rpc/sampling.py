@@ -43,8 +43,8 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
 
     async def SampleBinaryImages(  # type: ignore[override] # grpc.aio takes generators and writers alike
         self, request: pb.SampleBinaryImagesRequest, context: Any
-    ) -> pb.SampleBinaryImagesResponse:
-        """Write the batches of a request, computed ahead while earlier ones are sent, and return the last."""
+    ) -> bytes:
+        """Write the batches of a request, computed ahead of their reader; returns the bytes of the last."""
         engine = self._models.find(request.model, version=request.version, revision=request.revision)
         plan = plan_stream(request, engine, self._context.settings, deadline=deadline_of(context))
         batcher = self._batchers[engine]
@@ -71,18 +71,18 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         engine = self._models.find(request.name, version=request.version, revision=request.revision)
         return pb.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
 
-    async def _write_batches(self, plan: StreamPlan, call: Call, context: Any) -> pb.SampleBinaryImagesResponse:
+    async def _write_batches(self, plan: StreamPlan, call: Call, context: Any) -> bytes:
         batches = self._prefetcher.begin(plan, call.who)
         at_end(batches.close)
         try:
             async for response in batches:
-                if response.first_index == plan.images.first_index:
-                    # With the first message gRPC would take it for sent only after that, and send no end before.
-                    await context.send_initial_metadata(())
                 if self._cutting:
                     raise StreamCutError(response.first_index)
                 if response.first_index + response.image_count == plan.images.first_index + plan.images.count:
                     return call.last(response, *_counted(response))
+                if response.first_index == plan.images.first_index:
+                    # With the first message gRPC would take it for sent only after that, and send no end before.
+                    await context.send_initial_metadata(())
                 await call.write(response, *_counted(response))
         except BaseException:
             batches.close()

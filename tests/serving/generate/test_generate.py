@@ -117,6 +117,7 @@ def _stop(models, output, number, *options):
     """A generation that got a signal on its way; returns its exit code and what it said."""
     model = models / "mlp-dbn.onnx"
     command = [BGAN, "generate", model, "--count", COUNT, "--output", output, "--threads", 1, *options]
+    command = ["nice", "-n", "10", *command]  # on a busy machine it would else be done before it is looked at
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
     record = output.with_name(f"{output.name}.partial.json")
     end = time.monotonic() + 60
