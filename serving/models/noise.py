@@ -14,7 +14,7 @@ No libm call is in it, so every machine and language gets the same floats.
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -117,7 +117,7 @@ class NoiseLayout:
                 count = min(most, images.first_index + images.count - first)
                 counter = first * self.counters_per_image
                 words = self._philox.words(images.seed, counter, count * self._words_per_image)
-                yield replace(images, first_index=first, count=count), words.reshape(count, -1)
+                yield ImageRange(images.seed, first, count, images.labels), words.reshape(count, -1)
 
     def _write_uniforms(self, words: npt.NDArray[np.uint64], uniforms: Float32Array) -> None:
         halves = words[:, self._latent_words : self._latent_words + self._uniform_words].view("<u4")

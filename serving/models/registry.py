@@ -65,9 +65,9 @@ class Registry:
         Raises ModelNotFoundError, RevisionNotServedError where the model has another revision, and NotAllowedError
         for every name that no pattern matches, whether there is such a model or not.
         """
-        what = f"the model '{foreign(name)}'" if name else "the default model; name one of its own"
-        name = name or self.default_model
+        wanted, name = name, name or self.default_model
         if not _match(self._patterns, name):
+            what = f"the model '{foreign(wanted)}'" if wanted else "the default model; name one of its own"
             raise NotAllowedError(f"this token is not good for {what}")
         versions = self.versions(name)
         fitting = [engine for engine in versions if version in (0, engine.version)]
@@ -124,4 +124,4 @@ class Registry:
 
 
 def _match(patterns: Iterable[str], name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return patterns == ("*",) or any(fnmatchcase(name, pattern) for pattern in patterns)

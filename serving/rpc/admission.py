@@ -3,20 +3,21 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
 from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
+from .call_end import at_end
 from .peers import address_of
 from .turns import Turns, Who, wake_next
 
 OTHER_CALLS = 64
 """Calls of an address that are open beside streams and inferences: health, reflection, lists of models."""
+_FEW_BYTES = 64 * 1024  # of a last message, which waits for its reader without a slot
 
 
 class Admission:
@@ -27,6 +28,7 @@ class Admission:
         self.metrics = metrics
         self._used: set[str] = set()
         self._unread: set[str] = set()
+        self._ending: set[Ending] = set()
         self._waiting: Turns[asyncio.Future[None]] = Turns()  # calls without a slot, by caller
         self._settings = settings
         self._slot_count = 0
@@ -63,12 +65,25 @@ class Admission:
             if not future.done():
                 future.set_exception(_stopping())
 
+    def note_ending(self, task: asyncio.Task[Any], connection: str) -> "Ending":
+        """The task of a call has nothing left to do but to let gRPC send its end, which a reader may not take."""
+        ending = Ending(task, connection, time.monotonic())
+        self._ending.add(ending)
+        at_end(lambda: self._ending.discard(ending))
+        return ending
+
     def end_stalled(self) -> None:
         """End the calls whose readers have taken nothing for too long."""
         latest = time.monotonic() - self._settings.stalled_write_seconds
         for call in self.running:
             if call.writing_since is not None and call.writing_since < latest:
                 call.end_as_stalled()
+        unread = {ending.connection for ending in self._ending if ending.since < latest}
+        for ending in self._ending:
+            if ending.connection in unread and not ending.is_stalled:
+                ending.is_stalled = True
+                ending.task.cancel()
+        self._unread |= unread
 
     def take_connections(self) -> tuple[set[str], set[str]]:
         """Connections on which calls were let in, and those that take no answers, since this was last asked."""
@@ -134,20 +149,22 @@ class Places:
         self._in_all = in_all
         self._counts: Counter[str] = Counter()
 
-    @contextmanager
-    def of(self, peer: str) -> Iterator[None]:
-        """Around a call. Raises OverloadedError if its address, or all together, have as many as they may have."""
+    def take(self, peer: str) -> None:
+        """Take a place until the call of this task has ended.
+
+        Raises OverloadedError if its address, or all together, have as many as they may have.
+        """
         address = address_of(peer)
         count = self._counts[address]
         if count >= self._of_address or (self._in_all is not None and self._counts.total() >= self._in_all):
             raise _overloaded(self._refusal.format(count=count))
         self._counts[address] = count + 1
-        try:
-            yield
-        finally:
-            self._counts[address] -= 1
-            if not self._counts[address]:
-                del self._counts[address]
+        at_end(lambda: self._give(address))
+
+    def _give(self, address: str) -> None:
+        self._counts[address] -= 1
+        if not self._counts[address]:
+            del self._counts[address]
 
 
 def open_calls(settings: ServerSettings) -> Places:
@@ -156,8 +173,19 @@ def open_calls(settings: ServerSettings) -> Places:
     return Places(refusal, of_address=settings.max_streams + settings.max_queued_calls + OTHER_CALLS)
 
 
+@dataclass(eq=False, slots=True)
+class Ending:
+    """A call whose last message and status are being sent."""
+
+    task: asyncio.Task[Any]
+    connection: str
+    since: float
+    is_stalled: bool = False
+    """Whether they, or others of its connection, were not taken for too long."""
+
+
 class Call:
-    """A call: entering takes a slot, or raises what `Admission.acquire` does; leaving gives the slot back."""
+    """A call that has a slot from `begin` on, until it has ended or what is left of it is small."""
 
     def __init__(self, admission: Admission, context: Any) -> None:
         self.writing_since: float | None = None
@@ -170,20 +198,26 @@ class Call:
         self.caller = self._who.name or address_of(self.peer)
         self.who: Who = (self.caller, self.peer)
         self._is_stalled = False
+        self._task: asyncio.Task[Any] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._who.take(0)
-        await self._admission.acquire(self.caller)
-        self._admission.note_used(self.peer)
-        self._task = asyncio.current_task()
-        self._admission.running.add(self)
-        self._admission.metrics.running(1)
-        return self
+    @classmethod
+    async def begin(cls, admission: Admission, context: Any) -> "Call":
+        """Take a slot for the call of this task. Raises what `Admission.acquire` does."""
+        call = cls(admission, context)
+        call._who.take(0)
+        await admission.acquire(call.caller)
+        admission.note_used(call.peer)
+        call._task = asyncio.current_task()
+        admission.running.add(call)
+        admission.metrics.running(1)
+        at_end(call._leave)
+        return call
 
-    async def __aexit__(self, *error: object) -> None:
-        self._admission.metrics.running(-1)
-        self._admission.running.discard(self)
-        self._admission.release(self.caller)
+    def _leave(self) -> None:
+        if self in self._admission.running:
+            self._admission.metrics.running(-1)
+            self._admission.running.discard(self)
+            self._admission.release(self.caller)
 
     async def write(self, response: Any, model: str, image_count: int, first_index: int | None = None) -> None:
         """Send images of a model; `first_index`: where a stream could be resumed before it.
@@ -194,7 +228,7 @@ class Call:
         self._who.take(image_count, first_index)
         self.writing_since = time.monotonic()
         try:
-            await self._context.write(response)
+            await self._context.write(response.SerializeToString())
         except asyncio.CancelledError:
             if not self._is_stalled or self._task is None:
                 raise
@@ -202,6 +236,18 @@ class Call:
             raise StalledReaderError(None if first_index is None else first_index + image_count) from None
         finally:
             self.writing_since = None
+        self._count(model, image_count)
+
+    def last(self, response: Any, model: str, image_count: int, first_index: int | None = None) -> bytes:
+        """The last message of a call, which its method is to return: as `write` for one that gRPC sends."""
+        self._who.take(image_count, first_index)
+        self._count(model, image_count)
+        data: bytes = response.SerializeToString()
+        if len(data) <= _FEW_BYTES:
+            self._leave()  # before the caller can have it, so that a next call finds the slot
+        return data
+
+    def _count(self, model: str, image_count: int) -> None:
         self._admission.metrics.sent(model, image_count)
         current_call().image_count += image_count
 

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
+from typing import Self
 
 from bgan.v1 import sampling_pb2
 
@@ -59,17 +59,19 @@ class DynamicBatcher:
         """Whether a request for so many images is a small one."""
         return image_count <= MAX_SHARED_IMAGES and self._engine.tile_rows is None
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around a whole small call, the sending of its answer too: others may wait for its next one."""
+    def begin_call(self) -> None:
+        """A small call begins; until `end_call`, when its answer was taken, others may wait for its next one."""
         self._open_count += 1
-        try:
-            yield
-        finally:
-            self._open_count -= 1
+
+    def end_call(self) -> None:
+        """It has ended."""
+        self._open_count -= 1
 
     async def sample(self, images: ImageRange, who: Who = ()) -> ImageBatch:
         """The images of a small request of a caller, within its `call`."""
+        if self._open_count == 1 and images.count <= self._rows_on_loop:
+            self._is_lone_caller = True
+            return self._sample([images])[0]
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ImageBatch] = loop.create_future()
         self._waiting.put(who, (who, images, future))
@@ -148,47 +150,75 @@ class Prefetcher:
 
     def __init__(self, pool: FairPool, *, batches: int, metrics: Metrics = NO_METRICS) -> None:
         self._pool = pool
-        self._room = _Room()
         self._metrics = metrics
-        self._batches = batches
-        self._bytes_left = _MAX_BYTES_AHEAD
+        self.room = _Room()
+        self.batches = batches
+        self.bytes_left = _MAX_BYTES_AHEAD
+        """Of those that all streams may have computed beyond one batch each."""
 
-    async def compute(self, plan: StreamPlan, who: Who = ()) -> AsyncGenerator[_Response, None]:
-        """The responses of a caller's stream, in order."""
-        caller = who[:1]
-        name, size, room = plan.engine.manifest.name, plan.batch_bytes, self._room
-        batches = plan.batches()
-        pending: deque[asyncio.Future[_Response]] = deque()
-        extra = 0  # of the pending ones, how many count against the bound of all
-        held = 0  # how many count against that of the caller: the pending ones, and the one that is being sent
-        try:
-            while True:
-                while len(pending) < self._batches and (not pending or self._bytes_left >= size):
-                    if pending and not room.has(caller, size):
-                        break
-                    batch = next(batches, None)
-                    if batch is None:
-                        break
-                    await room.take(caller, size)
-                    held += 1
-                    if pending:
-                        extra += 1
-                        self._bytes_left -= size
-                    pending.append(self._pool.run(who, timed(self._metrics, name, plan.response(*batch))))
-                if not pending:
-                    return
-                response = await pending.popleft()
-                if extra:
-                    extra -= 1
-                    self._bytes_left += size
-                yield response
-                held -= 1
-                room.give(caller, size)
-        finally:
-            self._bytes_left += extra * size
-            room.give(caller, held * size)
-            for future in pending:
-                future.cancel()
+    def compute(self, plan: StreamPlan, batch: tuple[int, int], who: Who) -> asyncio.Future[_Response]:
+        """Compute one batch of a plan."""
+        return self._pool.run(who, timed(self._metrics, plan.engine.manifest.name, plan.response(*batch)))
+
+    def begin(self, plan: StreamPlan, who: Who = ()) -> "Ahead":
+        """The responses of a caller's stream, in order; to be closed."""
+        return Ahead(self, plan, who)
+
+
+class Ahead:
+    """The batches of a stream, as an asynchronous iterator, computed ahead of their reader."""
+
+    def __init__(self, prefetcher: Prefetcher, plan: StreamPlan, who: Who) -> None:
+        self._of_all = prefetcher
+        self._plan, self._who = plan, who
+        self._size = plan.batch_bytes
+        self._batches = plan.batches()
+        self._pending: deque[asyncio.Future[_Response]] = deque()
+        self._extra = 0  # of the pending ones, how many count against the bound of all
+        self._held = 0  # how many count against that of the caller: the pending ones, and the one being sent
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Response:
+        """The next response; the one before was taken."""
+        self._give(self._held - len(self._pending))
+        await self._fill()
+        if not self._pending:
+            raise StopAsyncIteration
+        response = await self._pending.popleft()
+        if self._extra:
+            self._extra -= 1
+            self._of_all.bytes_left += self._size
+        return response
+
+    async def _fill(self) -> None:
+        of_all, caller = self._of_all, self._who[:1]
+        while len(self._pending) < of_all.batches and (not self._pending or of_all.bytes_left >= self._size):
+            if self._pending and not of_all.room.has(caller, self._size):
+                return
+            batch = next(self._batches, None)
+            if batch is None:
+                return
+            await of_all.room.take(caller, self._size)
+            self._held += 1
+            if self._pending:
+                self._extra += 1
+                of_all.bytes_left -= self._size
+            self._pending.append(of_all.compute(self._plan, batch, self._who))
+
+    def close(self) -> None:
+        """Give up what is not sent."""
+        self._of_all.bytes_left += self._extra * self._size
+        self._give(self._held)
+        for future in self._pending:
+            future.cancel()
+        self._pending.clear()
+        self._extra = 0
+
+    def _give(self, count: int) -> None:
+        self._held -= count
+        self._of_all.room.give(self._who[:1], count * self._size)
 
 
 class _Room:

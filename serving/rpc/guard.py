@@ -15,8 +15,9 @@ from grpc import StatusCode
 from .. import errors
 from ..security.auth import Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
-from .admission import open_calls
+from .admission import Ending, open_calls
 from .arrivals import Arrivals
+from .call_end import at_end, hold_until_end
 from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
@@ -94,15 +95,16 @@ class CallGuard:
         open_methods: those that need no token.
         in_order: take the calls of a connection in their order, whatever their methods, which is slower.
         """
-        # For gRPC all are streams, read and written here: of others it takes in a whole request, however long that
-        # takes, before its sender is asked who he is, and keeps an answer until it is read, if it ever is.
-        handlers = {}
+        # For gRPC all requests are streams, read here: of others it takes in a whole request, however long that
+        # takes, before its sender is asked who he is. The last answer to one message is returned to it, also of a
+        # stream: it sends that with the status, at once. It is given bytes, since others could not be written.
+        kinds = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in service.methods:
             authenticator = self._open if method.name in open_methods else self._authenticator
-            handlers[method.name] = grpc.stream_stream_rpc_method_handler(
+            handlers[method.name] = kinds[method.client_streaming](
                 self._guarded(getattr(servicer, method.name), method, authenticator),
                 _parser(method.input_type),
-                GetMessageClass(method.output_type).SerializeToString,
             )
         if in_order:
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
@@ -110,19 +112,17 @@ class CallGuard:
             server.add_registered_method_handlers(service.full_name, handlers)
 
     def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
-        calls, open_calls, name = (
-            self._calls,
-            self._open_calls,
-            f"{descriptor.containing_service.full_name}/{descriptor.name}",
-        )
+        calls, open_calls, admission = self._calls, self._open_calls, self._admission
+        name = f"{descriptor.containing_service.full_name}/{descriptor.name}"
         answer_call = self._answer_all(method) if descriptor.client_streaming else self._answer_one(method)
 
-        async def call(_: object, context: _Context) -> None:
+        async def call(_: object, context: _Context) -> Any:
+            task = hold_until_end()
             record = calls.begin(name, context)
             try:
-                with open_calls.of(record.peer):
-                    authenticator.enter(context)
-                    await answer_call(record.peer, context)
+                open_calls.take(record.peer)
+                authenticator.enter(context)
+                response = await answer_call(record.peer, context)
             except (asyncio.CancelledError, grpc.aio.AbortError) as error:
                 self._note_end(error, record, context)
                 raise
@@ -132,21 +132,18 @@ class CallGuard:
             except Exception as error:
                 await self._fail(error, record, context)
             else:
-                calls.end(record, StatusCode.OK)
+                self._note_handed_over(record, admission.note_ending(task, record.peer))
+                return response
 
         return call
 
     def _answer_one(self, method: _Method) -> _Method:
-        """A method that takes one message, as a coroutine that receives it and writes what the method returns.
-
-        A method that writes on its own returns None.
-        """
+        """A method that takes one message, as a coroutine that receives it and returns its last answer."""
         receive = self._arrivals.receive
 
-        async def answer(connection: str, context: _Context) -> None:
+        async def answer(connection: str, context: _Context) -> bytes:
             response = await method(_checked(await receive(context, connection)), context)
-            if response is not None:
-                await self._write(response, context)
+            return response if isinstance(response, bytes) else response.SerializeToString()
 
         return answer
 
@@ -167,9 +164,22 @@ class CallGuard:
         """Send an answer that no slot is held for. Raises StalledReaderError."""
         try:
             async with asyncio.timeout(self._stalled_seconds):
-                await context.write(response)
+                await context.write(response.SerializeToString())
         except TimeoutError:
             raise errors.StalledReaderError from None
+
+    def _note_handed_over(self, record: CallRecord, ending: Ending) -> None:
+        """Record a call, once its end was taken, or was not."""
+
+        def end() -> None:
+            if ending.is_stalled:
+                error = errors.StalledReaderError()
+                self._metrics.rejected(error)
+                self._calls.end(record, StatusCode.UNAVAILABLE, str(error))
+            else:
+                self._calls.end(record, StatusCode.OK)
+
+        at_end(end)
 
     def _note_end(self, error: BaseException, record: CallRecord, context: _Context) -> None:
         """Record a call that its caller, its deadline or the method itself ended."""

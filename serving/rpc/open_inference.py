@@ -65,8 +65,8 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             outputs=map(metadata, output_specs(engine.manifest)),
         )
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> None:
-        """Run one batch and write its answer."""
+    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> bytes:
+        """Run one batch; returns the bytes of its answer."""
         engine = self._find(request.model_name, request.model_version)
         deadline = deadline_of(context)
 
@@ -74,10 +74,9 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             check_deadline(deadline)
             return (yield from infer(request, engine, self._context.settings))
 
-        async with Call(self._context.admission, context) as call:
-            work = timed(self._metrics, engine.manifest.name, steps())
-            response = await self._context.pool.run(call.who, work)
-            await call.write(response, engine.manifest.name, response.outputs[0].shape[0])
+        call = await Call.begin(self._context.admission, context)
+        response = await self._context.pool.run(call.who, timed(self._metrics, engine.manifest.name, steps()))
+        return call.last(response, engine.manifest.name, response.outputs[0].shape[0])
 
     def _find(self, name: str, version: str) -> Engine:
         """The model of a call; a version is its number, or a revision."""

@@ -1,6 +1,5 @@
 """bgan.v1.SamplingService: validate, call, encode."""
 
-from contextlib import aclosing
 from typing import Any
 
 from bgan.v1 import sampling_pb2 as pb
@@ -11,6 +10,7 @@ from ..models.engine import Engine
 from ..models.registry import Registry
 from .admission import Call
 from .batching import DynamicBatcher, Prefetcher
+from .call_end import at_end
 from .context import ServiceContext
 from .stream_plan import StreamPlan, deadline_of, plan_stream
 
@@ -43,18 +43,19 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
 
     async def SampleBinaryImages(  # type: ignore[override] # grpc.aio takes generators and writers alike
         self, request: pb.SampleBinaryImagesRequest, context: Any
-    ) -> None:
-        """Write the batches of a request, computed ahead while earlier ones are sent."""
+    ) -> bytes:
+        """Write the batches of a request, computed ahead of their reader; returns the bytes of the last."""
         engine = self._models.find(request.model, version=request.version, revision=request.revision)
         plan = plan_stream(request, engine, self._context.settings, deadline=deadline_of(context))
         batcher = self._batchers[engine]
-        async with Call(self._context.admission, context) as call:
-            if plan.is_one_batch and batcher.takes(plan.images.count):
-                with batcher.call():
-                    response = plan.encode(plan.images.first_index, await batcher.sample(plan.images, call.who))
-                    await _write(call, response)
-            else:
-                await self._write_batches(plan, call, context)
+        call = await Call.begin(self._context.admission, context)
+        if not (plan.is_one_batch and batcher.takes(plan.images.count)):
+            return await self._write_batches(plan, call, context)
+        batcher.begin_call()
+        at_end(batcher.end_call)
+        images = await batcher.sample(plan.images, call.who)
+        response = plan.encode(plan.images.first_index, images)
+        return call.last(response, *_counted(response))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """All models, by name, and the files that cannot be served."""
@@ -70,19 +71,27 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         engine = self._models.find(request.name, version=request.version, revision=request.revision)
         return pb.GetModelResponse(model=_served(engine, self._models.visible()), limits=self._limits)
 
-    async def _write_batches(self, plan: StreamPlan, call: Call, context: Any) -> None:
-        async with aclosing(self._prefetcher.compute(plan, call.who)) as responses:
-            async for response in responses:
+    async def _write_batches(self, plan: StreamPlan, call: Call, context: Any) -> bytes:
+        batches = self._prefetcher.begin(plan, call.who)
+        at_end(batches.close)
+        try:
+            async for response in batches:
+                if self._cutting:
+                    raise StreamCutError(response.first_index)
+                if response.first_index + response.image_count == plan.images.first_index + plan.images.count:
+                    return call.last(response, *_counted(response))
                 if response.first_index == plan.images.first_index:
                     # With the first message gRPC would take it for sent only after that, and send no end before.
                     await context.send_initial_metadata(())
-                if self._cutting:
-                    raise StreamCutError(response.first_index)
-                await _write(call, response)
+                await call.write(response, *_counted(response))
+        except BaseException:
+            batches.close()
+            raise
+        raise AssertionError("a stream ended before its last image")
 
 
-async def _write(call: Call, response: pb.SampleBinaryImagesResponse) -> None:
-    await call.write(response, response.model, response.image_count, response.first_index)
+def _counted(response: pb.SampleBinaryImagesResponse) -> tuple[str, int, int]:
+    return response.model, response.image_count, response.first_index
 
 
 def _served(engine: Engine, registry: Registry) -> pb.ServedModel:

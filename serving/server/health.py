@@ -70,16 +70,16 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> None:
         """The state of one service, and each later one that its reader is ready for."""
-        with self._watches.of(context.peer()):
-            told = None
-            while True:
-                changed = self._changed
-                status = self._state(request.service)
-                if status != told:
-                    caller().check()
-                    await self._write(status, context)
-                    told = status
-                await changed.wait()
+        self._watches.take(context.peer())
+        told = None
+        while True:
+            changed = self._changed
+            status = self._state(request.service)
+            if status != told:
+                caller().check()
+                await self._write(status, context)
+                told = status
+            await changed.wait()
 
     def _state(self, service: str) -> Any:
         """The state of a service, as its caller may know it: a token learns of its own models alone."""
@@ -91,6 +91,6 @@ class Health(health_pb2_grpc.HealthServicer):
     async def _write(self, status: Any, context: Any) -> None:
         try:
             async with asyncio.timeout(self._settings.stalled_write_seconds):
-                await context.write(_STATUS(status=status))
+                await context.write(_STATUS(status=status).SerializeToString())
         except TimeoutError:
             raise NotReadyError("the health sent was not read for too long; watch it again") from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Calls:
         """A call arrived; its answer, however it ends, will carry the request id."""
         metadata = dict(context.invocation_metadata())
         given = metadata.get(REQUEST_ID_KEY)
-        request_id = given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         record = CallRecord(method, request_id, unquote(context.peer()), time.perf_counter())
         record.span = self.tracing.begin(method, metadata)
         context.set_trailing_metadata(((REQUEST_ID_KEY, record.request_id),))

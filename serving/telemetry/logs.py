@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
+
 from ..errors import printable
 from .calls import CallRecord
 from .log_writer import LogWriter, StderrPipe
@@ -32,7 +34,7 @@ def writing_log(log_format: str, *, worker: int | None = None) -> Iterator[None]
     writer = LogWriter(pipe.original, lambda count: f"{formatter.format(_dropped(count))}\n")
     handler = logging.StreamHandler(writer)
     handler.setFormatter(formatter)
-    handler.addFilter(_is_no_cancellation)
+    handler.addFilter(_is_no_lost_call)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     _own_stderr.append(pipe.original)
     try:
@@ -89,6 +91,8 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    # grpc.aio logs every call that is still open when the server stops, with a trace, as an error.
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
+def _is_no_lost_call(record: logging.LogRecord) -> bool:
+    # grpc.aio logs, with a trace, as an error, every call that is still open when the server stops, and every one
+    # whose caller is gone before its end is sent.
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, asyncio.CancelledError | grpc.aio.InternalError)

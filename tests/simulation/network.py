@@ -32,7 +32,7 @@ class Network:
         """By port, the longest delay of a message in seconds, where it is not the usual one."""
         self.cut = set()
         """(port, direction), where nothing passes: "in" is to the server, "out" from it."""
-        self.on_write = lambda context, message: None
+        self.on_write = lambda context, data: None
         """Called when a server sends a message."""
         self.on_failure = lambda method, error: None
         """Called when a handler raises what grpc.aio answers with UNKNOWN."""
@@ -544,11 +544,10 @@ class Context:
     def done(self):
         return self._status is not None
 
-    async def write(self, message):
-        data = self._handler.response_serializer(message)
+    async def write(self, data):
         if self._status is not None:
             raise asyncio.CancelledError
-        self.server.network.on_write(self, message)
+        self.server.network.on_write(self, data)
         self._unread += len(data)
         self._connection.to_client.send(self._call.receive, data)
         while self._unread > self._call.window:
@@ -585,7 +584,7 @@ class Context:
         try:
             answer = await method(self._requests() if handler.request_streaming else await self.read(), self)
             if not handler.response_streaming and self._status is None:
-                self._connection.to_client.send(self._call.receive, handler.response_serializer(answer))
+                await self.write(answer)
             if self._status is None:
                 self._finish(StatusCode.OK, "", self._trailing)
         except grpc.aio.AbortError:

@@ -259,10 +259,11 @@ class Scenario:
         root = process.name.partition(".")[0]
         return int(root) if root.isdigit() else None
 
-    def _on_write(self, context, message):
+    def _on_write(self, context, data):
         """A server sends images: may it?"""
-        if not isinstance(message, sampling_pb2.SampleBinaryImagesResponse):
+        if not context.path.endswith("/SampleBinaryImages"):
             return
+        message = sampling_pb2.SampleBinaryImagesResponse.FromString(data)
         process, now = context.server.process, self.world.now
         name = dict(context.metadata)["authorization"].split("_")[1]
         host = self.hosts[self._port_of(process)]

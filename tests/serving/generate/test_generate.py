@@ -118,11 +118,15 @@ def _stop(models, output, number, *options):
     model = models / "mlp-dbn.onnx"
     command = [BGAN, "generate", model, "--count", COUNT, "--output", output, "--threads", 1, *options]
     process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
-    record = output.with_name(f"{output.name}.partial.json")
+    partial, record = (output.with_name(f"{output.name}.partial{end}") for end in ("", ".json"))
     end = time.monotonic() + 60
     while not (record.exists() and json.loads(record.read_text())["rows"]):
         assert time.monotonic() < end, "no image was recorded"
         assert process.poll() is None, process.stderr.read()
+        if partial.exists():  # it may not be done before a slow disk has its first rows
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.01)
+            process.send_signal(signal.SIGCONT)
         time.sleep(0.001)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -90,7 +90,7 @@ def test_a_caller_who_has_all_that_he_may_have_leaves_slots_to_others(small_mode
 
 
 def test_a_reader_that_stands_still_is_ended_and_can_go_on(small_models):
-    options = ("--stalled-write-seconds", 2, "--max-streams", 1, "--max-queued-calls", 0)
+    options = ("--stalled-write-seconds", 4, "--max-streams", 1, "--max-queued-calls", 0)
     with server(small_models, *options) as process, grpc.insecure_channel(process.target) as channel:
         stub = sampling_pb2_grpc.SamplingServiceStub(channel)
         stalled = stub.SampleBinaryImages(Request(batch_size=200, **ENDLESS))

@@ -71,10 +71,19 @@ def make_batcher(request):
 
 
 async def _sample(batcher, images):
-    with batcher.call():
+    with _open(batcher):
         answer = await batcher.sample(images)
         await asyncio.sleep(0)  # sending it takes a turn of the loop at the least
         return answer.packed_images
+
+
+@contextmanager
+def _open(batcher):
+    batcher.begin_call()
+    try:
+        yield
+    finally:
+        batcher.end_call()
 
 
 async def _sample_all(batcher, ranges):
@@ -133,7 +142,7 @@ def test_open_calls_are_waited_for_but_not_for_long(engines, make_batcher):
 
     async def beside_an_open_call():
         batcher = make_batcher(engine)
-        with batcher.call():  # its answer is being sent, and it never ends
+        with _open(batcher):  # its answer is being sent, and it never ends
             return await asyncio.wait_for(_sample(batcher, ImageRange(1, 0, 1)), 30)
 
     assert len(asyncio.run(beside_an_open_call())) == engine.packed_bytes
@@ -162,7 +171,7 @@ def test_when_all_leave_nothing_is_run_and_the_next_caller_is_served(engines, ma
 
     async def leave():
         batcher = make_batcher(engine, delay_seconds=NEVER)
-        with batcher.call():  # so the next caller waits for company
+        with _open(batcher):  # so the next caller waits for company
             task = asyncio.create_task(_sample(batcher, ImageRange(1, 0, 1)))
             await asyncio.sleep(0)
             task.cancel()
@@ -217,13 +226,13 @@ def test_streams_that_nobody_reads_compute_little(engines):
 
     async def open_and_wait(pool):
         prefetcher = Prefetcher(pool, batches=9)
-        streams = [prefetcher.compute(plan) for _ in range(40)]
+        streams = [prefetcher.begin(plan) for _ in range(40)]
         for stream in streams:
             await anext(stream)
         await pool.run((), in_one_step(lambda: None))  # all that is ordered before is computed
         for stream in streams:
-            await stream.aclose()
-        return prefetcher._bytes_left
+            stream.close()
+        return prefetcher.bytes_left
 
     with _pool() as pool:
         assert asyncio.run(open_and_wait(pool)) == 16 * 1024 * 1024
@@ -241,14 +250,14 @@ def test_a_callers_streams_wait_for_each_other_beyond_what_he_may_hold(engines, 
 
     async def open_and_read(pool):
         prefetcher = Prefetcher(pool, batches=1)
-        streams = [prefetcher.compute(plan, ("greedy", number)) for number in range(5)]
+        streams = [prefetcher.begin(plan, ("greedy", number)) for number in range(5)]
         for stream in streams[:3]:
             await anext(stream)
         fourth = asyncio.ensure_future(anext(streams[3]))
-        assert (await anext(prefetcher.compute(plan, ("modest", 9)))).image_count == 100
-        assert prefetcher._room._held["greedy",] == 3 * plan.batch_bytes
+        assert (await anext(prefetcher.begin(plan, ("modest", 9)))).image_count == 100
+        assert prefetcher.room._held["greedy",] == 3 * plan.batch_bytes
         assert not fourth.done()
-        await streams[0].aclose()  # its reader has gone
+        streams[0].close()  # its reader has gone
         await fourth
         fifth = asyncio.ensure_future(anext(streams[4]))
         second = await anext(streams[1])  # its reader took the first message
@@ -256,8 +265,8 @@ def test_a_callers_streams_wait_for_each_other_beyond_what_he_may_hold(engines, 
         fifth.cancel()
         await asyncio.gather(fifth, return_exceptions=True)
         for stream in streams:
-            await stream.aclose()
-        assert "greedy" not in {who[0] for who in prefetcher._room._held}
+            stream.close()
+        assert "greedy" not in {who[0] for who in prefetcher.room._held}
 
     with _pool() as pool:
         asyncio.run(open_and_read(pool))
@@ -268,7 +277,7 @@ def test_requests_that_share_a_run_are_taken_from_callers_in_turn(engines):
     engine.runs.clear()
 
     async def sample(batcher, images, who):
-        with batcher.call():
+        with _open(batcher):
             await batcher.sample(images, who)
 
     async def sample_all(pool):
@@ -296,7 +305,7 @@ def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):
 
     async def read(pool):
         plan = plan_stream(request, engine, ServerSettings(), deadline=time.monotonic() - 0.001)
-        await anext(Prefetcher(pool, batches=3).compute(plan))
+        await anext(Prefetcher(pool, batches=3).begin(plan))
 
     with _pool() as pool, pytest.raises(DeadlinePassedError):
         asyncio.run(read(pool))

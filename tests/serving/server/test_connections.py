@@ -17,6 +17,7 @@ from tests.kit.waiting import eventually
 
 SAMPLE = "/bgan.v1.SamplingService/SampleBinaryImages"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+LIST = "/bgan.v1.SamplingService/ListModels"
 WATCH = "/grpc.health.v1.Health/Watch"
 ENDLESS = sampling_pb2.SampleBinaryImagesRequest(
     image_count=10**9, seed=1, batch_size=1000, include_probabilities=True
@@ -128,6 +129,20 @@ def test_so_is_one_whose_inferences_are_not_read(small_models, strangers):
         eventually(lambda: unread.is_closed)
         eventually(lambda: process.output().count("ModelInfer") == 3)
         assert "UNAVAILABLE" in process.output()
+        assert "Traceback" not in process.output()
+
+
+def test_so_is_one_whose_small_answers_are_not_read(small_models, strangers):
+    """They are sent with their ends, and without a slot; their calls are recorded as what they came to."""
+    options = ("--stalled-write-seconds", 1, "--max-streams", 1, "--max-queued-calls", 0, "--log-calls", "all")
+    one = sampling_pb2.SampleBinaryImagesRequest(image_count=1, seed=1).SerializeToString()
+    with server(small_models, *options) as process:
+        (unread,) = strangers(process.port, 1, window=0)
+        for stream, path, request in ((1, SAMPLE, one), (3, LIST, b""), (5, SAMPLE, one)):
+            unread.call(stream, path, request)
+            assert _is_answered(process.target)
+        eventually(lambda: unread.is_closed)
+        eventually(lambda: process.output().count(" UNAVAILABLE in ") == 3)
         assert "Traceback" not in process.output()
 
 
