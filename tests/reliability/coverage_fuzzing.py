@@ -19,8 +19,9 @@ import grpc
 
 with atheris.instrument_imports(include=["bgan.serving"]):
     from bgan.serving.config.settings import ServerSettings
-    from bgan.serving.server.listeners import reserved_port
+    from bgan.serving.server.ports import reserved_port
     from bgan.serving.server.server import Server
+    from bgan.serving.server.stop import Stop
     from bgan.serving.telemetry.metrics import NO_METRICS
 
 from .access import Access
@@ -75,10 +76,11 @@ def _serve(models: Path):
 
     async def run():
         with reserved_port(settings.host, 0) as port:
-            async with Server(settings.model_copy(update={"port": port}), NO_METRICS) as server:
+            stop = Stop(seconds=_SECONDS)  # which nothing begins
+            async with Server(settings.model_copy(update={"port": port}), NO_METRICS, stop) as server:
                 ports.append(await server.listen())
                 await server.load()
-                await server.set_serving()
+                server.set_serving()
                 ready.set()
                 await asyncio.Event().wait()
 
