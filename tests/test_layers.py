@@ -5,6 +5,7 @@ LAYERS is the one table of it. A part may import what stands before it, and noth
 
 import ast
 import graphlib
+import pkgutil
 import subprocess
 import sys
 
@@ -140,6 +141,20 @@ def test_a_part_loads_only_what_it_may(package, forbidden):
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_what_the_tests_import_is_there():
+    """Also what only the soak and the benchmarks run, which can need packages that are not installed here."""
+    names = {name for path in (ROOT / "tests").rglob("*.py") for _, name in _imports(path)}
+    missing = [name for name in sorted(names) if name.startswith("bgan.") and not _is_there(name)]
+    assert missing == []
+
+
+def _is_there(name):
+    try:
+        return pkgutil.resolve_name(name) is not None
+    except AttributeError:
+        return False
 
 
 def test_public_names_of_the_clients():

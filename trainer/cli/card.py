@@ -11,7 +11,7 @@ import typer
 
 from ..common.errors import ConfigError, SamplesError
 from .evaluate import named, read_reference
-from .options import DataDir, RunsDir
+from .options import DataDir, RunsDir, writable
 
 if TYPE_CHECKING:
     from ..config.images import DatasetSpec
@@ -29,7 +29,11 @@ def card(
         str | None, typer.Option(help="The licence of the weights.", show_default="none is stated")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw samples of all these models, side by side, into this PNG.")
+        Path | None,
+        typer.Option(
+            help="Draw samples of all these models, side by side, into this PNG.",
+            callback=writable,
+        ),
     ] = None,
     published_samples: Annotated[
         Path | None, typer.Option(help="Samples of the published code (.npz), for a column of the figures.")

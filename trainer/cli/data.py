@@ -9,7 +9,7 @@ import typer
 
 from ..common.errors import ConfigError
 from ..config.images import DatasetSpec, ImageOptions
-from .options import given_settings, named_images, with_settings, wrote_json
+from .options import given_settings, named_images, with_settings, writable, wrote_json
 
 if TYPE_CHECKING:
     from ..data.summary import DataSummary
@@ -28,11 +28,19 @@ def data(
         ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw samples and the mean image into this PNG file.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Draw samples and the mean image into this PNG file.", show_default=False, callback=writable
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Write the figures as JSON to this file; - prints it.", show_default=False),
+        typer.Option(
+            "--json",
+            help="Write the figures as JSON to this file; - prints it.",
+            show_default=False,
+            callback=writable,
+        ),
     ] = None,
     **_: Any,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DataDir, RunName, RunsDir, warn, wrote_json
+from .options import DataDir, RunName, RunsDir, warn, writable, wrote_json
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
@@ -40,10 +40,17 @@ def diagnose_gradients(
     seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Write the picture to this .png.", show_default=f"{PICTURE} in the run's folder"),
+        typer.Option(
+            help="Write the picture to this .png.",
+            show_default=f"{PICTURE} in the run's folder",
+            callback=writable,
+        ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all measurements to this file as JSON; - prints them.")
+        Path | None,
+        typer.Option(
+            "--json", help="Write all measurements to this file as JSON; - prints them.", callback=writable
+        ),
     ] = None,
     data_dir: DataDir = None,
     runs_dir: RunsDir = Path("runs"),

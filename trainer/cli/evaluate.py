@@ -19,6 +19,7 @@ from .options import (
     named_images,
     warn,
     with_settings,
+    writable,
     wrote_json,
 )
 
@@ -58,7 +59,10 @@ def evaluate(
         ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything measured as JSON to this file; - prints it.")
+        Path | None,
+        typer.Option(
+            "--json", help="Write everything measured as JSON to this file; - prints it.", callback=writable
+        ),
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     **_: Any,

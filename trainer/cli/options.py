@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ..common.errors import ConfigError
-from ..common.files import write_json
+from ..common.files import check_writable, write_json
 from ..config.images import DatasetSpec, ImageOptions, name_of
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
@@ -86,6 +86,13 @@ def named_images(given: dict[str, Any]) -> DatasetSpec | None:
         data_dir = given.get("data_dir")
         return DatasetSpec(dataset=given["dataset"], data_dir=data_dir, options=image_options(given))
     return None
+
+
+def writable(file: Path | None) -> Path | None:
+    """A callback for options that name a file to write. Raises OSError before the command's work, not after it."""
+    if file is not None and str(file) != "-":
+        check_writable(file)
+    return file
 
 
 def wrote_json(content: Any, file: Path | None) -> bool:

@@ -39,6 +39,20 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def check_writable(path: Path) -> None:
+    """Raise the OSError that writing a file would raise, now, as far as that can be told before long work."""
+    folder = next(each for each in path.absolute().parents if each.exists())
+    number = 0
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not folder.is_dir():
+        number = errno.ENOTDIR
+    elif not path.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number), str(path))
+
+
 def temporary_name(path: Path) -> Path:
     """A hidden name beside a path that no other process has, be it of another machine or container."""
     return path.with_name(f".{os.urandom(8).hex()}.tmp")

@@ -79,3 +79,20 @@ def test_what_is_printed_as_toml_is_the_same_config(tmp_path):
     (tmp_path / "own.toml").write_text(bgan("train", *options, "--print-config").stdout)
     directly = bgan("train", *options, "--dry-run").stdout
     assert json.loads(bgan("train", "--config", tmp_path / "own.toml", "--dry-run").stdout) == json.loads(directly)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "none.npz", "--json"),
+        ("data", "none.npz", "--json"),
+        ("data", "none.npz", "--picture"),
+        ("card", "none.onnx", "--picture"),
+        ("diagnose-gradients", "none", "--json"),
+        ("diagnose-gradients", "none", "--picture"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, command):
+    (tmp_path / "file").touch()
+    for path, reason in (("file/x.json", "Not a directory"), ("", "Is a directory")):
+        assert error_line(bgan(*command, tmp_path / path)) == f"bgan: {tmp_path / path}: {reason}"
