@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from ..common.rng import random_stream
 from .packed import PackedImages
 
 _CHUNK_ROWS = 4096
+_MAX_CLASS_BYTES = 60_000  # of their names as JSON: a server takes manifests of 65,536
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class BinaryDataset:
     def class_names(self) -> tuple[str, ...]:
         """The name of each class to condition on, its number if it has no other.
 
-        Raises DataError without labels, for one class alone, or for more than one for every two images.
+        Raises DataError without labels, for one class alone, for more than one for every two images, or for names
+        that fit into no model file.
         """
         if self.labels is None:
             raise DataError(
@@ -58,6 +61,12 @@ class BinaryDataset:
             raise DataError(
                 f"{self.name} has {len(names)} classes for {len(self)} images, too few of each to learn from; "
                 "name other labels with --labels-key, or train without --conditional"
+            )
+        size = sum(len(f"    {json.dumps(name)},\n") for name in names)
+        if size > _MAX_CLASS_BYTES:
+            raise DataError(
+                f"the names of the {len(names)} classes of {self.name} take {size:,} bytes, and a model file has "
+                f"room for {_MAX_CLASS_BYTES:,}; shorten them, or train without --conditional"
             )
         return names
 

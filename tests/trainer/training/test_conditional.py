@@ -4,7 +4,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from google.protobuf import json_format
 
+from bgan.serving.models import model_check
 from bgan.trainer.common.errors import DataError
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
@@ -18,6 +20,7 @@ from bgan.trainer.reports.exploration.explore import ExplorationOptions, explore
 from bgan.trainer.reports.exploration.pictures import draw_pictures
 from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, trained_generator
 from bgan.trainer.training.trainer import Trainer
+from bgan.v1 import model_pb2
 from tests.kit.models import make_run
 
 CPU = torch.device("cpu")
@@ -109,6 +112,21 @@ def test_classes_need_labels_that_say_something():
         Trainer(_config(), BinaryDataset("alike", images, torch.zeros(40, dtype=torch.int64), ("face",)), CPU)
     with pytest.raises(DataError, match=r"ids has 40 classes for 40 images, too few of each .* --labels-key"):
         Trainer(_config(), BinaryDataset("ids", images, torch.arange(40)), CPU)
+
+
+def test_names_of_classes_fit_into_a_manifest_that_is_served():
+    def trainer(length):
+        classes = tuple(f"{number}é" * length for number in range(5))
+        dataset = BinaryDataset("long", torch.zeros(40, *SHAPE, dtype=torch.uint8), torch.arange(40) % 5, classes)
+        return Trainer(_config(), dataset, CPU)
+
+    with pytest.raises(
+        DataError, match="names of the 5 classes of long take 60,240 bytes, and a model file"
+    ):
+        trainer(1720)
+    run = model_pb2.TrainingRun(name="é" * 255)
+    manifest = model_pb2.Model(name="x" * 128, classes=trainer(1713).classes, training_run=run)
+    assert len(json_format.MessageToJson(manifest)) < model_check._MAX_MANIFEST_BYTES
 
 
 @pytest.fixture(scope="module", params=[("mlp", "dbn"), ("doubling-cnn", "sbn")], ids=str)
