@@ -120,9 +120,7 @@ def test_names_of_classes_fit_into_a_manifest_that_is_served():
         dataset = BinaryDataset("long", torch.zeros(40, *SHAPE, dtype=torch.uint8), torch.arange(40) % 5, classes)
         return Trainer(_config(), dataset, CPU)
 
-    with pytest.raises(
-        DataError, match="names of the 5 classes of long take 60,240 bytes, and a model file"
-    ):
+    with pytest.raises(DataError, match="names of the 5 classes of long take 60,240 bytes, and a model file"):
         trainer(1720)
     run = model_pb2.TrainingRun(name="é" * 255)
     manifest = model_pb2.Model(name="x" * 128, classes=trainer(1713).classes, training_run=run)
