@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from types import FrameType
 from typing import Any, Self
 
@@ -28,7 +27,7 @@ class Stop:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._has_begun = False
-        self._is_over = False
+        self._is_over = threading.Event()
         self._reader, self._writer = os.pipe()
         self._handlers: dict[signal.Signals, Any] = dict.fromkeys(signals)
 
@@ -44,7 +43,7 @@ class Stop:
             signal.signal(number, handler)
         os.close(self._writer)
         if kind is not None:
-            self._is_over = True
+            self._is_over.set()
             _end_after(0)
 
     def is_set(self) -> bool:
@@ -72,13 +71,13 @@ class Stop:
         os.close(self._reader)
         if not has_begun:
             return
-        time.sleep(self._seconds)
-        if self._is_over:
+        # An event: where a program's clock is faked, the system may refuse the deadline of time.sleep.
+        if self._is_over.wait(self._seconds):
             return
         # The log may be what everything waits for.
         text = f"still not stopped after {self._seconds:.1f} s; the process ends as it is"
         threading.Thread(target=_log.error, args=(text,), daemon=True).start()
-        time.sleep(_SECONDS_TO_LOG)
+        self._is_over.wait(_SECONDS_TO_LOG)
         os._exit(1)
 
 
