@@ -25,8 +25,8 @@ COMMANDS = ("train", "export", "serve", "sample", "models", "token")
 def runs(tmp_path_factory):
     """Two runs, of which `newer` is the newer one."""
     folder = tmp_path_factory.mktemp("runs")
-    older = make_run(folder / "older", neuron="sbn")
-    make_run(folder / "newer")
+    older = make_run(folder / "older", neuron="sbn", shape=(1, 4, 4))
+    make_run(folder / "newer", shape=(1, 4, 4))
     for path in older.checkpoints.iterdir():
         os.utime(path, (1, 1))
     return folder
