@@ -21,7 +21,7 @@ from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences,
 from bgan.trainer.training.checkpoint import save_checkpoint, trained_discriminators, trained_generator
 from bgan.trainer.training.objectives import OBJECTIVES, ImageLosses
 from bgan.trainer.training.run import trained_checkpoint
-from tests.kit.cli import bgan, bgan_process
+from tests.kit.cli import bgan
 from tests.kit.models import make_run
 
 SHAPE = (1, 2, 2)
@@ -331,7 +331,7 @@ def test_pairs_without_their_data_are_one_line(tmp_path):
 def test_the_command_prints_writes_and_draws(sbn_run):
     runs = sbn_run.folder.parent
     arguments = ("--images", 2, "--draws", 20, "--backgrounds", 20, "--runs-dir", runs)
-    result = bgan_process("diagnose-gradients", "tiny", *arguments, "--json", runs / "all.json")
+    result = bgan("diagnose-gradients", "tiny", *arguments, "--json", runs / "all.json")
     assert result.returncode == 0, result.stderr
     for text in (
         "reinmax",
