@@ -33,6 +33,8 @@ RECIPE_cnn-dbn := --preset modern --epochs 60 --seed 1
 RECIPE_cnn-sbn := --preset modern --epochs 60 --neuron sbn
 
 export BGAN_DATA_DIR
+# Where it is set, every process compiles again what it imports, the tests' rewritten asserts too.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test-fast test test-long test-all snapshots bench soak ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \

@@ -38,6 +38,13 @@ def make_client(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def steady(small_models):
+    """A server that no test stops: it is the connections to it that break."""
+    with server(small_models) as process:
+        yield process
+
+
 @contextmanager
 def on_retry(function, after=1):
     """Calls `function` once, when a client says that it makes another try, or that many, and before it waits."""
@@ -100,34 +107,34 @@ def test_a_stream_that_a_stopping_server_cut_resumes(make_client, small_models, 
 
 
 @pytest.mark.parametrize(("image_count", "most"), [(1_000, 3_000), (3_000, 60_000)])
-def test_connections_may_break_at_any_byte(make_client, small_models, image_count, most, caplog):
+def test_connections_may_break_at_any_byte(make_client, steady, image_count, most, caplog):
     request = {"image_count": image_count, "seed": 3, "batch_size": 5}
-    with server(small_models) as process, breaking_proxy(process.port, byte_counts(most, most)) as proxy:
-        with SamplingClient(process.target) as client:
-            whole = digest_of(client.sample_binary_images(**request))
-        with make_client(proxy.target, retry=PATIENT) as client:
-            assert digest_of(client.sample_binary_images(**request)) == whole
+    with SamplingClient(steady.target) as client:
+        whole = digest_of(client.sample_binary_images(**request))
+    with (
+        breaking_proxy(steady.port, byte_counts(most, most)) as proxy,
+        make_client(proxy.target, retry=PATIENT) as client,
+    ):
+        assert digest_of(client.sample_binary_images(**request)) == whole
     assert len(resumed(caplog)) > image_count * 98 / most
 
 
 @pytest.mark.parametrize(("http2_code", "code"), [(2, "INTERNAL"), (8, "CANCELLED"), (7, "UNAVAILABLE")])
-def test_a_proxy_that_resets_streams(make_client, small_models, http2_code, code, caplog):
+def test_a_proxy_that_resets_streams(make_client, steady, http2_code, code, caplog):
     request = {"image_count": 500, "seed": 3, "batch_size": 5}
-    with server(small_models) as process:
-        with SamplingClient(process.target) as client:
-            whole = digest_of(client.sample_binary_images(**request))
-        with (
-            breaking_proxy(process.port, [20], error_code=http2_code) as proxy,
-            make_client(proxy.target, retry=PATIENT) as client,
-        ):
-            assert digest_of(client.sample_binary_images(**request)) == whole
+    with SamplingClient(steady.target) as client:
+        whole = digest_of(client.sample_binary_images(**request))
+    with (
+        breaking_proxy(steady.port, [20], error_code=http2_code) as proxy,
+        make_client(proxy.target, retry=PATIENT) as client,
+    ):
+        assert digest_of(client.sample_binary_images(**request)) == whole
     assert [record.args[1] for record in resumed(caplog)] == [code]
 
 
-def test_a_break_after_the_last_image_is_the_end(make_client, small_models, caplog):
+def test_a_break_after_the_last_image_is_the_end(make_client, steady, caplog):
     with (
-        server(small_models) as process,
-        breaking_proxy(process.port, [100], error_code=2) as proxy,
+        breaking_proxy(steady.port, [100], error_code=2) as proxy,
         make_client(proxy.target, retry=PATIENT) as client,
     ):
         assert sum(map(len, client.sample_binary_images(image_count=500, batch_size=5))) == 500

@@ -71,6 +71,10 @@ def server(models, *options, **arguments):
     process = ServerProcess(models, *options, **arguments)
     try:
         yield process
+    except BaseException as error:
+        if (code := process.process.poll()) is not None and not process.log.closed:
+            error.add_note(f"its server had ended with {code}:\n{process.output()}")
+        raise
     finally:
         process.stop(signal.SIGKILL)
 

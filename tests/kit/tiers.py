@@ -5,7 +5,6 @@ fixture `processes`. `training`: it uses the fixture `training`. All else is fas
 nor train for more than 50 steps. `long` alone is set by hand.
 """
 
-import dis
 import functools
 import inspect
 import subprocess
@@ -85,6 +84,7 @@ def _count_steps(kind, name):
     setattr(kind, name, counted)
 
 
+@functools.cache
 def starts_processes(function):
     """Whether a function, or anything of the tests that it names, names the module `subprocess`."""
     seen, left = set(), [function]
@@ -98,13 +98,12 @@ def starts_processes(function):
         if inspect.isclass(found):
             left += [member for kind in found.__mro__ for member in vars(kind).values() if callable(member)]
         elif isinstance(inner := inspect.unwrap(found), types.FunctionType):
-            left += [inner.__globals__.get(name) for name in _globals_of(inner.__code__)]
+            left += [inner.__globals__.get(name) for name in _names_of(inner.__code__)]
     return False
 
 
 @functools.cache
-def _globals_of(code):
-    """The global names that code uses, that of functions inside it included."""
+def _names_of(code):
+    """The global names that code uses, those of functions inside it included; and its attributes' names."""
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    own = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
-    return own.union(*map(_globals_of, inner))
+    return frozenset(code.co_names).union(*map(_names_of, inner))

@@ -28,7 +28,7 @@ def _write_images(folder):
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory, cache_environment):
+def workshop(tmp_path_factory, cache_environment, training):
     """A folder with images, a trained run and its model; and what to call commands in it with."""
     folder = tmp_path_factory.mktemp("any-shape")
     _write_images(folder / "boxes")
@@ -88,7 +88,6 @@ def test_a_server_and_files_give_the_same_images_of_a_class(workshop):
     assert {label for part in drawn for label in part.labels.tolist()} == {0, 1}
 
 
-@pytest.mark.usefixtures("training")  # of the classifier
 def test_it_is_measured_explored_and_described(workshop):
     folder, command = workshop
     printed = command("evaluate", "boxes", "--count", 64, "--json", "figures.json")

@@ -17,14 +17,14 @@ from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
 from tests.fixtures.write import write_model
-from tests.kit.cli import bgan, bgan_process
+from tests.kit.cli import bgan
 from tests.kit.models import make_run
 
 COUNT = 64
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, cache_environment):
+def folder(tmp_path_factory, cache_environment, training):
     """A run of one epoch and its exported model, its card and picture."""
     folder = tmp_path_factory.mktemp("card")
     np.savez(folder / "published.npz", images=np.random.default_rng(0).random((100, 28, 28)) < 0.2)
@@ -33,7 +33,7 @@ def folder(tmp_path_factory, cache_environment):
     train(config, folder / "runs" / "mine", Console(stderr=True), print)
     export_run(Run(folder / "runs" / "mine"), folder / "models")
     options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
-    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder, cache_environment, run=bgan_process)
+    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder, cache_environment)
     return folder
 
 
@@ -42,8 +42,8 @@ def card(folder):
     return (folder / "models" / "mine.md").read_text()
 
 
-def _runs(command, folder, cache, run=bgan):
-    result = run(*command, cwd=folder, env=cache)
+def _runs(command, folder, cache):
+    result = bgan(*command, cwd=folder, env=cache)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

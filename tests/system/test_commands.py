@@ -2,8 +2,6 @@
 
 import os
 import re
-import resource
-import signal
 import tracemalloc
 
 import numpy as np
@@ -15,6 +13,7 @@ from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.run import open_run
 from tests.fixtures.write import write_model
 from tests.kit.cli import bgan, bgan_process, error_line
+from tests.kit.limits import files_of_at_most
 from tests.kit.models import make_run
 from tests.kit.servers import free_port, server
 
@@ -25,8 +24,8 @@ COMMANDS = ("train", "export", "serve", "sample", "models", "token")
 def runs(tmp_path_factory):
     """Two runs, of which `newer` is the newer one."""
     folder = tmp_path_factory.mktemp("runs")
-    older = make_run(folder / "older", neuron="sbn")
-    make_run(folder / "newer")
+    older = make_run(folder / "older", neuron="sbn", shape=(1, 4, 4))
+    make_run(folder / "newer", shape=(1, 4, 4))
     for path in older.checkpoints.iterdir():
         os.utime(path, (1, 1))
     return folder
@@ -144,13 +143,10 @@ def test_samples_that_cannot_be_had(running, tmp_path, options, says):
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png"])
 def test_samples_that_end_early_leave_the_file_that_was_there(running, tmp_path, name):
-    def bounded_files():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
-
     (tmp_path / name).write_text("precious")
     options = ("--server", running.target, "--output", tmp_path / name, "--count", 100, "--seed", 1)
-    error_line(bgan_process("sample", *options, preexec_fn=bounded_files))
+    with files_of_at_most(2_000):
+        error_line(bgan("sample", *options))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bgan.clients import SamplingClient
 from tests.conftest import ROOT
-from tests.kit.models import make_model
+from tests.fixtures.write import write_model
 from tests.kit.servers import free_port, server
 
 GAP = 2  # pixels around each image of the picture
@@ -45,8 +45,8 @@ def example(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    make_model(folder, "digits")
-    make_model(folder, "pairs", network="cnn", neuron="sbn", shape=(2, 9, 13), latent_size=10)
+    write_model(folder, "digits")
+    write_model(folder, "pairs", network="cnn", stochastic=True, shape=(2, 9, 13), latent_size=10)
     return folder
 
 

@@ -4,8 +4,6 @@ import io
 import json
 import os
 import re
-import resource
-import signal
 import zipfile
 from functools import partial
 
@@ -15,6 +13,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.kit.cli import bgan, bgan_process, error_line
+from tests.kit.limits import files_of_at_most
 from tests.kit.models import read_metrics
 
 QUICK = ("--preset", "paper", "--network", "mlp", "--batch-size", 16, "--epochs")
@@ -200,13 +199,9 @@ def test_a_missing_extra_is_named(tmp_path):
 
 def test_a_disk_that_fills_is_one_line_and_with_room_it_goes_on(tmp_path):
     environment = {"BGAN_CACHE_DIR": str(tmp_path / "cache")}
-
-    def bounded_files():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((4000, 28, 28)) < 0.3)
-    line = error_line(bgan_process("data", tmp_path / "a.npy", env=environment, preexec_fn=bounded_files))
+    with files_of_at_most(200_000):
+        line = error_line(bgan("data", tmp_path / "a.npy", env=environment))
     assert "cannot write to" in line
     assert "images.bin: File too large; nothing was kept. Make room, or name another folder" in line
     assert list((tmp_path / "cache" / "images").iterdir()) == []

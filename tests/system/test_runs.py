@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -23,7 +22,8 @@ from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.training.checkpoint import load_checkpoint, save_checkpoint
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import held_alone
-from tests.kit.cli import BGAN, bgan, bgan_process, error_line
+from tests.kit.cli import BGAN, bgan, error_line
+from tests.kit.limits import files_of_at_most
 from tests.kit.models import read_metrics
 
 TRAIN = ("train", "--preset", "paper", "--dataset", "digits", "--discriminator-steps", "1")
@@ -31,8 +31,8 @@ SETTINGS = {"preset": "paper", "dataset": "digits", "discriminator_steps": 1}
 STEPS_PER_EPOCH = 24
 
 
-def _train(folder, *options, run=bgan, **arguments):
-    return run(*TRAIN, "--runs-dir", folder, "--name", "run", *options, **arguments)
+def _train(folder, *options):
+    return bgan(*TRAIN, "--runs-dir", folder, "--name", "run", *options)
 
 
 def _newest(run):
@@ -243,14 +243,10 @@ def test_a_loss_that_stops_being_finite_keeps_the_checkpoint_and_says_so(one_epo
     assert not (one_epoch / "checkpoints" / "step_00000048.safetensors").exists()
 
 
-def _bounded_files():
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
-
-
 def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch, unbroken):
     before = sorted((one_epoch / "checkpoints").iterdir())
-    line = error_line(_train(one_epoch.parent, "--epochs", 3, run=bgan_process, preexec_fn=_bounded_files))
+    with files_of_at_most(2_000_000):
+        line = error_line(_train(one_epoch.parent, "--epochs", 3))
     assert "the newest checkpoint is step_00000024.safetensors" in line
     assert sorted((one_epoch / "checkpoints").iterdir()) == before
     result = _train(one_epoch.parent, "--epochs", 3)
@@ -260,8 +256,8 @@ def test_no_room_keeps_the_newest_checkpoint_and_with_room_it_goes_on(one_epoch,
 
 
 def test_no_room_is_said_in_one_line_and_leaves_no_litter(tmp_path):
-    result = _train(tmp_path, "--epochs", 1, run=bgan_process, preexec_fn=_bounded_files)
-    line = error_line(result)
+    with files_of_at_most(2_000_000):
+        line = error_line(_train(tmp_path, "--epochs", 1))
     assert "cannot write to" in line
     assert "Make room and run the same command again" in line
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

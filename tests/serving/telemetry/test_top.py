@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import http.server
 import os
 import pty
 import re
@@ -14,6 +13,7 @@ import subprocess
 import termios
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import pytest
@@ -177,7 +177,7 @@ def test_the_grpc_port_and_other_servers_are_told_from_a_metrics_port(watched):
         f"bgan: http://{watched.target}/metrics does not answer in HTTP; is it the port of the service itself?"
     )
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
@@ -186,7 +186,7 @@ def test_the_grpc_port_and_other_servers_are_told_from_a_metrics_port(watched):
         def log_message(self, *args):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{other.server_port}"
         for url in (address, f"http://{address}/page"):
@@ -201,7 +201,7 @@ def test_what_a_port_shows_commands_no_terminal():
         f'bgan_rejected_total{{reason="{evil}"}} 5\nbgan_workers 1\n'
     )
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
@@ -210,7 +210,7 @@ def test_what_a_port_shows_commands_no_terminal():
         def log_message(self, *args):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         result = bgan("top", f"127.0.0.1:{other.server_port}", "--once", "--interval", 0.1)
         other.shutdown()

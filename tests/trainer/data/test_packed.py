@@ -3,11 +3,7 @@
 import errno
 import json
 import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -25,6 +21,7 @@ from bgan.trainer.data import binary_images, packed
 from bgan.trainer.data.catalog import open_dataset
 from bgan.trainer.data.dataset import BatchStream, BinaryDataset
 from bgan.trainer.data.packed import packed_dataset
+from tests.kit.limits import files_of_at_most
 
 BITS = np.random.default_rng(0).random((50, 2, 5, 7)) < 0.3
 LABELS = np.arange(50) % 3 + 4
@@ -227,22 +224,9 @@ def test_folders_of_classes_need_not_be_utf8(tmp_path, cache):
 
 def test_a_disk_that_fills_leaves_nothing_half_made(tmp_path, cache):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3000, 28, 28)) < 0.3)
-    code = (
-        "from pathlib import Path; from bgan.trainer.data.packed import packed_dataset;"
-        "from bgan.trainer.config.images import ImageOptions\n"
-        f"try: packed_dataset(Path({str(tmp_path / 'a.npy')!r}), ImageOptions(), cache=Path({str(cache)!r}))\n"
-        "except Exception as error: print(type(error).__name__, error)"
-    )
-
-    def bounded_files():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, preexec_fn=bounded_files
-    )
-    assert result.stdout.startswith("DataError cannot write to")
-    assert "images.bin: File too large; nothing was kept. Make room" in result.stdout
+    with files_of_at_most(100_000), pytest.raises(DataError, match=r"^cannot write to") as caught:
+        packed_dataset(tmp_path / "a.npy", ImageOptions(), cache=cache)
+    assert "images.bin: File too large; nothing was kept. Make room" in str(caught.value)
     assert _folders(cache) == []
 
 

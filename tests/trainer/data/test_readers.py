@@ -243,20 +243,20 @@ def _bomb():
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("make", "reason"),
     [
-        (b"", "it is empty"),
-        (b"no image", "it is no image"),
-        (png(GREY)[:45], "truncated"),
-        (_moving(), "it has 2 frames; save them as files of their own"),
-        (_bomb(), "it has more pixels than Pillow considers safe"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image"),
+        (lambda: b"", "it is empty"),
+        (lambda: b"no image", "it is no image"),
+        (lambda: png(GREY)[:45], "truncated"),
+        (_moving, "it has 2 frames; save them as files of their own"),
+        (_bomb, "it has more pixels than Pillow considers safe"),
+        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image"),
     ],
     ids=["empty", "text", "truncated", "moving", "bomb", "eps"],
 )
-def test_bad_image_files_are_counted_and_named_and_can_be_skipped(tmp_path, content, reason):
+def test_bad_image_files_are_counted_and_named_and_can_be_skipped(tmp_path, make, reason):
     path, options = write_folder(tmp_path)
-    (tmp_path / "all" / "class1" / "a.gif").write_bytes(content)
+    (tmp_path / "all" / "class1" / "a.gif").write_bytes(make())
     with pytest.raises(DataError) as caught:
         read(path, **options)
     assert "1 of them cannot be used: all/class1/a.gif (" in str(caught.value)

@@ -183,15 +183,15 @@ def test_same_seed_same_figures(reference, run):
 
 def test_samples_of_a_run_are_those_of_its_model(tmp_path, run):
     generator = TrainedGenerator.from_run(run)
-    samples = generator.sample(4000, seed=3)
-    assert samples.images.shape == samples.probabilities.shape == (4000, 1, 28, 28)
+    samples = generator.sample(1000, seed=3)
+    assert samples.images.shape == samples.probabilities.shape == (1000, 1, 28, 28)
     # Bernoulli: the mean of the images is that of the probabilities, within five standard errors.
     error = np.sqrt((samples.probabilities * (1 - samples.probabilities)).mean() / samples.images.size)
     assert abs(samples.images.mean() - samples.probabilities.mean()) < 5 * error
     hard = generator.sample(70, seed=3, binarization="threshold")
     np.testing.assert_array_equal(hard.images, hard.probabilities > 0.5)
     file = TrainedGenerator.from_model(make_model(tmp_path, "m", neuron="sbn"))
-    model = file.sample(4000, seed=3)
+    model = file.sample(1000, seed=3)
     assert (model.source, file.dataset_spec.dataset) == ("m", "digits")
     assert abs(model.images.mean() - model.probabilities.mean()) < 5 * error
 

@@ -39,9 +39,9 @@ def test_squared_mmd_is_the_double_loop():
 
 
 def test_kernel_distance_is_unbiased_and_sees_a_shift():
-    x, y = RANDOM(4).normal(size=(1500, 8)), RANDOM(5).normal(size=(1500, 8))
+    x, y = RANDOM(4).normal(size=(400, 8)), RANDOM(5).normal(size=(400, 8))
     same = measures.kernel_distance(x, y)
-    assert abs(same) < 3
+    assert abs(same) < 10  # 33 with the diagonals of the kernels
     assert measures.kernel_distance(x + 0.3, y) > 100
     assert measures.kernel_distance(x, y) == same
     assert measures.kernel_distance(7 * x, 7 * y) == pytest.approx(same)

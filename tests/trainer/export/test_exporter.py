@@ -1,6 +1,5 @@
 import json
 import os
-from functools import cache
 
 import numpy as np
 import onnx
@@ -19,25 +18,26 @@ from bgan.v1 import model_pb2
 from tests.kit.models import make_run
 
 SLOPE = 1.3
+SMALL = (1, 4, 4)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"neuron": "dbn"},
+        {"neuron": "dbn", "shape": (1, 28, 28)},
         {"neuron": "sbn", "slope_rate": 3.0, "steps": 11},
         {"neuron": "real"},
         {"neuron": "sbn", "network": "cnn", "shape": (3, 10, 17)},
         {"neuron": "dbn", "network": "cnn"},
         {"neuron": "dbn", "network": "doubling-cnn", "ema_decay": 0.5},
-        {"neuron": "sbn", "network": "doubling-cnn", "shape": (3, 29, 10), "objective": "relativistic"},
+        {"neuron": "sbn", "network": "doubling-cnn", "shape": (3, 13, 6), "objective": "relativistic"},
         {"neuron": "dbn", "ema_decay": 0.5},
         {"neuron": "dbn", "generator_norm": "affine"},
         {"neuron": "sbn", "generator_norm": "affine", "network": "cnn", "shape": (2, 9, 14)},
     ],
 )
 def test_the_file_does_what_the_generator_does(tmp_path, settings):
-    run = make_run(tmp_path / "run", **settings)
+    run = make_run(tmp_path / "run", **{"shape": (1, 12, 12), **settings})
     result = export.export_run(run, tmp_path / "models")
     assert (run.folder / "run.onnx").read_bytes() == result.path.read_bytes()
 
@@ -84,18 +84,18 @@ def test_the_graph_is_folded_and_says_nothing_of_this_machine(tmp_path):
     ("neuron", "shape", "network", "graph"),
     [
         ("dbn", (1, 28, 28), "cnn", "fast"),
-        ("sbn", (1, 12, 12), "cnn", "fast"),
+        ("dbn", (3, 10, 17), "cnn", "fast"),
         ("dbn", (1, 8, 8), "cnn", "fast"),
-        ("sbn", (3, 16, 16), "cnn", "fast"),
-        ("dbn", (1, 4, 40), "cnn", "fast"),
-        ("sbn", (2, 8, 20), "cnn", "fast"),
+        ("sbn", (1, 4, 40), "cnn", "fast"),
         ("dbn", (1, 28, 28), "doubling-cnn", "fast"),
         ("sbn", (3, 29, 10), "doubling-cnn", "fast"),
         ("dbn", (1, 12, 12), "cnn", "plain"),
         ("sbn", (1, 10, 12), "doubling-cnn", "plain"),
     ],
 )
-def test_each_graph_is_the_generator(neuron, shape, network, graph):
+def test_each_graph_is_the_generator_and_rows_of_the_fast_one_do_not_depend_on_the_batch(
+    neuron, shape, network, graph
+):
     latents = np.random.default_rng(2).standard_normal((300, 128), np.float32)
     feeds = {"latents": latents}
     threshold = np.full((300, *shape), 0.5, np.float32)
@@ -111,15 +111,11 @@ def test_each_graph_is_the_generator(neuron, shape, network, graph):
     np.testing.assert_allclose(probabilities, expected, atol=1e-6, rtol=0)
     clear = np.abs(expected - threshold) > 1e-6
     np.testing.assert_array_equal(images[clear], (expected > threshold)[clear])
+    if (neuron, graph) == ("dbn", "fast"):
+        _assert_rows_do_not_depend_on_the_batch(model, latents, probabilities)
 
 
-@pytest.mark.parametrize(
-    ("shape", "network"), [((1, 28, 28), "cnn"), ((3, 10, 17), "cnn"), ((1, 28, 28), "doubling-cnn")]
-)
-def test_rows_of_the_fast_graph_do_not_depend_on_the_batch(shape, network):
-    model = exported_cnn(shape, neuron="dbn", graph="fast", network=network)
-    latents = np.random.default_rng(2).standard_normal((300, 128), np.float32)
-    _, expected = run_rows(model, {"latents": latents})
+def _assert_rows_do_not_depend_on_the_batch(model, latents, expected):
     for threads in (1, 2):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -140,7 +136,6 @@ def random_cnn(shape, network):
     return generator
 
 
-@cache
 def exported_cnn(shape, *, neuron, graph, network="cnn"):
     """Such a CNN as a model, serialized."""
     generator = random_cnn(shape, network)
@@ -153,7 +148,7 @@ def run_rows(model, feeds):
 
 
 def test_the_same_run_gives_the_same_file(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", shape=SMALL)
     contents = {export.export_run(run, tmp_path / "models").path.read_bytes() for _ in range(2)}
     assert len(contents) == 1
 
@@ -183,7 +178,7 @@ def test_the_manifest_says_what_the_file_is(tmp_path):
 
 
 def test_the_real_valued_model_is_binarized_either_way(tmp_path):
-    run = make_run(tmp_path / "run", neuron="real")
+    run = make_run(tmp_path / "run", neuron="real", shape=SMALL)
     inputs = {}
     for binarization in ("threshold", "bernoulli"):
         path = export.export_run(run, tmp_path, name=binarization, binarization=binarization).path
@@ -192,7 +187,7 @@ def test_the_real_valued_model_is_binarized_either_way(tmp_path):
 
 
 def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_path):
-    run = make_run(tmp_path / "run", network="doubling-cnn")
+    run = make_run(tmp_path / "run", network="doubling-cnn", shape=(1, 16, 16))
     checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
     for name, tensor in checkpoint.tensors.items():
         if name.startswith("generator.") and tensor.dim() == 4:
@@ -215,14 +210,14 @@ def test_logits_so_large_that_torch_itself_is_off_by_more_than_the_bound(tmp_pat
 def test_a_file_that_does_something_else_is_refused_and_not_left(tmp_path, monkeypatch):
     folded = onnx_graph.folded_layers
     monkeypatch.setattr(onnx_graph, "folded_layers", lambda layers, slope: folded(layers, 1.01 * slope))
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", shape=SMALL)
     with pytest.raises(ExportError, match="away from torch's"):
         export.export_run(run, tmp_path / "models")
     assert not list(tmp_path.rglob("*.onnx"))
 
 
 def test_wrong_names_and_binarizations_are_refused(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", shape=SMALL)
     with pytest.raises(ConfigError, match="choose one of threshold, bernoulli"):
         export.export_run(run, tmp_path, binarization="dither")
     with pytest.raises(ConfigError, match="such as --name x"):
@@ -232,7 +227,7 @@ def test_wrong_names_and_binarizations_are_refused(tmp_path):
 
 
 def test_a_model_of_another_run_is_replaced_only_where_asked(tmp_path):
-    runs = {name: make_run(tmp_path / name, seed=seed) for name, seed in (("one", 0), ("two", 0))}
+    runs = {name: make_run(tmp_path / name, shape=SMALL) for name in ("one", "two")}
     path = export.export_run(runs["one"], tmp_path / "models", name="digits").path
     export.export_run(runs["one"], tmp_path / "models", name="digits", graph="plain")
     before = path.read_bytes()
@@ -248,7 +243,7 @@ def test_a_model_of_another_run_is_replaced_only_where_asked(tmp_path):
 
 def test_classes_of_folders_that_are_not_utf8_are_exported(tmp_path):
     """Also of a run that was trained before such names became text."""
-    run = make_run(tmp_path / os.fsdecode(b"caf\xe9"), conditional=True, classes=("caf\udce9", "tea"))
+    run = make_run(tmp_path / os.fsdecode(b"caf\xe9"), shape=SMALL, conditional=True, classes=("caf\udce9", "tea"))
     model = onnx.load(export.export_run(run, tmp_path, name="glyphs").path)
     manifest = json_format.Parse(
         {each.key: each.value for each in model.metadata_props}["bgan.model"], model_pb2.Model()

@@ -205,8 +205,9 @@ def test_differences_have_the_colour_of_their_side():
     assert oranges == blues > 0
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 5), (2, 3, 7), (3, 8, 8)])
-@pytest.mark.parametrize("neuron", ["dbn", "sbn", "real"])
+@pytest.mark.parametrize(
+    ("shape", "neuron"), [((1, 6, 5), "dbn"), ((1, 6, 5), "sbn"), ((2, 3, 7), "real"), ((3, 8, 8), "sbn")]
+)
 def test_the_page_stands_by_itself(shape, neuron):
     training = (RANDOM(0).random((20, *shape)) < 0.5).astype(np.uint8)
     real = RealImages(name="noise", training=training, test=training[:5])

@@ -144,7 +144,7 @@ def _assert_unbiased(draws, exact):
 def test_unbiased_estimators_have_the_exact_gradient_as_their_mean(name, neurons):
     logits, loss = torch.linspace(-2, 1.5, neurons, dtype=torch.float64), _network_loss(neurons)
     estimator = _estimator(name, (1, 1, neurons))
-    _assert_unbiased(_draws(estimator.double(), logits, loss, 50_000), _exact_gradient(loss, logits))
+    _assert_unbiased(_draws(estimator.double(), logits, loss, 20_000), _exact_gradient(loss, logits))
 
 
 @pytest.mark.parametrize("name", UNBIASED)
