@@ -244,6 +244,7 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
         epoch=manifest.training_run.epoch,
         metrics=dict(manifest.metrics),
         classes=tuple(manifest.classes),
+        class_counts=tuple(manifest.class_counts),
     )
 
 

@@ -86,6 +86,8 @@ class ModelInfo:
     """The metrics measured at export, by name."""
     classes: tuple[str, ...] = ()
     """The names of its classes, by label; empty unless it is class-conditional."""
+    class_counts: tuple[int, ...] = ()
+    """The shares in which its classes are drawn where no labels are named; empty: all alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

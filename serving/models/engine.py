@@ -22,7 +22,7 @@ from ..config.limits import MAX_MODEL_BYTES
 from ..errors import ModelFileError
 from .manifest import read_manifest, shape_of, takes_uniforms
 from .model_check import check_model, read_model_file
-from .noise import NOISE_LAYOUT, Float32Array, ImageRange, Int64Array, Noise, NoiseLayout
+from .noise import Float32Array, ImageRange, Int64Array, Noise, NoiseLayout, layout_number
 
 TILE_ROWS = 64
 RUN_ROWS = 128
@@ -87,7 +87,7 @@ def open_engine(content: bytes, *, threads: int = 1, name: str | None = None, ve
     session = _open_session(content, threads)
     manifest = read_manifest(session)
     manifest.name = name or manifest.name
-    return Engine(session, manifest, revision=_revision(content), version=version)
+    return Engine(session, manifest, revision=_revision(content, manifest), version=version)
 
 
 class Engine:
@@ -105,7 +105,12 @@ class Engine:
         self.class_count = len(manifest.classes)
         """0: it takes no labels."""
         uniforms = pixels if takes_uniforms(manifest) else 0
-        self.noise = NoiseLayout(manifest.latent_size, uniform_count=uniforms, class_count=self.class_count)
+        self.noise = NoiseLayout(
+            manifest.latent_size,
+            uniform_count=uniforms,
+            class_count=self.class_count,
+            class_counts=manifest.class_counts,
+        )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
         self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, 64), 1024)
@@ -281,7 +286,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _revision(content: bytes) -> str:
+def _revision(content: bytes, manifest: model_pb2.Model) -> str:
     """A digest of all that decides a stream's bits."""
-    parts = (hashlib.sha256(content).hexdigest(), str(NOISE_LAYOUT), onnxruntime.__version__, cpu_class())
+    layout = layout_number(manifest.class_counts)
+    parts = (hashlib.sha256(content).hexdigest(), str(layout), onnxruntime.__version__, cpu_class())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

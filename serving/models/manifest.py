@@ -11,6 +11,7 @@ from bgan.v1 import model_pb2
 
 from ..errors import ModelFileError
 from .model_files import NAME
+from .noise import CLASS_COUNTS
 
 MANIFEST_KEY = "bgan.model"
 _MAX_VALUES = 2**20  # of one image or its latents: hundreds of them are held in memory at once
@@ -74,6 +75,9 @@ def _check_fields(manifest: model_pb2.Model) -> None:
         raise ModelFileError("has a manifest without a latent size or an image shape")
     if max(manifest.latent_size, math.prod(shape_of(manifest))) > _MAX_VALUES:
         raise ModelFileError(f"has latents or images of more than {_MAX_VALUES} values")
+    counts = manifest.class_counts
+    if counts and (len(counts) != len(manifest.classes) or min(counts) < 0 or sum(counts) not in CLASS_COUNTS):
+        raise ModelFileError("has a manifest whose class counts are not one for each class, 1 to 2^32 - 1 in all")
     if not (manifest.neuron and manifest.binarization):
         raise ModelFileError("has a manifest without a neuron or a binarization")
 

@@ -1,4 +1,4 @@
-"""Noise layout 1: the latents, uniforms and label of image i of a seed, as a pure function.
+"""Noise layouts 1 and 2: the latents, uniforms and label of image i of a seed, as a pure function.
 
 The words are those of numpy's Philox (4x64, 10 rounds; Salmon et al. 2011) with the seed as its key.
 Image i starts at counter i * K, where one counter is four 64-bit words and K counters are what one
@@ -7,6 +7,10 @@ whole word: latent = Q[k], the normal quantile of (k + 1/2) / 65536 in float32. 
 binarization, the uniforms, 32 bits each, the low half first: uniform = (half >> 8) * 2^-24, padded to a
 whole word too. Then, for a model of C classes, one word for the label: label = ((word mod 2^32) * C) >> 32. It is
 there whether the caller names labels or not, so the rest of an image's noise does not depend on that.
+
+Layout 2 is that of models which know how many images each class had, c_0 to c_(C-1), N in all: the label is that
+of image n = ((word mod 2^32) * N) >> 32 if images are laid out by class, the smallest l with n < c_0 + ... + c_l.
+All else is as in layout 1.
 
 No libm call is in it, so every machine and language gets the same floats.
 """
@@ -24,7 +28,8 @@ import numpy.typing as npt
 
 from ..errors import StartError
 
-NOISE_LAYOUT = 1
+CLASS_COUNTS = range(1, 2**32)
+"""How many images the classes of a model may have in all."""
 INDEX_END = 2**63 - 1
 """Where the indices of every stream end, and the largest seed."""
 QUANTILES_SHA256 = "1cfbba1e07e34386a57626f82aeb43e6ed54ba70a3ea6b7d964dc66a841074a8"
@@ -69,10 +74,15 @@ class Noise(NamedTuple):
 class NoiseLayout:
     """Where one model's latents, uniforms and label lie within the words of an image."""
 
-    def __init__(self, latent_size: int, *, uniform_count: int = 0, class_count: int = 0) -> None:
+    def __init__(
+        self, latent_size: int, *, uniform_count: int = 0, class_count: int = 0, class_counts: Sequence[int] = ()
+    ) -> None:
+        """`class_counts`: how many images each class had, where that is known."""
         self.latent_size = latent_size
         self.uniform_count = uniform_count
         self.class_count = class_count
+        # Without counts each class has one image, which is what layout 1 says.
+        self._class_ends = np.cumsum(class_counts or (1,) * class_count, dtype=np.uint64)
         self._latent_words = -(-latent_size // _LATENTS_PER_WORD)
         self._uniform_words = -(-uniform_count // _UNIFORMS_PER_WORD)
         self._label_word = self._latent_words + self._uniform_words
@@ -126,9 +136,16 @@ class NoiseLayout:
         uniforms[:] = (halves[:, : self.uniform_count] >> np.uint32(8)).view("<i4")
         uniforms *= np.float32(2**-24)
 
-    def _labels(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    def _labels(self, words: npt.NDArray[np.uint64]) -> Int64Array:
         halves = words[:, self._label_word] & np.uint64(_HALF_MASK)
-        return (halves * np.uint64(self.class_count)) >> np.uint64(32)
+        images = (halves * self._class_ends[-1]) >> np.uint64(32)
+        labels: Int64Array = np.searchsorted(self._class_ends, images, side="right").astype(np.int64, copy=False)
+        return labels
+
+
+def layout_number(class_counts: Sequence[int]) -> int:
+    """Which layout the noise of a model has."""
+    return 2 if class_counts else 1
 
 
 def _named_labels(images: ImageRange) -> list[int]:

@@ -5,8 +5,11 @@ import tempfile
 from pathlib import Path
 
 
-def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",), **settings):
-    """A run of a few iterations on random images, with one checkpoint; of these classes with `conditional`."""
+def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",), labels=None, **settings):
+    """A run of a few iterations on random images, with one checkpoint; of these classes with `conditional`.
+
+    `labels`: the class of each image; by default they take turns.
+    """
     import torch
 
     from bgan.trainer.common.image_shape import ImageShape
@@ -20,7 +23,8 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     if images is None:
         generator = torch.Generator().manual_seed(5)
         images = (torch.rand(40, *shape, generator=generator) < 0.3).to(torch.uint8)
-    dataset = BinaryDataset("random", images, torch.arange(len(images)) % len(classes), tuple(classes))
+    labels = torch.arange(len(images)) % len(classes) if labels is None else torch.tensor(labels)
+    dataset = BinaryDataset("random", images, labels, tuple(classes))
     run = open_run(folder, config)
     trainer = Trainer(config, dataset, torch.device("cpu"))
     for _ in range(steps):
@@ -32,6 +36,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
         image_shape=ImageShape(*shape),
         seconds=1.0,
         classes=trainer.classes,
+        class_counts=trainer.class_counts,
     )
     save_checkpoint(run.checkpoints, trainer.state_dict(), progress)
     return run

@@ -18,7 +18,8 @@ from ..common.rng import random_stream
 from .packed import PackedImages
 
 _CHUNK_ROWS = 4096
-_MAX_CLASS_BYTES = 60_000  # of their names as JSON: a server takes manifests of 65,536
+_MAX_CLASS_BYTES = 60_000  # of their names and counts as JSON: a server takes manifests of 65,536
+_COUNT_BYTES = len('    "4294967295",\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,20 @@ class BinaryDataset:
                 f"{self.name} has {len(names)} classes for {len(self)} images, too few of each to learn from; "
                 "name other labels with --labels-key, or train without --conditional"
             )
-        size = sum(len(f"    {json.dumps(name)},\n") for name in names)
+        size = sum(len(f"    {json.dumps(name)},\n") + _COUNT_BYTES for name in names)
         if size > _MAX_CLASS_BYTES:
             raise DataError(
                 f"the names of the {len(names)} classes of {self.name} take {size:,} bytes, and a model file has "
                 f"room for {_MAX_CLASS_BYTES:,}; shorten them, or train without --conditional"
             )
         return names
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many images each class of `class_names` has. Raises as that does."""
+        names = self.class_names
+        assert self.labels is not None  # where there are names
+        return tuple(torch.bincount(self.labels, minlength=len(names)).tolist())
 
     def __len__(self) -> int:
         """The number of images."""

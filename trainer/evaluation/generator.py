@@ -38,7 +38,7 @@ class Noise(NamedTuple):
     latents: Callable[[int, int], Floats]
     """(N, Z) to standard normal ones, float32 [N, Z]."""
     labels: Callable[[int, int], Labels]
-    """(classes, N) to labels, int64 [N], all classes alike."""
+    """(M, N) to whole numbers below M, int64 [N], all of them alike."""
     uniforms: Uniforms
     """A shape to float32 in [0, 1)."""
 
@@ -85,6 +85,8 @@ class TrainedGenerator:
     """The part that it was trained on: "train" or "all"."""
     classes: tuple[str, ...] = ()
     """The names of its classes if it is class-conditional."""
+    class_counts: tuple[int, ...] = ()
+    """The shares in which its classes are drawn; none: alike."""
     output: Path
     """The folder that its exploration goes to if no other is named."""
     probabilities: Probabilities
@@ -126,6 +128,7 @@ class TrainedGenerator:
             dataset_spec=config.data,
             training_split=config.optimization.training_split,
             classes=meta.classes,
+            class_counts=meta.class_counts,
             output=run.folder / _OUTPUT,
             probabilities=probabilities,
         )
@@ -159,6 +162,7 @@ class TrainedGenerator:
             step=manifest.training_run.step,
             dataset_spec=DatasetSpec(dataset=manifest.dataset),
             classes=tuple(manifest.classes),
+            class_counts=tuple(manifest.class_counts),
             output=Path(_OUTPUT) / path.stem,
             probabilities=lambda latents, labels: graph(
                 latents, labels, lambda shape: np.zeros(shape, np.float32)
@@ -168,7 +172,7 @@ class TrainedGenerator:
         )
 
     def sample(self, count: int, *, seed: int = 0, binarization: str | None = None) -> Samples:
-        """`count` images, of all classes alike if it is class-conditional.
+        """`count` images, of its classes in the shares of its training images if it is class-conditional.
 
         `binarization` is "threshold" or "bernoulli"; None is that of its neurons, threshold for real-valued ones.
         Raises ConfigError for another one.
@@ -180,7 +184,7 @@ class TrainedGenerator:
         for start in range(0, count, _ROWS):
             rows = min(_ROWS, count - start)
             latents = noise.latents(rows, self.latent_size)
-            labels = noise.labels(len(self.classes), rows) if self.classes else None
+            labels = self._labels(noise, rows) if self.classes else None
             if self.graph and binarization is None:
                 images, probabilities = self.graph(latents, labels, noise.uniforms)
             else:
@@ -196,6 +200,12 @@ class TrainedGenerator:
             np.concatenate(all_probabilities),
             np.concatenate(all_labels) if self.classes else None,
         )
+
+    def _labels(self, noise: Noise, count: int) -> Labels:
+        if not self.class_counts:
+            return noise.labels(len(self.classes), count)
+        ends = np.cumsum(self.class_counts)
+        return np.searchsorted(ends, noise.labels(int(ends[-1]), count), side="right")
 
 
 def open_generator(source: str | None, runs_dir: Path, warn: Callable[[str], None]) -> TrainedGenerator:

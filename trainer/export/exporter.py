@@ -190,4 +190,5 @@ def _manifest(
         ),
         bgan_version=version("bgan"),
         classes=meta.classes,
+        class_counts=meta.class_counts,
     )

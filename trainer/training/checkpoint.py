@@ -37,6 +37,8 @@ class CheckpointMeta:
     """Time spent in training so far."""
     classes: tuple[str, ...] = ()
     """The names of the classes that images are made of, by label; none for a run without --conditional."""
+    class_counts: tuple[int, ...] = ()
+    """How many images of each class it is trained on; none in checkpoints of older versions."""
 
 
 class Checkpoint(NamedTuple):
@@ -69,7 +71,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         del sidecar["sha256"]
         classes = tuple(map(as_text, sidecar.get("classes", ())))
-        shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": classes}
+        counts = tuple(sidecar.get("class_counts", ()))
+        shaped = {"image_shape": ImageShape(*sidecar["image_shape"]), "classes": classes, "class_counts": counts}
         meta = CheckpointMeta(**{**sidecar, **shaped})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error

@@ -221,6 +221,7 @@ class _Loop:
             image_shape=trainer.image_shape,
             seconds=self._seconds(),
             classes=trainer.classes,
+            class_counts=trainer.class_counts,
         )
         save_checkpoint(self._run.checkpoints, trainer.state_dict(), meta)
 

@@ -82,6 +82,8 @@ class Trainer:
         self.image_shape = dataset.image_shape
         self.classes = dataset.class_names if config.networks.conditional else ()
         """The names of the classes of a class-conditional run, by label; else none."""
+        self.class_counts = dataset.class_counts if config.networks.conditional else ()
+        """How many images of each class there are."""
         self.augmentation = build_augmentation(config.objective.augment, self.image_shape)
         self.step = 0
         self._build_networks(dataset)

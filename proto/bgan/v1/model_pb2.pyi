@@ -111,6 +111,7 @@ class Model(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     BGAN_VERSION_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    CLASS_COUNTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that callers ask for: letters, digits, '.', '_' and '-', at most 128 of them."""
     neuron: Global___Neuron.ValueType
@@ -145,6 +146,13 @@ class Model(_message.Message):
         [batch] from 0. Empty: the model takes no labels.
         """
 
+    @_builtins.property
+    def class_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many images of each class the model was trained on, by label: where no labels are named, images are drawn
+        of the classes in these shares (noise layout 2). None is negative, their sum is 1 to 2^32 - 1. Empty in files
+        without classes, and in older ones, whose classes are drawn alike (noise layout 1).
+        """
+
     def __init__(
         self,
         *,
@@ -160,10 +168,11 @@ class Model(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         bgan_version: _builtins.str = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
+        class_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "classes", b"classes", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "class_counts", b"class_counts", "classes", b"classes", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

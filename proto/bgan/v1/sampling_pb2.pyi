@@ -83,8 +83,8 @@ class SampleBinaryImagesRequest(_message.Message):
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The classes of the images, each from 0 to the number of Model.classes - 1: image i of the stream has
         the class labels[i mod the number of labels], so one label gives images of one class. Empty: each
-        image's class is drawn with its noise, all classes with equal probability. At most 65536; refused for
-        models without classes. The rest of an image's noise does not depend on its label.
+        image's class is drawn with its noise, in the shares of Model.class_counts, or all classes alike where there
+        are none. At most 65536; refused for models without classes. The rest of an image's noise does not depend on its label.
         """
 
     def __init__(

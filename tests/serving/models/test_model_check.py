@@ -244,6 +244,10 @@ HOSTILE = {
         lambda: make(initializers=[numpy_helper.from_array(np.zeros(1), f"t{i}") for i in range(10_001)]),
         "tensors; 10000 are allowed",
     ),
+    "counts of no class": (
+        lambda: make(manifest={"classCounts": ["5"]}),
+        "class counts are not one for each class",
+    ),
     "manifest": (
         lambda: make(manifest={"bgan_version": "x" * 70_000}),
         "has a manifest of 70",

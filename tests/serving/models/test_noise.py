@@ -1,4 +1,4 @@
-"""Noise layout 1, against golden vectors and against a second implementation in plain Python."""
+"""Noise layouts 1 and 2, against golden vectors and against a second implementation in plain Python."""
 
 import hashlib
 
@@ -78,6 +78,28 @@ def test_a_label_is_drawn_as_the_layout_says_and_takes_nothing_from_the_rest(
     np.testing.assert_array_equal(named.latents, drawn.latents)
     if uniform_count:
         np.testing.assert_array_equal(named.uniforms, drawn.uniforms)
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 5, 1), (1,), (2**31, 2**31 - 1), (0, 7), tuple(range(1, 965))])
+def test_a_label_is_drawn_in_the_shares_of_the_counts(counts):
+    layout = NoiseLayout(latent_size=13, uniform_count=3, class_count=len(counts), class_counts=counts)
+    drawn = layout.draw(7, 40, 50)
+    assert drawn.labels.dtype == np.int64
+    images = [label_by_hand(7, 40 + i, 13, 3, sum(counts)) for i in range(50)]
+    ends = np.cumsum(counts)
+    assert drawn.labels.tolist() == [next(label for label, end in enumerate(ends) if n < end) for n in images]
+    assert layout.draw_labels(ImageRange(7, 40, 50)).tolist() == drawn.labels.tolist()
+    plain = NoiseLayout(latent_size=13, uniform_count=3, class_count=len(counts)).draw(7, 40, 50)
+    np.testing.assert_array_equal(drawn.latents, plain.latents)
+    np.testing.assert_array_equal(drawn.uniforms, plain.uniforms)
+
+
+def test_shares_are_kept_and_equal_ones_give_the_labels_of_layout_1():
+    counts = (500, 300, 199, 1)
+    labels = NoiseLayout(4, class_count=4, class_counts=counts).draw(3, 0, 100_000).labels
+    assert np.bincount(labels, minlength=4) / 100 == pytest.approx(counts, abs=5)  # 3 standard errors
+    even = NoiseLayout(4, class_count=4, class_counts=(1, 1, 1, 1)).draw(3, 0, 1000).labels
+    np.testing.assert_array_equal(even, NoiseLayout(4, class_count=4).draw(3, 0, 1000).labels)
 
 
 def test_classes_are_drawn_alike():

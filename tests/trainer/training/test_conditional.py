@@ -1,5 +1,7 @@
 """Training with classes and with augmentation: what is learned, what is resumed, what is exported and measured."""
 
+import dataclasses
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -7,6 +9,7 @@ import torch
 from google.protobuf import json_format
 
 from bgan.serving.models import model_check
+from bgan.serving.models.engine import load_engine
 from bgan.trainer.common.errors import DataError
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
@@ -120,10 +123,11 @@ def test_names_of_classes_fit_into_a_manifest_that_is_served():
         dataset = BinaryDataset("long", torch.zeros(40, *SHAPE, dtype=torch.uint8), torch.arange(40) % 5, classes)
         return Trainer(_config(), dataset, CPU)
 
-    with pytest.raises(DataError, match="names of the 5 classes of long take 60,240 bytes, and a model file"):
+    with pytest.raises(DataError, match="names of the 5 classes of long take 60,330 bytes, and a model file"):
         trainer(1720)
     run = model_pb2.TrainingRun(name="é" * 255)
-    manifest = model_pb2.Model(name="x" * 128, classes=trainer(1713).classes, training_run=run)
+    classes = {"classes": trainer(1710).classes, "class_counts": [2**32 - 1] * 5}
+    manifest = model_pb2.Model(name="x" * 128, training_run=run, **classes)
     assert len(json_format.MessageToJson(manifest)) < model_check._MAX_MANIFEST_BYTES
 
 
@@ -162,6 +166,23 @@ def test_the_file_takes_labels_and_does_what_the_generator_does(run, tmp_path, g
     np.testing.assert_allclose(file.probabilities(latents.numpy(), labels.numpy()), expected, atol=1e-5)
     swapped = file.probabilities(latents.numpy(), labels.flip(0).numpy())
     assert np.abs(swapped - expected).max() > 1e-3
+
+
+def test_classes_are_drawn_in_the_shares_of_the_training_images(tmp_path):
+    """By whatever makes the images: the run, its model file, and the stream."""
+    labels = [0] * 27 + [1] * 3 + [2] * 10
+    run = make_run(tmp_path / "shares", shape=SHAPE, classes=CLASSES, labels=labels, conditional=True)
+    path = export_run(run, tmp_path).path
+    stream = load_engine(path).sample(1, 0, 3000)
+    generators = TrainedGenerator.from_run(run), TrainedGenerator.from_model(path)
+    for found in (*(each.sample(3000).labels for each in generators), stream.labels):
+        assert np.bincount(found, minlength=3) / 3000 == pytest.approx([0.675, 0.075, 0.25], abs=0.04)
+
+
+def test_classes_of_a_checkpoint_without_counts_are_drawn_alike(run):
+    generator = TrainedGenerator.from_run(run)
+    older = dataclasses.replace(generator, class_counts=())
+    assert np.bincount(older.sample(3000).labels) / 3000 == pytest.approx([1 / 3] * 3, abs=0.04)
 
 
 @pytest.mark.usefixtures("training")  # of the classifier
