@@ -171,7 +171,9 @@ class OptimizationConfig(SettingsGroup):
     adam_beta1: float = setting("Adam's decay of the mean gradient.", 0.5, at_least=0, below=1)
     adam_beta2: float = setting("Adam's decay of the mean squared gradient.", 0.9, at_least=0, below=1)
     optimizer_form: Literal["torch", "tensorflow"] = setting(
-        "torch, or tensorflow: epsilon and the start of RMSProp as in TensorFlow 1.", "torch"
+        "torch, or tensorflow: epsilon, and RMSProp's start (1) and decay (0.9; torch: 0 and 0.99), as in "
+        "TensorFlow 1.",
+        "torch",
     )
 
 

@@ -1,7 +1,8 @@
 """Optimizers by name, in torch's form and in TensorFlow 1's, the schedule of their steps and rates, and the EMA.
 
-The forms differ in where epsilon goes and how RMSProp starts, which matters while gradients are small:
-TF1's RMSProp begins with a mean square of 1, torch's with 0, whose first updates are 3.2 times as large.
+The forms differ in where epsilon goes, which matters while gradients are small, and in RMSProp's mean square:
+TF1's begins with 1 and decays by 0.9; torch's begins with 0 and decays by 0.99, so that its first update is of 10
+learning rates.
 """
 
 import math

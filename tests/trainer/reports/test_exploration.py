@@ -11,6 +11,7 @@ from PIL import Image
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.config.images import DatasetSpec
 from bgan.trainer.evaluation.generator import TrainedGenerator
+from bgan.trainer.evaluation.metrics import memorization
 from bgan.trainer.evaluation.metrics.memorization import nearest_distances, nearest_images
 from bgan.trainer.reports.exploration.explore import (
     AVERAGED,
@@ -128,7 +129,9 @@ def test_classes_take_turns_and_a_row_is_of_one_class():
         assert (row == i % 2).all()
 
 
-def test_nearest_images_by_brute_force():
+@pytest.mark.parametrize("values", [2**26, 24 * 7], ids=["at once", "in blocks"])
+def test_nearest_images_by_brute_force(monkeypatch, values):
+    monkeypatch.setattr(memorization, "_VALUES", values)
     images, training = (
         (RANDOM(seed).random((count, 2, 4, 3)) < 0.4).astype(np.uint8) for seed, count in ((1, 30), (2, 70))
     )
