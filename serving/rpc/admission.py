@@ -34,9 +34,8 @@ class Admission:
         self._slot_count = 0
         self._by_caller: dict[str, int] = {}
         self._is_closed = False
-        self.idle = asyncio.Event()
-        """Set while no call is running."""
-        self.idle.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def acquire(self, caller: str) -> None:
         """Take a slot for a call, or wait for one. Raises OverloadedError, and NotReadyError after `close`."""
@@ -44,7 +43,7 @@ class Admission:
         self._by_caller[caller] = self._by_caller.get(caller, 0) + 1
         if self._slot_count < self._settings.max_streams:
             self._slot_count += 1
-            self.idle.clear()
+            self._idle.clear()
             return
         try:
             await self._wait(caller)
@@ -65,12 +64,26 @@ class Admission:
             if not future.done():
                 future.set_exception(_stopping())
 
+    async def wait_until_idle(self) -> None:
+        """Return once no call is running, nor its end on its way."""
+        while self._slot_count or self._ending:  # one whose slot is given back may still have to be sent
+            await self._idle.wait()
+
     def note_ending(self, task: asyncio.Task[Any], connection: str) -> "Ending":
         """The task of a call has nothing left to do but to let gRPC send its end, which a reader may not take."""
         ending = Ending(task, connection, time.monotonic())
         self._ending.add(ending)
-        at_end(lambda: self._ending.discard(ending))
+        self._idle.clear()
+        at_end(lambda: self._note_ended(ending))
         return ending
+
+    def _note_ended(self, ending: "Ending") -> None:
+        self._ending.discard(ending)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self._slot_count and not self._ending:
+            self._idle.set()
 
     def end_stalled(self) -> None:
         """End the calls whose readers have taken nothing for too long."""
@@ -130,8 +143,7 @@ class Admission:
         if wake_next(self._waiting):
             return
         self._slot_count -= 1
-        if self._slot_count == 0:
-            self.idle.set()
+        self._note_idle()
 
     def _leave(self, caller: str) -> None:
         self._by_caller[caller] -= 1

@@ -219,7 +219,7 @@ class Server:
         closing = asyncio.create_task(self._listeners.stop(grace))
         # Only streams and inferences are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(admission.idle.wait(), grace)
+            await asyncio.wait_for(admission.wait_until_idle(), grace)
             await asyncio.wait({closing}, timeout=_SECONDS_FOR_LAST_STATUS)  # it may still be on its way
         cut.cancel()
         await asyncio.wait({closing, asyncio.create_task(self._listeners.stop(0))}, timeout=_SECONDS_TO_CLOSE)

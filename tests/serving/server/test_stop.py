@@ -13,7 +13,7 @@ _START = """
     from bgan.serving.telemetry.logs import writing_log
 
     async def main():
-        with Stop(signal.SIGTERM, seconds=0.2) as stop:
+        with Stop(signal.SIGTERM, seconds=SECONDS) as stop:
             print("ready", flush=True)
 """
 
@@ -22,9 +22,10 @@ _START = """
 _BY_FORCE = (1, -signal.SIGALRM)
 
 
-def _start(body, **options):
+def _start(body, *, seconds=0.2, **options):
     """A process of its own, whose main coroutine goes on with a body."""
-    code = textwrap.dedent(_START) + textwrap.indent(textwrap.dedent(body), " " * 8)
+    start = textwrap.dedent(_START).replace("SECONDS", str(seconds))
+    code = start + textwrap.indent(textwrap.dedent(body), " " * 8)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{code}\nwith writing_log('text'):\n    asyncio.run(main())"],
         stdout=subprocess.PIPE,
@@ -37,7 +38,7 @@ def _start(body, **options):
 
 
 def test_a_process_that_stops_in_time_ends_as_it_likes():
-    with _start("await stop.wait()") as process:
+    with _start("await stop.wait()", seconds=50) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert process.stderr.read() == ""
