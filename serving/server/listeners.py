@@ -206,6 +206,8 @@ def channel_options(settings: ServerSettings, *, listeners: int = 1) -> list[tup
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_SECONDS),  # TLS and the first frame of HTTP/2
+        # Until its settings are acknowledged, gRPC takes 16 MiB of metadata from the other side.
+        ("grpc.http2.settings_timeout", 1000 * _HANDSHAKE_SECONDS),
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         # Calls in flight are not cut: gRPC gives them all the time they need.

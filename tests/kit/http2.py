@@ -30,9 +30,11 @@ class Http2Connection:
     """A connection to a server on this machine that acknowledges settings and pings, and reads all that comes.
 
     `window`: the bytes that each stream may be sent, which it never enlarges; None: gRPC's own.
+    `acknowledges`: whether it does so with settings.
     """
 
-    def __init__(self, port, *, window=None, source="127.0.0.1"):
+    def __init__(self, port, *, window=None, source="127.0.0.1", acknowledges=True):
+        self._acknowledges = acknowledges
         self._socket = socket.create_connection(("127.0.0.1", port), source_address=(source, 0))
         self._changed = threading.Condition()
         self._room = {0: _FIRST_WINDOW}  # what may be sent, by stream; 0: on the connection
@@ -114,7 +116,8 @@ class Http2Connection:
             for place in range(0, len(payload), 6):
                 key, value = struct.unpack(">HI", payload[place : place + 6])
                 self._stream_room = value if key == _INITIAL_WINDOW else self._stream_room
-            self._send(_frame(_SETTINGS, _ACK, 0))
+            if self._acknowledges:
+                self._send(_frame(_SETTINGS, _ACK, 0))
         elif kind == _PING and not flags & _ACK:
             self._send(_frame(_PING, _ACK, 0, payload))
         elif kind == _WINDOW_UPDATE:

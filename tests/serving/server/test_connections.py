@@ -101,6 +101,16 @@ def test_files_stay_in_reserve(small_models, strangers):
         assert "Too many open files" not in process.output()
 
 
+@pytest.mark.long
+def test_a_connection_that_does_not_acknowledge_settings_is_closed(small_models, strangers):
+    """Until it does, gRPC takes 16 MiB of metadata from it."""
+    with server(small_models) as process:
+        (silent,) = strangers(process.port, 1, acknowledges=False)
+        (other,) = strangers(process.port, 1)
+        eventually(lambda: silent.is_closed)
+        assert not other.is_closed
+
+
 def test_a_connection_whose_stalled_streams_take_no_end_is_closed(small_models, strangers):
     options = ("--stalled-write-seconds", 1, "--log-calls", "all")
     with server(small_models, *options) as process:
