@@ -20,6 +20,7 @@ FILES_IN_RESERVE = 256
 SLACK = 1.5
 """How many times the bound gRPC lets in: connections are spread over its listeners unevenly."""
 _LOOK_SECONDS = 0.25
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _FILES = "/proc/self/fd"
 _log = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class Connections:
                 self.look()
             except OSError as error:
                 _log.warning("connections cannot be looked at: %s", error)
+            except Exception:
+                _log.exception("connections could not be looked at")
 
     def look(self) -> None:
         """Shut down what is beyond the bounds now, and the connections of those who do not read."""
@@ -133,7 +136,7 @@ class Connections:
     def _connection(self, descriptor: int, now: float) -> Connection | None:
         try:
             with socket.socket(fileno=os.dup(descriptor)) as copy:
-                if copy.family not in (socket.AF_INET, socket.AF_INET6) or copy.getsockname()[1] != self._port:
+                if copy.family not in _FAMILIES or copy.getsockname()[1] != self._port:
                     return None
                 host, port = copy.getpeername()[:2]
         except OSError:  # it listens, or was closed meanwhile
@@ -153,7 +156,7 @@ def _shut(connection: Connection) -> bool:
     """Shut a connection down; gRPC sees its end and closes it. False: it is gone already."""
     try:
         with socket.socket(fileno=os.dup(connection.descriptor)) as copy:
-            if peer_name(*copy.getpeername()[:2]) != connection.peer:
+            if copy.family not in _FAMILIES or peer_name(*copy.getpeername()[:2]) != connection.peer:
                 return False
             copy.shutdown(socket.SHUT_RDWR)
     except OSError:
