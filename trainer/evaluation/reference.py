@@ -35,6 +35,8 @@ class Reference:
     """None: only what needs no labels is measured."""
     classifier_accuracy: float | None
     """On the test images."""
+    class_shares: NDArray[np.float64] | None
+    """Of the training images, by label; None without a classifier."""
     cache: Path
 
 
@@ -71,7 +73,7 @@ def make_reference(
     """
     cache = cache or cache_folder()
     images, test_images = training.numpy(), test.numpy()
-    classifier, digest, correct = None, "unlabelled", None
+    classifier, digest, correct, shares = None, "unlabelled", None, None
     if training.labels is None or test.labels is None:
         if labelled:
             raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
@@ -80,6 +82,7 @@ def make_reference(
             images, training.labels.numpy(), cache=cache, report=report, progress=progress
         )
         correct = accuracy(classifier, test_images, test.labels.numpy())
+        shares = np.bincount(training.labels.numpy()) / len(images)
     return Reference(
         dataset=training.name,
         training=images,
@@ -87,5 +90,6 @@ def make_reference(
         digest=data_digest(images, test_images, np.frombuffer(digest.encode(), np.uint8)),
         classifier=classifier,
         classifier_accuracy=correct,
+        class_shares=shares,
         cache=cache,
     )

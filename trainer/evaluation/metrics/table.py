@@ -82,6 +82,12 @@ class MetricInputs:
         """The share of the images by most likely class, float64 [K]."""
         return class_shares(self.classes)
 
+    def missing_classes(self) -> int:
+        """Classes that are all but missing, by their shares of the training images."""
+        if self._reference.class_shares is None:
+            raise ValueError(f"missing classes: {Need.LABELS.value}")
+        return missing_classes(self.class_shares, self._reference.class_shares)
+
     def label_accuracy(self) -> float:
         """How often the classifier finds the class that was asked for."""
         return float((self.classes.argmax(axis=1) == self._samples.labels).mean())
@@ -166,17 +172,15 @@ _preactivations = partial(Metric, "preactivations", needs=frozenset({Need.PROBAB
 
 METRICS = {
     "frechet_distance": _quality("Frechet distance", lambda x: frechet_distance(*x.features), "lower", _FEATURES),
-    "kernel_distance": _quality(
-        "KID x 1000", lambda x: kernel_distance(*x.features, seed=x.seed), "lower", _FEATURES
-    ),
-    "inception_score": _quality("inception score", lambda x: inception_score(x.classes), "higher", _LABELS),
+    "kernel_distance": _quality("KID x 1000", lambda x: kernel_distance(*x.features), "lower", _FEATURES),
+    "inception_score": _quality("inception score", lambda x: inception_score(x.classes), "floor", _LABELS),
     "precision": _quality("precision", lambda x: x.manifold["precision"], "floor", _FEATURES),
     "recall": _quality("recall", lambda x: x.manifold["recall"], "floor", _FEATURES),
     "density": _quality("density", lambda x: x.manifold["density"], "floor", _FEATURES),
     "coverage": _quality("coverage", lambda x: x.manifold["coverage"], "higher", _FEATURES),
     "two_sample_accuracy": _quality("two-sample accuracy", MetricInputs.two_sample_accuracy, "lower", _TWO_SETS),
-    "class_entropy": _classes("class entropy, bits", lambda x: entropy(x.class_shares), "higher", _LABELS),
-    "missing_classes": _classes("missing classes", lambda x: missing_classes(x.class_shares), "lower", _LABELS, 0),
+    "class_entropy": _classes("class entropy, bits", lambda x: entropy(x.class_shares), "floor", _LABELS),
+    "missing_classes": _classes("missing classes", MetricInputs.missing_classes, "lower", _LABELS, 0),
     "label_accuracy": _classes("of the class asked for, share", MetricInputs.label_accuracy, "higher", _REQUESTED),
     "nearest_distance": _memorization(
         "pixels to nearest training image", lambda x: x.nearest.mean(), "floor", digits=1
