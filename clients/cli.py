@@ -304,6 +304,8 @@ def _labels(info: ModelInfo, named: list[str]) -> list[int]:
     if not any(re.fullmatch(r"-?\d+", name) for name in info.classes):  # a number can only be the place of a class
         numbers |= {str(number): number for number in range(count)}
         by_number = f", or by number 0 to {count - 1}"
+    # In a locale of C a word of the command line stands for its bytes.
+    named = [label.encode(errors="surrogateescape").decode(errors="replace") for label in named]
     for label in named:
         if label not in numbers:
             names = ", ".join([*info.classes[:_CLASSES_NAMED], *more])
