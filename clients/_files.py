@@ -56,9 +56,13 @@ def write_batches(
     write = {".png": _write_png, ".npy": _write_npy, ".npz": _write_npz}[path.suffix]
     named, path = path, _destination(path)
     temporary = path.with_name(f".bgan-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    checked = _checked(batches, image_count)
+    first = next(
+        checked
+    )  # before there is a file: a call that fails at once leaves none, whatever ends the process
     try:
         with temporary.open("wb") as file:
-            last = write(_checked(batches, image_count), file, image_count, classes)
+            last = write(chain((first,), checked), file, image_count, classes)
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o7777)
         temporary.replace(path)
