@@ -1,7 +1,6 @@
 """What the blocking and the asyncio client share: settings, requests and connections."""
 
 import enum
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -20,6 +19,7 @@ from ._retry import RetryPolicy
 from ._stream import tasks, threads
 from ._stream.call import Channel, Connection
 from ._stream.shards import Shards, is_splittable
+from ._text import printable
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 STREAM_SECONDS_PER_IMAGE = 0.01
@@ -69,7 +69,8 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
 
         Raises ValueError for an argument that cannot be meant.
         """
-        self.targets = (target,) if isinstance(target, str) or not isinstance(target, Iterable) else tuple(target)
+        is_one = isinstance(target, str | bytes) or not isinstance(target, Iterable)
+        self.targets: tuple[Any, ...] = (target,) if is_one else tuple(target)
         """The servers' addresses."""
         if not self.targets:
             raise ValueError("no server was named; give at least one address")
@@ -81,6 +82,8 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             raise ValueError(f"timeout_seconds is {timeout_seconds!r}; use seconds above 0, or None for no limit")
         if not (credentials is None or isinstance(credentials, grpc.ChannelCredentials)):
             raise ValueError("credentials are what tls_credentials() returns, or grpc.ChannelCredentials")
+        if not (retry is None or isinstance(retry, RetryPolicy)):
+            raise ValueError(f"retry is {printable(repr(retry))}; use a RetryPolicy")
         if server_name is not None and credentials is None:
             raise ValueError("server_name is of TLS; give credentials too, such as tls_credentials()")
         self._timeout_seconds = timeout_seconds
@@ -225,4 +228,4 @@ def _refuse_plaintext(targets: Iterable[str]) -> None:
 def _is_timeout(seconds: Any) -> bool:
     """Whether it is a number of seconds, which may be infinite, or None."""
     is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
-    return seconds is None or (is_number and not math.isnan(seconds))
+    return seconds is None or (is_number and (seconds > 0 or seconds <= 0))  # NaN is neither

@@ -33,6 +33,8 @@ def output_problem(path: Path) -> str | None:
         return "is a folder; name a file"
     if path.exists() and not path.is_file():
         return "is no regular file, and would be replaced by one"
+    if _destination(path).is_symlink():
+        return "is a link that leads in a circle"
     folder = _destination(path).parent
     if not folder.is_dir():
         return f"cannot be written: the folder {folder} does not exist"
@@ -49,17 +51,23 @@ def write_batches(
     from a class-conditional model, labels and `classes`, their names, which are asked for when the first batch has
     come. Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
 
-    Raises OSError, and ValueError for other batches or more pixels than a picture holds.
+    Raises OSError that names `path`, and ValueError for other batches or more pixels than a picture holds.
     """
     write = {".png": _write_png, ".npy": _write_npy, ".npz": _write_npz}[path.suffix]
-    path = _destination(path)
+    named, path = path, _destination(path)
     temporary = path.with_name(f".bgan-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    checked = _checked(batches, image_count)
+    first = next(
+        checked
+    )  # before there is a file: a call that fails at once leaves none, whatever ends the process
     try:
         with temporary.open("wb") as file:
-            last = write(_checked(batches, image_count), file, image_count, classes)
+            last = write(chain((first,), checked), file, image_count, classes)
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o7777)
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(named)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return last

@@ -5,7 +5,8 @@ Nothing of a response is believed: it is held against the contract of the .proto
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -72,8 +73,8 @@ def checked_request(
         version=None if version is None else check_integer("version", version),
         first_index=check_integer("first_index", first_index),
         batch_size=None if batch_size is None else check_integer("batch_size", batch_size, most=_INT32_MAX),
-        include_probabilities=bool(include_probabilities),
-        revision=check_text("revision", revision) if revision else None,
+        include_probabilities=_check_flag("include_probabilities", include_probabilities),
+        revision=None if revision is None else check_text("revision", revision) or None,
         labels=_check_labels(labels),
         request_id=request_id,
     )
@@ -110,13 +111,23 @@ def check_request_id(request_id: Any) -> None:
         raise InvalidRequestError.of("request_id", text)
 
 
+def _check_flag(name: str, value: Any) -> bool:
+    if not (value is None or isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1))):
+        raise InvalidRequestError.of(name, f"is {printable(repr(value))}; use True or False")
+    return bool(value)
+
+
 def _check_labels(labels: Any) -> tuple[int, ...]:
-    try:
-        numbers = None if isinstance(labels, str) else tuple(map(operator.index, labels))
-    except TypeError:
-        numbers = None
+    numbers = None
+    if not isinstance(labels, str | bytes | bytearray | Set | Mapping):  # text, and what has no order
+        with suppress(TypeError):
+            given = tuple(labels)
+            numbers = tuple(map(operator.index, given))
+            if any(isinstance(label, bool) for label in given):
+                numbers = None
     if numbers is None:
-        raise InvalidRequestError.of("labels", f"is {printable(repr(labels))}; use a list of whole numbers")
+        rule = "use a list of whole numbers, which are places in get_model().classes"
+        raise InvalidRequestError.of("labels", f"is {printable(repr(labels))}; {rule}")
     if numbers and not -_INT32_MAX <= min(numbers) <= max(numbers) <= _INT32_MAX:
         raise InvalidRequestError.of("labels", f"is out of range; a label ends at {_INT32_MAX}")
     return numbers

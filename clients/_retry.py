@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass
+from numbers import Real
 
 import grpc
 
@@ -35,8 +36,9 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         attempts = math.inf if self.attempts is None else self.attempts
-        is_ordered = 0 < self.initial_backoff_seconds <= self.max_backoff_seconds < math.inf
-        if not (attempts >= 1 and is_ordered):
+        given = (attempts, self.initial_backoff_seconds, self.max_backoff_seconds)
+        are_numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in given)
+        if not are_numbers or not (given[0] >= 1 and 0 < given[1] <= given[2] < math.inf):
             raise ValueError(f"{self}: use at least 1 attempt, and 0 < initial backoff <= max backoff < infinity")
 
     def draw_backoff(self, failures: int) -> float:

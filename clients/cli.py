@@ -7,11 +7,15 @@ import logging
 import math
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -177,15 +181,35 @@ def sample(
         else:
             batches = client.sample_binary_images(**request, timeout_seconds=timeout)
         try:
-            last = write_batches(
-                _with_progress(batches, count),
-                output,
-                image_count=count,
-                classes=lambda: client.get_model(model, version=model_version).classes,
-            )
+            with _ended_as_by_errors():
+                last = write_batches(
+                    _with_progress(batches, count),
+                    output,
+                    image_count=count,
+                    classes=lambda: client.get_model(model, version=model_version).classes,
+                )
         except ValueError as error:
             raise BadParameter(str(error), param_hint="--output") from error
     typer.echo(f"{output}: {count} images of {printable(last.model)}, seed {last.seed}, from index {first_index}")
+
+
+@contextmanager
+def _ended_as_by_errors() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as errors do, so that no unfinished file is left."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        taken = []
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _patient_batches(client: SamplingClient, request: dict[str, Any]) -> Iterator[ImageBatch]:
@@ -304,6 +328,8 @@ def _labels(info: ModelInfo, named: list[str]) -> list[int]:
     if not any(re.fullmatch(r"-?\d+", name) for name in info.classes):  # a number can only be the place of a class
         numbers |= {str(number): number for number in range(count)}
         by_number = f", or by number 0 to {count - 1}"
+    # In a locale of C a word of the command line stands for its bytes.
+    named = [label.encode(errors="surrogateescape").decode(errors="replace") for label in named]
     for label in named:
         if label not in numbers:
             names = ", ".join([*info.classes[:_CLASSES_NAMED], *more])

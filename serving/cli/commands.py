@@ -178,7 +178,9 @@ def token(
     images_per_minute: Annotated[
         int | None, Option(min=1, help="How many images it covers.", show_default="any number")
     ] = None,
-    days: Annotated[int | None, Option(min=1, help="In how many days it expires.", show_default="never")] = None,
+    days: Annotated[
+        int | None, Option(min=1, max=365_000, help="In how many days it expires.", show_default="never")
+    ] = None,
 ) -> None:
     """Only its hash is kept, so it cannot be shown again; a running server accepts it within seconds.
 

@@ -8,7 +8,8 @@ _FOR_ALL = ("0.0.0.0", "::")
 
 def in_brackets(host: str) -> str:
     """A host as it stands before a port: IPv6 addresses have brackets there."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    host = host.strip("[]")
+    return f"[{host}]" if ":" in host else host
 
 
 def own_address(host: str, port: int) -> str:
@@ -21,6 +22,8 @@ def cannot_listen(error: OSError | UnicodeError, host: str, port: int, *, for_me
     what = f"cannot listen on {in_brackets(host)}:{port}{' for metrics' if for_metrics else ''}"
     option = "--metrics-" if for_metrics else "--"
     reason = getattr(error, "strerror", None) or str(error)
+    if host == "*":  # the C library takes it for all, gRPC does not
+        error = OSError(errno.EADDRNOTAVAIL, reason)
     if isinstance(error, socket.gaierror | UnicodeError):
         return f"{what}: {host!r} is no known host ({reason}); give {option}host an address of this machine"
     if error.errno == errno.EADDRNOTAVAIL:

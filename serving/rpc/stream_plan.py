@@ -14,6 +14,7 @@ from ..models.engine import RUN_ROWS, Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
 from .pool import Steps
 
+_CLASSES_NAMED = 20  # in a message, of more
 _MAX_LABELS = 65_536  # of one request: they are checked one by one
 _LABEL_BYTES = 5  # the most that a label takes
 _MESSAGE_OVERHEAD_BYTES = 512  # names, numbers and tags around the payload, generously
@@ -147,7 +148,10 @@ def _label_problem(labels: Sequence[int], engine: Engine) -> str | None:
     if len(labels) > _MAX_LABELS:
         return f"has {len(labels)} entries; send at most {_MAX_LABELS}, and split longer streams"
     wrong = next((label for label in labels if not 0 <= label < class_count), None)
-    return None if wrong is None else f"has {wrong}; the classes of {name!r} are 0 to {class_count - 1}"
+    if wrong is None:
+        return None
+    names = ", ".join(engine.manifest.classes[:_CLASSES_NAMED]) + (", ..." if class_count > _CLASSES_NAMED else "")
+    return f"has {wrong}; the classes of {name!r} are 0 to {class_count - 1}, {names}"
 
 
 def _image_bytes(engine: Engine, with_probabilities: bool) -> int:

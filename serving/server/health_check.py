@@ -21,6 +21,7 @@ _STATUS = health_pb2.HealthCheckResponse
 _ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _URI = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):.*[^/]")
 _MAX_PORT = 65535
+_NO_LIMIT_SECONDS = 1e6  # gRPC and sockets take more than some for a time that is over
 # A probe asks the server itself, whatever proxy the environment names.
 _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
@@ -74,7 +75,9 @@ def _shown_certificate(target: str, timeout_seconds: float) -> bytes:
     context.set_alpn_protocols(["h2"])  # gRPC logs connections that want something else
     host, _, port = target.rpartition(":")
     with (
-        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_seconds) as connection,
+        socket.create_connection(
+            (host.strip("[]"), int(port)), timeout=min(timeout_seconds, _NO_LIMIT_SECONDS)
+        ) as connection,
         context.wrap_socket(connection) as secure,
     ):
         certificate = secure.getpeercert(binary_form=True)
@@ -103,7 +106,8 @@ def check_health(
     with grpc.insecure_channel(target, options=_OPTIONS) if tls is None else tls.channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not name its methods
         try:
-            status = stub.Check(request, timeout=timeout_seconds, metadata=metadata).status
+            timeout = None if timeout_seconds > _NO_LIMIT_SECONDS else timeout_seconds
+            status = stub.Check(request, timeout=timeout, metadata=metadata).status
         except grpc.RpcError as error:
             raise NotServingError(f"{target}: {_reason(error, what)}") from error
     if status != _STATUS.SERVING:

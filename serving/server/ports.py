@@ -21,6 +21,8 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
     if not SHAREABLE:
         yield port
         return
+    if host == "*":
+        raise StartError(cannot_listen(OSError(), host, port))
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

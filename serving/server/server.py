@@ -37,13 +37,13 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Serve from this process until SIGTERM or SIGINT.
+    """Serve from this process until SIGTERM, SIGINT or SIGHUP.
 
     Raises StartError or ModelFileError if it cannot start, and ServerFaultError if a part of it fails later.
     """
     seconds = seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE
     with (
-        Stop(signal.SIGTERM, signal.SIGINT, seconds=seconds) as stop,
+        Stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, seconds=seconds) as stop,
         reserved_port(settings.host, settings.port) as port,
     ):
         async with Server(settings.model_copy(update={"port": port}), start_metrics(settings), stop) as server:

@@ -22,14 +22,15 @@ class Stop:
     """
 
     def __init__(self, *signals: signal.Signals, seconds: float) -> None:
-        """For the running event loop, in the main thread."""
+        """For the running event loop, in the main thread. A SIGHUP that is ignored, as under nohup, stays so."""
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._has_begun = False
         self._is_over = threading.Event()
         self._reader, self._writer = os.pipe()
-        self._handlers: dict[signal.Signals, Any] = dict.fromkeys(signals)
+        taken = [each for each in signals if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
+        self._handlers: dict[signal.Signals, Any] = dict.fromkeys(taken)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._end_late, name="stop", daemon=True).start()

@@ -41,13 +41,13 @@ _POLLS_TO_AGREE = 4  # of the folder of models: a change counts at the second
 
 
 async def supervise(settings: ServerSettings) -> None:
-    """Serve from `settings.workers` processes until SIGTERM or SIGINT. Raises StartError if they cannot start."""
+    """Serve from `settings.workers` processes until a signal, as `serve`. Raises StartError if they cannot."""
     if not SHAREABLE:
         raise StartError("several workers need Linux, which spreads connections over processes; use 1 here")
     check_tracing(settings)
     seconds = seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE
     with (
-        Stop(signal.SIGTERM, signal.SIGINT, seconds=seconds) as stop,
+        Stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, seconds=seconds) as stop,
         reserved_port(settings.host, settings.port) as port,
         workers_folder(settings) as metrics,
         _quotas_folder(settings) as quotas,

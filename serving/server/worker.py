@@ -62,7 +62,11 @@ async def work(settings: ServerSettings) -> None:
     Standard output gets reports. Standard input ends with the supervisor, so no worker outlives it. Raises
     ServingError, which the supervisor was told.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor as well, which ends the workers
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # of a terminal: the supervisor has them too, and ends the workers
+        signal.signal(number, signal.SIG_IGN)
     reports = _Reports()
     try:
         with Stop(signal.SIGTERM, seconds=seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE) as stop:

@@ -55,6 +55,7 @@ def test_addresses(targets, is_here):
         ("ipv4:127.0.0.1:1,127.0.0.1:0", "its port is 0"),
         ("http://localhost:1", "it begins with http://"),
         ("grpc://localhost:1", "it begins with grpc://"),
+        ("a:1,b:1", "several servers are a list of addresses, or --servers a:50051,b:50051"),
         ("::1", "stands in brackets, as in [::1]:50051"),
         ("::1:50051", "stands in brackets"),
         ("fe80::1%eth0:1", "stands in brackets"),
@@ -70,7 +71,7 @@ def test_addresses(targets, is_here):
         ("\x1b[2J:1", "its host has signs"),
         (None, "it is NoneType, not text"),
         (50051, "it is int, not text"),
-        (b"localhost:1", "it is int, not text"),
+        (b"localhost:1", "it is bytes, not text"),
         (["localhost:1", ""], "it is empty"),
     ],
 )

@@ -28,9 +28,13 @@ CLIENTS = pytest.mark.parametrize("make_client", [SamplingClient, Blocking], ids
         *(("first_index", value) for value in (2**63, math.inf, None)),
         *(("batch_size", value) for value in (2**31, 0.5)),
         *(("version", value) for value in (2**63, "1")),
-        *(("labels", value) for value in (3, "12", [2**31], [1.5], None, [[1, 2]])),
+        *(
+            ("labels", value)
+            for value in (3, "12", [2**31], [1.5], None, [[1, 2]], ["cat"], [True], {1, 0}, b"1", {1: 2})
+        ),
+        *(("include_probabilities", value) for value in ("False", 2, [0, 1], np.array([0, 1]))),
         *(("model", value) for value in (5, None, b"m", "\udcff")),
-        *(("revision", value) for value in (5, "\udcff")),
+        *(("revision", value) for value in (5, 0, "\udcff")),
         *(("request_id", value) for value in ("", "two words", "x" * 129, 5)),
         *(("timeout_seconds", value) for value in (math.nan, "5", True)),
     ],
@@ -66,7 +70,7 @@ def test_numbers_of_numpy_are_numbers(running, make_client):
 
 
 @CLIENTS
-@pytest.mark.parametrize("seconds", [math.inf, 1e300, 10**30, None])
+@pytest.mark.parametrize("seconds", [math.inf, 1e300, 10**30, 10**400, None])
 def test_no_limit_is_no_limit(running, make_client, seconds):
     with make_client(running.target, timeout_seconds=seconds) as client:
         assert len(client.list_models(timeout_seconds=seconds)) == 3
@@ -87,6 +91,7 @@ def test_a_time_that_is_over_is_over(running, make_client, seconds):
     ("options", "says"),
     [
         *(({"timeout_seconds": value}, "timeout_seconds") for value in (0, -1, math.nan, "5", True)),
+        *(({"retry": value}, "use a RetryPolicy") for value in (3, False, "fast")),
         ({"credentials": "ca.pem"}, "tls_credentials"),
         ({"server_name": "example.org"}, "server_name is of TLS"),
         *(({"token": value}, "the token is") for value in ("", " ", "two words", "é", 5, b"x")),
@@ -96,6 +101,18 @@ def test_a_time_that_is_over_is_over(running, make_client, seconds):
 def test_a_client_that_cannot_be_meant(kind, options, says):
     with pytest.raises(ValueError, match=says):
         kind("localhost:1", **options)
+
+
+def test_labels_that_are_names_are_answered_with_where_the_numbers_are():
+    with pytest.raises(InvalidRequestError, match=r"whole numbers, which are places in get_model\(\)\.classes"):
+        SamplingClient("localhost:1").sample_binary_images(image_count=1, labels=["cat", "dog"])
+
+
+@pytest.mark.parametrize("field", ["attempts", "initial_backoff_seconds", "max_backoff_seconds"])
+@pytest.mark.parametrize("value", ["3", True, math.nan, -1, [1]], ids=str)
+def test_a_policy_that_cannot_be_meant(field, value):
+    with pytest.raises(ValueError, match="use at least 1 attempt, and 0 < initial backoff"):
+        RetryPolicy(**{field: value})
 
 
 @CLIENTS

@@ -1,5 +1,8 @@
 """What the commands print of servers, in any width, and how long they wait."""
 
+import signal
+import subprocess
+
 import grpc
 import pytest
 from google.protobuf import duration_pb2
@@ -9,8 +12,9 @@ from bgan.clients import SamplingClient, ServerOverloadedError
 from bgan.clients._text import printable
 from bgan.clients.cli import _patient_batches
 from bgan.v1 import sampling_pb2
-from tests.kit.cli import bgan, bgan_process, error_line
+from tests.kit.cli import BGAN, bgan, bgan_process, error_line
 from tests.kit.liars import LIMITS, abort, lying_server, responses, served_model
+from tests.kit.waiting import eventually
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\nbgan: forged [/nothing] [red]:smile:\u202e"
 LONG = "a-name-of-some-seventy-signs-as-bgan-train-makes-them-of-the-data-and-date"
@@ -113,6 +117,16 @@ def test_a_command_does_not_wait_for_what_never_comes(liar):
     quota(liar, images=0, seconds=0.3)
     with SamplingClient(liar.target, timeout_seconds=0.2) as client, pytest.raises(ServerOverloadedError):
         list(_patient_batches(client, REQUEST))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_no_unfinished_file(running, tmp_path, number):
+    arguments = ("sample", "--server", running.target, "-n", "100000", "--batch-size", "1", "-o", "x.npy")
+    process = subprocess.Popen([BGAN, *arguments], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    eventually(lambda: process.poll() is not None or any(path.stat().st_size for path in tmp_path.iterdir()))
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_timeout_that_is_given_holds(liar, tmp_path):

@@ -1,12 +1,17 @@
 """Streams that are written to files."""
 
+import errno
+import os
+import resource
+import signal
+
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
 from bgan.clients import ImageBatch, SamplingError
-from bgan.clients._files import make_grid, write_batches
+from bgan.clients._files import make_grid, output_problem, write_batches
 from bgan.clients._messages import decode_batch
 from tests.clients.responses import make_response
 
@@ -40,6 +45,25 @@ def test_a_broken_stream_leaves_no_file(tmp_path, batch):
 
     with pytest.raises(SamplingError):
         write_batches(broken(), tmp_path / "x.npy", image_count=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_itself_is_no_place_for_a_file(tmp_path):
+    (tmp_path / "x.npy").symlink_to("x.npy")
+    assert output_problem(tmp_path / "x.npy") == "is a link that leads in a circle"
+
+
+def test_a_write_that_fails_names_the_file_and_leaves_none(tmp_path, batch, processes):
+    pid = os.fork()
+    if pid == 0:  # in a process of its own, whose limit is not raised again
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        try:
+            write_batches([batch], tmp_path / "x.npz", image_count=2)
+        except OSError as error:
+            os._exit(0 if error.filename == str(tmp_path / "x.npz") and error.errno == errno.EFBIG else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -100,7 +100,7 @@ def test_several_servers_make_one_stream_of_classes(running, client):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"labels": [0, 5]}, "labels: has 5; the classes of 'sbn' are 0 to 4"),
+        ({"labels": [0, 5]}, "labels: has 5; the classes of 'sbn' are 0 to 4, cat, dog, 3, mouse, owl"),
         ({"labels": [-1]}, "labels: has -1; the classes of 'sbn' are 0 to 4"),
         ({"labels": [0] * 65_537}, "labels: has 65537 entries; send at most 65536"),
         (

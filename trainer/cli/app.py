@@ -58,13 +58,22 @@ def main() -> None:
 
 
 def _adapt_surroundings() -> None:
-    """Bear an output that cannot show every character, and a width of 0, as of a terminal without a size."""
+    """Bear closed streams, an output that cannot show every character, and a width that shows nothing."""
+    for number in range(3):  # of those that are closed, else a file that is opened gets what libraries print there
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
-        if not re.fullmatch(r"0*[1-9]\d{0,4}", os.environ.get(name, "1")):
+        if not re.fullmatch(r"0*(?:[2-9]\d|[1-9]\d{2,4})", os.environ.get(name, "80")):
             del os.environ[name]
+    if (
+        sys.argv[1:2] != ["serve"] and "grpc" not in sys.modules
+    ):  # its notes say what the one line of an error says
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 @contextmanager

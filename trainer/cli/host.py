@@ -4,29 +4,61 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from ..common.text import printable
 
 _HELP = """Train GANs whose generators output binary images, export them as ONNX, and stream samples over gRPC.
 
 Start with: bgan serve, and bgan sample --output digits.png. For a model of your own: bgan train, bgan export."""
+_MAX_MESSAGE = 2000
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def build_app() -> typer.Typer:
     """The app with the commands of every room, none of which is imported."""
     app = typer.Typer(
-        name="bgan", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_CONTEXT
+        name="bgan",
+        cls=_Group,
+        help=_HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings=_CONTEXT,
     )
     app.callback()(_options)
     for entry_point in sorted(entry_points(group="bgan.commands"), key=lambda entry: entry.name, reverse=True):
         for name, (panel, summary, path) in entry_point.load().items():
             app.command(name, cls=_lazy(name, summary, path), help=summary, rich_help_panel=panel)(lambda: None)
     return app
+
+
+class _Group(TyperGroup):
+    """All commands. What their errors quote of the command line, such as names of files, commands no terminal."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(context)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # of the command line
+            error.message = printable(error.message or "", _MAX_MESSAGE)  # type: ignore[attr-defined]
+        raise
 
 
 def _lazy(name: str, summary: str, path: str) -> type[TyperCommand]:

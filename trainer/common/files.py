@@ -41,6 +41,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise the OSError that writing a file would raise, now, as far as that can be told before long work."""
+    _refuse_circle(Path(os.path.realpath(path)))
     folder = next(each for each in path.absolute().parents if each.exists())
     number = 0
     if path.is_dir():
@@ -77,6 +78,7 @@ def cache_folder() -> Path:
 
 def _replace(path: Path, content: bytes, old: os.stat_result | None) -> None:
     """Give a file, not a link, this content; of an old one owner and permissions stay."""
+    _refuse_circle(path)
     temporary = temporary_name(path)
     try:
         with open(temporary, "xb") as file:
@@ -90,6 +92,12 @@ def _replace(path: Path, content: bytes, old: os.stat_result | None) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_circle(path: Path) -> None:
+    """Raise OSError for what is still a link when all links were followed."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def _own_outputs(state: os.stat_result) -> list[int]:

@@ -21,8 +21,8 @@ def _has_ipv6():
 
 
 def test_ipv6_has_brackets_before_a_port_and_names_have_none():
-    assert [in_brackets(host) for host in ("::1", "[::1]", "127.0.0.1", "localhost")] == [
-        *("[::1]", "[::1]", "127.0.0.1", "localhost")
+    assert [in_brackets(host) for host in ("::1", "[::1]", "[::1", "127.0.0.1", "localhost")] == [
+        *("[::1]", "[::1]", "[::1]", "127.0.0.1", "localhost")
     ]
     assert own_address("::", 5) == own_address("[::]", 5) == own_address("0.0.0.0", 5) == "localhost:5"
     assert own_address("::1", 5) == "[::1]:5"
@@ -36,6 +36,7 @@ def test_ipv6_has_brackets_before_a_port_and_names_have_none():
         ("http://localhost", "'http://localhost' is no known host"),
         ("", "'' is no known host"),
         ("x" * 64 + ".org", "is no known host"),
+        ("*", "* is no address of this machine; --host 0.0.0.0 or [::] means all it has"),
         ("192.0.2.1", "192.0.2.1 is no address of this machine; --host 0.0.0.0 or [::] means all it has"),
     ],
 )

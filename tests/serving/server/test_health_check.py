@@ -24,6 +24,7 @@ def health(*arguments, **options):
 def test_a_server_and_its_models_are_serving(running):
     assert health("--server", running.target).stdout == f"{running.target}: SERVING\n"
     assert health("--server", running.target, "--model", "cnn-sbn").returncode == 0
+    assert health("--server", running.target, "--timeout-seconds", "inf").returncode == 0
     result = health("--server", running.target, "--model", "none")
     assert (result.returncode, result.stdout) == (1, "")
     assert "model 'none' is not known" in result.stderr

@@ -46,6 +46,20 @@ def test_a_lame_duck_is_unhealthy_and_answers(small_models, workers):
             os.kill(int(pid), signal.SIGKILL)  # workers would play on without their supervisor
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="under nohup it stays ignored")
+def test_a_terminal_that_is_closed_stops_a_server_as_sigterm_does(small_models):
+    with server(small_models, "--workers", 2, "--grace-seconds", 60) as process:
+        children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children").read_text()
+        with SamplingClient(process.target) as client:
+            stream = client.sample_binary_images(image_count=2_000, batch_size=1)
+            received = len(next(stream))
+            for pid in (*map(int, children.split()), process.process.pid):
+                os.kill(pid, signal.SIGHUP)
+            assert received + sum(map(len, stream)) == 2_000
+        assert process.process.wait(60) == 0
+        assert process.output().endswith(" INFO stopped\n")
+
+
 def test_the_lame_duck_time_ends(small_models):
     options = ("--lame-duck-seconds", 1, "--grace-seconds", 1)
     with server(small_models, *options) as process, grpc.insecure_channel(process.target) as channel:

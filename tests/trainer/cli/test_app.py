@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bgan.trainer.cli import app
@@ -41,7 +42,7 @@ def test_ctrl_c_while_modules_load_ends_the_command_without_a_word(tmp_path, mod
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("width", ["0", "", "wide", "-3"])
+@pytest.mark.parametrize("width", ["0", "", "wide", "-3", "1", "007"])
 def test_a_width_of_nothing_is_none(width):
     for name in ("COLUMNS", "TERMINAL_WIDTH", "LINES"):
         assert "wgan-gp" in bgan("presets", env={name: width}).stdout
@@ -54,6 +55,28 @@ def test_a_terminal_without_these_characters_shows_others(command):
     result = bgan_process(*command, env=environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.isascii()
+
+
+def test_closed_streams_take_no_file_and_end_no_command(tmp_path):
+    for command in (["generate", "mlp-dbn", "-n", "3", "-o", "a.npz"], ["presets"]):
+        result = bgan_process(*command, cwd=tmp_path, preexec_fn=lambda: os.closerange(0, 3))
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    with np.load(tmp_path / "a.npz") as file:
+        assert len(file["packed_images"]) == 3
+
+
+def test_words_of_the_command_line_command_no_terminal(tmp_path):
+    evil = "a\x1b[31m\nb.npz"
+    for command in (
+        [evil],
+        ["data", "x", evil],
+        ["data", f"--{evil}"],
+        ["sample", "-o", f"{tmp_path}/x/{evil}"],
+    ):
+        result = bgan(*command)
+        assert result.returncode == 2
+        assert "\x1b" not in result.stderr
+        assert "\\x1b[31m" in result.stderr
 
 
 def _failing(error):

@@ -1,5 +1,6 @@
 """Written files: whole or not at all, and what is no plain file stays what it is."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from bgan.trainer.common import files
 from bgan.trainer.common.errors import DataError
-from bgan.trainer.common.files import cache_folder, write_atomically
+from bgan.trainer.common.files import cache_folder, check_writable, write_atomically
 
 
 def _written_to_a_pipe(path):
@@ -59,6 +60,15 @@ def test_a_link_keeps_its_target_which_gets_the_content(tmp_path, before):
     assert (tmp_path / "link").is_symlink()
     assert target.read_bytes() == b"new"
     assert [path.name for path in target.parent.iterdir()] == ["real"]
+
+
+def test_a_link_to_itself_is_refused_and_stays(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    for write in (check_writable, lambda path: write_atomically(path, b"new")):
+        with pytest.raises(OSError, match="circle") as caught:
+            write(tmp_path / "circle")
+        assert caught.value.errno == errno.ELOOP
+    assert [path.is_symlink() for path in tmp_path.iterdir()] == [True]
 
 
 def test_an_old_file_keeps_its_permissions_and_a_new_one_has_the_usual(tmp_path):

@@ -158,6 +158,7 @@ def _entry(name, *, utf8):
         ("köln/{}.png".encode(), False),  # macOS
         ("köln/{}.png".encode("cp437"), False),  # Windows
         ("köln\\{}.png".encode(), True),  # .NET
+        ("./köln/{}.png".encode(), True),  # bsdtar
     ],
 )
 def test_zips_of_every_maker_have_the_same_classes(tmp_path, name, utf8):
@@ -171,7 +172,13 @@ def test_zips_of_every_maker_have_the_same_classes(tmp_path, name, utf8):
         archive.writestr("other/.DS_Store", b"litter")
     notes, classes = notes_and_classes(tmp_path / "a.zip")
     assert classes == ("köln", "other")
-    assert notes == ["left aside: 2 hidden files or folders"]
+    unsure = (
+        "6 names in the zip are not in UTF-8 and are read as of code page 437; if names of classes are wrong, "
+    )
+    assert [note.removesuffix("unpack it, and name the folder") for note in notes] == [
+        *([unsure] if b"\x94" in name else []),
+        "left aside: 2 hidden files or folders",
+    ]
     np.testing.assert_array_equal(read_images(tmp_path / "a.zip", ImageOptions())[0][:, 0], BITS)
 
 

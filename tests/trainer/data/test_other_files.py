@@ -45,10 +45,10 @@ def refusal(path):
 
 def follow(message, folder, monkeypatch):
     """Run the command of Python in a message, in a folder, as `python -c` would."""
-    (code,) = re.findall(r'python -c "(.*)"', message)
+    (code,) = re.findall(r'python -c "(.*?)"', message)
     monkeypatch.chdir(folder)
     exec(compile(code, "advice", "exec"), {})
-    (written,) = folder.glob("images.np[yz]")
+    (written,) = folder.glob("images.*")
     return read_images(written, ImageOptions())
 
 
@@ -97,9 +97,49 @@ def _write_lists(folder):
     return folder / "a.parquet", "columns that hold bytes: none; it has image (list<"
 
 
+def _write_pixel_columns(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pixels = {f"pixel{i}": column for i, column in enumerate(BITS.reshape(10, 36).T.astype(np.uint8))}
+    pq.write_table(pa.table({"label": LABELS, **pixels}), folder / "a.parquet")
+    return folder / "a.parquet", "pixel6 (uint8), .... Save pixels with"
+
+
+def _arrow_shards(folder, new, kind):
+    import pyarrow as pa
+
+    (folder / "set").mkdir()
+    (folder / "set" / "dataset_info.json").write_text("{}")
+    for shard in range(2):
+        cells = [{"bytes": image(i), "path": None} for i in range(5 * shard, 5 * shard + 5)]
+        table = pa.table({"image": cells, "label": LABELS[5 * shard : 5 * shard + 5]})
+        with new(str(folder / "set" / f"data-{shard}-of-2.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    return folder / "set", f"data-0-of-2.arrow is {kind}"
+
+
+def _write_arrow_stream(folder):  # as save_to_disk of Hugging Face's datasets does
+    import pyarrow as pa
+
+    return _arrow_shards(folder, pa.ipc.new_stream, "an Arrow file; make it parquet")
+
+
+def _write_arrow_file(folder):
+    import pyarrow as pa
+
+    return _arrow_shards(folder, pa.ipc.new_file, "an Arrow file; make it parquet")
+
+
+_WITH_LABELS = (_write_csv, _write_pixel_columns, _write_arrow_stream, _write_arrow_file)
+
+
 @pytest.mark.parametrize(
     "write",
     [
+        _write_arrow_stream,
+        _write_arrow_file,
+        _write_pixel_columns,
         _write_torch,
         _write_folder_of_npy,
         _write_zip_of_npy,
@@ -116,7 +156,7 @@ def test_following_the_command_in_a_message_leads_on(tmp_path, monkeypatch, writ
     (tmp_path / "here").mkdir()
     bits, labels = follow(message, tmp_path / "here", monkeypatch)
     np.testing.assert_array_equal(bits[:, 0], BITS)
-    assert (labels is not None) == (write is _write_csv)
+    assert (labels is not None) == (write in _WITH_LABELS)
     if labels is not None:
         np.testing.assert_array_equal(labels, LABELS)
 

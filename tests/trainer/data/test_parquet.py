@@ -111,6 +111,28 @@ def test_a_folder_of_shards_is_one_set_in_their_order(tmp_path):
     )
 
 
+def test_folders_of_shards_are_said_to_be_no_labels(tmp_path):
+    for i, name in enumerate(("kind=a", "kind=b")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        pq.write_table(pa.table({"image": CELLS[6 * i : 6 * i + 6]}), tmp_path / "set" / name / "0.parquet")
+    assert notes_and_classes(tmp_path / "set")[0] == [
+        "2 parquet files are read as one set, from kind=a/0.parquet to kind=b/0.parquet",
+        "what their folders are called, such as kind=a, is not used as a label",
+    ]
+
+
+def test_bytes_and_text_of_every_type_of_arrow_are_told_apart(tmp_path):
+    for kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
+        pq.write_table(pa.table({"image": pa.array([png(bits) for bits in BITS], kind)}), tmp_path / "a.parquet")
+        np.testing.assert_array_equal(read_images(tmp_path / "a.parquet", ImageOptions())[0][:, 0], BITS)
+    for kind in (pa.string(), pa.large_string()):
+        pq.write_table(
+            pa.table({"image": pa.array([f"{i}.png" for i in range(12)], kind)}), tmp_path / "b.parquet"
+        )
+        with pytest.raises(DataError, match="If those are paths of images, name the folder"):
+            read_images(tmp_path / "b.parquet", ImageOptions())
+
+
 def test_a_shard_with_other_columns_is_one_line(tmp_path):
     write(tmp_path / "data" / "0.parquet")
     pq.write_table(pa.table({"other": LABELS}), tmp_path / "data" / "1.parquet")

@@ -2,9 +2,11 @@
 
 import gzip
 import io
+import os
 import struct
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -438,6 +440,48 @@ def test_what_is_not_there_or_not_known_is_one_line(tmp_path):
         read(tmp_path / "a.txt")
     with pytest.raises(DataError, match="has no image files"):
         read(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(DataError, match="is a pipe, socket or device; write what comes out of it to a file"):
+            read(Path(path))
+
+
+@pytest.mark.parametrize(
+    ("array", "says"), [(np.array(3), "of shape one number"), (np.zeros((0, 8, 8)), "nothing in it")]
+)
+def test_an_array_without_images_is_one_line(tmp_path, array, says):
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "a.npz", images=array)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(DataError, match=says):
+            read(tmp_path / name)
+
+
+def test_links_in_an_h5_file_are_found_by_their_names(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["all/x"], file["all/y"], file["all/z"] = BITS[:, 0], LABELS, BITS[::-1, 0]
+        file["images"], file["labels"] = h5py.SoftLink("/all/x"), h5py.SoftLink("/all/y")
+        file["turned"], file["gone"] = file["all/z"], h5py.SoftLink("/nowhere")
+    for options, bits in (({}, BITS), ({"key": "turned"}, BITS[::-1]), ({"key": "/all/z"}, BITS[::-1])):
+        found, labels = read(tmp_path / "a.h5", **options)
+        np.testing.assert_array_equal(found, bits)
+        np.testing.assert_array_equal(labels, LABELS)
+    with pytest.raises(DataError, match="holds no array 'gone'"):
+        read(tmp_path / "a.h5", key="gone")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["images"] = h5py.ExternalLink("nowhere.h5", "/x")
+    with pytest.raises(DataError, match="holds no arrays"):
+        read(tmp_path / "b.h5")
+
+
+def test_labels_of_idx_are_found_gzipped_or_not(tmp_path):
+    images, labels = idx(BITS[:, 0].astype(np.uint8), 8), idx(LABELS.astype(np.uint8), 8)
+    (tmp_path / "a-images-idx3-ubyte").write_bytes(images)
+    (tmp_path / "a-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    (tmp_path / "b-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+    (tmp_path / "b-labels-idx1-ubyte").write_bytes(labels)
+    for name in ("a-images-idx3-ubyte", "b-images-idx3-ubyte.gz"):
+        np.testing.assert_array_equal(read(tmp_path / name)[1], LABELS)
 
 
 @pytest.mark.parametrize(

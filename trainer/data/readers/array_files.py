@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .arrays import (
+    LABEL_KEYS,
     ArraySource,
     ReadableArray,
     chosen_labels,
@@ -222,7 +223,12 @@ def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: 
             arrays[name] = _hdf_array(item, is_matlab=is_matlab)
 
     with reading(path, OSError, RuntimeError):
-        files.enter_context(h5py.File(path, "r")).visititems(note)
+        file = files.enter_context(h5py.File(path, "r"))
+        file.visititems(note)
+        named = filter(None, (options.key, options.labels_key, "images", *LABEL_KEYS))
+        for name in set(named) - arrays.keys():  # links, which are not visited
+            if isinstance(item := file.get(name), h5py.Dataset):
+                note(name, item)
     return chosen_source(arrays, options, path)
 
 
@@ -258,8 +264,10 @@ def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource
 
 
 def labels_beside(path: Path) -> Path:
-    """The file that would hold the labels of an idx file of images: its name with `labels` and `idx1`."""
-    return path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    """The file that would hold the labels of an idx file: its name with `labels` and `idx1`, gzipped or not."""
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    other = beside.with_suffix("") if beside.suffix == ".gz" else beside.with_name(f"{beside.name}.gz")
+    return other if other.is_file() and not beside.exists() else beside
 
 
 def _idx(path: Path, files: ExitStack) -> ReadableArray:

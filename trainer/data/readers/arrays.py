@@ -213,6 +213,8 @@ def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: ob
         candidates = [name for name in candidates if _may_be_images(arrays[name])]
     if len(candidates) == 1:
         return candidates[0]
+    if not arrays:
+        raise DataError(f"{path} holds no arrays")
     each = len({arrays[name].shape for name in candidates}) == 1 and arrays[candidates[0]].shape[2:] == ()
     advice = f"; if each is one image, join them: {joined(Path(str(path)))}" if each else ""
     raise DataError(f"{path} holds {_listed(arrays)}; name the images with --key{advice}")

@@ -38,6 +38,8 @@ def _open_folder(path: Path, options: ImageOptions) -> ImageSource:
 
 
 def _open_file(path: Path, options: ImageOptions, files: ExitStack) -> ImageSource:
+    if path.exists() and not path.is_file():  # a pipe may never be written to, and is read but once
+        raise DataError(f"{path} is a pipe, socket or device; write what comes out of it to a file, and name that")
     try:
         with path.open("rb") as file:
             start = file.read(START_BYTES)

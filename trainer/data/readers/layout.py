@@ -37,7 +37,9 @@ class ImageLayout:
         if row is None and len(shape) == 2 and len(letters) == 3 and (side := _side(shape[folded])):
             row = (side, side)
         self._lengths = shape if row is None else _unfolded(shape, folded, row, path)
-        if len(letters) != len(self._lengths) or 0 in self._lengths:
+        if 0 in shape:
+            raise DataError(f"{path} holds an array of shape {lengths_text(shape)}: there is nothing in it")
+        if not letters or len(letters) != len(self._lengths):
             raise DataError(f"{path} holds an array of shape {lengths_text(shape)}; {_advice(shape)}")
         self._axes = [[axis for axis, own in enumerate(letters) if own == letter] for letter in "NCHW"]
         self._first = self._axes[0][0]

@@ -1,9 +1,9 @@
 """The files of a folder or an archive, by name, and a count of what is left out."""
 
 import os
+import re
 import zipfile
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,13 +24,20 @@ class Listing:
     """How many there are of each kind that is not listed."""
     outside: int = 0
     """How many of the listed are links out of the folder, or lie behind one."""
+    unsure: int = 0
+    """How many of the names are in a code page that the zip does not say."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of what is left out, and of what comes from elsewhere."""
         outside = f"{self.outside:,} files are reached through links that lead out of the folder"
+        unsure = (
+            f"{self.unsure:,} names in the zip are not in UTF-8 and are read as of code page 437; if names of "
+            "classes are wrong, unpack it, and name the folder"
+        )
         left_out = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
-        return (*([outside] if self.outside else []), *([f"left aside: {left_out}"] if left_out else []))
+        noted = {outside: self.outside, unsure: self.unsure, f"left aside: {left_out}": left_out}
+        return tuple(note for note, is_so in noted.items() if is_so)
 
 
 def list_folder(root: Path) -> Listing:
@@ -109,7 +116,7 @@ def list_zip(archive: zipfile.ZipFile) -> tuple[Listing, ZipEntries]:
     entries: ZipEntries = {}
     listing = Listing()
     for entry in archive.infolist():
-        name = _name_of(entry)
+        name, is_sure = _name_of(entry)
         if name.endswith("/"):
             continue
         if is_litter(name):
@@ -118,14 +125,20 @@ def list_zip(archive: zipfile.ZipFile) -> tuple[Listing, ZipEntries]:
         if name in entries:
             listing.left_out["older files of the same name"] += 1
         entries[name] = entry
+        listing.unsure += not is_sure
     listing.names = list(entries)
     return listing, entries
 
 
-def _name_of(entry: zipfile.ZipInfo) -> str:
-    """The name of an entry: some programs write UTF-8 and do not say so, or backslashes between folders."""
-    name = entry.filename
+def _name_of(entry: zipfile.ZipInfo) -> tuple[str, bool]:
+    """The name of an entry, and whether that is sure.
+
+    Some programs write UTF-8 and do not say so, backslashes between folders, or "./" before all of it.
+    """
+    name, is_sure = entry.filename, True
     if not (name.isascii() or entry.flag_bits & 0x800):  # it was read as of the IBM PC's code page, cp437
-        with suppress(UnicodeError):
+        try:
             name = name.encode("cp437").decode()
-    return name.replace("\\", "/")
+        except UnicodeError:
+            is_sure = False
+    return re.sub(r"(?<![^/])\./+", "", name.replace("\\", "/")), is_sure

@@ -26,6 +26,10 @@ _IMAGES = {
     b"RIFF....WEBP": ".webp",
     b"P[1-6]\\s": ".pnm",
 }
+_ARROW = {
+    b"ARROW1": "open_file",
+    b"\xff{4}..\0\0": "open_stream",
+}  # the latter as Hugging Face's datasets keep theirs
 _PICKLE = "which could run any code when read"
 _UNPACKED = "unpack it, and name what was in it"
 _TAR = "a tar archive; unpack it with tar -xf, and name the folder"
@@ -40,7 +44,6 @@ _OTHERS = {
     b"Rar!": f"a rar archive; {_UNPACKED}",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself; git lfs pull fetches that",
     b"\\s*<(!doctype|html|\\?xml)": "a page of the web or another text, not the data; was it downloaded whole?",
-    b"ARROW1": "an Arrow file; write what pyarrow.feather.read_table reads with pyarrow.parquet.write_table",
     b"MThd": "a MIDI file; save pianorolls of it with numpy.save, for example through pretty_midi",
     b".{128}DICM": "a DICOM file; save its pixels with numpy.save, for example through pydicom",
     b"SIMPLE  =": "a FITS file; save its pixels with numpy.save, for example through astropy",
@@ -55,6 +58,8 @@ def named(start: bytes, path: object = "FILE") -> str | None:
     """
     if start.startswith(b"\x1f\x8b"):
         return zipped(start)
+    if opened := _of(start, _ARROW):
+        return f"an Arrow file; make it parquet: {_to_parquet(Path(str(path)), opened)}"
     for pattern, what in _OTHERS.items():
         if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
             return what
@@ -98,7 +103,7 @@ def other_files(names: Sequence[str], start_of: Callable[[str], bytes], path: Pa
         return (
             f", but {listed}, which are read one by one: name {path / first if path.is_dir() else 'one of them'}"
         )
-    if what := named(start, path / first):
+    if what := named(start, path if _of(start, _ARROW) else path / first):  # all shards are one set
         return f", but {listed}; {first} is {what}"
     return f", but {listed}"
 
@@ -138,6 +143,14 @@ def zipped(start: bytes) -> str | None:
         return _TAR
     kind = _of(inner, _READ)
     return f"compressed with gzip{f' (it holds {kind})' if kind else ''}; {_UNPACKED}: gunzip --keep"
+
+
+def _to_parquet(path: Path, opened: str) -> str:
+    """The command that writes an Arrow file, or all of a folder, as images.parquet."""
+    where = f"pathlib.Path({str(path)!r})"
+    files = f"sorted({where}.rglob('*.arrow'))" if path.is_dir() else f"[{where}]"
+    tables = f"pa.concat_tables(pa.ipc.{opened}(pa.memory_map(str(f))).read_all() for f in {files})"
+    return _python("pathlib, pyarrow as pa, pyarrow.parquet as pq", f"pq.write_table({tables}, 'images.parquet')")
 
 
 def _numbers(start: bytes, path: object) -> str | None:

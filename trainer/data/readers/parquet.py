@@ -15,6 +15,7 @@ from .labels import NO_LABEL, ClassLabels, class_labels
 from .source import BadImages, ImageSource, RawImages, reading, refuse_options
 
 _ROWS = 256
+_NAMED_AT_MOST = 8  # columns
 
 
 class ParquetImages(ImageSource):
@@ -47,18 +48,19 @@ class ParquetImages(ImageSource):
         if unused := [name for name in schema.names if name not in {self._column, label}]:
             notes.append(f"read as images: {self._column}; not used: {', '.join(unused)} (--key, --labels-key)")
         if len(shards) > 1:
-            notes.append(
-                f"{len(shards):,} parquet files are read as one set, from {shards[0].name} to {shards[-1].name}"
-            )
+            first, last = (shards[place].relative_to(path) for place in (0, -1))
+            notes.append(f"{len(shards):,} parquet files are read as one set, from {first} to {last}")
+            if first.parent != last.parent:
+                notes.append(f"what their folders are called, such as {first.parent}, is not used as a label")
         self.notes = tuple(notes)
 
     def _chosen_column(self, schema: Any) -> str:
-        from pyarrow.types import is_binary, is_large_binary, is_struct
+        from pyarrow.types import is_binary, is_binary_view, is_large_binary, is_struct
 
         def holds_bytes(kind: Any) -> bool:
             if is_struct(kind):
                 return any(field.name == "bytes" and holds_bytes(field.type) for field in kind)
-            return bool(is_binary(kind) or is_large_binary(kind))
+            return bool(is_binary(kind) or is_large_binary(kind) or is_binary_view(kind))
 
         columns: list[str] = [field.name for field in schema if holds_bytes(field.type)]
         wanted, labels = self._options.key, {self._options.labels_key, *LABEL_KEYS}
@@ -74,15 +76,26 @@ class ParquetImages(ImageSource):
 
     def _step_to_arrays(self, schema: Any) -> str:
         """What to do about a file without encoded images."""
-        kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        pixels = next(
-            (field.name for field in schema if str(field.type).startswith(("list", "large", "fixed"))), None
-        )
-        if pixels is None:
+        from pyarrow.types import is_fixed_size_list, is_floating, is_integer, is_large_list, is_list
+
+        shown = [f"{field.name} ({field.type})" for field in schema][:_NAMED_AT_MOST]
+        kinds = ", ".join(shown) + (", ..." if len(schema) > len(shown) else "")
+        lists = [
+            each.name
+            for each in schema
+            if any(of(each.type) for of in (is_list, is_large_list, is_fixed_size_list))
+        ]
+        values = [each.name for each in schema if is_integer(each.type) or is_floating(each.type)]
+        values = [name for name in values if name not in LABEL_KEYS]
+        if lists:
+            save = f"np.save('images.npy', np.array(t[{lists[0]!r}].to_pylist()))"
+        elif len(values) > _NAMED_AT_MOST:  # a column for each pixel
+            label = next((f", labels=t[{name!r}]" for name in LABEL_KEYS if name in schema.names), "")
+            columns = "[t[c] for c in t.column_names if c not in ('labels', 'label', 'y')]"
+            save = f"np.savez('images.npz', images=np.column_stack({columns}){label})"
+        else:
             return f"; it has {kinds}. If those are paths of images, name the folder that holds them"
-        code = (
-            f"t = pq.read_table({str(self._path)!r}); np.save('images.npy', np.array(t[{pixels!r}].to_pylist()))"
-        )
+        code = f"t = pq.read_table({str(self._path)!r}); {save}"
         return f'; it has {kinds}. Save pixels with python -c "import numpy as np, pyarrow.parquet as pq; {code}"'
 
     def chunks(self, bad: BadImages) -> Iterator[RawImages]:
