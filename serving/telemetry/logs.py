@@ -34,7 +34,7 @@ def writing_log(log_format: str, *, worker: int | None = None) -> Iterator[None]
     writer = LogWriter(pipe.original, lambda count: f"{formatter.format(_dropped(count))}\n")
     handler = logging.StreamHandler(writer)
     handler.setFormatter(formatter)
-    handler.addFilter(_is_no_lost_call)
+    handler.addFilter(_is_worth_a_line)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     _own_stderr.append(pipe.original)
     try:
@@ -91,8 +91,11 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
-def _is_no_lost_call(record: logging.LogRecord) -> bool:
-    # grpc.aio logs, with a trace, as an error, every call that is still open when the server stops, and every one
-    # whose caller is gone before its end is sent.
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    # As an error, with a trace, grpc.aio logs every call that is still open when the server stops, every one whose
+    # caller is gone before its end is sent, and metadata that is no UTF-8: a line without a trace here.
     kind = record.exc_info[0] if record.exc_info else None
+    if kind is UnicodeDecodeError and record.name.startswith("grpc"):
+        record.exc_info = record.exc_text = None
+        return True
     return kind is None or not issubclass(kind, asyncio.CancelledError | grpc.aio.InternalError)
