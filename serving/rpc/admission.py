@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, OverloadedError, StalledReaderError
@@ -197,7 +197,10 @@ class Ending:
 
 
 class Call:
-    """A call that has a slot from `begin` on, until it has ended or what is left of it is small."""
+    """A call: entering takes a slot, or raises what `Admission.acquire` does.
+
+    It is given back when an error leaves the context, or what is left to send is small; else at the call's end.
+    """
 
     def __init__(self, admission: Admission, context: Any) -> None:
         self.writing_since: float | None = None
@@ -212,18 +215,19 @@ class Call:
         self._is_stalled = False
         self._task: asyncio.Task[Any] | None = None
 
-    @classmethod
-    async def begin(cls, admission: Admission, context: Any) -> "Call":
-        """Take a slot for the call of this task. Raises what `Admission.acquire` does."""
-        call = cls(admission, context)
-        call._who.take(0)
-        await admission.acquire(call.caller)
-        admission.note_used(call.peer)
-        call._task = asyncio.current_task()
-        admission.running.add(call)
-        admission.metrics.running(1)
-        at_end(call._leave)
-        return call
+    async def __aenter__(self) -> Self:
+        self._who.take(0)
+        await self._admission.acquire(self.caller)
+        self._admission.note_used(self.peer)
+        self._task = asyncio.current_task()
+        self._admission.running.add(self)
+        self._admission.metrics.running(1)
+        at_end(self._leave)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # what is left to send is an error, which a reader may be slow to take
+            self._leave()
 
     def _leave(self) -> None:
         if self in self._admission.running:

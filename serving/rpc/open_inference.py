@@ -74,9 +74,10 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             check_deadline(deadline)
             return (yield from infer(request, engine, self._context.settings))
 
-        call = await Call.begin(self._context.admission, context)
-        response = await self._context.pool.run(call.who, timed(self._metrics, engine.manifest.name, steps()))
-        return call.last(response, engine.manifest.name, response.outputs[0].shape[0])
+        async with Call(self._context.admission, context) as call:
+            work = timed(self._metrics, engine.manifest.name, steps())
+            response = await self._context.pool.run(call.who, work)
+            return call.last(response, engine.manifest.name, response.outputs[0].shape[0])
 
     def _find(self, name: str, version: str) -> Engine:
         """The model of a call; a version is its number, or a revision."""

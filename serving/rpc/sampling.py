@@ -48,14 +48,14 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
         engine = self._models.find(request.model, version=request.version, revision=request.revision)
         plan = plan_stream(request, engine, self._context.settings, deadline=deadline_of(context))
         batcher = self._batchers[engine]
-        call = await Call.begin(self._context.admission, context)
-        if not (plan.is_one_batch and batcher.takes(plan.images.count)):
-            return await self._write_batches(plan, call, context)
-        batcher.begin_call()
-        at_end(batcher.end_call)
-        images = await batcher.sample(plan.images, call.who)
-        response = plan.encode(plan.images.first_index, images)
-        return call.last(response, *_counted(response))
+        async with Call(self._context.admission, context) as call:
+            if not (plan.is_one_batch and batcher.takes(plan.images.count)):
+                return await self._write_batches(plan, call, context)
+            batcher.begin_call()
+            at_end(batcher.end_call)
+            images = await batcher.sample(plan.images, call.who)
+            response = plan.encode(plan.images.first_index, images)
+            return call.last(response, *_counted(response))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         """All models, by name, and the files that cannot be served."""

@@ -115,7 +115,8 @@ class _Steps:
 
     async def slotted(self):
         await self.planned()
-        (await Call.begin(self.context.admission, self.grpc))._leave()
+        async with Call(self.context.admission, self.grpc) as call:
+            call._leave()
 
     async def sampled(self):
         await self.slotted()
