@@ -16,13 +16,14 @@ from .watched_server import KINDS
 CALLS = 2_000
 _WARM_UP_CALLS = 300
 _SAMPLES = 40
-_FIGURES = {"memory": "resident_mib", "files": "files"}
+_FIGURES = {"memory": "allocated_mib", "files": "files"}
 _STREAM = sampling_pb2.SampleBinaryImagesRequest(image_count=5_000, seed=1)
 
 
 def watched(kind: str = "none") -> dict:
     """What makes `tests.kit.servers.server` start a watched server, which leaks or not."""
-    return {"program": (sys.executable, "-m", "tests.reliability.watched_server", kind), "cwd": ROOT}
+    program = (sys.executable, "-m", "tests.reliability.watched_server", kind)
+    return {"program": program, "cwd": ROOT, "env": {"PYTHONMALLOC": "malloc"}}
 
 
 def growths_of_calls(models, kind: str = "none", calls: int = CALLS, *, under_load: bool = False) -> list[Growth]:
@@ -43,7 +44,7 @@ def growths_of_calls(models, kind: str = "none", calls: int = CALLS, *, under_lo
             for _ in range(_SAMPLES):
                 call(calls // _SAMPLES)
                 samples.append(take_sample(process.process.pid))
-    return growths(samples, Bounds(Bounds.resident_mib * calls / CALLS, files=4, threads=4))
+    return growths(samples, Bounds(Bounds.allocated_mib * calls / CALLS, files=4, threads=4))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`bgan serve` that gives freed memory back when it is asked to, so that what it holds can be measured.
+"""`bgan serve` that says how much it has allocated and not freed, after it gave freed memory back.
 
 python -m tests.reliability.watched_server none --models models --port 0
 
@@ -10,6 +10,7 @@ import ctypes
 import gc
 import os
 import socket
+import struct
 import sys
 import threading
 
@@ -19,6 +20,8 @@ from bgan.trainer.cli.app import main
 
 KINDS = ("memory", "files")
 _BYTES_A_CALL = 5_243  # 10 MiB in the 2,000 calls of `control`
+ALLOCATED = struct.Struct("<Q")
+"""Bytes that the process holds from malloc: with PYTHONMALLOC=malloc those of Python objects too."""
 _kept: list[object] = []
 
 
@@ -31,20 +34,43 @@ class _Leak(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-def trim_socket(pid: int) -> str:
-    """Where a watched process listens: who connects reads a byte when freed memory is given back."""
+class _MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`, over all arenas."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+def watched_socket(pid: int) -> str:
+    """Where a watched process listens: who connects reads `ALLOCATED` when freed memory is given back."""
     return f"\0bgan-watched-{pid}"
 
 
-def _trim_when_asked():
+def _tell_when_asked():
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _MallocInfo
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(trim_socket(os.getpid()))
+        listener.bind(watched_socket(os.getpid()))
         listener.listen()
         while True:
             with listener.accept()[0] as connection:
                 gc.collect()
-                ctypes.CDLL(None).malloc_trim(0)
-                connection.send(b"1")
+                libc.malloc_trim(0)
+                info = libc.mallinfo2()
+                connection.send(ALLOCATED.pack(info.uordblks + info.hblkhd))
 
 
 def _leak(kind):
@@ -61,5 +87,5 @@ if __name__ == "__main__":
     if sys.argv[1] in KINDS:
         _leak(sys.argv[1])
     sys.argv[1] = "serve"
-    threading.Thread(target=_trim_when_asked, daemon=True).start()
+    threading.Thread(target=_tell_when_asked, daemon=True).start()
     main()

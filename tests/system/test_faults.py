@@ -50,7 +50,7 @@ def test_promises_hold_under(site, fault):
     assert "Traceback" not in site.steady.output() + site.fragile.output()
 
 
-@pytest.mark.parametrize(("kind", "figure"), [("memory", "resident_mib"), ("files", "files")])
+@pytest.mark.parametrize(("kind", "figure"), [("memory", "allocated_mib"), ("files", "files")])
 def test_a_server_that_leaks_is_found_out(small_models, kind, figure):
     found = {growth.name: growth for growth in growths_of_calls(small_models, kind, CALLS)}
     assert found[figure].is_leak, str(found[figure])
@@ -60,8 +60,8 @@ def test_the_server_does_not_leak(small_models):
     assert [str(growth) for growth in growths_of_calls(small_models, calls=CALLS) if growth.is_leak] == []
 
 
-def _samples(resident_mib):
-    return [Sample(float(second), value, 10, 4) for second, value in enumerate(resident_mib)]
+def _samples(allocated_mib):
+    return [Sample(float(second), value, 200, 10, 4) for second, value in enumerate(allocated_mib)]
 
 
 def test_peaks_are_no_leak_and_a_slope_is():
@@ -69,7 +69,7 @@ def test_peaks_are_no_leak_and_a_slope_is():
     noise = [rng.random() for _ in range(300)]
     peaks = [500 if second % 10 == 0 else 100 + noise[second] for second in range(300)]
     slope = [100 + noise[second] + second / 10 for second in range(300)]
-    flat, rising = (growths(_samples(values), Bounds(resident_mib=16))[0] for values in (peaks, slope))
+    flat, rising = (growths(_samples(values), Bounds(allocated_mib=16))[0] for values in (peaks, slope))
     assert not flat.is_leak, str(flat)
     assert rising.is_leak
     assert rising.rise == pytest.approx(30, abs=2)
