@@ -27,7 +27,7 @@ from .torchvision_datasets import TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
-_USUAL_SIZE = (28, 28)  # of all but Omniglot
+_USUAL_SIZE = (28, 28)
 
 
 def data_root(data_dir: str | None) -> Path:
@@ -61,7 +61,7 @@ def open_dataset(
 
 def known_image_shape(spec: DatasetSpec) -> ImageShape | None:
     """The shape of the images of a data set by name, known without reading it; None for other images."""
-    if spec.path is not None or spec.dataset == "omniglot":
+    if spec.path is not None:
         return None
     return ImageShape(1, *(spec.options.height_and_width or _USUAL_SIZE))
 
@@ -81,7 +81,8 @@ def load_dataset(
         return BinaryDataset(name, torch.cat(images), torch.cat(labels) if len(labels) == len(parts) else None)
     options = options or ImageOptions()
     options.check_for_pixels(name)
-    pixels, targets, usual = _pixels_of(name, data_root(data_dir), split)
+    full_size = options.size is not None
+    pixels, targets, usual = _pixels_of(name, data_root(data_dir), split, full_size=full_size)
     if options.binarize is None:
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
     source = ArraySource(sliced_array(pixels), ImageOptions(), name)
@@ -118,7 +119,7 @@ def resolved_spec(
 
 
 def _pixels_of(
-    name: str, root: Path, split: str
+    name: str, root: Path, split: str, *, full_size: bool
 ) -> tuple[NDArray[Any], NDArray[np.int64], tuple[Binarization, float | None]]:
     """Pixels [N, 1, H, W] and labels [N] of one split, and the usual binarization with its threshold."""
     if name == "digits":
@@ -126,7 +127,7 @@ def _pixels_of(
     if name not in TORCHVISION_DATASETS:
         raise DataError(f"there is no data set {name!r}; there are digits, {', '.join(TORCHVISION_DATASETS)}")
     source = TORCHVISION_DATASETS[name]
-    return *source.read(root, split), (source.binarize, source.threshold)
+    return *source.read(root, split, full_size=full_size), (source.binarize, source.threshold)
 
 
 def _load_digits(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

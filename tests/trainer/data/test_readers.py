@@ -650,6 +650,16 @@ def test_a_mat_file_of_version_4_and_sparse_ones_are_read(tmp_path):
         np.testing.assert_array_equal(read(tmp_path / name, row_shape="6x9")[0], BITS)
 
 
+def test_the_omniglot_of_burda_is_read_as_the_docs_say(tmp_path):
+    content = {"testdata": np.zeros((54, 4)), "testtarget": np.zeros((3, 4)), "targetchar": np.zeros((1, 20))}
+    content |= {"data": BITS[:, 0].transpose(2, 1, 0).reshape(54, 20)}
+    scipy.io.savemat(tmp_path / "chardata.mat", content | {"target": np.eye(3)[LABELS].T})
+    options = {"key": "data", "labels_key": "target", "row_shape": "9x6", "axes": "WHN"}
+    bits, labels = read(tmp_path / "chardata.mat", **options)
+    np.testing.assert_array_equal(bits, BITS)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
 def test_cells_and_structs_of_matlab_are_named(tmp_path):
     cells = np.empty(20, object)
     cells[:] = list(BITS[:, 0])

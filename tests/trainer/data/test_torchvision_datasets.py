@@ -1,5 +1,6 @@
 """Published sets, from small files in torchvision's layout."""
 
+import hashlib
 import socket
 import struct
 
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 
 from bgan.trainer.common.errors import ConfigError, DataError
-from bgan.trainer.config.images import ImageOptions
+from bgan.trainer.config.images import DatasetSpec, ImageOptions
 from bgan.trainer.config.training import DATASETS, TrainingConfig
-from bgan.trainer.data.catalog import load_dataset
+from bgan.trainer.data.catalog import known_image_shape, load_dataset
 from bgan.trainer.data.torchvision_datasets import TORCHVISION_DATASETS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
 LABELS = np.arange(12) % 5 + 1
+SPLITS = ("train", "test")
 
 
 def idx(array):
@@ -74,19 +76,50 @@ def test_qmnist_has_more_in_its_labels_than_the_class(tmp_path):
     np.testing.assert_array_equal(dataset.numpy()[:, 0], PIXELS > 0)
 
 
-def test_omniglot_is_inverted_and_every_character_is_a_class(tmp_path):
-    ink = np.random.default_rng(1).random((6, 105, 105)) < 0.05
-    for part in ("images_background", "images_evaluation"):
-        for i, name in enumerate(("A/c1/1", "A/c1/2", "A/c2/1", "B/c1/1", "B/c1/2", "B/c1/3")):
-            path = tmp_path / "omniglot-py" / part / f"{name}.png"
+def write_omniglot(folder, drawings):
+    """Drawings of 2 characters in one half and of another in the other; their ink by path."""
+    random = np.random.default_rng(1)
+    ink = {}
+    for character in ("images_background/A/c1", "images_background/A/c2", "images_evaluation/B/c1"):
+        for i in range(drawings):
+            path = folder / "omniglot-py" / character / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(~ink[i]).save(path)
-    dataset = load_dataset("omniglot", data_dir=str(tmp_path))
-    np.testing.assert_array_equal(dataset.numpy()[:, 0], ink)
-    assert dataset.labels.tolist() == [0, 0, 1, 2, 2, 2]
+            ink[f"{character}/{i}.png"] = random.random((105, 105)) < 0.02
+            Image.fromarray(~ink[f"{character}/{i}.png"]).save(path)
+    return ink
+
+
+def test_omniglot_has_15_of_20_drawings_of_every_character_for_training(tmp_path):
+    ink = write_omniglot(tmp_path, 20)
+    options = ImageOptions(size="105x105", fit="pad")
+    train, test = (load_dataset("omniglot", data_dir=str(tmp_path), split=x, options=options) for x in SPLITS)
+    assert torch.bincount(train.labels).tolist() == [15, 15, 15]
+    assert torch.bincount(test.labels).tolist() == [5, 5, 5]
+    for label, character in enumerate(
+        ("images_background/A/c1", "images_background/A/c2", "images_evaluation/B/c1")
+    ):
+        names = sorted(
+            (f"{character}/{i}.png" for i in range(20)), key=lambda name: hashlib.sha256(name.encode()).hexdigest()
+        )
+        for part, chosen in ((train, names[:15]), (test, names[15:])):
+            own = part.numpy()[part.labels.numpy() == label, 0]
+            np.testing.assert_array_equal(own, [ink[name] for name in sorted(chosen)])
+
+
+def test_omniglot_is_28x28_with_its_thin_strokes_and_labels_do_not_collide(tmp_path):
+    write_omniglot(tmp_path, 4)
+    dataset = load_dataset("omniglot", data_dir=str(tmp_path), split="all")
+    assert dataset.image_shape == known_image_shape(DatasetSpec(dataset="omniglot")) == (1, 28, 28)
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2]
+    options = ImageOptions(size="28x28", fit="max-pool")
+    by_max = load_dataset("omniglot", data_dir=str(tmp_path), split="all", options=options)
+    np.testing.assert_array_equal(dataset.numpy(), by_max.numpy())
     options = ImageOptions(size="35x35", fit="max-pool")
-    small = load_dataset("omniglot", data_dir=str(tmp_path), options=options)
-    np.testing.assert_array_equal(small.numpy()[:, 0], ink.reshape(6, 35, 3, 35, 3).any(axis=(2, 4)))
+    small, whole = (
+        load_dataset("omniglot", data_dir=str(tmp_path), options=own).numpy()
+        for own in (options, ImageOptions(size="105x105", fit="pad"))
+    )
+    np.testing.assert_array_equal(small, whole.reshape(9, 1, 35, 3, 35, 3).max(axis=(3, 5)))
 
 
 def _no_network(*arguments, **options):
