@@ -111,7 +111,7 @@ class DatasetSpec(SettingsGroup):
     )
     """The name of the data set; for a file or folder any name, see `name_of`."""
     path: str | None = setting(
-        "A file or folder of your own images, not --dataset: .npy, .npz, idx, .mat, .h5, .parquet, or "
+        "A file or folder of your own images, not --dataset: .npy, .npz, idx, .amat, .mat, .h5, .parquet, or "
         "image files in a folder or a zip.",
         None,
         name="data",

@@ -77,11 +77,6 @@ def _write_sparse(folder):
     return folder / "a.npz", "a sparse matrix of scipy"
 
 
-def _write_amat(folder):
-    np.savetxt(folder / "a.amat", BITS.reshape(10, 36), fmt="%d")
-    return folder / "a.amat", "a table of numbers as text"
-
-
 def _write_csv(folder):
     rows = np.column_stack([LABELS, 255 * BITS.reshape(10, 36)])
     names = ",".join(["label", *(f"pixel{i}" for i in range(36))])
@@ -144,7 +139,6 @@ _WITH_LABELS = (_write_csv, _write_pixel_columns, _write_arrow_stream, _write_ar
         _write_folder_of_npy,
         _write_zip_of_npy,
         _write_sparse,
-        _write_amat,
         _write_csv,
         _write_lists,
     ],

@@ -62,6 +62,11 @@ def streamed_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
             raise not_readable(path, "it ends before its last image")
         return np.frombuffer(content, dtype).reshape(count, *shape[1:])
 
+    return row_array(rows, shape, dtype)
+
+
+def row_array(rows: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> ReadableArray:
+    """An array of which `rows` returns the next so many rows; all of it is read to cut another axis."""
     in_memory = cache(lambda: sliced_array(rows(shape[0])))
 
     def part(axis: int, start: int, stop: int) -> NDArray[Any]:

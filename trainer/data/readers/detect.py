@@ -11,11 +11,12 @@ from ...config.images import ImageOptions
 from .array_files import IDX_TYPES, open_hdf, open_idx, open_mat, open_npy, open_npz
 from .image_files import is_image, open_folder, open_zip
 from .listing import list_folder, list_zip
-from .other_files import START_BYTES, from_torch, image_suffix, named, zipped
+from .other_files import START_BYTES, from_torch, image_suffix, is_table, named, unzipped, zipped
 from .parquet import ParquetImages
 from .source import ImageSource, check_archive, not_readable, reading
+from .text_files import open_text
 
-_KNOWN = ".npy, .npz, idx, idx.gz, .mat, .h5, .parquet, a zip of images, or a folder of images"
+_KNOWN = ".npy, .npz, idx, idx.gz, .amat, .mat, .h5, .parquet, a zip of images, or a folder of images"
 
 
 @contextmanager
@@ -51,6 +52,8 @@ def _open_file(path: Path, options: ImageOptions, files: ExitStack) -> ImageSour
     for signature, open_file in _READERS.items():
         if start.startswith(signature) or (open_file is open_mat and path.suffix.lower() == ".mat"):
             return open_file(path, options, files)
+    if is_table(start):
+        return open_text(path, options, files)
     if own := image_suffix(start):
         raise DataError(f"{path} is one image ({own}); a set is a folder of them: name {path.parent}")
     if what := named(start, path):
@@ -75,7 +78,7 @@ def _open_gzip(path: Path, options: ImageOptions, files: ExitStack) -> ImageSour
         start = file.read(START_BYTES)
     if (what := zipped(start)) is not None:
         raise DataError(f"{path} is {what}")
-    return open_idx(path, options, files)
+    return (open_text if is_table(unzipped(start)) else open_idx)(path, options, files)
 
 
 def _open_parquet(path: Path, options: ImageOptions, files: ExitStack) -> ImageSource:

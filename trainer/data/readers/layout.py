@@ -34,7 +34,7 @@ class ImageLayout:
         if not letters:
             letters, other = _likely_letters(shape, row, labels)
         folded = _folded_axis(len(shape), letters)
-        if row is None and len(shape) == 2 and len(letters) == 3 and (side := _side(shape[folded])):
+        if row is None and len(shape) == 2 and len(letters) == 3 and (side := side_of(shape[folded])):
             row = (side, side)
         self._lengths = shape if row is None else _unfolded(shape, folded, row, path)
         if 0 in shape:
@@ -96,7 +96,7 @@ def _of_rows(shape: Shape, row: Shape | None, labels: Sequence[Shape]) -> Letter
     """[N, P], unless only P fits the labels, or only the first axis unfolds."""
     usual = _USUAL_LETTERS.get(1 + len(row or (1, 1)), "")
     turned = usual[1:] + "N"
-    in_rows, in_columns = (bool(_side(own)) if row is None else math.prod(row) == own for own in shape[::-1])
+    in_rows, in_columns = (bool(side_of(own)) if row is None else math.prod(row) == own for own in shape[::-1])
     by_labels = _place_of_images(shape, labels)
     if in_columns and (by_labels == -1 or not in_rows):
         return turned, usual if in_rows else ""
@@ -140,7 +140,7 @@ def _folded_axis(axes: int, letters: str) -> int:
     return max(0, axes - 1 - last)
 
 
-def _side(length: int) -> int:
+def side_of(length: int) -> int:
     """The side of a square of so many values; 0 if they make none."""
     side = math.isqrt(length)
     return side if side**2 == length else 0

@@ -96,7 +96,7 @@ def other_files(names: Sequence[str], start_of: Callable[[str], bytes], path: Pa
         return (
             f" by their names, but {first} is one: let the names of such files end in {suffix} (it holds {listed})"
         )
-    kind = _of(start, _READ)
+    kind = _of(start, _READ) or ("text" if is_table(start) else None)
     if kind == ".npy" and len(names) > 1:
         return f", but {listed}; if each is one image, join them: {joined(path)}"
     if kind is not None:
@@ -132,17 +132,30 @@ def _python(modules: str, code: str) -> str:
 
 
 def zipped(start: bytes) -> str | None:
-    """What a file compressed with gzip is, and what to do; None if it is an idx file, or damaged."""
-    try:
-        inner = zlib.decompressobj(31).decompress(start)
-    except zlib.error:
-        return None
+    """What a file compressed with gzip is, and what to do; None if it is read, or damaged."""
+    inner = unzipped(start)
     if inner.startswith(b"\0\0") or not inner:
         return None
     if re.match(b".{257}ustar", inner, re.DOTALL):
         return _TAR
     kind = _of(inner, _READ)
+    if is_table(inner):
+        return None
     return f"compressed with gzip{f' (it holds {kind})' if kind else ''}; {_UNPACKED}: gunzip --keep"
+
+
+def unzipped(start: bytes) -> bytes:
+    """How what is compressed with gzip begins; empty if it is damaged."""
+    try:
+        return zlib.decompressobj(31).decompress(start)
+    except zlib.error:
+        return b""
+
+
+def is_table(start: bytes) -> bool:
+    """Whether a text that begins like this is a table of numbers between spaces, an image a line."""
+    line = start.partition(b"\n")[0].decode("latin-1")
+    return "," not in line and _is_row(line)
 
 
 def _to_parquet(path: Path, opened: str) -> str:
