@@ -1,5 +1,7 @@
 """Trains the modern recipe with one change a line, on several seeds, and prints what each change does.
 
+Training images that are held out for validation decide, not the test images.
+
 Runs, one a core, and evaluations lie in runs/ablation: the same command resumes them.
 """
 
@@ -25,6 +27,7 @@ from bgan.trainer.training.run import Run
 
 FOLDER = Path("runs/ablation")
 COUNT = 10_000
+VALIDATION_IMAGES = 5_000
 COLUMNS = {
     "frechet_distance": ("Frechet distance", 1),
     "isolated_pixels": ("isolated pixels", 3),
@@ -59,6 +62,8 @@ CHANGES = {
         "batch 128, half the steps": {"batch_size": 128},
         "the published cnn generator": {"network": "cnn"},
         "the paper's settings": {"preset": "paper", "network": "mlp"},
+        "class-conditional": {"conditional": True},
+        "class-conditional, discriminator: mlp": {"conditional": True, "discriminator": "mlp"},
     },
     "cnn-sbn": {
         "the recipe": {},
@@ -70,6 +75,11 @@ CHANGES = {
         "learning rate to 0": {"learning_rate_decay": "cosine"},
         "discriminator: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
         "trained as sbn, reinmax": {"training_neuron": "sbn", "estimator": "reinmax"},
+        "class-conditional": {"conditional": True},
+        "class-conditional, discriminator: mlp+strided-cnn": {
+            "conditional": True,
+            "discriminator": "mlp+strided-cnn",
+        },
     },
 }
 
@@ -95,7 +105,9 @@ def main() -> None:
     console = Console(stderr=True)
     waiting = [job for job in jobs.values() if not Run(job.folder).report_file.exists()]
     failed = run_jobs(waiting, options.jobs, console)
-    reference = load_reference(DatasetSpec(dataset="mnist"))
+    reference = load_reference(
+        DatasetSpec(dataset="mnist", validation_images=VALIDATION_IMAGES), split="validation"
+    )
     measured = {key: _measured(job, reference) for key, job in jobs.items() if job.name not in failed}
     print(_circumstances(options))
     for model in options.models:
@@ -108,7 +120,8 @@ def _job(model, change, seed, epochs):
     settings = {"preset": "modern", **MODELS[model], **CHANGES[model][change]}
     network = MODELS[model].get("network")  # a line that changes it changes nothing else
     preset = preset_values(settings["preset"], neuron=settings["neuron"], network=network)
-    config = TrainingConfig.resolve(**{**preset, **settings, "dataset": "mnist", "seed": seed, "epochs": epochs})
+    data = {"dataset": "mnist", "validation_images": VALIDATION_IMAGES}
+    config = TrainingConfig.resolve(**{**preset, **settings, **data, "seed": seed, "epochs": epochs})
     number = list(CHANGES[model]).index(change)
     name = f"{model}-{number:02}-seed{seed}-epochs{epochs}"
     return Job(config, FOLDER / "runs" / name, FOLDER / "logs" / f"{name}.log")

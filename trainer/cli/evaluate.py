@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -49,6 +50,13 @@ def evaluate(
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     seed: Annotated[int, typer.Option(help="Decides the samples and the random parts of metrics.", min=0)] = 0,
     binarization: BinarizationName = None,
+    split: Annotated[
+        Literal["test", "validation"],
+        typer.Option(
+            help="The real images to measure against: test, or validation, those that a run held out with "
+            "--validation-images, to choose settings by."
+        ),
+    ] = "test",
     labels: Annotated[
         bool | None,
         typer.Option(
@@ -88,8 +96,12 @@ def evaluate(
     own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
     advice = f"choose one of {', '.join(DATASETS)}, or name images of your own with --data"
     resolve = partial(resolved_spec, data_dir=given.get("data_dir"), say=partial(say, console), advice=advice)
-    spec = _common([resolve(each) for each in ([asked] if asked else own)])
-    reference = read_reference(spec, console, labelled=labels)
+    specs = [resolve(each) for each in ([asked] if asked else own)]
+    if asked is None and "validation_images" in given:
+        specs = [dataclasses.replace(each, validation_images=given["validation_images"]) for each in specs]
+    if split == "test":
+        specs = [dataclasses.replace(each, validation_images=0) for each in specs]
+    reference = read_reference(_common(specs), console, split=split, labelled=labels)
     evaluations = []
     with progress_line(console) as report:
         for source in opened:
@@ -105,7 +117,9 @@ def evaluate(
         _print(evaluations, reference)
 
 
-def read_reference(spec: DatasetSpec, console: Console, *, labelled: bool | None = None) -> Reference:
+def read_reference(
+    spec: DatasetSpec, console: Console, *, split: str = "test", labelled: bool | None = None
+) -> Reference:
     """The images to measure against, while a bar shows how far the training of their classifier has come."""
     from ..common.console import counting_bar, say
     from ..evaluation.classifier import TRAINING
@@ -113,7 +127,9 @@ def read_reference(spec: DatasetSpec, console: Console, *, labelled: bool | None
 
     say(console, f"reading {spec.dataset}")
     with counting_bar(console, TRAINING) as progress:
-        return load_reference(spec, labelled=labelled, report=partial(say, console), progress=progress)
+        return load_reference(
+            spec, split=split, labelled=labelled, report=partial(say, console), progress=progress
+        )
 
 
 def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
@@ -149,18 +165,19 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from ..common.console import say, show_table
 
     console = Console()
-    show_table(console, _table(evaluations))
+    show_table(console, _table(evaluations, reference.split))
     for evaluation in evaluations:
         if evaluation.class_histogram is not None:
             say(console, f"classes of {evaluation.source}, %: {evaluation.class_percents()}")
-    console.print("floor: the same metric of real test images against real training images")
+    console.print(f"floor: the same metric of real {reference.split} images against real training images")
     for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
         say(console, f"left out: {line}")
     if reference.classifier_accuracy is not None:
-        console.print(f"the classifier is right on {100 * reference.classifier_accuracy:.2f} % of the test images")
+        share = f"{100 * reference.classifier_accuracy:.2f} %"
+        console.print(f"the classifier is right on {share} of the {reference.split} images")
 
 
-def _table(evaluations: list[Evaluation]) -> Table:
+def _table(evaluations: list[Evaluation], split: str) -> Table:
     """A row for each metric that any source has, a section for each group."""
     from rich.markup import escape
     from rich.table import Column, Table
@@ -168,7 +185,7 @@ def _table(evaluations: list[Evaluation]) -> Table:
     from ..evaluation.metrics.table import METRICS, format_value
 
     first = evaluations[0]
-    real = f"{first.compared} real test images of {first.dataset}"
+    real = f"{first.compared} real {split} images of {first.dataset}"
     table = Table(
         "metric",
         *(Column(escape(evaluation.source), justify="right", overflow="fold") for evaluation in evaluations),

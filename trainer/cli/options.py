@@ -81,11 +81,15 @@ def named_images(given: dict[str, Any]) -> DatasetSpec | None:
         if "dataset" in given:
             raise ConfigError("give either --dataset, a data set by name, or --data, a file or folder of your own")
         path = Path(given["data"]).absolute()
-        return DatasetSpec(dataset=name_of(path), path=str(path), options=image_options(given))
+        return DatasetSpec(dataset=name_of(path), path=str(path), **_held_out(given), options=image_options(given))
     if "dataset" in given:
-        data_dir = given.get("data_dir")
-        return DatasetSpec(dataset=given["dataset"], data_dir=data_dir, options=image_options(given))
+        named = {"dataset": given["dataset"], "data_dir": given.get("data_dir")}
+        return DatasetSpec(**named, **_held_out(given), options=image_options(given))
     return None
+
+
+def _held_out(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in ("validation_images",) if name in given}
 
 
 def writable(file: Path | None) -> Path | None:

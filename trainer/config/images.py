@@ -120,6 +120,12 @@ class DatasetSpec(SettingsGroup):
     data_dir: str | None = setting(
         "Folder where data sets by name are kept or downloaded to.", None, shown_default="data"
     )
+    validation_images: int = setting(
+        "Training images to hold out, those with the least SHA-256: `bgan evaluate --split validation` measures "
+        "on them, so that the test images choose nothing.",
+        0,
+        at_least=0,
+    )
     digest: str | None = setting(
         "SHA-256 that the images of --data must have.", None, name="data_digest", is_option=False
     )

@@ -204,6 +204,8 @@ class TrainingConfig:
         """Check what concerns several groups."""
         if self.data.path is None and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
+        if self.optimization.training_split == "all" and self.data.validation_images:
+            raise ConfigError("training-split all trains on every image; leave out validation-images")
         reason = self.refusal(self.neurons.estimator)
         if reason is not None:
             raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")

@@ -23,6 +23,7 @@ from .binary_images import BinaryImages
 from .dataset import BinaryDataset
 from .packed import ProgressCallback, packed_dataset
 from .readers.arrays import ArraySource, sliced_array
+from .splits import split_off
 from .torchvision_datasets import TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
@@ -38,11 +39,21 @@ def data_root(data_dir: str | None) -> Path:
 def open_dataset(
     spec: DatasetSpec, *, split: str = "train", progress: ProgressCallback = lambda done, total: None
 ) -> BinaryDataset:
-    """The split "train", "test" or "all" of a data set.
+    """The split "train", "validation", "test" or "all" of a data set.
 
-    A file or folder is converted on first use; `progress` is called with (done, of how many). Raises DataError
-    if it is not available or has no image in that split, and ConfigError if an option does not fit it.
+    Those for validation, of which the spec says how many, are what `split_off` takes from the train split. A file
+    or folder is converted on first use; `progress` is called with (done, of how many). Raises DataError if it is
+    not available or has no image in that split, and ConfigError if an option does not fit it.
     """
+    if split == "validation" and not spec.validation_images:
+        raise ConfigError(f"no images of {spec.path or spec.dataset} are held out; see --validation-images")
+    if spec.validation_images and split in {"train", "validation"}:
+        rest, held_out = split_off(_open_split(spec, "train", progress), spec.validation_images)
+        return rest if split == "train" else held_out
+    return _open_split(spec, split, progress)
+
+
+def _open_split(spec: DatasetSpec, split: str, progress: ProgressCallback) -> BinaryDataset:
     if spec.path is None:
         return load_dataset(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
     packed = packed_dataset(Path(spec.path), spec.options, progress=progress)
@@ -55,7 +66,7 @@ def open_dataset(
     if not len(images):
         raise DataError(f"{spec.path} has {len(packed.rows)} images, of which none is held out for tests")
     if packed.labels is not None:
-        labels = torch.from_numpy(packed.labels[images.positions(torch.arange(len(images)))])
+        labels = torch.from_numpy(packed.labels[images.positions])
     return BinaryDataset(spec.dataset, images, labels, packed.classes, packed.digest, packed.notes)
 
 

@@ -110,6 +110,12 @@ class BinaryDataset:
         images = self.images if isinstance(self.images, Tensor) else self.images[torch.arange(len(self))]
         return images.numpy()
 
+    def part(self, rows: Tensor) -> BinaryDataset:
+        """The images of these indices, int64 [n]; packed ones stay so."""
+        images = self.images[rows] if isinstance(self.images, Tensor) else self.images.part(rows)
+        labels = None if self.labels is None else self.labels[rows]
+        return dataclasses.replace(self, images=images, labels=labels)
+
     def _chosen(self, rows: Tensor) -> BinaryDataset:
         labels = None if self.labels is None else self.labels[rows]
         return dataclasses.replace(self, images=self.images[rows], labels=labels)

@@ -45,14 +45,17 @@ ProgressCallback = Callable[[int, int | None], None]
 
 
 class PackedImages:
-    """Images of one split of a packed set. Indexing unpacks some of them."""
+    """Some images of a packed set. Indexing unpacks some of them.
 
-    def __init__(self, rows: NDArray[np.uint8], image_shape: tuple[int, int, int], split: str) -> None:
+    `positions` are their places in the set, int64 [N].
+    """
+
+    def __init__(
+        self, rows: NDArray[np.uint8], image_shape: tuple[int, ...], positions: NDArray[np.int64]
+    ) -> None:
         self._rows = rows
-        self._split = split
-        held_out = len(rows) // _TEST_EVERY
-        count = {"train": len(rows) - held_out, "test": held_out, "all": len(rows)}[split]
-        self.shape = (count, *image_shape)
+        self.positions = positions
+        self.shape = (len(positions), *image_shape)
         """[N, C, H, W]."""
 
     def __len__(self) -> int:
@@ -61,15 +64,12 @@ class PackedImages:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """The images of these indices, uint8 [n, C, H, W] of 0 and 1."""
-        bits = np.unpackbits(self._rows[self.positions(indices)], axis=1, count=math.prod(self.shape[1:]))
+        bits = np.unpackbits(self._rows[self.positions[indices.numpy()]], axis=1, count=math.prod(self.shape[1:]))
         return torch.from_numpy(bits).view(-1, *self.shape[1:])
 
-    def positions(self, indices: Tensor) -> NDArray[np.int64]:
-        """Indices of the split as indices of the whole set."""
-        index = indices.numpy()
-        if self._split == "train":
-            return np.asarray(index + index // (_TEST_EVERY - 1))
-        return np.asarray(_TEST_EVERY * index + _TEST_EVERY - 1) if self._split == "test" else index
+    def part(self, indices: Tensor) -> "PackedImages":
+        """Those of these indices, still packed."""
+        return PackedImages(self._rows, self.shape[1:], self.positions[indices.numpy()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,10 @@ class PackedSet:
 
     def images(self, split: str) -> PackedImages:
         """The images of "train", "test" (every seventh) or "all"."""
-        return PackedImages(self.rows, self.image_shape, split)
+        positions = np.arange(len(self.rows))
+        is_test = positions % _TEST_EVERY == _TEST_EVERY - 1
+        chosen = {"train": ~is_test, "test": is_test, "all": slice(None)}[split]
+        return PackedImages(self.rows, self.image_shape, positions[chosen])
 
 
 def packed_dataset(

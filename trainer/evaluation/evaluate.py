@@ -78,7 +78,9 @@ def evaluate_samples(
 
 def _left_out(missing: set[Need], reference: Reference) -> list[str]:
     """What is not measured, and why, a line for each reason but classes: most generators have none to ask for."""
-    counts = f", and there are {len(reference.test)} test and {len(reference.training)} training images"
+    counts = (
+        f", and there are {len(reference.test)} {reference.split} and {len(reference.training)} training images"
+    )
     return [
         f"{titles_needing(need)}: {need.value}{counts if need is Need.TWO_SETS else ''}"
         for need in Need
@@ -103,7 +105,7 @@ def measure_floor(
             pass
     report("measuring the floor: real images against real images, once for this data set")
     rows = np.random.default_rng(seed).permutation(len(reference.training))[:compared]
-    real = Samples("real test images", reference.test)
+    real = Samples(f"real {reference.split} images", reference.test)
     training = reference.training[rows]
     floor = measure(MetricInputs(real, training, reference, compared=compared, seed=seed, report=report))
     try:

@@ -1,5 +1,6 @@
 """What samples are measured against: a data set with its classifier."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class Reference:
     dataset: str
     training: Images
     test: Images
+    """The real images that samples are measured against."""
+    split: str
+    """What these are: "test" or "validation"."""
     digest: str
     """Of the images and of what measures them."""
     classifier: Classifier | None
@@ -43,24 +47,29 @@ class Reference:
 def load_reference(
     choice: DatasetSpec,
     *,
+    split: str = "test",
     labelled: bool | None = None,
     report: Report = lambda text: None,
     progress: ProgressCallback | None = None,
 ) -> Reference:
     """The images that were chosen with their classifier; for the rest see `make_reference`.
 
-    At most 60,000 training and 10,000 test images of a file or folder are taken, evenly spaced.
+    With the split "test" no training image is held out for validation. At most 60,000 training and 10,000 test
+    images of a file or folder are taken, evenly spaced.
     """
     converting = counted(report, f"converting {choice.path}")
-    training, test = (open_dataset(choice, split=split, progress=converting) for split in ("train", "test"))
+    if split == "test":
+        choice = dataclasses.replace(choice, validation_images=0)
+    training, test = (open_dataset(choice, split=part, progress=converting) for part in ("train", split))
     training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
-    return make_reference(training, test, labelled=labelled, report=report, progress=progress)
+    return make_reference(training, test, split=split, labelled=labelled, report=report, progress=progress)
 
 
 def make_reference(
     training: BinaryDataset,
     test: BinaryDataset,
     *,
+    split: str = "test",
     labelled: bool | None = None,
     cache: Path | None = None,
     report: Report = lambda text: None,
@@ -87,6 +96,7 @@ def make_reference(
         dataset=training.name,
         training=images,
         test=test_images,
+        split=split,
         digest=data_digest(images, test_images, np.frombuffer(digest.encode(), np.uint8)),
         classifier=classifier,
         classifier_accuracy=correct,
