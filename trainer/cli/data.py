@@ -23,8 +23,8 @@ def data(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A file or folder of images: .npy, .npz, idx, .amat, .mat, .h5, .parquet, or images in a folder or "
-            "zip.",
+            help="A file or folder of images: .npy, .npz, idx, .amat, .mat, .h5, .parquet, or images in a folder "
+            "or zip.",
             show_default=False,
         ),
     ] = None,

@@ -11,10 +11,10 @@ from ..common.errors import ConfigError
 from .setting import SettingsGroup, fields_of, option, setting
 
 DATASETS = (
-    *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot"),
+    *("auto", "mnist", "digits", "fashion-mnist", "kmnist", "qmnist", "omniglot", "stacked-mnist"),
     *(f"emnist-{part}" for part in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
 )
-Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli"]
+Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli", "dynamic"]
 Fit = Literal["pad", "crop", "area", "max-pool"]
 BINARIZATIONS: tuple[str, ...] = get_args(Binarization)
 MAX_PIXELS = 4096 * 4096
@@ -45,14 +45,17 @@ class ImageOptions(SettingsGroup):
         "What to take from image files: grey, rgb (three channels), or alpha (their opacity).", "grey"
     )
     binarize: Binarization | None = setting(
-        "How values become 0 and 1: nonzero, threshold, otsu (per image) or bernoulli (values are probabilities).",
+        "How values become 0 and 1: nonzero, threshold, otsu (per image), bernoulli (values are probabilities) or "
+        "dynamic (as bernoulli, drawn anew for each epoch of training).",
         None,
         shown_default="nonzero; fashion-mnist: threshold 127",
     )
     threshold: float | None = setting(
         "Values above it are on, with --binarize threshold.", None, shown_default="half of the values' range"
     )
-    bernoulli_seed: int = setting("Seed of the draws of --binarize bernoulli.", 0, at_least=0, below=2**63)
+    bernoulli_seed: int = setting(
+        "Seed of the draws of --binarize bernoulli, and of dynamic but for training.", 0, at_least=0, below=2**63
+    )
     invert: bool = setting("Swap on and off, after binarizing and before resizing.", False)
     size: str | None = setting("Resize images, as in 28x28 (height x width).", None)
     fit: Fit | None = setting("How to resize: pad, crop, area or max-pool.", None)
@@ -105,7 +108,7 @@ class DatasetSpec(SettingsGroup):
 
     dataset: str = setting(
         "Data set: mnist, digits (bundled, 8x8 upscaled), fashion-mnist, kmnist, qmnist, omniglot, "
-        "emnist-letters, ...; auto is mnist if it is available, else digits.",
+        "stacked-mnist, emnist-letters, ...; auto is mnist if it is available, else digits.",
         "auto",
         suggestions=DATASETS,
     )

@@ -3,6 +3,8 @@
 Pixels are [n, C, H, W] of bool, integers or floats, without NaN; bits are bool of the same shape.
 """
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,13 @@ from numpy.typing import NDArray
 from ..common.errors import ConfigError
 
 Bits = NDArray[np.bool_]
+Levels = NDArray[np.uint8]
+"""Probabilities in steps of 1/255, of pixels that are drawn anew for each epoch of training."""
+AnyBits = Bits | Levels
 
 _TOP = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}  # the greatest value of types that have a usual range
 _BINS = 256
+_LEVEL_PROBABILITIES = np.arange(256) / 255
 
 
 def binarize(
@@ -34,13 +40,36 @@ def binarize(
     elif method == "otsu":
         bits = np.stack([_otsu(image) for image in pixels])
     else:
-        probabilities = pixels.astype(np.float64) / _top(
-            pixels, "bernoulli takes floats in [0, 1], or 8 or 16 bits"
-        )
-        if ((probabilities < 0) | (probabilities > 1)).any():
-            raise ConfigError("bernoulli takes values as probabilities, but some are below 0 or above 1")
-        bits = np.stack([_uniforms(seed, first_index + row, x.shape) < x for row, x in enumerate(probabilities)])
+        probabilities = _probabilities(pixels, method)
+        indices = range(first_index, first_index + len(pixels))
+        bits = _uniforms(seed, indices, pixels.shape[1:]) < probabilities
     return bits
+
+
+def probability_levels(pixels: NDArray[Any]) -> Levels:
+    """The probabilities that "dynamic" draws with, in steps of 1/255: uint8 of the shape of the pixels.
+
+    Raises ConfigError if the values are no probabilities.
+    """
+    levels: Levels = np.round(255 * _probabilities(pixels, "dynamic")).astype(np.uint8)
+    return levels
+
+
+def draw_levels(levels: Levels, indices: Iterable[int], *, seed: int, draw: int = 0) -> Bits:
+    """Bits that are on with probability level / 255: a function of (seed, draw, index of the image, level).
+
+    Draw 0 is that of "bernoulli".
+    """
+    bits: Bits = _uniforms(seed, indices, levels.shape[1:], draw) < _LEVEL_PROBABILITIES[levels]
+    return bits
+
+
+def _probabilities(pixels: NDArray[Any], method: str) -> NDArray[np.float64]:
+    top = _top(pixels, f"{method} takes floats in [0, 1], or 8 or 16 bits")
+    probabilities: NDArray[np.float64] = pixels.astype(np.float64) / top
+    if ((probabilities < 0) | (probabilities > 1)).any():
+        raise ConfigError(f"{method} takes values as probabilities, but some are below 0 or above 1")
+    return probabilities
 
 
 def _top(pixels: NDArray[Any], advice: str) -> float:
@@ -70,27 +99,29 @@ def _otsu(image: NDArray[Any]) -> Bits:
     return np.asarray(values >= edges[np.nanargmax(between) + 1])
 
 
-def _uniforms(seed: int, index: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Uniforms in [0, 1) for one image: a function of (seed, index)."""
-    words = np.random.Philox(key=seed, counter=[0, index, 0, 0]).random_raw(int(np.prod(shape)))
-    uniforms: NDArray[np.float64] = np.multiply(words >> np.uint64(11), 2.0**-53)
-    return uniforms.reshape(shape)
+def _uniforms(seed: int, indices: Iterable[int], shape: tuple[int, ...], draw: int = 0) -> NDArray[np.float64]:
+    """Uniforms in [0, 1) for images of one shape: a function of (seed, draw, index)."""
+    count = math.prod(shape)
+    words = [np.random.Philox(key=seed, counter=[0, index, draw, 0]).random_raw(count) for index in indices]
+    uniforms: NDArray[np.float64] = np.multiply(np.stack(words) >> np.uint64(11), 2.0**-53)
+    return uniforms.reshape(-1, *shape)
 
 
-def fit_to(bits: Bits, size: tuple[int, int], how: str) -> Bits:
-    """Bits brought to (height, width).
+def fit_to(bits: AnyBits, size: tuple[int, int], how: str) -> AnyBits:
+    """Bits, or levels of probability, brought to (height, width).
 
     "pad" centers them among pixels that are off, and "crop" keeps their middle; "area" turns a pixel on if at
-    least half of what it covers is on, and "max-pool" if any of it is, whatever the sides' ratio.
+    least half of what it covers is on, and "max-pool" if any of it is, whatever the sides' ratio; of levels they
+    are the mean and the greatest.
     Raises ValueError where "pad" would have to cut, or "crop" to pad.
     """
     if bits.shape[2:] == size:
         return bits
     images = torch.from_numpy(np.ascontiguousarray(bits))
-    if how == "max-pool":
-        return np.asarray(F.adaptive_max_pool2d(images.float(), size).numpy() > 0)
-    if how == "area":
-        return np.asarray(F.adaptive_avg_pool2d(images.float(), size).numpy() >= 0.5)
+    if how in {"max-pool", "area"}:
+        pool = F.adaptive_max_pool2d if how == "max-pool" else F.adaptive_avg_pool2d
+        pooled = pool(images.float(), size).numpy()
+        return np.round(pooled).astype(np.uint8) if bits.dtype == np.uint8 else np.asarray(pooled >= 0.5)
     sign = 1 if how == "pad" else -1
     gaps = [sign * (new - old) for new, old in zip(size, bits.shape[2:], strict=True)]
     if min(gaps) < 0:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import DataError
 from ..config.images import MAX_PIXELS, ImageOptions
-from .binarize import Bits, binarize, fit_to
+from .binarize import AnyBits, binarize, fit_to, probability_levels
 from .readers.labels import NO_LABEL
 from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
 
@@ -26,6 +26,7 @@ class BinaryImages:
     def __init__(self, source: ImageSource, options: ImageOptions, name: object) -> None:
         self.source = source
         self._options, self._method = options, options.binarize or "nonzero"
+        self._top = 255 if self._method == "dynamic" else 1  # what a pixel that is always on counts
         self._name = name
         self._bad = BadImages()
         self._shapes: Counter[tuple[int, ...]] = Counter()
@@ -54,10 +55,12 @@ class BinaryImages:
                 f"count as on ({share:.0%} of what is on); they may be shades, or noise as of JPEG: --binarize "
                 "threshold or otsu parts them"
             )
+        if self._method == "dynamic" and not self._grey:
+            notes.append("no value is between the least and the greatest: every epoch draws the same images")
         return notes
 
-    def chunks(self) -> Iterator[tuple[Bits, Labels | None]]:
-        """All images in order as bits [n, C, H, W], and their labels.
+    def chunks(self) -> Iterator[tuple[AnyBits, Labels | None]]:
+        """All images in order as bits [n, C, H, W], and their labels; by "dynamic" as levels, see `draw_levels`.
 
         Raises DataError, after the last, if some cannot be read, shapes differ, all images are the same or nearly
         all pixels are.
@@ -84,10 +87,15 @@ class BinaryImages:
                 labels = None if raw.labels is None else raw.labels[part]
                 yield replace(raw, pixels=raw.pixels[part], labels=labels, first=raw.first + start)
 
-    def _as_bits(self, pixels: NDArray[Any]) -> Bits:
+    def _as_bits(self, pixels: NDArray[Any]) -> AnyBits:
         options = self._options
         seed, first = options.bernoulli_seed, self.count
-        bits = binarize(pixels, self._method, threshold=options.threshold, seed=seed, first_index=first)
+        bits: AnyBits
+        if self._method == "dynamic":
+            bits = probability_levels(pixels)
+            self._grey += int(np.count_nonzero((bits > 0) & (bits < self._top)))
+        else:
+            bits = binarize(pixels, self._method, threshold=options.threshold, seed=seed, first_index=first)
         on = int(np.count_nonzero(bits))
         if self._method == "nonzero":
             self._grey += _grey_values(pixels)
@@ -120,7 +128,7 @@ class BinaryImages:
         labels = None if raw.labels is None else raw.labels[is_good]
         return replace(raw, pixels=raw.pixels[is_good], labels=labels)
 
-    def _is_of_first_shape(self, bits: Bits, name: str) -> bool:
+    def _is_of_first_shape(self, bits: AnyBits, name: str) -> bool:
         shape = bits.shape[1:]
         self._firsts.setdefault(shape, name)
         self._shapes[shape] += len(bits)
@@ -153,11 +161,12 @@ class BinaryImages:
         return f"{height}x{width}"
 
     def _check_variety(self) -> None:
-        fraction = float(self._on.sum() / (self._on.size * self.count))
+        always = self._top * self.count
+        fraction = float(self._on.sum() / (self._on.size * always))
         how = f"as {self._method}{', inverted,' if self._options.invert else ''} takes them"
         if fraction in {0, 1}:
             problem = f"every pixel is {'on' if fraction else 'off'} {how}"
-        elif np.isin(self._on, (0, self.count)).all():
+        elif np.isin(self._on, (0, always)).all():
             problem = f"all {self.count:,} images are the same {how}"
         elif fraction < LEAST_ON:
             problem = f"only {fraction:.3%} of the pixels are on {how}, less than {LEAST_ON:.1%}"

@@ -19,12 +19,13 @@ from torch import Tensor
 from ..common.errors import ConfigError, DataError
 from ..common.image_shape import ImageShape
 from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
+from .binarize import AnyBits
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
-from .packed import ProgressCallback, packed_dataset
+from .packed import PackedImages, ProgressCallback, packed_dataset
 from .readers.arrays import ArraySource, sliced_array
 from .splits import split_off
-from .torchvision_datasets import TORCHVISION_DATASETS
+from .torchvision_datasets import STACKED_CHANNELS, TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
@@ -74,7 +75,8 @@ def known_image_shape(spec: DatasetSpec) -> ImageShape | None:
     """The shape of the images of a data set by name, known without reading it; None for other images."""
     if spec.path is not None:
         return None
-    return ImageShape(1, *(spec.options.height_and_width or _USUAL_SIZE))
+    channels = STACKED_CHANNELS if spec.dataset == "stacked-mnist" else 1
+    return ImageShape(channels, *(spec.options.height_and_width or _USUAL_SIZE))
 
 
 def load_dataset(
@@ -85,20 +87,29 @@ def load_dataset(
     Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
     an option does not fit it.
     """
-    if split == "all":
-        parts = [load_dataset(name, data_dir=data_dir, split=part, options=options) for part in ("train", "test")]
-        images = [part.images for part in parts if isinstance(part.images, Tensor)]
-        labels = [part.labels for part in parts if part.labels is not None]
-        return BinaryDataset(name, torch.cat(images), torch.cat(labels) if len(labels) == len(parts) else None)
     options = options or ImageOptions()
     options.check_for_pixels(name)
+    splits = ("train", "test") if split == "all" else (split,)
+    parts = [_converted(name, data_root(data_dir), part, options) for part in splits]
+    bits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    images: Tensor | PackedImages
+    if bits.dtype == np.bool_:
+        images = torch.from_numpy(bits.view(np.uint8))
+    else:
+        rows, shape = bits.reshape(len(bits), -1), bits.shape[1:]
+        images = PackedImages(rows, shape, np.arange(len(bits)), options.bernoulli_seed)
+    classes = TORCHVISION_DATASETS[name].classes if name in TORCHVISION_DATASETS else None
+    return BinaryDataset(name, images, torch.from_numpy(labels), classes)
+
+
+def _converted(name: str, root: Path, split: str, options: ImageOptions) -> tuple[AnyBits, NDArray[np.int64]]:
+    """Bits, or levels by dynamic binarization, and labels of the split "train" or "test"."""
     full_size = options.size is not None
-    pixels, targets, usual = _pixels_of(name, data_root(data_dir), split, full_size=full_size)
+    pixels, targets, usual = _pixels_of(name, root, split, full_size=full_size)
     if options.binarize is None:
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
     source = ArraySource(sliced_array(pixels), ImageOptions(), name)
-    bits = np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()])
-    return BinaryDataset(name, torch.from_numpy(bits.view(np.uint8)), torch.from_numpy(targets))
+    return np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()]), targets
 
 
 def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None]) -> str:

@@ -28,7 +28,7 @@ class BinaryDataset:
 
     name: str
     images: Tensor | PackedImages
-    """uint8 [N, C, H, W] of 0 and 1; packed ones are indexed by integers."""
+    """uint8 [N, C, H, W] of 0 and 1; packed ones, or by dynamic binarization, are indexed by integers."""
     labels: Tensor | None
     """int64 [N], classes from 0; None for a data set without labels."""
     classes: tuple[str, ...] | None = None
@@ -99,10 +99,10 @@ class BinaryDataset:
         return self._chosen(torch.arange(min(count, len(self))))
 
     def in_memory(self, at_most: int | None = None) -> BinaryDataset:
-        """The same images in memory; at most so many of packed ones, evenly spaced."""
+        """The same images in memory; at most so many of a file or folder, evenly spaced."""
         if isinstance(self.images, Tensor):
             return self
-        count = len(self) if at_most is None else min(at_most, len(self))
+        count = len(self) if at_most is None or self.digest is None else min(at_most, len(self))
         return self._chosen(torch.arange(count) * len(self) // max(1, count))
 
     def numpy(self) -> NDArray[np.uint8]:
@@ -150,7 +150,11 @@ class BatchStream:
 
     def batch(self, index: int) -> Tensor:
         """Batch `index` as float32 [B, C, H, W] of 0 and 1, on the device."""
-        return self._images[self._rows(index)].to(self._device).float()
+        rows = self._rows(index)
+        if isinstance(self._images, Tensor):
+            return self._images[rows].float()
+        epoch = index // self.batches_per_epoch
+        return self._images.in_epoch(rows, seed=self._seed, epoch=epoch).to(self._device).float()
 
     def labels(self, index: int) -> Tensor | None:
         """The labels of batch `index`, int64 [B] on the device; None without labels."""

@@ -3,7 +3,7 @@
 `packed_dataset` converts a file or folder once, into a folder of the cache that is named by a digest of what
 was read and how. That folder is whole or absent:
 
-    images.bin    one row an image, as numpy's packbits(axis=1) makes them
+    images.bin    one row an image, as numpy's packbits(axis=1) makes them; for dynamic binarization a byte a pixel
     labels.npy    int64 [N], where there are labels
     dataset.json  shape, count, classes, notes, and the SHA-256 of images and labels, checked whenever it is opened
 """
@@ -30,6 +30,7 @@ from ..common.errors import DataError
 from ..common.files import as_text, cache_folder, temporary_name, write_json
 from ..common.locks import file_lock
 from ..config.images import ImageOptions
+from .binarize import AnyBits, draw_levels
 from .binary_images import BinaryImages, Labels, settled_labels
 from .readers.array_files import labels_beside
 from .readers.detect import open_images
@@ -47,13 +48,18 @@ ProgressCallback = Callable[[int, int | None], None]
 class PackedImages:
     """Some images of a packed set. Indexing unpacks some of them.
 
-    `positions` are their places in the set, int64 [N].
+    `positions` are their places in the set, int64 [N]. With a `dynamic_seed` the rows are levels of probability, a
+    byte a pixel, from which bits are drawn: by that seed, or anew for an epoch.
     """
 
     def __init__(
-        self, rows: NDArray[np.uint8], image_shape: tuple[int, ...], positions: NDArray[np.int64]
+        self,
+        rows: NDArray[np.uint8],
+        image_shape: tuple[int, ...],
+        positions: NDArray[np.int64],
+        dynamic_seed: int | None = None,
     ) -> None:
-        self._rows = rows
+        self._rows, self._dynamic_seed = rows, dynamic_seed
         self.positions = positions
         self.shape = (len(positions), *image_shape)
         """[N, C, H, W]."""
@@ -64,12 +70,24 @@ class PackedImages:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """The images of these indices, uint8 [n, C, H, W] of 0 and 1."""
-        bits = np.unpackbits(self._rows[self.positions[indices.numpy()]], axis=1, count=math.prod(self.shape[1:]))
+        return self._images(indices, seed=self._dynamic_seed, draw=0)
+
+    def in_epoch(self, indices: Tensor, *, seed: int, epoch: int) -> Tensor:
+        """The same as training sees them in an epoch: by dynamic binarization drawn anew for each."""
+        return self._images(indices, seed=None if self._dynamic_seed is None else seed, draw=1 + epoch)
+
+    def _images(self, indices: Tensor, *, seed: int | None, draw: int) -> Tensor:
+        positions = self.positions[indices.numpy()]
+        rows = self._rows[positions]
+        if seed is None:
+            bits = np.unpackbits(rows, axis=1, count=math.prod(self.shape[1:]))
+        else:
+            bits = draw_levels(rows, positions, seed=seed, draw=draw).view(np.uint8)
         return torch.from_numpy(bits).view(-1, *self.shape[1:])
 
     def part(self, indices: Tensor) -> "PackedImages":
         """Those of these indices, still packed."""
-        return PackedImages(self._rows, self.shape[1:], self.positions[indices.numpy()])
+        return PackedImages(self._rows, self.shape[1:], self.positions[indices.numpy()], self._dynamic_seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,8 @@ class PackedSet:
     image_shape: tuple[int, int, int]
     rows: NDArray[np.uint8]
     """uint8 [N, bytes], mapped."""
+    dynamic_seed: int | None
+    """See `PackedImages`."""
     labels: Labels | None
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
@@ -91,7 +111,7 @@ class PackedSet:
         positions = np.arange(len(self.rows))
         is_test = positions % _TEST_EVERY == _TEST_EVERY - 1
         chosen = {"train": ~is_test, "test": is_test, "all": slice(None)}[split]
-        return PackedImages(self.rows, self.image_shape, positions[chosen])
+        return PackedImages(self.rows, self.image_shape, positions[chosen], self.dynamic_seed)
 
 
 def packed_dataset(
@@ -200,7 +220,7 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
             if shape is None:
                 shape = bits.shape[1:]
                 digest.update("x".join(map(str, shape)).encode())
-            rows = np.ascontiguousarray(np.packbits(bits.reshape(len(bits), -1), axis=1))  # of any memory order
+            rows = np.ascontiguousarray(_rows_of(bits))  # of any memory order
             file.write(rows.data)
             digest.update(rows.data)
             if own_labels is not None:
@@ -216,12 +236,20 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
     write_json(folder / "dataset.json", {"version": _VERSION, **about, "sha256": digest.hexdigest()})
 
 
+def _rows_of(bits: AnyBits) -> NDArray[np.uint8]:
+    """An image a row: bits packed, levels as they are."""
+    flat = bits.reshape(len(bits), -1)
+    return flat.view(np.uint8) if flat.dtype == np.uint8 else np.packbits(flat, axis=1)
+
+
 def _opened(folder: Path) -> PackedSet | None:
     """The packed set of a folder; None if it is absent or damaged."""
     try:
         about = json.loads((folder / "dataset.json").read_bytes())
         shape = tuple(about["image_shape"])
-        row_bytes = (math.prod(shape) + 7) // 8
+        is_dynamic = about["options"]["binarize"] == "dynamic"
+        row_bytes = math.prod(shape) if is_dynamic else (math.prod(shape) + 7) // 8
+        seed = about["options"]["bernoulli_seed"] if is_dynamic else None
         labels = None if about["classes"] is None else np.load(folder / "labels.npy", allow_pickle=False)
         if _digest(folder / "images.bin", shape, labels) != about["sha256"]:
             return None
@@ -230,7 +258,7 @@ def _opened(folder: Path) -> PackedSet | None:
         return None
     classes = None if about["classes"] is None else tuple(map(as_text, about["classes"]))
     notes = tuple(about["notes"])
-    return PackedSet(folder, shape, np.asarray(rows), labels, classes, notes, about["sha256"])
+    return PackedSet(folder, shape, np.asarray(rows), seed, labels, classes, notes, about["sha256"])
 
 
 def _digest(path: Path, shape: tuple[int, ...], labels: Labels | None) -> str:

@@ -80,7 +80,7 @@ def summarize(dataset: BinaryDataset) -> DataSummary:
 def _class_counts(dataset: BinaryDataset) -> dict[str, int] | None:
     if dataset.labels is None:
         return None
-    counts = np.bincount(dataset.labels.numpy()).tolist()
+    counts = np.bincount(dataset.labels.numpy(), minlength=len(dataset.classes or ())).tolist()
     names = dataset.classes or tuple(str(label) for label in range(len(counts)))
     return dict(zip(names, counts, strict=True))
 

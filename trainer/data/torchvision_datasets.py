@@ -26,6 +26,8 @@ from .readers.image_files import decode_image
 
 _OMNIGLOT_FOLDERS = ("images_background", "images_evaluation")
 _OMNIGLOT_SIZE = (28, 28)  # of the drawings as Burda et al. 2015 have them
+STACKED_CHANNELS = 3
+"""Digits in an image of Stacked MNIST."""
 _DOWNLOAD_TIMEOUT_SECONDS = 10
 _declarations: list[torch.library.Library] = []  # a declaration lasts as long as its Library object
 
@@ -52,9 +54,16 @@ class TorchvisionDataset:
     """Whether rows and columns are exchanged."""
     counts: dict[str, int] = field(default_factory=dict)
     """Images of each split, where they are checked."""
+    is_stacked: bool = False
+    """Whether three images are the channels of one, see `_stacked`."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of its classes if they are not their numbers: those of a stack are its digits."""
+        return tuple(f"{label:03}" for label in range(10**STACKED_CHANNELS)) if self.is_stacked else None
 
     def read(self, root: Path, split: str, *, full_size: bool = False) -> tuple[Pixels, Labels]:
-        """The pixels, uint8 [N, 1, H, W] with ink above 0, and labels from 0 of the split "train" or "test".
+        """The pixels, uint8 [N, C, H, W] with ink above 0, and labels from 0 of the split "train" or "test".
 
         They are 28x28; `full_size` leaves Omniglot's at 105x105. Downloads what is missing. Raises DataError if
         that fails, or if the files are damaged.
@@ -107,8 +116,24 @@ class TorchvisionDataset:
             raise ValueError(f"{count} images and {len(source.targets)} labels where {expected} belong")
         pixels: Pixels = source.data.numpy()[:, np.newaxis]
         labels: Labels = (source.targets if source.targets.ndim == 1 else source.targets[:, 0]).numpy()
+        if self.is_stacked:
+            return _stacked(pixels, labels)
         first_label = int(self.options.get("split") == "letters")
         return pixels.swapaxes(2, 3) if self.is_turned else pixels, labels - first_label
+
+
+def _stacked(pixels: Pixels, labels: Labels) -> tuple[Pixels, Labels]:
+    """Three digits a, b and c as the channels of an image, of class 100 a + 10 b + c (Metz et al. 2017).
+
+    The first channel has the digits in their order, the others in orders of their own: that of the random words of
+    Philox with the channel as key. So each digit stands once in each channel.
+    """
+    count, channels = len(labels), range(1, STACKED_CHANNELS)
+    orders = [np.arange(count), *(np.argsort(np.random.Philox(key=x).random_raw(count)) for x in channels)]
+    stacked = np.zeros_like(labels)
+    for order in orders:
+        stacked = 10 * stacked + labels[order]
+    return np.concatenate([pixels[order] for order in orders], axis=1), stacked
 
 
 def _import_datasets() -> ModuleType:
@@ -165,9 +190,9 @@ def _idx_files(pattern: str, parts: tuple[str, str], labels: str = "labels-idx1-
     return tuple(f"raw/{pattern.format(part)}-{kind}" for part in parts for kind in ("images-idx3-ubyte", labels))
 
 
-def _plain(title: str, **options: Any) -> TorchvisionDataset:
-    kind, files = title.replace("-", ""), _idx_files("{}", ("train", "t10k"))
-    return TorchvisionDataset(title=title, kind=kind, files=files, **options)
+def _plain(title: str, kind: str | None = None, **options: Any) -> TorchvisionDataset:
+    files = _idx_files("{}", ("train", "t10k"))
+    return TorchvisionDataset(title=title, kind=kind or title.replace("-", ""), files=files, **options)
 
 
 def _emnist(part: str) -> TorchvisionDataset:
@@ -176,8 +201,10 @@ def _emnist(part: str) -> TorchvisionDataset:
     return TorchvisionDataset(title=f"EMNIST {part}", kind="EMNIST", files=files, options=options, is_turned=True)
 
 
+_MNIST_COUNTS = {"train": 60_000, "test": 10_000}
 TORCHVISION_DATASETS = {
-    "mnist": _plain("MNIST", counts={"train": 60_000, "test": 10_000}),
+    "mnist": _plain("MNIST", counts=_MNIST_COUNTS),
+    "stacked-mnist": _plain("Stacked MNIST", "MNIST", counts=_MNIST_COUNTS, is_stacked=True),
     "fashion-mnist": _plain("Fashion-MNIST", binarize="threshold", threshold=127),
     "kmnist": _plain("KMNIST"),
     "qmnist": TorchvisionDataset(

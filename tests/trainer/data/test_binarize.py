@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.config.images import ImageOptions
-from bgan.trainer.data.binarize import binarize, fit_to
+from bgan.trainer.data.binarize import binarize, draw_levels, fit_to, probability_levels
 from tests.kit.images import read_images
 
 RANDOM = np.random.default_rng(0)
@@ -55,6 +56,35 @@ def test_bernoulli_is_fixed_by_the_seed_and_the_index_alone():
     assert (binarize(GREY, "bernoulli", seed=4) != whole).mean() > 0.1
     same = binarize(np.full((2, 1, 9, 9), 0.5), "bernoulli")
     assert (same[0] != same[1]).any()
+
+
+def test_levels_are_drawn_with_their_probability_anew_for_each_draw():
+    levels = probability_levels(GREY / 255)
+    np.testing.assert_array_equal(levels, GREY)
+    draws = np.stack([draw_levels(GREY, range(50), seed=3, draw=draw) for draw in range(400)])
+    np.testing.assert_array_equal(draws[0], binarize(GREY, "bernoulli", seed=3))
+    error = 5 * np.sqrt(GREY / 255 * (1 - GREY / 255) / 400)
+    assert (np.abs(draws.mean(axis=0) - GREY / 255) <= error).all()
+    assert 0.1 < (draws[0] != draws[1]).mean() < 0.5
+    some = draw_levels(GREY[[30, 7]], [30, 7], seed=3, draw=5)
+    np.testing.assert_array_equal(some, draws[5][[30, 7]])
+
+
+def test_values_that_are_no_probabilities_are_refused():
+    for pixels in (np.full((1, 1, 2, 2), 1.5), np.full((1, 1, 2, 2), -0.1)):
+        with pytest.raises(ConfigError, match="dynamic takes values as probabilities, but some are below 0 or"):
+            probability_levels(pixels)
+    with pytest.raises(ConfigError, match="values of type int64 have no usual range; dynamic takes floats in"):
+        probability_levels(np.zeros((1, 1, 2, 2), np.int64))
+
+
+def test_levels_are_brought_to_a_size():
+    blocks = GREY[:, :, :4, :6].reshape(50, 1, 2, 2, 3, 2)
+    np.testing.assert_array_equal(fit_to(GREY[:, :, :4, :6], (2, 3), "area"), np.round(blocks.mean(axis=(3, 5))))
+    np.testing.assert_array_equal(fit_to(GREY[:, :, :4, :6], (2, 3), "max-pool"), blocks.max(axis=(3, 5)))
+    padded = fit_to(GREY, (7, 7), "pad")
+    np.testing.assert_array_equal(padded[:, :, 1:6], GREY)
+    assert not padded[:, :, [0, 6]].any()
 
 
 def test_bits_are_brought_to_a_size():

@@ -1,5 +1,6 @@
 """Published sets, from small files in torchvision's layout."""
 
+import dataclasses
 import hashlib
 import socket
 import struct
@@ -13,6 +14,7 @@ from bgan.trainer.common.errors import ConfigError, DataError
 from bgan.trainer.config.images import DatasetSpec, ImageOptions
 from bgan.trainer.config.training import DATASETS, TrainingConfig
 from bgan.trainer.data.catalog import known_image_shape, load_dataset
+from bgan.trainer.data.summary import summarize
 from bgan.trainer.data.torchvision_datasets import TORCHVISION_DATASETS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
@@ -74,6 +76,21 @@ def test_qmnist_has_more_in_its_labels_than_the_class(tmp_path):
     dataset = load_dataset("qmnist", data_dir=str(tmp_path))
     np.testing.assert_array_equal(dataset.labels, LABELS)
     np.testing.assert_array_equal(dataset.numpy()[:, 0], PIXELS > 0)
+
+
+def test_stacked_mnist_has_three_digits_as_channels(tmp_path, monkeypatch):
+    write_idx(tmp_path / "MNIST/raw", files("{}", ("train", "t10k")), (np.arange(12) % 10).astype(np.uint8))
+    source = dataclasses.replace(TORCHVISION_DATASETS["stacked-mnist"], counts={})
+    monkeypatch.setitem(TORCHVISION_DATASETS, "stacked-mnist", source)
+    dataset = load_dataset("stacked-mnist", data_dir=str(tmp_path))
+    assert dataset.image_shape == known_image_shape(DatasetSpec(dataset="stacked-mnist")) == (3, 28, 28)
+    assert dataset.classes[7] == "007"
+    assert len(dataset.classes) == 1000
+    orders = [np.arange(12), [3, 5, 2, 9, 7, 10, 0, 8, 6, 11, 1, 4], [10, 11, 1, 4, 0, 6, 3, 5, 2, 7, 8, 9]]
+    np.testing.assert_array_equal(dataset.numpy(), np.stack([PIXELS[order] for order in orders], axis=1) > 0)
+    digits = [np.arange(12)[order] % 10 for order in orders]
+    np.testing.assert_array_equal(dataset.labels, 100 * digits[0] + 10 * digits[1] + digits[2])
+    assert summarize(dataset).classes["999"] == 0
 
 
 def write_omniglot(folder, drawings):
