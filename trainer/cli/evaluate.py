@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..evaluation.reference import Reference
 
 _ARRAYS = (".npy", ".npz")
+_HISTOGRAM_SHOWN = range(1, 101)  # so many classes have their shares printed
 
 
 @with_settings(
@@ -167,7 +168,7 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     console = Console()
     show_table(console, _table(evaluations, reference.split))
     for evaluation in evaluations:
-        if evaluation.class_histogram is not None:
+        if len(evaluation.class_histogram or ()) in _HISTOGRAM_SHOWN:
             say(console, f"classes of {evaluation.source}, %: {evaluation.class_percents()}")
     console.print(f"floor: the same metric of real {reference.split} images against real training images")
     for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):

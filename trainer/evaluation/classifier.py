@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,6 +32,13 @@ _EPOCHS_AT_MOST = 40
 _DROPOUT = 0.4
 _LEARNING_RATE = 2e-3
 _ROWS = 2000
+
+
+class Describer(Protocol):
+    """What measures images by the features and classes that it finds."""
+
+    def describe(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(features [N, D], class probabilities [N, K]) of uint8 [N, C, H, W] images."""
 
 
 class Classifier(nn.Module):
@@ -98,7 +106,7 @@ def train_classifier(
     return classifier.eval()
 
 
-def accuracy(classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+def accuracy(classifier: Describer, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
     """Share of the images that the classifier labels as given."""
     return float((classifier.describe(images)[1].argmax(axis=1) == labels).mean())
 

@@ -77,14 +77,14 @@ def evaluate_samples(
 
 
 def _left_out(missing: set[Need], reference: Reference) -> list[str]:
-    """What is not measured, and why, a line for each reason but classes: most generators have none to ask for."""
+    """What is not measured, and why, a line for each reason but those that hold of most generators."""
     counts = (
         f", and there are {len(reference.test)} {reference.split} and {len(reference.training)} training images"
     )
     return [
         f"{titles_needing(need)}: {need.value}{counts if need is Need.TWO_SETS else ''}"
         for need in Need
-        if need in missing - {Need.REQUESTED_CLASSES}
+        if need in missing - {Need.REQUESTED_CLASSES, Need.STACKED_DIGITS}
     ]
 
 

@@ -16,6 +16,7 @@ from ..data.catalog import open_dataset
 from ..data.dataset import BinaryDataset
 from ..data.packed import ProgressCallback
 from .classifier import Classifier, accuracy, cached_classifier, data_digest
+from .stacked import StackedClassifier, stacked_classifier
 
 _TRAINING_AT_MOST, _TEST_AT_MOST = 60_000, 10_000  # of a file or folder; a published set is taken as a whole
 
@@ -35,7 +36,7 @@ class Reference:
     """What these are: "test" or "validation"."""
     digest: str
     """Of the images and of what measures them."""
-    classifier: Classifier | None
+    classifier: Classifier | StackedClassifier | None
     """None: only what needs no labels is measured."""
     classifier_accuracy: float | None
     """On the test images."""
@@ -82,14 +83,15 @@ def make_reference(
     """
     cache = cache or cache_folder()
     images, test_images = training.numpy(), test.numpy()
-    classifier, digest, correct, shares = None, "unlabelled", None, None
+    classifier: Classifier | StackedClassifier | None = None
+    digest, correct, shares = "unlabelled", None, None
     if training.labels is None or test.labels is None:
         if labelled:
             raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
     elif labelled is not False:
-        classifier, digest = cached_classifier(
-            images, training.labels.numpy(), cache=cache, report=report, progress=progress
-        )
+        is_stacked = training.digest is None and training.name == "stacked-mnist"
+        make = stacked_classifier if is_stacked else cached_classifier
+        classifier, digest = make(images, training.labels.numpy(), cache=cache, report=report, progress=progress)
         correct = accuracy(classifier, test_images, test.labels.numpy())
         shares = np.bincount(training.labels.numpy()) / len(images)
     return Reference(

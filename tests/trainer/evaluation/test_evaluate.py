@@ -20,6 +20,7 @@ from tests.kit.models import make_model, make_run
 
 PREACTIVATIONS = {name for name, metric in METRICS.items() if metric.group == "preactivations"}
 NEED_CLASSES_ASKED_FOR = {"label_accuracy"}  # which models of no classes have not
+NEED_CLASSES_ASKED_FOR |= {"modes_found", "mode_divergence"}  # of Stacked MNIST
 NEED_LABELS = {
     name for name, metric in METRICS.items() if metric.group in {"quality", "classes"}
 } - {"two_sample_accuracy"}  # fmt: skip

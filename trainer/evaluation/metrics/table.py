@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..classifier import accuracy, train_classifier
 from ..reference import Images, Reference, Report
 from ..samples import Samples
+from ..stacked import StackedClassifier, mode_divergence, modes_found
 from . import artifacts
 from .artifacts import holes, isolated_pixels
 from .features import (
@@ -38,6 +39,7 @@ class Need(Enum):
     TWO_SETS = f"they compare sets of {LEAST_COMPARED} images or more"
     PROBABILITIES = "they need the probabilities that images were made from"
     REQUESTED_CLASSES = "they need the classes that were asked for"
+    STACKED_DIGITS = "they need Stacked MNIST"
 
 
 class MetricInputs:
@@ -59,6 +61,7 @@ class MetricInputs:
             Need.TWO_SETS: compared >= LEAST_COMPARED,
             Need.PROBABILITIES: samples.probabilities is not None,
             Need.REQUESTED_CLASSES: samples.labels is not None,
+            Need.STACKED_DIGITS: isinstance(reference.classifier, StackedClassifier),
         }
         self.missing = {need for need, is_there in there.items() if not is_there}
 
@@ -87,6 +90,12 @@ class MetricInputs:
         if self._reference.class_shares is None:
             raise ValueError(f"missing classes: {Need.LABELS.value}")
         return missing_classes(self.class_shares, self._reference.class_shares)
+
+    def mode_divergence(self) -> float:
+        """How far the classes of the images are from those of the training images, in nats."""
+        if self._reference.class_shares is None:
+            raise ValueError(f"modes: {Need.LABELS.value}")
+        return mode_divergence(self.class_shares, self._reference.class_shares)
 
     def label_accuracy(self) -> float:
         """How often the classifier finds the class that was asked for."""
@@ -164,6 +173,7 @@ _LABELS = frozenset({Need.LABELS})
 _TWO_SETS = frozenset({Need.TWO_SETS})
 _FEATURES = _LABELS | _TWO_SETS
 _REQUESTED = _LABELS | {Need.REQUESTED_CLASSES}
+_STACKED = _LABELS | {Need.STACKED_DIGITS}
 _quality = partial(Metric, "quality")
 _classes = partial(Metric, "classes")
 _memorization = partial(Metric, "memorization")
@@ -182,6 +192,8 @@ METRICS = {
     "class_entropy": _classes("class entropy, bits", lambda x: entropy(x.class_shares), "floor", _LABELS),
     "missing_classes": _classes("missing classes", MetricInputs.missing_classes, "lower", _LABELS, 0),
     "label_accuracy": _classes("of the class asked for, share", MetricInputs.label_accuracy, "higher", _REQUESTED),
+    "modes_found": _classes("modes found, of 1,000", lambda x: modes_found(x.class_shares), "higher", _STACKED, 0),
+    "mode_divergence": _classes("KL of modes, nats", MetricInputs.mode_divergence, "lower", _STACKED),
     "nearest_distance": _memorization(
         "pixels to nearest training image", lambda x: x.nearest.mean(), "floor", digits=1
     ),
