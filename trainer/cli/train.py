@@ -22,7 +22,16 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import RunsDir, completion, given_settings, image_options, named_images, warn, with_settings
+from .options import (
+    RunsDir,
+    completion,
+    given_settings,
+    held_out,
+    image_options,
+    named_images,
+    warn,
+    with_settings,
+)
 
 
 @with_settings(
@@ -135,7 +144,9 @@ def _settings(given: dict[str, Any], file: Path | None) -> TrainingConfig:
     """The resolved settings: options override the file, and this the preset."""
     settings = {**(read_settings(file) if file is not None else {}), **given}
     if spec := named_images(given):  # in place of the images that the file names
-        settings |= {"data": spec.path, "dataset": spec.dataset, "data_digest": None}
+        parts = {"validation_data": None, "test_data": None}
+        settings |= {"data": spec.path, "dataset": spec.dataset, "data_digest": None, **parts}
+    settings |= held_out(given)
     preset = settings.get("preset") or default_preset(settings.get("objective"))
     kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}
     own = {name: value for name, value in settings.items() if name in SETTINGS}

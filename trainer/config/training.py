@@ -204,8 +204,10 @@ class TrainingConfig:
         """Check what concerns several groups."""
         if self.data.path is None and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
-        if self.optimization.training_split == "all" and self.data.validation_images:
-            raise ConfigError("training-split all trains on every image; leave out validation-images")
+        held_out = ("validation_images", "validation_data", "test_data")
+        for name in held_out if self.optimization.training_split == "all" else ():
+            if getattr(self.data, name):
+                raise ConfigError(f"training-split all trains on every image; leave out {option(name)}")
         reason = self.refusal(self.neurons.estimator)
         if reason is not None:
             raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")
@@ -286,6 +288,9 @@ RENAMED_SETTINGS = {field.setting.old_name: name for name, field in SETTINGS.ite
 _RESUMABLE = frozenset({"epochs", "device", "data_dir", "data"})
 
 
+_FILES = ("validation_data", "test_data")  # where they lie decides nothing, but whether there are any does
+
+
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Settings that change what is computed and differ, by name: (old value, new value)."""
     before, after = (
@@ -296,6 +301,7 @@ def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any
         resumable -= {"epochs"}
     if old.data.path is not None and new.data.path is not None:
         resumable |= {"dataset"}  # the name of their file, which may have been moved
+    resumable |= {name for name in _FILES if before[name] and after[name]}
     return {
         name: (before[name], after[name])
         for name in before

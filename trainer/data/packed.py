@@ -5,6 +5,7 @@ was read and how. That folder is whole or absent:
 
     images.bin    one row an image, as numpy's packbits(axis=1) makes them
     labels.npy    int64 [N], where there are labels
+    groups.npy    int64 [N], where images are in groups
     dataset.json  shape, count, classes, notes, and the SHA-256 of images and labels, checked whenever it is opened
 """
 
@@ -31,6 +32,7 @@ from ..common.files import as_text, cache_folder, temporary_name, write_json
 from ..common.locks import file_lock
 from ..config.images import ImageOptions
 from .binary_images import BinaryImages, Labels, settled_labels
+from .groups import Groups, in_whole_groups
 from .readers.array_files import labels_beside
 from .readers.detect import open_images
 from .readers.listing import list_folder
@@ -39,7 +41,7 @@ _TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 600.0  # with another process that converts the same images, but writes nothing
 _ABANDONED_SECONDS = 3600.0
-_VERSION = 2  # of the conversion: a change converts every set again
+_VERSION = 3  # of the conversion: a change converts every set again
 
 ProgressCallback = Callable[[int, int | None], None]
 
@@ -77,19 +79,26 @@ class PackedSet:
     """A packed set, opened."""
 
     folder: Path
+    path: str
+    """What it was made from."""
     image_shape: tuple[int, int, int]
     rows: NDArray[np.uint8]
     """uint8 [N, bytes], mapped."""
     labels: Labels | None
+    groups: Groups | None
+    """int64 [N]: those with the same number are held out together."""
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
     digest: str
     """SHA-256 of shape, images and labels."""
 
     def images(self, split: str) -> PackedImages:
-        """The images of "train", "test" (every seventh) or "all"."""
+        """The images of "train", "test" (every seventh, or whole groups of as many) or "all"."""
         positions = np.arange(len(self.rows))
-        is_test = positions % _TEST_EVERY == _TEST_EVERY - 1
+        if split == "all" or self.groups is None:
+            is_test = positions % _TEST_EVERY == _TEST_EVERY - 1
+        else:
+            is_test = in_whole_groups(self.groups, len(positions) // _TEST_EVERY, self.path)
         chosen = {"train": ~is_test, "test": is_test, "all": slice(None)}[split]
         return PackedImages(self.rows, self.image_shape, positions[chosen])
 
@@ -212,7 +221,10 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
     if labels is not None:
         digest.update(labels.data)
         np.save(folder / "labels.npy", labels, allow_pickle=False)
+    if images.groups is not None:
+        np.save(folder / "groups.npy", images.groups, allow_pickle=False)
     about |= {"image_shape": shape, "count": images.count, "classes": classes, "notes": images.notes}
+    about["has_groups"] = images.groups is not None
     write_json(folder / "dataset.json", {"version": _VERSION, **about, "sha256": digest.hexdigest()})
 
 
@@ -223,6 +235,7 @@ def _opened(folder: Path) -> PackedSet | None:
         shape = tuple(about["image_shape"])
         row_bytes = (math.prod(shape) + 7) // 8
         labels = None if about["classes"] is None else np.load(folder / "labels.npy", allow_pickle=False)
+        groups = np.load(folder / "groups.npy", allow_pickle=False) if about["has_groups"] else None
         if _digest(folder / "images.bin", shape, labels) != about["sha256"]:
             return None
         rows = np.memmap(folder / "images.bin", np.uint8, "r", shape=(about["count"], row_bytes))
@@ -230,7 +243,9 @@ def _opened(folder: Path) -> PackedSet | None:
         return None
     classes = None if about["classes"] is None else tuple(map(as_text, about["classes"]))
     notes = tuple(about["notes"])
-    return PackedSet(folder, shape, np.asarray(rows), labels, classes, notes, about["sha256"])
+    return PackedSet(
+        folder, about["source"], shape, np.asarray(rows), labels, groups, classes, notes, about["sha256"]
+    )
 
 
 def _digest(path: Path, shape: tuple[int, ...], labels: Labels | None) -> str:
