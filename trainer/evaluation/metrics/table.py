@@ -37,7 +37,7 @@ class Need(Enum):
     LABELS = "they need labels"
     TWO_SETS = f"they compare sets of {LEAST_COMPARED} images or more"
     PROBABILITIES = "they need the probabilities that images were made from"
-    REQUESTED_CLASSES = "they need the classes that were asked for"
+    REQUESTED_CLASSES = "they need the classes of the data set that were asked for"
 
 
 class MetricInputs:
@@ -58,7 +58,7 @@ class MetricInputs:
             Need.LABELS: reference.classifier is not None,
             Need.TWO_SETS: compared >= LEAST_COMPARED,
             Need.PROBABILITIES: samples.probabilities is not None,
-            Need.REQUESTED_CLASSES: samples.labels is not None,
+            Need.REQUESTED_CLASSES: samples.labels is not None and samples.classes in {None, reference.classes},
         }
         self.missing = {need for need, is_there in there.items() if not is_there}
 
