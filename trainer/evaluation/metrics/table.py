@@ -24,7 +24,15 @@ from .features import (
     precision_recall_density_coverage,
 )
 from .memorization import nearest_distances, unique_share
-from .preactivations import binary_entropy, middle_mass, notch_depth, notch_ratio, preactivation_histogram
+from .preactivations import (
+    binary_entropy,
+    draw_distance,
+    latent_distance,
+    middle_mass,
+    notch_depth,
+    notch_ratio,
+    preactivation_histogram,
+)
 
 _STEPS_AT_MOST = 300  # of the two-sample test
 LEAST_COMPARED = 64
@@ -204,6 +212,12 @@ METRICS = {
     "notch_depth": _preactivations("density at 0.5 / lower side", lambda x: notch_depth(x.probabilities)),
     "preactivation_entropy": _preactivations(
         "preactivation entropy, bits", lambda x: binary_entropy(x.probabilities)
+    ),
+    "draw_distance": _preactivations(
+        "pixels between draws of one latent", lambda x: draw_distance(x.probabilities), digits=1
+    ),
+    "latent_distance": _preactivations(
+        "pixels between draws of two latents", lambda x: latent_distance(x.probabilities), digits=1
     ),
 }
 
