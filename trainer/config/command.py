@@ -49,11 +49,18 @@ def default_name(config: TrainingConfig) -> str:
         own["objective"],
         "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],
         "" if own["estimator"] == usual["estimator"] else own["estimator"],
-        "conditional" if own["conditional"] else "",
+        _classes(own),
         "" if own["augment"] == usual["augment"] else own["augment"],
         f"seed{own['seed']}",
     ]
     return "-".join(re.sub("[:+]", "-", part) for part in parts if part)
+
+
+def _classes(own: dict[str, Any]) -> str:
+    """What the classes of these settings are, as part of a name."""
+    if own["clusters"] is not None:
+        return f"clusters-{own['clusters']}"
+    return "conditional" if own["conditional"] else ""
 
 
 def check_name(name: str) -> None:

@@ -51,11 +51,24 @@ class NetworkConfig(SettingsGroup):
     output_bias: Literal["zero", "mean"] = setting(
         "The generator's initial output bias: zero, or mean, the logit of the mean image.", "zero"
     )
-    conditional: bool = setting("Train a class-conditional GAN on the data set's labels.", False)
+    clusters: int | None = setting(
+        "Train a class-conditional GAN on so many clusters of alike images, not on labels.",
+        None,
+        at_least=2,
+        below=1025,
+    )
+    """None: no clusters, but the labels where it is class-conditional."""
+    conditional: bool = setting(
+        "Train a class-conditional GAN on the data set's labels.", shown_default="off; on with --clusters"
+    )
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value, and that there are classes where they are clusters."""
         SettingsGroup.__post_init__(self)
+        if self.clusters is not None and not self.conditional:
+            raise ConfigError(
+                f"clusters is {self.clusters}, but conditional is off; add --conditional, or leave out clusters"
+            )
         for name in self.discriminator.split("+"):
             if name not in DISCRIMINATORS:
                 raise ConfigError(f"discriminator is {name!r}; choose one of {', '.join(DISCRIMINATORS)}")
@@ -317,6 +330,7 @@ def with_followed(given: dict[str, Any]) -> dict[str, Any]:
     values = defaults | {name: value for name, value in given.items() if value is not None}
     objective, estimator = values["objective"], ESTIMATORS[values["estimator"]]
     following = {
+        "conditional": values["clusters"] is not None,
         "training_neuron": values["neuron"],
         "discriminator": _DISCRIMINATOR[values["network"]],
         "optimizer": _OPTIMIZER[objective],

@@ -42,6 +42,8 @@ class Reference:
     class_shares: NDArray[np.float64] | None
     """Of the training images, by label; None without a classifier."""
     cache: Path
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label, or their numbers; none without a classifier."""
 
 
 def load_reference(
@@ -83,6 +85,7 @@ def make_reference(
     cache = cache or cache_folder()
     images, test_images = training.numpy(), test.numpy()
     classifier, digest, correct, shares = None, "unlabelled", None, None
+    classes: tuple[str, ...] = ()
     if training.labels is None or test.labels is None:
         if labelled:
             raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
@@ -92,6 +95,7 @@ def make_reference(
         )
         correct = accuracy(classifier, test_images, test.labels.numpy())
         shares = np.bincount(training.labels.numpy()) / len(images)
+        classes = training.classes or tuple(map(str, range(len(shares))))
     return Reference(
         dataset=training.name,
         training=images,
@@ -101,5 +105,6 @@ def make_reference(
         classifier=classifier,
         classifier_accuracy=correct,
         class_shares=shares,
+        classes=classes,
         cache=cache,
     )
