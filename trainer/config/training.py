@@ -59,7 +59,8 @@ class NetworkConfig(SettingsGroup):
     )
     """None: no clusters, but the labels where it is class-conditional."""
     conditional: bool = setting(
-        "Train a class-conditional GAN on the data set's labels.", shown_default="off; on with --clusters"
+        "Train a class-conditional GAN on the data set's labels.",
+        shown_default="modern: on where there are labels, 100 images of each; else off; on with --clusters",
     )
 
     def __post_init__(self) -> None:

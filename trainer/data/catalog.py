@@ -30,6 +30,7 @@ from .torchvision_datasets import TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
+_LEAST_IMAGES_A_CLASS = 100  # to condition on it without being told: digits have 154, Omniglot's characters 15
 _USUAL_SIZE = (28, 28)  # of all but Omniglot
 
 
@@ -127,6 +128,18 @@ def load_dataset(
     source = ArraySource(sliced_array(pixels), ImageOptions(), name)
     bits = np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()])
     return BinaryDataset(name, torch.from_numpy(bits.view(np.uint8)), torch.from_numpy(targets))
+
+
+def has_classes(spec: DatasetSpec, *, progress: ProgressCallback = lambda done, total: None) -> bool:
+    """Whether there are classes to condition on, of 100 training images each in the mean.
+
+    A file or folder is converted on first use, as by `open_dataset`, which says what it raises.
+    """
+    dataset = open_dataset(spec, progress=progress)
+    try:
+        return len(dataset) >= _LEAST_IMAGES_A_CLASS * len(dataset.class_names)
+    except DataError:
+        return False
 
 
 def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None]) -> str:
