@@ -91,6 +91,9 @@ def named_images(given: dict[str, Any]) -> DatasetSpec | None:
 def held_out(given: dict[str, Any]) -> dict[str, Any]:
     """What is held out of the images that are named. Paths are absolute, so that a run finds them again."""
     paths = {name: str(Path(given[name]).absolute()) for name in ("validation_data", "test_data") if name in given}
+    for name, path in paths.items():  # before a training, not at its end
+        if not Path(path).exists():
+            raise ConfigError(f"{option(name)}: there is no file or folder {path}")
     return {name: given[name] for name in ("validation_images",) if name in given} | paths
 
 
