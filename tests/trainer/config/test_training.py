@@ -115,6 +115,12 @@ def test_wrong_settings_are_named_with_the_remedy(setting, value, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_setting_without_a_range_is_finite(value):
+    with pytest.raises(ConfigError, match=f"threshold is {value}; it must be finite"):
+        ImageOptions(binarize="threshold", threshold=value)
+
+
 def test_clusters_are_classes():
     config = TrainingConfig.resolve(clusters=40)
     assert config.networks.conditional
