@@ -19,12 +19,13 @@ COMMANDS = (
     *("serve", "health", "top", "token", "generate", "sample", "models"),
 )
 PRESETS = ("modern", "paper", "published")
+PLAIN = "--no-conditional"  # what the preset modern is where there are no labels
 SMALL = ("--dataset", "digits", "--batch-size", "512", "--epochs", "1", "--device", "cpu")
 # Each is trained for 3 to 6 iterations; together they take every branch of a training step.
 CONFIGURATIONS = {
-    "modern cnn dbn": (),
-    "modern cnn sbn": ("--neuron", "sbn", "--epochs", "2"),
-    "modern mlp dbn": ("--network", "mlp"),
+    "modern cnn dbn": (PLAIN,),
+    "modern cnn sbn": (PLAIN, "--neuron", "sbn", "--epochs", "2"),
+    "modern mlp dbn": (PLAIN, "--network", "mlp"),
     "modern mlp sbn, of classes": ("--network", "mlp", "--neuron", "sbn", "--conditional"),
     "modern cnn, augmented": ("--augment", "translate:2+hflip", "--conditional"),
     "paper mlp dbn": ("--preset", "paper", "--epochs", "2"),

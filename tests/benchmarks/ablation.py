@@ -16,6 +16,7 @@ from statistics import fmean, stdev
 from rich.console import Console
 
 from bgan.trainer.common.files import write_json
+from bgan.trainer.config.estimators import ESTIMATORS
 from bgan.trainer.config.images import DatasetSpec
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
@@ -41,6 +42,7 @@ MODELS = {
     "cnn-dbn": {"neuron": "dbn"},
     "cnn-sbn": {"neuron": "sbn"},
     "mlp-dbn": {"neuron": "dbn", "network": "mlp"},
+    "estimators": {"neuron": "sbn", "network": "mlp"},
 }
 CHANGES = {
     "cnn-dbn": {
@@ -80,6 +82,14 @@ CHANGES = {
             "conditional": True,
             "discriminator": "mlp+strided-cnn",
         },
+    },
+    "estimators": {
+        f"{name}{', gan' if objective else ''}": {"estimator": name, **objective}
+        for names, objective in (
+            ([name for name, entry in ESTIMATORS.items() if not entry.needs_density_ratio], {}),
+            (["sigmoid-adjusted", "bgan", "maligan"], {"objective": "gan"}),
+        )
+        for name in names
     },
 }
 

@@ -3,9 +3,10 @@
 import dataclasses
 
 import grpc
+import numpy as np
 import pytest
 
-from bgan.clients import SamplingError
+from bgan.clients import ImageBatch, SamplingError
 from bgan.clients._messages import checked_request, decode_batch
 from tests.clients.responses import make_response
 
@@ -50,3 +51,20 @@ def test_a_request_that_cannot_be_sent_is_refused_when_it_is_made(fields, says):
 def test_a_request_stays_as_it_was_validated():
     with pytest.raises(dataclasses.FrozenInstanceError):
         checked_request(image_count=1).image_count = 2
+
+
+def test_batches_are_equal_where_all_their_fields_are():
+    bits = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    batch = ImageBatch(
+        model="a",
+        revision="r",
+        seed=1,
+        first_index=4,
+        image_shape=(1, 4, 4),
+        packed_images=bits,
+        probabilities=None,
+    )
+    assert batch == dataclasses.replace(batch, packed_images=bits.copy())
+    for change in ({"seed": 2}, {"packed_images": bits + 1}, {"labels": np.zeros(3, np.int32)}):
+        assert batch != dataclasses.replace(batch, **change)
+    assert batch != "a"

@@ -61,7 +61,7 @@ def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):
     (command,) = re.findall(r"^    (bgan train .*)$", card, re.M)
     assert command == (
         "bgan train --preset modern --neuron sbn --network mlp --dataset digits --estimator reinmax --epochs 1 "
-        "--name mine"
+        "--no-conditional --name mine"
     )
     resolved = json.loads(_runs((*shlex.split(command)[1:], "--dry-run"), folder, {}))
     assert "\n    bgan export mine\n" in card

@@ -81,15 +81,20 @@ def named_images(given: dict[str, Any]) -> DatasetSpec | None:
         if "dataset" in given:
             raise ConfigError("give either --dataset, a data set by name, or --data, a file or folder of your own")
         path = Path(given["data"]).absolute()
-        return DatasetSpec(dataset=name_of(path), path=str(path), **_held_out(given), options=image_options(given))
+        return DatasetSpec(dataset=name_of(path), path=str(path), **held_out(given), options=image_options(given))
     if "dataset" in given:
         named = {"dataset": given["dataset"], "data_dir": given.get("data_dir")}
-        return DatasetSpec(**named, **_held_out(given), options=image_options(given))
+        return DatasetSpec(**named, **held_out(given), options=image_options(given))
     return None
 
 
-def _held_out(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in ("validation_images",) if name in given}
+def held_out(given: dict[str, Any]) -> dict[str, Any]:
+    """What is held out of the images that are named. Paths are absolute, so that a run finds them again."""
+    paths = {name: str(Path(given[name]).absolute()) for name in ("validation_data", "test_data") if name in given}
+    for name, path in paths.items():  # before a training, not at its end
+        if not Path(path).exists():
+            raise ConfigError(f"{option(name)}: there is no file or folder {path}")
+    return {name: given[name] for name in ("validation_images",) if name in given} | paths
 
 
 def writable(file: Path | None) -> Path | None:

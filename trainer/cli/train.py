@@ -22,7 +22,18 @@ from ..config.training import (
     RunConfig,
     TrainingConfig,
 )
-from .options import RunsDir, completion, given_settings, image_options, named_images, warn, with_settings
+from .options import (
+    RunsDir,
+    completion,
+    given_settings,
+    held_out,
+    image_options,
+    named_images,
+    warn,
+    with_settings,
+)
+
+_CLASSES = {"conditional", "clusters"}
 
 
 @with_settings(
@@ -72,15 +83,17 @@ def train(
     Examples: bgan train --neuron sbn --dataset mnist;  bgan train --objective gan --epochs 5;  bgan train --preset
     published --network cnn;  bgan train --config runs/NAME/config.json --seed 1
     """
-    settings = _settings(given_settings(context), config)
+    given = _given(context, config)
+    settings = _settings(given)
+    classes_are_open = _CLASSES.isdisjoint(given) and PRESETS[settings.preset or "paper"].is_conditional
     if print_config:
-        typer.echo(as_toml(settings), nl=False)
+        typer.echo(as_toml(settings, open_ones={"conditional"} if classes_are_open else ()), nl=False)
         return
     from rich.console import Console
 
-    from ..common.console import say
+    from ..common.console import counting_bar, say
     from ..config.command import check_name, default_name
-    from ..data.catalog import choose_dataset
+    from ..data.catalog import choose_dataset, has_classes
     from ..training.loop import planned_sizes
     from ..training.loop import train as run_training
     from ..training.run import CONFIG_FILE
@@ -89,6 +102,9 @@ def train(
     if settings.data.path is None:
         found = choose_dataset(settings.data.dataset, data_dir=settings.data.data_dir, say=partial(say, console))
         settings = settings.replace(dataset=found)
+    if classes_are_open:
+        with counting_bar(console, f"converting {settings.data.path}") as progress:
+            settings = settings.replace(conditional=has_classes(settings.data, progress=progress))
     name = name or default_name(settings)
     folder = runs_dir / name
     if not (folder / CONFIG_FILE).exists():  # one of an older version may still be resumed
@@ -131,11 +147,18 @@ def presets() -> None:
     )
 
 
-def _settings(given: dict[str, Any], file: Path | None) -> TrainingConfig:
-    """The resolved settings: options override the file, and this the preset."""
+def _given(context: typer.Context, file: Path | None) -> dict[str, Any]:
+    """The settings that are given by name: options override the file."""
+    given = given_settings(context)
     settings = {**(read_settings(file) if file is not None else {}), **given}
     if spec := named_images(given):  # in place of the images that the file names
-        settings |= {"data": spec.path, "dataset": spec.dataset, "data_digest": None}
+        parts = {"validation_data": None, "test_data": None}
+        settings |= {"data": spec.path, "dataset": spec.dataset, "data_digest": None, **parts}
+    return settings | held_out(given)
+
+
+def _settings(settings: dict[str, Any]) -> TrainingConfig:
+    """The resolved settings: those that are given override the preset."""
     preset = settings.get("preset") or default_preset(settings.get("objective"))
     kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}
     own = {name: value for name, value in settings.items() if name in SETTINGS}

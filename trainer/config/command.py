@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
-from .presets import preset_values
+from .presets import PRESETS, preset_values
 from .setting import option
 from .training import SETTINGS, TrainingConfig, with_followed
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # also of files, and what a server takes
-_WHERE = {"device", "data_dir", "data", "data_digest"}
+_FILES = ("data", "validation_data", "test_data")
+_WHERE = {"device", "data_dir", "data_digest", *_FILES}
 
 
 def training_command(config: TrainingConfig, name: str) -> str:
@@ -25,6 +26,8 @@ def training_command(config: TrainingConfig, name: str) -> str:
     for setting in wanted:  # in this order what follows from a setting comes after it
         if setting not in left_out and with_followed(given | added)[setting] != wanted[setting]:
             added[setting] = wanted[setting]
+    if PRESETS[preset].is_conditional and wanted["clusters"] is None:  # else the data would decide it
+        added["conditional"] = wanted["conditional"]
     own = preset_values(preset, neuron=kind["neuron"]).get("network", SETTINGS["network"].default)
     first = {
         "preset": preset,
@@ -49,11 +52,18 @@ def default_name(config: TrainingConfig) -> str:
         own["objective"],
         "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],
         "" if own["estimator"] == usual["estimator"] else own["estimator"],
-        "conditional" if own["conditional"] else "",
+        _classes(own),
         "" if own["augment"] == usual["augment"] else own["augment"],
         f"seed{own['seed']}",
     ]
     return "-".join(re.sub("[:+]", "-", part) for part in parts if part)
+
+
+def _classes(own: dict[str, Any]) -> str:
+    """What the classes of these settings are, as part of a name."""
+    if own["clusters"] is not None:
+        return f"clusters-{own['clusters']}"
+    return "conditional" if own["conditional"] else ""
 
 
 def check_name(name: str) -> None:
@@ -67,8 +77,9 @@ def check_name(name: str) -> None:
 
 
 def data_options(config: TrainingConfig) -> dict[str, Any]:
-    """The option that names the images of a file or folder, without where that lies."""
-    return {} if config.data.path is None else {"data": Path(config.data.path).name}
+    """The options that name files or folders of images, without where those lie."""
+    settings = config.settings()
+    return {name: Path(settings[name]).name for name in _FILES if settings[name] is not None}
 
 
 def train_options(settings: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import textwrap
 import tomllib
+from collections.abc import Collection
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def as_toml(config: TrainingConfig) -> str:
-    """All settings as a TOML file with their help, which `read_settings` reads."""
-    values = {**config.settings(), **config.data.options.to_dict()}
+def as_toml(config: TrainingConfig, *, open_ones: Collection[str] = ()) -> str:
+    """All settings as a TOML file with their help, which `read_settings` reads; open ones are commented out."""
+    values = {**config.settings(), **config.data.options.to_dict(), **dict.fromkeys(open_ones)}
     data, *others = GROUPS.items()
     lines = [f"preset = {json.dumps(config.preset)}"] if config.preset else []
     for name, group in (data, ("images", ImageOptions), *others):

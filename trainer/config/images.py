@@ -19,7 +19,7 @@ Fit = Literal["pad", "crop", "area", "max-pool"]
 BINARIZATIONS: tuple[str, ...] = get_args(Binarization)
 MAX_PIXELS = 4096 * 4096
 """Of one image, of all channels together: that of a network takes gigabytes already."""
-_OF_FILES = ("key", "labels_key", "row_shape", "axes", "channels", "skip_bad")
+_OF_FILES = ("key", "labels_key", "group_by", "row_shape", "axes", "channels", "skip_bad")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +31,11 @@ class ImageOptions(SettingsGroup):
     )
     labels_key: str | None = setting(
         "The array or column that holds the labels.", None, shown_default="labels or label"
+    )
+    group_by: str | None = setting(
+        "Hold images out by groups that belong together: the array or column that says which, folder for "
+        "image files, or a regular expression for a part of their names, as in 'song(\\d+)'.",
+        None,
     )
     row_shape: str | None = setting(
         "Unfold the last axis of an array, as in 28x28.", None, shown_default="a square"
@@ -129,10 +134,31 @@ class DatasetSpec(SettingsGroup):
         0,
         at_least=0,
     )
+    validation_data: str | None = setting(
+        "A file or folder of images to measure on with `bgan evaluate --split validation`, beside --data.", None
+    )
+    test_data: str | None = setting(
+        "A file or folder of test images, beside --data, which is then trained on as a whole.",
+        None,
+        shown_default="every seventh image of --data",
+    )
     digest: str | None = setting(
         "SHA-256 that the images of --data must have.", None, name="data_digest", is_option=False
     )
     options: ImageOptions = field(default_factory=ImageOptions)
+
+    def __post_init__(self) -> None:
+        """Check every value, and that images are held out in one way."""
+        SettingsGroup.__post_init__(self)
+        if self.path is None and (self.validation_data or self.test_data):
+            name = "validation-data" if self.validation_data else "test-data"
+            raise ConfigError(f"{name} goes with --data, not with the data set {self.dataset}")
+        if self.validation_data and self.validation_images:
+            raise ConfigError("give either validation-data or validation-images")
+
+    def part_at(self, path: str) -> "DatasetSpec":
+        """The images at another path, read in the same way."""
+        return DatasetSpec(dataset=name_of(Path(path)), path=path, options=self.options)
 
 
 def name_of(path: Path) -> str:

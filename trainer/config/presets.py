@@ -34,6 +34,8 @@ class Preset:
     summary: str
     settings: dict[str, Value]
     """By the name of the setting in `TrainingConfig`."""
+    is_conditional: bool = False
+    """Whether it trains on the classes of a set that has enough images of each."""
     variants: tuple[Variant, ...] = ()
     """What differs for some generators; a later variant overrides an earlier one."""
 
@@ -92,7 +94,8 @@ PRESETS = {
         },
     ),
     "modern": Preset(
-        summary="better images in less time, kept by ablation (docs/recipe.md)",
+        summary="better images in less time, kept by ablation (docs/recipe.md); of the data set's classes",
+        is_conditional=True,
         settings={
             "network": Value("doubling-cnn", "7, 14, 28: cheaper than the MLP, and smoother strokes"),
             "discriminator": Value(

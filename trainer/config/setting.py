@@ -60,6 +60,8 @@ class Field:
             raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(self.choices)}")
         if not _has_type(value, self.type):
             raise ConfigError(f"{name} is {value!r}; it must be {_TYPE_NAMES[self.type]}")
+        if self.type is float and not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; it must be finite")
         bounds = self.range_text()
         if bounds and not self._is_in_range(value):
             raise ConfigError(f"{name} is {value}; it must be {bounds}")
@@ -73,8 +75,7 @@ class Field:
     def _is_in_range(self, value: float) -> bool:
         setting = self.setting
         return (
-            math.isfinite(value)
-            and (setting.at_least is None or value >= setting.at_least)
+            (setting.at_least is None or value >= setting.at_least)
             and (setting.above is None or value > setting.above)
             and (setting.below is None or value < setting.below)
         )

@@ -51,11 +51,25 @@ class NetworkConfig(SettingsGroup):
     output_bias: Literal["zero", "mean"] = setting(
         "The generator's initial output bias: zero, or mean, the logit of the mean image.", "zero"
     )
-    conditional: bool = setting("Train a class-conditional GAN on the data set's labels.", False)
+    clusters: int | None = setting(
+        "Train a class-conditional GAN on so many clusters of alike images, not on labels.",
+        None,
+        at_least=2,
+        below=1025,
+    )
+    """None: no clusters, but the labels where it is class-conditional."""
+    conditional: bool = setting(
+        "Train a class-conditional GAN on the data set's labels.",
+        shown_default="modern: on where there are labels, 100 images of each; else off; on with --clusters",
+    )
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value, and that there are classes where they are clusters."""
         SettingsGroup.__post_init__(self)
+        if self.clusters is not None and not self.conditional:
+            raise ConfigError(
+                f"clusters is {self.clusters}, but conditional is off; add --conditional, or leave out clusters"
+            )
         for name in self.discriminator.split("+"):
             if name not in DISCRIMINATORS:
                 raise ConfigError(f"discriminator is {name!r}; choose one of {', '.join(DISCRIMINATORS)}")
@@ -204,8 +218,10 @@ class TrainingConfig:
         """Check what concerns several groups."""
         if self.data.path is None and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
-        if self.optimization.training_split == "all" and self.data.validation_images:
-            raise ConfigError("training-split all trains on every image; leave out validation-images")
+        held_out = ("validation_images", "validation_data", "test_data")
+        for name in held_out if self.optimization.training_split == "all" else ():
+            if getattr(self.data, name):
+                raise ConfigError(f"training-split all trains on every image; leave out {option(name)}")
         reason = self.refusal(self.neurons.estimator)
         if reason is not None:
             raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")
@@ -286,6 +302,9 @@ RENAMED_SETTINGS = {field.setting.old_name: name for name, field in SETTINGS.ite
 _RESUMABLE = frozenset({"epochs", "device", "data_dir", "data"})
 
 
+_FILES = ("validation_data", "test_data")  # where they lie decides nothing, but whether there are any does
+
+
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Settings that change what is computed and differ, by name: (old value, new value)."""
     before, after = (
@@ -296,6 +315,7 @@ def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any
         resumable -= {"epochs"}
     if old.data.path is not None and new.data.path is not None:
         resumable |= {"dataset"}  # the name of their file, which may have been moved
+    resumable |= {name for name in _FILES if before[name] and after[name]}
     return {
         name: (before[name], after[name])
         for name in before
@@ -311,6 +331,7 @@ def with_followed(given: dict[str, Any]) -> dict[str, Any]:
     values = defaults | {name: value for name, value in given.items() if value is not None}
     objective, estimator = values["objective"], ESTIMATORS[values["estimator"]]
     following = {
+        "conditional": values["clusters"] is not None,
         "training_neuron": values["neuron"],
         "discriminator": _DISCRIMINATOR[values["network"]],
         "optimizer": _OPTIMIZER[objective],

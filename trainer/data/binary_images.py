@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..common.errors import DataError
 from ..config.images import MAX_PIXELS, ImageOptions
 from .binarize import AnyBits, binarize, fit_to, probability_levels
+from .groups import Groups
 from .readers.labels import NO_LABEL
 from .readers.source import LEAST_ON, BadImages, ImageSource, RawImages
 
@@ -29,6 +30,7 @@ class BinaryImages:
         self._top = 255 if self._method == "dynamic" else 1  # what a pixel that is always on counts
         self._name = name
         self._bad = BadImages()
+        self._groups: list[Groups] = []
         self._shapes: Counter[tuple[int, ...]] = Counter()
         self._firsts: dict[tuple[int, ...], str] = {}
         self._on = np.zeros((), np.int64)
@@ -41,6 +43,11 @@ class BinaryImages:
     def count(self) -> int:
         """Images read so far."""
         return sum(self._shapes.values())
+
+    @property
+    def groups(self) -> Groups | None:
+        """The group of each image that `chunks` gave, int64 [N], where they are in groups."""
+        return np.concatenate(self._groups) if self._groups else None
 
     @property
     def notes(self) -> list[str]:
@@ -66,7 +73,7 @@ class BinaryImages:
         all pixels are.
         """
         for raw in self._small_chunks():
-            kept = self._without_bad_values(raw)
+            kept, rows = self._without_bad_values(raw)
             if not len(kept.pixels):
                 continue
             try:
@@ -75,6 +82,8 @@ class BinaryImages:
                 self._bad.note(kept.name(), str(error), count=len(kept.pixels))
                 continue
             if self._is_of_first_shape(bits, kept.name()):
+                if self.source.groups is not None:
+                    self._groups.append(self.source.groups[raw.first + rows])
                 yield bits, kept.labels
         self._check()
 
@@ -112,21 +121,22 @@ class BinaryImages:
         low, high = self._range or (np.inf, -np.inf)
         self._range = (min(low, float(pixels.min())), max(high, float(pixels.max())))
 
-    def _without_bad_values(self, raw: RawImages) -> RawImages:
+    def _without_bad_values(self, raw: RawImages) -> tuple[RawImages, NDArray[np.intp]]:
+        """The images that can be used, and which they are."""
         faults = {}
         if raw.labels is not None:
             faults["it has no label"] = raw.labels == NO_LABEL
         if raw.pixels.dtype.kind == "f":
             faults["it holds NaN or infinite values"] = ~np.isfinite(raw.pixels).all(axis=(1, 2, 3))
         if not any(is_bad.any() for is_bad in faults.values()):
-            return raw
+            return raw, np.arange(len(raw.pixels))
         is_good = np.ones(len(raw.pixels), bool)
         for reason, is_bad in faults.items():
             for row in np.flatnonzero(is_bad & is_good):
                 self._bad.note(raw.name(int(row)), reason)
             is_good &= ~is_bad
         labels = None if raw.labels is None else raw.labels[is_good]
-        return replace(raw, pixels=raw.pixels[is_good], labels=labels)
+        return replace(raw, pixels=raw.pixels[is_good], labels=labels), np.flatnonzero(is_good)
 
     def _is_of_first_shape(self, bits: AnyBits, name: str) -> bool:
         shape = bits.shape[1:]

@@ -22,13 +22,16 @@ from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
 from .binarize import AnyBits
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset
+from .groups import note_on_neighbours
 from .packed import PackedImages, ProgressCallback, packed_dataset
 from .readers.arrays import ArraySource, sliced_array
+from .readers.source import printable
 from .splits import split_off
 from .torchvision_datasets import STACKED_CHANNELS, TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
+_LEAST_IMAGES_A_CLASS = 100  # to condition on it without being told: digits have 154, Omniglot's characters 15
 _USUAL_SIZE = (28, 28)
 
 
@@ -42,12 +45,17 @@ def open_dataset(
 ) -> BinaryDataset:
     """The split "train", "validation", "test" or "all" of a data set.
 
-    Those for validation, of which the spec says how many, are what `split_off` takes from the train split. A file
-    or folder is converted on first use; `progress` is called with (done, of how many). Raises DataError if it is
-    not available or has no image in that split, and ConfigError if an option does not fit it.
+    Those for validation are in a file of their own, or what `split_off` takes from the train split. A file or
+    folder is converted on first use; `progress` is called with (done, of how many). Raises DataError if it is not
+    available or has no image in that split, and ConfigError if an option does not fit it.
     """
+    other = {"validation": spec.validation_data, "test": spec.test_data}.get(split)
+    if other is not None:
+        return _beside(spec, other, progress)
     if split == "validation" and not spec.validation_images:
-        raise ConfigError(f"no images of {spec.path or spec.dataset} are held out; see --validation-images")
+        raise ConfigError(
+            f"no images of {spec.path or spec.dataset} are held out; see --validation-images and --validation-data"
+        )
     if spec.validation_images and split in {"train", "validation"}:
         rest, held_out = split_off(_open_split(spec, "train", progress), spec.validation_images)
         return rest if split == "train" else held_out
@@ -57,18 +65,42 @@ def open_dataset(
 def _open_split(spec: DatasetSpec, split: str, progress: ProgressCallback) -> BinaryDataset:
     if spec.path is None:
         return load_dataset(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
+    if spec.test_data and split == "train":
+        split = "all"
     packed = packed_dataset(Path(spec.path), spec.options, progress=progress)
     if spec.digest not in {None, packed.digest}:
         raise DataError(
             f"the images of {spec.path} are not those that were trained on: their digest is "
             f"{packed.digest[:12]}, it was {spec.digest[:12]}; bring those back, or name others with --data"
         )
-    images, labels = packed.images(split), None
+    images, labels, groups = packed.images(split), None, None
     if not len(images):
         raise DataError(f"{spec.path} has {len(packed.rows)} images, of which none is held out for tests")
     if packed.labels is not None:
         labels = torch.from_numpy(packed.labels[images.positions])
-    return BinaryDataset(spec.dataset, images, labels, packed.classes, packed.digest, packed.notes)
+    if packed.groups is not None:
+        groups = torch.from_numpy(packed.groups[images.positions])
+    notes = packed.notes
+    is_split_by_place = groups is None and not spec.test_data
+    if is_split_by_place and packed.dynamic_seed is None:  # levels are not compared by their bits
+        note = note_on_neighbours(packed.rows, packed.labels)
+        notes = notes if note is None else (*notes, note)
+    return BinaryDataset(spec.dataset, images, labels, packed.classes, packed.digest, notes, groups)
+
+
+def _beside(spec: DatasetSpec, path: str, progress: ProgressCallback) -> BinaryDataset:
+    """All images of another file or folder, with the labels that their classes have in that of the spec."""
+    own, other = (_open_split(each, "all", progress) for each in (spec, spec.part_at(path)))
+    if own.image_shape != other.image_shape:
+        shapes = ["x".join(map(str, each.image_shape)) for each in (other, own)]
+        raise DataError(f"{path} has images of {shapes[0]}, {spec.path} of {shapes[1]}; see --size")
+    labels = None
+    if own.classes is not None and other.classes is not None and other.labels is not None:
+        numbers = {name: number for number, name in enumerate(own.classes)}
+        if unknown := [name for name in other.classes if name not in numbers]:
+            raise DataError(f"{path} has the class {printable(unknown[0])}, which {spec.path} has not")
+        labels = torch.tensor([numbers[name] for name in other.classes])[other.labels]
+    return dataclasses.replace(other, name=spec.dataset, labels=labels, classes=own.classes, digest=own.digest)
 
 
 def known_image_shape(spec: DatasetSpec) -> ImageShape | None:
@@ -110,6 +142,18 @@ def _converted(name: str, root: Path, split: str, options: ImageOptions) -> tupl
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
     source = ArraySource(sliced_array(pixels), ImageOptions(), name)
     return np.concatenate([bits for bits, _ in BinaryImages(source, options, name).chunks()]), targets
+
+
+def has_classes(spec: DatasetSpec, *, progress: ProgressCallback = lambda done, total: None) -> bool:
+    """Whether there are classes to condition on, of 100 training images each in the mean.
+
+    A file or folder is converted on first use, as by `open_dataset`, which says what it raises.
+    """
+    dataset = open_dataset(spec, progress=progress)
+    try:
+        return len(dataset) >= _LEAST_IMAGES_A_CLASS * len(dataset.class_names)
+    except DataError:
+        return False
 
 
 def choose_dataset(name: str, *, data_dir: str | None, say: Callable[[str], None]) -> str:

@@ -37,6 +37,8 @@ class BinaryDataset:
     """SHA-256 of the whole set, all splits; None for a data set by name."""
     notes: tuple[str, ...] = ()
     """What the user should know about how it was read."""
+    groups: Tensor | None = None
+    """int64 [N]: images with the same number belong together; None where nothing says so."""
 
     @property
     def image_shape(self) -> ImageShape:
@@ -114,11 +116,11 @@ class BinaryDataset:
         """The images of these indices, int64 [n]; packed ones stay so."""
         images = self.images[rows] if isinstance(self.images, Tensor) else self.images.part(rows)
         labels = None if self.labels is None else self.labels[rows]
-        return dataclasses.replace(self, images=images, labels=labels)
+        groups = None if self.groups is None else self.groups[rows]
+        return dataclasses.replace(self, images=images, labels=labels, groups=groups)
 
     def _chosen(self, rows: Tensor) -> BinaryDataset:
-        labels = None if self.labels is None else self.labels[rows]
-        return dataclasses.replace(self, images=self.images[rows], labels=labels)
+        return dataclasses.replace(self.part(rows), images=self.images[rows])
 
 
 class BatchStream:

@@ -5,6 +5,7 @@ was read and how. That folder is whole or absent:
 
     images.bin    one row an image, as numpy's packbits(axis=1) makes them; for dynamic binarization a byte a pixel
     labels.npy    int64 [N], where there are labels
+    groups.npy    int64 [N], where images are in groups
     dataset.json  shape, count, classes, notes, and the SHA-256 of images and labels, checked whenever it is opened
 """
 
@@ -32,6 +33,7 @@ from ..common.locks import file_lock
 from ..config.images import ImageOptions
 from .binarize import AnyBits, draw_levels
 from .binary_images import BinaryImages, Labels, settled_labels
+from .groups import Groups, in_whole_groups
 from .readers.array_files import labels_beside
 from .readers.detect import open_images
 from .readers.listing import list_folder
@@ -40,7 +42,7 @@ _TEST_EVERY = 7  # the last of so many images is held out for tests: one seventh
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 600.0  # with another process that converts the same images, but writes nothing
 _ABANDONED_SECONDS = 3600.0
-_VERSION = 2  # of the conversion: a change converts every set again
+_VERSION = 3  # of the conversion: a change converts every set again
 
 ProgressCallback = Callable[[int, int | None], None]
 
@@ -95,21 +97,28 @@ class PackedSet:
     """A packed set, opened."""
 
     folder: Path
+    path: str
+    """What it was made from."""
     image_shape: tuple[int, int, int]
     rows: NDArray[np.uint8]
     """uint8 [N, bytes], mapped."""
     dynamic_seed: int | None
     """See `PackedImages`."""
     labels: Labels | None
+    groups: Groups | None
+    """int64 [N]: those with the same number are held out together."""
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
     digest: str
     """SHA-256 of shape, images and labels."""
 
     def images(self, split: str) -> PackedImages:
-        """The images of "train", "test" (every seventh) or "all"."""
+        """The images of "train", "test" (every seventh, or whole groups of as many) or "all"."""
         positions = np.arange(len(self.rows))
-        is_test = positions % _TEST_EVERY == _TEST_EVERY - 1
+        if split == "all" or self.groups is None:
+            is_test = positions % _TEST_EVERY == _TEST_EVERY - 1
+        else:
+            is_test = in_whole_groups(self.groups, len(positions) // _TEST_EVERY, self.path)
         chosen = {"train": ~is_test, "test": is_test, "all": slice(None)}[split]
         return PackedImages(self.rows, self.image_shape, positions[chosen], self.dynamic_seed)
 
@@ -232,7 +241,10 @@ def _convert(images: BinaryImages, folder: Path, progress: ProgressCallback, abo
     if labels is not None:
         digest.update(labels.data)
         np.save(folder / "labels.npy", labels, allow_pickle=False)
+    if images.groups is not None:
+        np.save(folder / "groups.npy", images.groups, allow_pickle=False)
     about |= {"image_shape": shape, "count": images.count, "classes": classes, "notes": images.notes}
+    about["has_groups"] = images.groups is not None
     write_json(folder / "dataset.json", {"version": _VERSION, **about, "sha256": digest.hexdigest()})
 
 
@@ -251,6 +263,7 @@ def _opened(folder: Path) -> PackedSet | None:
         row_bytes = math.prod(shape) if is_dynamic else (math.prod(shape) + 7) // 8
         seed = about["options"]["bernoulli_seed"] if is_dynamic else None
         labels = None if about["classes"] is None else np.load(folder / "labels.npy", allow_pickle=False)
+        groups = np.load(folder / "groups.npy", allow_pickle=False) if about["has_groups"] else None
         if _digest(folder / "images.bin", shape, labels) != about["sha256"]:
             return None
         rows = np.memmap(folder / "images.bin", np.uint8, "r", shape=(about["count"], row_bytes))
@@ -258,7 +271,9 @@ def _opened(folder: Path) -> PackedSet | None:
         return None
     classes = None if about["classes"] is None else tuple(map(as_text, about["classes"]))
     notes = tuple(about["notes"])
-    return PackedSet(folder, shape, np.asarray(rows), seed, labels, classes, notes, about["sha256"])
+    return PackedSet(
+        folder, about["source"], shape, np.asarray(rows), seed, labels, groups, classes, notes, about["sha256"]
+    )
 
 
 def _digest(path: Path, shape: tuple[int, ...], labels: Labels | None) -> str:

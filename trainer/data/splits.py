@@ -8,20 +8,24 @@ from torch import Tensor
 
 from ..common.errors import DataError
 from .dataset import BinaryDataset
+from .groups import in_whole_groups
 
 
 def split_off(dataset: BinaryDataset, count: int) -> tuple[BinaryDataset, BinaryDataset]:
     """The set without `count` images, and these: those whose SHA-256 is least, in the order of the set.
 
     So neither the order of the set nor a seed decides which, and copies of an image lie on one side, but for those
-    of the last. Raises DataError where nothing would be left to train on.
+    of the last. Of a set in groups whole groups are taken. Raises DataError where nothing is left to train on.
     """
     if count >= len(dataset):
         raise DataError(
             f"validation-images is {count}, but {dataset.name} has only {len(dataset)} images to train on"
         )
-    is_held_out = torch.zeros(len(dataset), dtype=torch.bool)
-    is_held_out[torch.from_numpy(np.argsort(_digests(dataset), kind="stable")[:count])] = True
+    if dataset.groups is None:
+        is_held_out = torch.zeros(len(dataset), dtype=torch.bool)
+        is_held_out[torch.from_numpy(np.argsort(_digests(dataset), kind="stable")[:count])] = True
+    else:
+        is_held_out = torch.from_numpy(in_whole_groups(dataset.groups.numpy(), count, dataset.name))
     return dataset.part(_rows(~is_held_out)), dataset.part(_rows(is_held_out))
 
 

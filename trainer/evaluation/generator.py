@@ -199,6 +199,7 @@ class TrainedGenerator:
             np.concatenate(all_images),
             np.concatenate(all_probabilities),
             np.concatenate(all_labels) if self.classes else None,
+            self.classes or None,
         )
 
     def _labels(self, noise: Noise, count: int) -> Labels:

@@ -43,6 +43,8 @@ class Reference:
     class_shares: NDArray[np.float64] | None
     """Of the training images, by label; None without a classifier."""
     cache: Path
+    classes: tuple[str, ...] = ()
+    """The names of the classes, by label, or their numbers; none without a classifier."""
 
 
 def load_reference(
@@ -85,6 +87,7 @@ def make_reference(
     images, test_images = training.numpy(), test.numpy()
     classifier: Classifier | StackedClassifier | None = None
     digest, correct, shares = "unlabelled", None, None
+    classes: tuple[str, ...] = ()
     if training.labels is None or test.labels is None:
         if labelled:
             raise DataError(f"the data set {training.name} has no labels; measure without them: --no-labels")
@@ -94,6 +97,7 @@ def make_reference(
         classifier, digest = make(images, training.labels.numpy(), cache=cache, report=report, progress=progress)
         correct = accuracy(classifier, test_images, test.labels.numpy())
         shares = np.bincount(training.labels.numpy()) / len(images)
+        classes = training.classes or tuple(map(str, range(len(shares))))
     return Reference(
         dataset=training.name,
         training=images,
@@ -103,5 +107,6 @@ def make_reference(
         classifier=classifier,
         classifier_accuracy=correct,
         class_shares=shares,
+        classes=classes,
         cache=cache,
     )

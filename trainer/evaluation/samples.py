@@ -14,7 +14,7 @@ from ..common.errors import SamplesError
 
 # How `bgan sample` and `bgan generate` name what is read here by other names.
 _OTHER_NAMES = {"packed_images": "images", "image_shape": "shape"}
-_WANTED = {"images", "shape", "probabilities", "labels"}
+_WANTED = {"images", "shape", "probabilities", "labels", "classes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,14 @@ class Samples:
     """The preactivated outputs, float32 of the same shape."""
     labels: NDArray[np.int64] | None = None
     """The classes that they were asked to be of, int64 [N]."""
+    classes: tuple[str, ...] | None = None
+    """The names of these classes, by label; None where they are not known."""
 
     def first(self, count: int) -> Samples:
         """The first `count` of them, or all if there are fewer."""
         probabilities = None if self.probabilities is None else self.probabilities[:count]
         labels = None if self.labels is None else self.labels[:count]
-        return Samples(self.source, self.images[:count], probabilities, labels)
+        return Samples(self.source, self.images[:count], probabilities, labels, self.classes)
 
 
 def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
@@ -42,7 +44,8 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
 
     They may be dense, of shape [N, C, H, W], [N, H, W] or [N, pixels], with values 0 and 1, False and True, or 0
     and 255; or packed, uint8 [N, bytes] as numpy's packbits(axis=1) makes them. An .npz holds `images` and may
-    hold `shape`, `probabilities` and `labels`, or is as `bgan sample` writes it; of one array any name will do.
+    hold `shape`, `probabilities`, `labels` and the names of their `classes`, or is as `bgan sample` writes it; of
+    one array any name will do.
     Raises SamplesError on anything else.
     """
     arrays = _read(path)
@@ -53,12 +56,13 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
             "name their own data set with --dataset"
         )
     images = _as_images(arrays["images"], shape, path)
-    probabilities, labels = arrays.get("probabilities"), arrays.get("labels")
+    probabilities, labels, classes = (arrays.get(name) for name in ("probabilities", "labels", "classes"))
     return Samples(
         path.name,
         images,
         None if probabilities is None else _as_probabilities(probabilities, images.shape, path),
         None if labels is None else _as_labels(labels, len(images), path),
+        None if classes is None else tuple(map(str, classes.ravel())),
     )
 
 

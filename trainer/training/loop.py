@@ -25,18 +25,20 @@ from ..common.files import write_json
 from ..common.grids import GRID_COLUMNS, save_grid
 from ..common.signals import StopSignals
 from ..config.training import TrainingConfig
-from ..data.catalog import known_image_shape, open_dataset
+from ..data.catalog import known_image_shape
 from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
 from .augmentation import build_augmentation
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .run import Run, held_alone, open_run
 from .trainer import Losses, Trainer, resolve_device
+from .training_set import keep_clusters, open_training_set
 
 LOG_EVERY_STEPS = 50
 _OUTPUT_IS_GONE = (OSError, SystemExit)
 """What writing raises once a terminal was closed or a pipe is not read, at which rich would end the program."""
 _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
+_LEAST_IMAGES = 2  # of a class: of one there is nothing to learn but itself
 _RATE_WINDOW = 100  # steps that the speed is taken over
 
 
@@ -48,13 +50,16 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
     not finite, and RunError where the folder cannot be written, belongs to other settings or is trained by another
     process; each leaves the newest checkpoint whole. Invalid settings and data are found before there is a folder.
     """
-    dataset = _read(config, console)
+    dataset = _read(config, console, Run(folder), warn)
     for note in dataset.notes:
         warn(note)
     config = config.replace(data_digest=dataset.digest)
     trainer = Trainer(config, dataset, resolve_device(config.run.device))
+    _warn_of_lone_images(trainer, warn)
     with held_alone(folder):
         run = open_run(folder, config)
+        if config.networks.clusters is not None:
+            keep_clusters(run, dataset)
         say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
         try:
             loop = _Loop(trainer, run)
@@ -68,6 +73,17 @@ def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable
                 f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
                 "Make room and run the same command again"
             ) from error
+
+
+def _warn_of_lone_images(trainer: Trainer, warn: Callable[[str], None]) -> None:
+    counts = zip(trainer.classes, trainer.class_counts, strict=True)
+    lone = [name for name, count in counts if count < _LEAST_IMAGES]
+    if lone:
+        named = ", ".join(lone[:5]) + (", ..." if len(lone) > 5 else "")
+        warn(
+            f"{len(lone)} of {len(trainer.classes)} classes have fewer than {_LEAST_IMAGES} training images each "
+            f"({named}); their images can only be repeated: join them with others, or leave them out"
+        )
 
 
 def planned_sizes(config: TrainingConfig, console: Console) -> str:
@@ -84,10 +100,15 @@ def planned_sizes(config: TrainingConfig, console: Console) -> str:
     return sizes_text(config, shape, class_count)
 
 
-def _read(config: TrainingConfig, console: Console) -> BinaryDataset:
+def _read(
+    config: TrainingConfig,
+    console: Console,
+    run: Run | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> BinaryDataset:
     """What is trained on; a file or folder is converted where it was not before, with a bar."""
     with counting_bar(console, f"converting {config.data.path}") as progress:
-        return open_dataset(config.data, split=config.optimization.training_split, progress=progress)
+        return open_training_set(config, run, progress=progress, warn=warn)
 
 
 def _kept(run: Run) -> str:
@@ -157,6 +178,7 @@ class _Loop:
     def resume(self, console: Console, warn: Callable[[str], None]) -> None:
         checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
         if checkpoint is not None:
+            self._check_classes(checkpoint.meta.class_counts)
             self._trainer.load_state_dict(checkpoint.tensors, checkpoint.meta.step)
             self._seconds_before = checkpoint.meta.seconds
             say(console, f"resuming at step {self._trainer.step} of {self._run.folder}")
@@ -164,6 +186,14 @@ class _Loop:
         if damaged := self._run.forget_metrics_after(self._first_step):
             lines = f"{damaged} damaged line{'s' if damaged > 1 else ''}"
             warn(f"{self._run.metrics_file} had {lines}, left out now; the run resumes from its checkpoint")
+
+    def _check_classes(self, counts: tuple[int, ...]) -> None:
+        """Raise RunError where the classes are not those, by their numbers of images, that a checkpoint had."""
+        if counts not in {(), self._trainer.class_counts}:  # none in those of older versions
+            raise RunError(
+                f"the classes of {self._run.folder} have other numbers of images than they were trained with; "
+                f"bring back its images or {self._run.clusters_file.name}, or choose another --name"
+            )
 
     def run_to_end(self, signals: StopSignals, display: _Display) -> None:
         trainer = self._trainer

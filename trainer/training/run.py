@@ -28,6 +28,7 @@ class Run:
         self.events = folder / "events"
         self.metrics_file = folder / "metrics.jsonl"
         self.report_file = folder / "report.json"
+        self.clusters_file = folder / "clusters.npy"
 
     def config(self) -> TrainingConfig:
         """The settings that the folder was made with. Raises RunError where they cannot be read."""

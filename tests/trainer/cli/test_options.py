@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from bgan.trainer.config.setting import option
@@ -98,3 +99,24 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, comm
     (tmp_path / "file").touch()
     for path, reason in (("file/x.json", "Not a directory"), ("", "Is a directory")):
         assert error_line(bgan(*command, tmp_path / path)) == f"bgan: {tmp_path / path}: {reason}"
+
+
+def test_images_to_measure_on_are_looked_for_before_the_training(tmp_path):
+    line = error_line(bgan("train", "--data", tmp_path, "--test-data", tmp_path / "no.npz"))
+    assert f"test-data: there is no file or folder {tmp_path / 'no.npz'}" in line
+
+
+def test_classes_are_conditioned_on_where_there_are_enough_images_of_each(tmp_path):
+    bits = np.random.default_rng(0).random((240, 4, 4)) < 0.5
+    for name, labels in (("two", np.arange(240) % 2), ("many", np.arange(240) % 24)):
+        np.savez(tmp_path / f"{name}.npz", images=bits, labels=labels)
+    np.save(tmp_path / "none.npy", bits)
+    for name, options, expected in (
+        ("two.npz", (), True),
+        ("two.npz", ("--no-conditional",), False),
+        ("two.npz", ("--preset", "paper"), False),
+        ("many.npz", (), False),
+        ("none.npy", (), False),
+    ):
+        result = bgan("train", "--data", tmp_path / name, "--dry-run", "--batch-size", 16, *options)
+        assert json.loads(result.stdout)["conditional"] is expected, (name, options, result.stderr)

@@ -53,6 +53,8 @@ def _value(word):
             "fresh_batches": False,
             "seed": 7,
         },
+        {"conditional": True, "dataset": "digits"},
+        {"clusters": 9, "dataset": "digits"},
         {"learning_rate": 3e-5, "discriminator_learning_rate": 1e-4, "slope_cap": 4.5, "dataset": "digits"},
     ],
 )
@@ -63,4 +65,5 @@ def test_the_command_gives_the_settings(preset, settings):
 
 def test_the_command_is_short():
     config = _config("modern", {"neuron": "sbn", "network": "mlp", "device": "cpu", "data_dir": "x"})
-    assert training_command(config, "mine") == "bgan train --preset modern --neuron sbn --network mlp --name mine"
+    expected = "bgan train --preset modern --neuron sbn --network mlp --no-conditional --name mine"
+    assert training_command(config, "mine") == expected

@@ -1,7 +1,7 @@
 import pytest
 
 from bgan.trainer.common.errors import ConfigError
-from bgan.trainer.config.command import default_name
+from bgan.trainer.config.command import default_name, training_command
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig, differences
@@ -35,6 +35,9 @@ def test_the_papers_settings_are_the_defaults():
         "data_dir": None,
         "data": None,
         "data_digest": None,
+        "validation_images": 0,
+        "validation_data": None,
+        "test_data": None,
         "image_options": ImageOptions().to_dict(),
         "latent_size": 128,
         "epochs": 20,
@@ -57,6 +60,7 @@ def test_the_papers_settings_are_the_defaults():
         "training_split": "train",
         "penalty_weight": 10.0,
         "clip_value": 0.01,
+        "clusters": None,
         "conditional": False,
         "augment": "none",
         "slope_rate": 1.1,
@@ -100,6 +104,7 @@ def test_the_papers_settings_are_the_defaults():
         ("adam_beta2", float("nan"), "adam-beta2 is nan"),
         ("discriminator_steps", 0, "discriminator-steps is 0"),
         ("latent_size", -3, "latent-size is -3"),
+        ("clusters", 1, "clusters is 1; it must be at least 2 and below 1025"),
         ("seed", -1, "seed is -1"),
         ("seed", 2**63, "seed is 9223372036854775808"),
     ],
@@ -108,6 +113,32 @@ def test_wrong_settings_are_named_with_the_remedy(setting, value, says):
     with pytest.raises(ConfigError) as caught:
         TrainingConfig.resolve(**{setting: value})
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_setting_without_a_range_is_finite(value):
+    with pytest.raises(ConfigError, match=f"threshold is {value}; it must be finite"):
+        ImageOptions(binarize="threshold", threshold=value)
+
+
+def test_clusters_are_classes():
+    config = TrainingConfig.resolve(clusters=40)
+    assert config.networks.conditional
+    assert default_name(config) == "auto-mlp-dbn-wgan-gp-clusters-40-seed0"
+    assert default_name(config.replace(clusters=None)) == "auto-mlp-dbn-wgan-gp-conditional-seed0"
+    assert TrainingConfig.resolve(clusters=40, conditional=True) == config
+    assert training_command(config, "mine") == "bgan train --preset paper --clusters 40 --name mine"
+    with pytest.raises(ConfigError, match="clusters is 40, but conditional is off; add --conditional, or"):
+        TrainingConfig.resolve(clusters=40, conditional=False)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_runs_from_before_there_were_clusters_have_their_labels(conditional):
+    written = TrainingConfig.resolve(conditional=conditional).to_dict()
+    del written["clusters"]
+    config = TrainingConfig.from_dict(written)
+    assert (config.networks.conditional, config.networks.clusters) == (conditional, None)
+    assert differences(config, TrainingConfig.resolve(conditional=conditional)) == {}
 
 
 def test_settings_survive_json():

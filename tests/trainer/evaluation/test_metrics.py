@@ -126,3 +126,17 @@ def test_entropy_and_middle_mass():
     p = np.array([0, 1, 0.5, 0.25], np.float32)
     assert preactivations.binary_entropy(p) == pytest.approx((1 + 0.25 * 2 + 0.75 * math.log2(4 / 3)) / 4)
     assert preactivations.middle_mass(p) == 0.5
+
+
+def test_entropy_of_a_probability_that_rounding_took_beyond_1():
+    assert preactivations.binary_entropy(np.array([1 + 2e-7, 0.5], np.float32)) == 0.5
+
+
+def test_distances_of_draws_are_those_of_images():
+    p = RANDOM(5).random((4, 1, 6, 5), np.float32) ** 3
+    draws = RANDOM(6).random((2, 20_000, *p.shape), np.float32) < p
+    for distance, second in (("draw_distance", draws[1]), ("latent_distance", np.roll(draws[1], 1, axis=1))):
+        expected = (draws[0] != second).sum(axis=(2, 3, 4)).mean()
+        assert getattr(preactivations, distance)(p) == pytest.approx(expected, rel=0.005)
+    thresholded = (p > 0.5).astype(np.float32)
+    assert preactivations.draw_distance(thresholded) == 0

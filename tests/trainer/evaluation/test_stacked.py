@@ -9,7 +9,7 @@ import torch
 from bgan.trainer.data.catalog import load_dataset
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.classifier import accuracy
-from bgan.trainer.evaluation.evaluate import evaluate_samples
+from bgan.trainer.evaluation.metrics.table import METRICS, MetricInputs, Need
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.evaluation.samples import Samples
 from bgan.trainer.evaluation.stacked import (
@@ -60,17 +60,14 @@ def test_modes_are_counted_and_compared():
 
 
 def test_samples_that_lack_nine_of_ten_modes_are_found_out(reference):
-    assert reference.classifier_accuracy == 1
-    few = Samples("few", stacks(np.arange(1000) % 100))
-    evaluation = evaluate_samples(few, reference)
-    assert evaluation.metrics["modes_found"] == 100
-    assert evaluation.metrics["mode_divergence"] == pytest.approx(math.log(10), abs=1e-6)
-    assert evaluation.metrics["missing_classes"] == 900
-    assert (evaluation.floor["modes_found"], evaluation.floor["mode_divergence"]) == (
-        1000,
-        pytest.approx(0, abs=1e-6),
-    )
-    assert not any("Stacked" in line for line in evaluation.left_out)
+    def measured(labels):
+        samples = Samples("some", stacks(labels))
+        inputs = MetricInputs(samples, reference.test, reference, compared=64, seed=0, report=lambda text: None)
+        assert Need.STACKED_DIGITS not in inputs.missing
+        return [METRICS[key].function(inputs) for key in ("modes_found", "mode_divergence", "missing_classes")]
+
+    assert measured(np.arange(1000) % 100) == [100, pytest.approx(math.log(10), abs=1e-6), 900]
+    assert measured(np.arange(2000) % 1000) == [1000, pytest.approx(0, abs=1e-6), 0]
 
 
 def test_the_classifier_of_mnist_that_comes_with_bgan_is_used(mnist_dir, tmp_path):

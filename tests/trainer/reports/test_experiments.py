@@ -72,12 +72,21 @@ def test_names_of_experiments():
 
 
 @pytest.mark.parametrize(
-    ("dbn", "sbn", "verdict"), [(10.0, 12.4, "holds"), (12.6, 10.0, "does not hold"), (10.0, None, "not run")]
+    ("dbn", "sbn", "verdict"),
+    [
+        ((10.0, 10.1), (12.2, 12.3), "holds"),
+        ((12.8, 12.9), (10.0, 10.1), "does not hold"),
+        ((10.0, 11.0), (12.0, 13.5), "not decided"),
+        ((10.0,), (12.2,), "not decided"),
+        ((10.0, 10.1), (), "not run"),
+    ],
 )
-def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
-    outcomes = [_outcome(ExperimentModel(neuron="dbn"), frechet_distance=dbn)]
-    if sbn is not None:
-        outcomes.append(_outcome(ExperimentModel(neuron="sbn"), frechet_distance=sbn))
+def test_a_verdict_follows_from_its_rule_beyond_the_errors(dbn, sbn, verdict):
+    outcomes = [
+        _outcome(ExperimentModel(neuron=neuron), seed=seed, frechet_distance=value)
+        for neuron, values in (("dbn", dbn), ("sbn", sbn))
+        for seed, value in enumerate(values)
+    ]
     found = verdicts(_results("I", *outcomes))[0]
     assert found.claim == "DBNs and SBNs give samples of similar quality"
     assert found.verdict == verdict
@@ -85,15 +94,24 @@ def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
 
 def test_a_claim_of_which_one_part_holds_is_mixed():
     outcomes = [
-        _outcome(ExperimentModel(neuron=neuron, objective=objective), coverage=coverage, frechet_distance=1.0)
-        for neuron, objective, coverage in (
+        _outcome(
+            ExperimentModel(neuron=neuron, objective=objective),
+            seed=seed,
+            recall=recall + seed / 1000,
+            class_entropy=3.3,
+            frechet_distance=1.0,
+        )
+        for neuron, objective, recall in (
             ("dbn", "gan", 0.1), ("sbn", "gan", 0.5), ("dbn", "wgan-gp", 0.6), ("sbn", "wgan-gp", 0.6),
             ("dbn", "wgan", 0.6), ("sbn", "wgan", 0.6),
         )
+        for seed in range(2)
     ]  # fmt: skip
     found = {verdict.claim: verdict for verdict in verdicts(_results("III", *outcomes))}
     assert found["GAN suffers from mode collapse"].verdict == "mixed"
-    assert "DBN, coverage: GAN 0.100, WGAN-GP 0.600" in found["GAN suffers from mode collapse"].evidence
+    assert (
+        "DBN, recall: GAN 0.101 ± 0.001, WGAN-GP 0.601 ± 0.001" in found["GAN suffers from mode collapse"].evidence
+    )
     assert found["WGAN and WGAN-GP give digits of similar quality"].verdict == "holds"
     assert found["The discriminator is better without batch normalization"].verdict == "not run"
 
@@ -107,7 +125,8 @@ def test_means_and_spreads_over_seeds():
     model = ExperimentModel(neuron="dbn")
     outcomes = [_outcome(model, seed=seed, frechet_distance=value) for seed, value in enumerate((10, 11, 12))]
     results = _results("I", *outcomes, _outcome(model, epochs=20, frechet_distance=99.0))
-    assert results.mean("I", "paper", model, "frechet_distance") == 11
+    mean = results.mean("I", "paper", model, "frechet_distance")
+    assert mean == (11, pytest.approx(3**-0.5))
     assert spread(outcomes, "frechet_distance") == "11.000 ± 1.000"
     assert spread(outcomes[:1], "frechet_distance") == "10.000"
     assert spread([], "frechet_distance") == spread(outcomes, "coverage") == "-"

@@ -15,6 +15,7 @@ from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.evaluate import evaluate_samples
 from bgan.trainer.evaluation.generator import TrainedGenerator, open_generator
+from bgan.trainer.evaluation.metrics.table import MetricInputs, Need
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.export.exporter import export_run
 from bgan.trainer.export.model_file import OnnxModel
@@ -197,6 +198,10 @@ def test_samples_know_their_classes_and_the_share_that_is_right_is_measured(run,
     assert evaluation.metrics["label_accuracy"] == pytest.approx((predicted == samples.labels).mean())
     assert evaluation.floor["label_accuracy"] == reference.classifier_accuracy
     assert evaluation.left_out == []
+    of_clusters = dataclasses.replace(samples, classes=("cluster 0", "cluster 1", "cluster 2"))
+    more = {"compared": 90, "seed": 0, "report": print}
+    missing = [MetricInputs(each, data.numpy(), reference, **more).missing for each in (samples, of_clusters)]
+    assert missing == [set(), {Need.REQUESTED_CLASSES}]
 
 
 @pytest.mark.usefixtures("training")  # of the classifier

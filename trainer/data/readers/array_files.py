@@ -22,6 +22,7 @@ from .arrays import (
     LABEL_KEYS,
     ArraySource,
     ReadableArray,
+    chosen_groups,
     chosen_labels,
     chosen_source,
     packed_array,
@@ -58,7 +59,7 @@ IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x
 def open_npy(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
     """The images of a .npy file. Raises DataError if it is damaged, or holds objects."""
     refuse_options(options, path, ("channels",), _OF_PIXELS)
-    refuse_options(options, path, ("key", "labels_key"), _ONE_ARRAY)
+    refuse_options(options, path, ("key", "labels_key", "group_by"), _ONE_ARRAY)
     file = files.enter_context(path.open("rb"))
     shape, in_columns, dtype = _npy_header(file, path)
     if dtype.hasobject:
@@ -96,7 +97,7 @@ def open_npz(
     else:
         array = _sparse(arrays["shape"].whole(), arrays["nonzero"].whole(), path)
         labels = {} if options.labels_key is None else chosen_labels(arrays, options, path, "nonzero")
-        source = ArraySource(array, options, path, labels=labels)
+        source = ArraySource(array, options, path, labels=labels, groups=chosen_groups(arrays, options, path))
     if len(entries) > len(names):
         listing.left_out["files that are no arrays"] = len(entries) - len(names)
     source.notes += listing.notes
@@ -107,7 +108,8 @@ def _sampled(arrays: Mapping[str, ReadableArray], options: ImageOptions, path: P
     """The images of a file of `bgan sample` or `bgan generate`, which names the classes of its labels."""
     array = _packed(arrays["packed_images"], arrays["image_shape"].whole(), path)
     labels = chosen_labels(arrays, options, path, "packed_images")
-    source = ArraySource(array, options, path, labels=labels, letters="NCHW")
+    groups = chosen_groups(arrays, options, path)
+    source = ArraySource(array, options, path, labels=labels, groups=groups, letters="NCHW")
     if "labels" in labels and "classes" in arrays:
         source.classes = tuple(map(str, arrays["classes"].whole().tolist()))
     return source
@@ -225,7 +227,7 @@ def open_hdf(path: Path, options: ImageOptions, files: ExitStack, *, is_matlab: 
     with reading(path, OSError, RuntimeError):
         file = files.enter_context(h5py.File(path, "r"))
         file.visititems(note)
-        named = filter(None, (options.key, options.labels_key, "images", *LABEL_KEYS))
+        named = filter(None, (options.key, options.labels_key, options.group_by, "images", *LABEL_KEYS))
         for name in set(named) - arrays.keys():  # links, which are not visited
             if isinstance(item := file.get(name), h5py.Dataset):
                 note(name, item)
@@ -257,7 +259,7 @@ def _mat_array(value: Any, name: str) -> ReadableArray:
 def open_idx(path: Path, options: ImageOptions, files: ExitStack) -> ArraySource:
     """The images of an idx file, which may be gzipped, and the labels of the file beside it."""
     refuse_options(options, path, ("channels",), _OF_PIXELS)
-    refuse_options(options, path, ("key", "labels_key"), _ONE_ARRAY)
+    refuse_options(options, path, ("key", "labels_key", "group_by"), _ONE_ARRAY)
     array, beside = _idx(path, files), labels_beside(path)
     labels = {str(beside): _idx(beside, files)} if beside != path and beside.is_file() else {}
     return ArraySource(array, options, path, labels=labels)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import DataError
 from ...config.images import ImageOptions
-from .labels import ClassLabels, class_labels, fits
+from .labels import ClassLabels, checked_groups, class_labels, fits
 from .layout import ImageLayout, lengths_text
 from .other_files import joined
 from .source import BadImages, ImageSource, RawImages, check_ratio, not_readable, reading
@@ -128,9 +128,10 @@ class ArraySource(ImageSource):
         path: object,
         *,
         labels: Mapping[str, ReadableArray] = MappingProxyType({}),
+        groups: ReadableArray | None = None,
         letters: str = "",
     ) -> None:
-        """`labels` are the arrays that may hold its labels, by name; `letters` its axes, where those are known.
+        """`labels` are the arrays that may hold its labels, by name, `letters` its axes, where those are known.
 
         Raises DataError if the images cannot be made out, or if labels that --labels-key names do not fit them.
         """
@@ -142,16 +143,21 @@ class ArraySource(ImageSource):
         self._layout = ImageLayout(array.shape, options, path, labels=shapes, letters=letters)
         self.count = self._layout.count
         self._path = path
-        self._labels, reasons = None, []
+        self._labels, chosen, reasons = None, None, []
         for name, own in labels.items():
             try:
                 self._labels, self.classes = _labels_of(own, self.count)
+                chosen = own
                 break
             except ValueError as error:
                 reasons.append(f"the labels in {name} are left out: {error}")
         if self._labels is None and reasons and options.labels_key is not None:
             text = reasons[0].replace(" are left out", "", 1)
             raise DataError(f"{path}: {text}; name others with --labels-key")
+        if groups is not None and groups is chosen:  # an array is read but once
+            self.groups = self._labels
+        elif groups is not None:
+            self.groups = checked_groups(lambda: _labels_of(groups, self.count), options, path)
         notes = [self._layout.note] if self._layout.note else []
         self.notes = (*notes, *(() if self._labels is not None else reasons))
 
@@ -188,8 +194,10 @@ def chosen_source(arrays: Mapping[str, ReadableArray], options: ImageOptions, pa
     array = arrays[images]
     check_ratio(math.prod(array.shape) * array.dtype.itemsize, path)
     labels = chosen_labels(arrays, options, path, images)
-    source = ArraySource(array, options, f"{path} ({images})", labels=labels)
-    unused = [_listed_array(name, arrays[name]) for name in sorted(arrays.keys() - labels.keys() - {images})]
+    groups = chosen_groups(arrays, options, path)
+    source = ArraySource(array, options, f"{path} ({images})", labels=labels, groups=groups)
+    used = {images, options.group_by, *labels}
+    unused = [_listed_array(name, arrays[name]) for name in sorted(arrays.keys() - used)]
     if unused:
         names = ", ".join(unused[:_NAMED_AT_MOST]) + (", ..." if len(unused) > _NAMED_AT_MOST else "")
         source.notes = (*source.notes, f"read as images: {images}; not used: {names} (--key, --labels-key)")
@@ -203,6 +211,13 @@ def chosen_labels(
     if options.labels_key is not None:
         return {options.labels_key: arrays[chosen_key(arrays, options.labels_key, path)]}
     return {name: arrays[name] for name in LABEL_KEYS if name in arrays and name != images}
+
+
+def chosen_groups(
+    arrays: Mapping[str, ReadableArray], options: ImageOptions, path: object
+) -> ReadableArray | None:
+    """The array of --group-by. Raises DataError where there is none of that name."""
+    return None if options.group_by is None else arrays[chosen_key(arrays, options.group_by, path)]
 
 
 def chosen_key(arrays: Mapping[str, ReadableArray], wanted: str | None, path: object) -> str:

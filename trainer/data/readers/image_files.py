@@ -10,6 +10,7 @@ them is meant.
 """
 
 import io
+import re
 import stat
 import warnings
 import zipfile
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ...common.errors import DataError
+from ...common.errors import ConfigError, DataError
 from ...config.images import ImageOptions
 from .labels import in_class_order
 from .listing import Listing, ZipEntries
@@ -78,6 +79,8 @@ class ImageFiles(ImageSource):
         self._options = options
         self.classes, self._labels, of_classes = _classes(self._names)
         self.count = len(self._names)
+        if options.group_by is not None:
+            self.groups = _groups(self._names, options.group_by)
         listing.left_out.update(self._others(listing.names))
         self.notes = (*of_classes, *listing.notes)
 
@@ -219,6 +222,25 @@ def _classes(
             note = f"the folders {_shown(classes)} are taken as classes; to train on one of them name that folder"
             return tuple(classes), labels, (note,) if is_split else ()
     return None, None, ()
+
+
+def _groups(names: Sequence[str], group_by: str) -> NDArray[np.int64]:
+    """The group of each file: its folder, or what a regular expression finds in its name.
+
+    Raises ConfigError where that is no regular expression, and DataError where it is not in a name.
+    """
+    try:
+        pattern = re.compile("^.*(?=/)|^" if group_by == "folder" else group_by)
+    except re.error as error:
+        raise ConfigError(
+            f"group-by is {group_by!r}: neither folder nor a regular expression ({error})"
+        ) from error
+    found = [pattern.search(name) for name in names]
+    if None in found:
+        name = printable(names[found.index(None)])
+        raise DataError(f"group-by {group_by!r} is not in the name {name}; it must be in that of every image")
+    keys = [match.group(1 if pattern.groups else 0) for match in found if match is not None]
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -5,11 +5,14 @@ Integers, floats that are whole, and words (text or bytes), as [N], [N, 1], [1, 
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...common.errors import DataError
+from ...config.images import ImageOptions
 
 NO_LABEL = np.iinfo(np.int64).min
 """Stands for the label of an image that has none."""
@@ -34,6 +37,17 @@ def class_labels(array: NDArray[Any], count: int) -> ClassLabels:
     if values.dtype.kind in "OSU":
         return _numbered([_word(value) for value in values.tolist()])
     raise ValueError(f"they are of type {values.dtype}, neither whole numbers nor words")
+
+
+def checked_groups(read: Callable[[], ClassLabels], options: ImageOptions, path: object) -> NDArray[np.int64]:
+    """The group of each image, which is read as labels are. Raises DataError where an image has none."""
+    try:
+        groups, _ = read()
+        if (groups == NO_LABEL).any():
+            raise ValueError(f"{(groups == NO_LABEL).sum():,} images have none")
+    except ValueError as error:
+        raise DataError(f"{path}: the groups in {options.group_by}: {error}; see --group-by") from error
+    return groups
 
 
 def fits(shape: tuple[int, ...], count: int) -> bool:

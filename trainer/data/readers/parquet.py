@@ -11,7 +11,7 @@ from ...common.errors import DataError
 from ...config.images import ImageOptions
 from .arrays import LABEL_KEYS
 from .image_files import decode_image
-from .labels import NO_LABEL, ClassLabels, class_labels
+from .labels import NO_LABEL, ClassLabels, checked_groups, class_labels
 from .source import BadImages, ImageSource, RawImages, reading, refuse_options
 
 _ROWS = 256
@@ -45,7 +45,12 @@ class ParquetImages(ImageSource):
                             f"{path}: the labels in {label}: {error}; name others with --labels-key"
                         ) from error
                     notes.append(f"the labels in {label} are left out: {error}")
-        if unused := [name for name in schema.names if name not in {self._column, label}]:
+        if options.group_by is not None:
+            if options.group_by not in schema.names:
+                raise DataError(f"{path} has no column {options.group_by!r}; it has {', '.join(schema.names)}")
+            by = options.group_by
+            self.groups = checked_groups(lambda: _labels_in(shards, by, schema), options, path)
+        if unused := [name for name in schema.names if name not in {self._column, label, options.group_by}]:
             notes.append(f"read as images: {self._column}; not used: {', '.join(unused)} (--key, --labels-key)")
         if len(shards) > 1:
             first, last = (shards[place].relative_to(path) for place in (0, -1))

@@ -66,6 +66,8 @@ class ImageSource(ABC):
     """Images in it, good and bad."""
     classes: tuple[str, ...] | None = None
     """The names of labels 0, 1, ...; None if the labels have no names."""
+    groups: NDArray[np.int64] | None = None
+    """A number for each of its images, [N], the same for those that belong together; None unless asked for."""
     notes: tuple[str, ...] = ()
     """What the user should know about how it is read."""
 

@@ -44,8 +44,22 @@ def middle_mass(probabilities: NDArray[np.float32]) -> float:
 
 def binary_entropy(probabilities: NDArray[np.float32]) -> float:
     """Mean of -p log2 p - (1 - p) log2(1 - p), in bits."""
-    p = np.asarray(probabilities, np.float64)
+    p = np.clip(np.asarray(probabilities, np.float64), 0, 1)  # onnxruntime's sigmoid reaches 1 + 1e-7
     return float((entr(p) + entr(1 - p)).mean() / np.log(2))
+
+
+def draw_distance(probabilities: NDArray[np.float32]) -> float:
+    """Pixels in which two Bernoulli draws of a row of probabilities [N, ...] differ: the sum of 2 p (1 - p)."""
+    return _expected_difference(probabilities, probabilities)
+
+
+def latent_distance(probabilities: NDArray[np.float32]) -> float:
+    """Pixels in which Bernoulli draws of two rows [N, ...] that follow each other differ."""
+    return _expected_difference(probabilities, np.roll(probabilities, 1, axis=0))
+
+
+def _expected_difference(p: NDArray[np.float32], q: NDArray[np.float32]) -> float:
+    return float((p * (1 - q) + q * (1 - p)).sum(dtype=np.float64) / max(1, len(p)))
 
 
 def _densities(p: NDArray[np.float32]) -> list[float]:

@@ -25,7 +25,15 @@ from .features import (
     precision_recall_density_coverage,
 )
 from .memorization import nearest_distances, unique_share
-from .preactivations import binary_entropy, middle_mass, notch_depth, notch_ratio, preactivation_histogram
+from .preactivations import (
+    binary_entropy,
+    draw_distance,
+    latent_distance,
+    middle_mass,
+    notch_depth,
+    notch_ratio,
+    preactivation_histogram,
+)
 
 _STEPS_AT_MOST = 300  # of the two-sample test
 LEAST_COMPARED = 64
@@ -38,7 +46,7 @@ class Need(Enum):
     LABELS = "they need labels"
     TWO_SETS = f"they compare sets of {LEAST_COMPARED} images or more"
     PROBABILITIES = "they need the probabilities that images were made from"
-    REQUESTED_CLASSES = "they need the classes that were asked for"
+    REQUESTED_CLASSES = "they need the classes of the data set that were asked for"
     STACKED_DIGITS = "they need Stacked MNIST"
 
 
@@ -60,7 +68,7 @@ class MetricInputs:
             Need.LABELS: reference.classifier is not None,
             Need.TWO_SETS: compared >= LEAST_COMPARED,
             Need.PROBABILITIES: samples.probabilities is not None,
-            Need.REQUESTED_CLASSES: samples.labels is not None,
+            Need.REQUESTED_CLASSES: samples.labels is not None and samples.classes in {None, reference.classes},
             Need.STACKED_DIGITS: isinstance(reference.classifier, StackedClassifier),
         }
         self.missing = {need for need, is_there in there.items() if not is_there}
@@ -216,6 +224,12 @@ METRICS = {
     "notch_depth": _preactivations("density at 0.5 / lower side", lambda x: notch_depth(x.probabilities)),
     "preactivation_entropy": _preactivations(
         "preactivation entropy, bits", lambda x: binary_entropy(x.probabilities)
+    ),
+    "draw_distance": _preactivations(
+        "pixels between draws of one latent", lambda x: draw_distance(x.probabilities), digits=1
+    ),
+    "latent_distance": _preactivations(
+        "pixels between draws of two latents", lambda x: latent_distance(x.probabilities), digits=1
     ),
 }
 

@@ -12,12 +12,12 @@ from ...common.rng import derived_seed, random_stream
 from ...common.tensor_files import tensors_under
 from ...config.estimators import BINARY_NEURONS
 from ...config.training import TrainingConfig
-from ...data.catalog import open_dataset
 from ...training.checkpoint import trained_discriminators, trained_generator
 from ...training.estimators.base import Estimator
 from ...training.estimators.build import build_estimator
 from ...training.objectives import OBJECTIVES, ImageLosses
 from ...training.run import Run, trained_checkpoint
+from ...training.training_set import open_training_set
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ def load_subject(
     real = labels = None
     if config.networks.conditional or objective.compares_pairs:
         report(f"reading {config.data.dataset}")
-        real, labels = _real_images(config, images, seed)
+        real, labels = _real_images(run, config, images, seed)
     is_as_trained = config.neurons.estimator == run.config().neurons.estimator
     random = random_stream(seed, "diagnosis")
     latents = torch.randn(images, config.networks.latent_size, generator=random)
@@ -109,9 +109,9 @@ def _check(config: TrainingConfig) -> None:
         )
 
 
-def _real_images(config: TrainingConfig, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def _real_images(run: Run, config: TrainingConfig, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """Real images [count, C, H, W] to pair with generated ones, and their classes [count] for conditional runs."""
-    dataset = open_dataset(config.data, split=config.optimization.training_split)
+    dataset = open_training_set(config, run)
     rows = torch.randint(len(dataset), (count,), generator=random_stream(seed, "diagnosis pairs"))
     labels = dataset.labels[rows] if config.networks.conditional and dataset.labels is not None else None
     return dataset.images[rows].float(), labels

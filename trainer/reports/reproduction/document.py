@@ -125,7 +125,8 @@ def _claims(results: Results) -> list[Part]:
         Table(["claim", "preset", "verdict", "figures"], rows),
         "A claim holds if:",
         "\n".join(rules),
-        "Mixed: the parts of the claim disagree. With one seed, differences may be chance.",
+        "Not decided: the rule both holds and fails within two standard errors (±) of the means over seeds, or "
+        "there is one seed, whose error is not known. Mixed: parts of the claim that are decided disagree.",
     ]
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...evaluation.metrics.table import format_value
 from .experiments import ExperimentModel, ExperimentPlan
@@ -27,6 +27,14 @@ class Outcome:
     steps: int
     seconds: float
     preactivation_histogram: list[float] = field(default_factory=list)
+
+
+class Mean(NamedTuple):
+    """The mean of a metric over seeds."""
+
+    value: float
+    error: float | None
+    """Its standard error; None for one seed, which has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +62,13 @@ class Results:
         kind = attrgetter("preset", "model", "epochs", "binarization")
         return [each for each in self.outcomes if kind(each) == wanted]
 
-    def mean(self, experiment: str, preset: str, model: ExperimentModel, key: str) -> float | None:
+    def mean(self, experiment: str, preset: str, model: ExperimentModel, key: str) -> Mean | None:
         """The mean of a metric over the seeds, None where it was not run or has no such metric."""
         values = _values(self.of(experiment, preset, model), key)
-        return statistics.fmean(values) if values else None
+        if not values:
+            return None
+        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+        return Mean(statistics.fmean(values), error)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the histograms, ready for JSON."""
