@@ -31,7 +31,7 @@ def cluster_labels(dataset: BinaryDataset, count: int, *, seed: int) -> Tensor:
     if 2 * count > len(dataset):
         raise DataError(
             f"{dataset.name} has {len(dataset)} images, too few to learn from of each of {count} clusters; choose "
-            "fewer with --clusters, or train without"
+            f"--clusters of at most {len(dataset) // 2}"
         )
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of images that are alike, which are counted below
@@ -40,8 +40,8 @@ def cluster_labels(dataset: BinaryDataset, count: int, *, seed: int) -> Tensor:
     found = len(np.unique(labels))
     if found < count:
         raise DataError(
-            f"the images of {dataset.name} are too alike for {count} clusters and fall into {found}; choose fewer "
-            "with --clusters, or train without"
+            f"the images of {dataset.name} are too alike for {count} clusters and fall into {found}; choose "
+            f"{f'--clusters of at most {found}' if found > 1 else 'other images'}"
         )
     return torch.from_numpy(labels.astype(np.int64))
 

@@ -56,17 +56,23 @@ def test_names_are_not_numbers_which_the_command_line_takes_for_labels():
 
 
 @pytest.mark.parametrize(
-    ("count", "noise", "says"),
+    ("count", "noise", "at_most", "says"),
     [
-        (301, 0.1, "kinds has 300 images, too few to learn from of each of 301 clusters; choose fewer with --clu"),
-        (151, 0.1, "kinds has 300 images, too few to learn from of each of 151 clusters"),
-        (5, 0.0, "the images of kinds are too alike for 5 clusters and fall into 3; choose fewer with --clusters"),
+        (301, 0.1, 150, "kinds has 300 images, too few to learn from of each of 301 clusters"),
+        (151, 0.1, 150, "kinds has 300 images, too few to learn from of each of 151 clusters"),
+        (5, 0.0, 3, "the images of kinds are too alike for 5 clusters and fall into 3"),
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_clusters_that_images_cannot_fill_are_refused(count, noise, says):
-    with pytest.raises(DataError, match=says):
-        cluster_labels(_dataset(noise=noise)[0], count, seed=0)
+def test_clusters_that_images_cannot_fill_are_refused_with_how_many_they_can(count, noise, at_most, says):
+    dataset, _ = _dataset(noise=noise)
+    with pytest.raises(DataError, match=f"{says}; choose --clusters of at most {at_most}"):
+        cluster_labels(dataset, count, seed=0)
+    assert len(cluster_labels(dataset, at_most, seed=0)) == 300
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_that_are_all_the_same_are_refused():
     black = BinaryDataset("black", torch.zeros(30, 1, 4, 4, dtype=torch.uint8), None)
-    with pytest.raises(DataError, match="too alike for 2 clusters and fall into 1"):
+    with pytest.raises(DataError, match="too alike for 2 clusters and fall into 1; choose other images"):
         cluster_labels(black, 2, seed=0)

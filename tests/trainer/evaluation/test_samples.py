@@ -42,6 +42,14 @@ def test_probabilities_come_along(tmp_path):
     np.testing.assert_allclose(samples.probabilities, probabilities.reshape(9, *SHAPE), rtol=1e-6)
 
 
+def test_labels_come_along_with_the_names_of_their_classes(tmp_path):
+    labels, names = np.arange(9) % 2, ("cluster 0", "cluster 1")
+    np.savez(tmp_path / "a.npz", packed_images=PACKED, image_shape=SHAPE, labels=labels, classes=np.array(names))
+    samples = load_samples(tmp_path / "a.npz", SHAPE).first(5)
+    np.testing.assert_array_equal(samples.labels, labels[:5])
+    assert samples.classes == names
+
+
 @pytest.mark.parametrize(
     ("array", "says"),
     [
