@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,12 +73,21 @@ def test_names_of_experiments():
 
 
 @pytest.mark.parametrize(
-    ("dbn", "sbn", "verdict"), [(10.0, 12.4, "holds"), (12.6, 10.0, "does not hold"), (10.0, None, "not run")]
+    ("dbn", "sbn", "verdict"),
+    [
+        ((9.9, 10.1), (12.1, 11.9), "holds"),
+        ((14.0, 14.2), (10.0, 10.2), "does not hold"),
+        ((9.0, 11.0), (12.0, 12.8), "not decided"),  # 1.24 times, but each mean has an error of 1 or 0.4
+        ((10.0,), (12.0,), "not decided"),  # of one seed
+        ((10.0, 10.1), (), "not run"),
+    ],
 )
 def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
-    outcomes = [_outcome(ExperimentModel(neuron="dbn"), frechet_distance=dbn)]
-    if sbn is not None:
-        outcomes.append(_outcome(ExperimentModel(neuron="sbn"), frechet_distance=sbn))
+    outcomes = [
+        _outcome(ExperimentModel(neuron=neuron), seed=seed, frechet_distance=value)
+        for neuron, values in (("dbn", dbn), ("sbn", sbn))
+        for seed, value in enumerate(values)
+    ]
     found = verdicts(_results("I", *outcomes))[0]
     assert found.claim == "DBNs and SBNs give samples of similar quality"
     assert found.verdict == verdict
@@ -85,7 +95,10 @@ def test_a_verdict_follows_from_its_rule(dbn, sbn, verdict):
 
 def test_a_claim_of_which_one_part_holds_is_mixed():
     outcomes = [
-        _outcome(ExperimentModel(neuron=neuron, objective=objective), coverage=coverage, frechet_distance=1.0)
+        _outcome(
+            ExperimentModel(neuron=neuron, objective=objective), seed=seed, coverage=coverage, frechet_distance=1.0
+        )
+        for seed in range(2)
         for neuron, objective, coverage in (
             ("dbn", "gan", 0.1), ("sbn", "gan", 0.5), ("dbn", "wgan-gp", 0.6), ("sbn", "wgan-gp", 0.6),
             ("dbn", "wgan", 0.6), ("sbn", "wgan", 0.6),
@@ -109,7 +122,11 @@ def test_means_and_spreads_over_seeds():
     results = _results("I", *outcomes, _outcome(model, epochs=20, frechet_distance=99.0))
     assert results.mean("I", "paper", model, "frechet_distance") == 11
     assert spread(outcomes, "frechet_distance") == "11.000 ± 1.000"
+    assert results.error("I", "paper", model, "frechet_distance") == pytest.approx(1 / 3**0.5)
     assert spread(outcomes[:1], "frechet_distance") == "10.000"
+    once = replace(outcomes[0], errors={"frechet_distance": 0.25})
+    assert spread([once], "frechet_distance") == "10.000 ± 0.250"  # of the draw of the samples
+    assert _results("I", once).error("I", "paper", model, "frechet_distance") is None
     assert spread([], "frechet_distance") == spread(outcomes, "coverage") == "-"
 
 

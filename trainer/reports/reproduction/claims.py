@@ -1,7 +1,8 @@
 """The paper's claims, each with a stated rule that numbers decide."""
 
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -50,17 +51,30 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def _verdict(results: Results, claim: Claim, preset: str) -> Verdict:
-    held, evidence = [], []
+    held, evidence, is_decided = [], [], True
     for each in claim.comparisons:
         means = [results.mean(claim.experiment, preset, model, each.key) for model in each.models.values()]
         first, second = means
         if first is None or second is None:
             return Verdict(claim.text, preset, "not run", "")
         held.append(each.holds(first, second))
+        errors = [results.error(claim.experiment, preset, model, each.key) for model in each.models.values()]
+        is_decided &= _is_decided(each, first, second, errors)
         figures = [f"{name} {format_value(each.key, mean)}" for name, mean in zip(each.models, means, strict=True)]
         evidence.append(f"{each.title} {', '.join(figures)}")
     verdict = "holds" if all(held) else "mixed" if any(held) else "does not hold"
+    verdict = verdict if is_decided else "not decided"
     return Verdict(claim.text, preset, verdict, "; ".join(evidence))
+
+
+def _is_decided(comparison: Comparison, first: float, second: float, errors: Sequence[float | None]) -> bool:
+    """Whether it comes out alike with either mean moved by two standard errors of the difference."""
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return False
+    move = 2 * math.hypot(*known)
+    moved = [(first - move, second), (first + move, second), (first, second - move), (first, second + move)]
+    return len({comparison.holds(*means) for means in [(first, second), *moved]}) == 1
 
 
 def _similar(first: float, second: float) -> bool:

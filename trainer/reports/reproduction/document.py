@@ -113,7 +113,7 @@ def _introduction(results: Results) -> str:
         f"of the data set{accurate}. The floor compares real test images with real training images. The preset "
         "`paper` is the paper's text with the faults of its code corrected; `published` is what the published "
         "code computes, which trains on the test images too (`bgan presets`). Several seeds: mean ± standard "
-        "deviation."
+        "deviation; one: ± the standard error over draws of samples, where it was measured."
     )
 
 
@@ -125,7 +125,8 @@ def _claims(results: Results) -> list[Part]:
         Table(["claim", "preset", "verdict", "figures"], rows),
         "A claim holds if:",
         "\n".join(rules),
-        "Mixed: the parts of the claim disagree. With one seed, differences may be chance.",
+        "Mixed: the parts of the claim disagree. Not decided: there is one seed, or the rule comes out otherwise "
+        "where one of the means moves by two standard errors of their difference.",
     ]
 
 

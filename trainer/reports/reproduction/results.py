@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,8 @@ class Outcome:
     metrics: dict[str, float]
     steps: int
     seconds: float
+    errors: dict[str, float] = field(default_factory=dict)
+    """Standard errors over draws of samples; those of trainings are not in them."""
     preactivation_histogram: list[float] = field(default_factory=list)
 
 
@@ -59,6 +62,11 @@ class Results:
         values = _values(self.of(experiment, preset, model), key)
         return statistics.fmean(values) if values else None
 
+    def error(self, experiment: str, preset: str, model: ExperimentModel, key: str) -> float | None:
+        """The standard error of that mean, None for one seed: how trainings differ is not known then."""
+        values = _values(self.of(experiment, preset, model), key)
+        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
     def to_dict(self) -> dict[str, Any]:
         """All but the histograms, ready for JSON."""
         content = asdict(self)
@@ -77,12 +85,13 @@ class Results:
 
 
 def spread(outcomes: Sequence[Outcome], key: str) -> str:
-    """A metric over seeds for a table: the value, or mean and standard deviation."""
+    """A metric over seeds for a table: mean and standard deviation, or one value and its standard error."""
     values = _values(outcomes, key)
     if not values:
         return "-"
+    error = statistics.stdev(values) if len(values) > 1 else outcomes[0].errors.get(key)
     mean = format_value(key, statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {format_value(key, statistics.stdev(values))}"
+    return mean if error is None else f"{mean} ± {format_value(key, error)}"
 
 
 def _values(outcomes: Sequence[Outcome], key: str) -> list[float]:
