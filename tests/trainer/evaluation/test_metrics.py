@@ -201,5 +201,9 @@ def test_figures_differ_beyond_two_errors_of_their_difference():
     assert shown == ["5.000 ± 0.300", "0", "-"]
 
 
-def test_a_figure_that_is_no_number_has_no_error():
+def test_a_figure_that_is_no_number_has_no_error_and_nor_has_one_image():
     assert jackknife_error([1.0, math.nan]) is None
+    one = np.ones((1, 3))
+    assert mean_estimate(one) == jackknife_estimate(np.mean, one) == Estimate(1, None)
+    few = RANDOM(11).normal(size=9)  # fewer than there are groups: each is one
+    assert jackknife_estimate(np.mean, few).error == pytest.approx(mean_estimate(few).error)

@@ -26,7 +26,8 @@ class Estimate(NamedTuple):
 def mean_estimate(values: NDArray[Any]) -> Estimate:
     """The mean of values [N, ...]; of the pixels of an image, their mean is what counts."""
     rows = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
-    return Estimate(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))))
+    error = float(rows.std(ddof=1)) / math.sqrt(len(rows)) if len(rows) > 1 else None
+    return Estimate(float(rows.mean()), error)
 
 
 def group_of_rows(count: int) -> NDArray[np.int64]:
@@ -37,7 +38,10 @@ def group_of_rows(count: int) -> NDArray[np.int64]:
 def jackknife_estimate(function: Callable[[NDArray[Any]], float], rows: NDArray[Any]) -> Estimate:
     """A function of rows [N, ...], with the delete-a-group jackknife's error (Kott 2001)."""
     groups = group_of_rows(len(rows))
-    return Estimate(function(rows), jackknife_error([function(rows[groups != group]) for group in range(GROUPS)]))
+    if len(rows) < 2:
+        return Estimate(function(rows))
+    without = [function(rows[groups != group]) for group in range(groups.max() + 1)]
+    return Estimate(function(rows), jackknife_error(without))
 
 
 def jackknife_error(without: ArrayLike) -> float | None:
