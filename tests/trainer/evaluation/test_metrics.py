@@ -153,6 +153,8 @@ def test_entropies_and_the_middle():
     assert preactivations.binary_entropies(p).tolist() == pytest.approx(
         [0, 0, 1, 0.25 * 2 + 0.75 * math.log2(4 / 3)]
     )
+    beyond = np.nextafter(np.array([0, 1], np.float32), np.array([-1, 2], np.float32))  # onnxruntime's sigmoid can
+    assert preactivations.binary_entropies(beyond).tolist() == [0, 0]
     assert preactivations.is_in_the_middle(p).tolist() == [False, False, True, True]
 
 

@@ -53,6 +53,6 @@ def is_in_the_middle(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def binary_entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """-p log2 p - (1 - p) log2(1 - p), in bits."""
-    p = np.asarray(probabilities, np.float64)
+    """-p log2 p - (1 - p) log2(1 - p), in bits; a p that rounding put beyond 0 or 1 is taken for that."""
+    p = np.asarray(probabilities, np.float64).clip(0, 1)
     return np.asarray((entr(p) + entr(1 - p)) / np.log(2))
