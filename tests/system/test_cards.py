@@ -90,7 +90,7 @@ def test_the_figures_of_a_card_are_those_of_evaluate(card, folder, cache_environ
         assert (model, floor) == (own.text(key), real.text(key))
         assert " ± " in model
         assert published not in {model, floor, "-"}
-    titles = ", ".join(indistinct(own, real))
+    titles = "; ".join(indistinct(own, real))
     assert f"\nNo difference between this model and real images: {titles} (within two errors).\n" in card
     assert " ".join(f"{100 * share:.1f}" for share in measured["class_histogram"]) in card
 

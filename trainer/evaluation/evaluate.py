@@ -120,7 +120,7 @@ def no_difference(sources: Sequence[tuple[str, Figures]]) -> list[str]:
     lines = []
     for (one, own), (other, others) in itertools.combinations(sources, 2):
         if titles := indistinct(own, others):
-            lines.append(f"no difference between {one} and {other}: {', '.join(titles)}")
+            lines.append(f"no difference between {one} and {other}: {'; '.join(titles)}")
     return lines
 
 

@@ -223,7 +223,7 @@ def _differences(evaluation: Evaluation, published: Figures | None) -> str:
     if published:
         others.append(("the published code", published))
     lines = [
-        f"{line} (twice the error of the difference).\n"
+        f"{line} (within two errors).\n"
         for other in others
         for line in no_difference([own, other])
     ]

@@ -257,7 +257,7 @@ def test_the_command(tmp_path, cache, reference, run):
     assert "±: the standard error over draws of samples" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if "between real.npz and the floor" in line]
     assert "unique images, share" in line
-    assert "Frechet distance," not in line
+    assert "Frechet distance;" not in line
     assert "is right on" in result.stdout
     assert "small: artifacts" in result.stderr
     first, second = json.loads((tmp_path / "a.json").read_text())
