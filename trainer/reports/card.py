@@ -222,11 +222,7 @@ def _differences(evaluation: Evaluation, published: Figures | None) -> str:
     others = [("real images", evaluation.floor_figures)]
     if published:
         others.append(("the published code", published))
-    lines = [
-        f"{line} (within two errors).\n"
-        for other in others
-        for line in no_difference([own, other])
-    ]
+    lines = [f"{line} (within two errors).\n" for other in others for line in no_difference([own, other])]
     return "\n".join(line[0].upper() + line[1:] for line in lines) + ("\n" if lines else "")
 
 
