@@ -12,6 +12,7 @@ from rich.console import Console
 from bgan.trainer.common.errors import RunError, SamplesError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.evaluation.metrics.table import Figures, indistinct
 from bgan.trainer.export.exporter import export_run
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
@@ -82,13 +83,15 @@ def test_the_figures_of_a_card_are_those_of_evaluate(card, folder, cache_environ
     _runs((*shlex.split(command)[1:], "--json", "../figures.json"), folder / "models", cache_environment)
     (measured,) = json.loads((folder / "figures.json").read_text())
     rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", card, re.M))
-    for title, key, digits in (
-        ("Frechet distance", "frechet_distance", 3),
-        ("components an image", "components", 3),
-    ):
+    own = Figures(measured["metrics"], measured["errors"])
+    real = Figures(measured["floor"], measured["floor_errors"])
+    for title, key in (("Frechet distance", "frechet_distance"), ("components an image", "components")):
         model, floor, published, _ = rows[title].split(" | ")
-        assert (model, floor) == (f"{measured['metrics'][key]:.{digits}f}", f"{measured['floor'][key]:.{digits}f}")
+        assert (model, floor) == (own.text(key), real.text(key))
+        assert " ± " in model
         assert published not in {model, floor, "-"}
+    titles = "; ".join(indistinct(own, real))
+    assert f"\nNo difference between this model and real images: {titles} (within two errors).\n" in card
     assert " ".join(f"{100 * share:.1f}" for share in measured["class_histogram"]) in card
 
 

@@ -20,7 +20,7 @@ from ..common.text import printable
 # Which extra brings a package that an import can find missing.
 _EXTRAS = {
     "train": (
-        *("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "tensorboard", "scipy", "prdc"),
+        *("torch", "torchvision", "onnx", "onnxscript", "safetensors", "sklearn", "tensorboard", "scipy"),
         *("matplotlib", "markdown_it"),
     ),
     "data": ("h5py", "pyarrow"),

@@ -75,7 +75,7 @@ def card(
 
         published = None
         if published_samples is not None:
-            published = measured(load_samples(published_samples, reference.test.shape[1:]).first(count)).metrics
+            published = measured(load_samples(published_samples, reference.test.shape[1:]).first(count)).figures
         for model in trained:
             text = card_text(
                 model,

@@ -76,7 +76,11 @@ def evaluate(
     runs_dir: RunsDir = Path("runs"),
     **_: Any,
 ) -> None:
-    """Next to each figure stands the floor: the same metric of real test images against real training images.
+    """Next to each figure stands its standard error, and the floor: the same metric of real images.
+
+    Two-sample accuracy is how often fresh networks tell unseen samples from unseen real images: 0.5 if they are
+    alike; at 0.55 one in ten is given away and guessing does for the rest. It grows with the number of images and
+    with the networks, so compare it only at the same counts.
 
     Examples: bgan evaluate;  bgan evaluate samples.npz models/a.onnx --dataset mnist --json figures.json
     """
@@ -164,18 +168,30 @@ def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
 
     from ..common.console import say, show_table
+    from ..evaluation.evaluate import no_difference
 
     console = Console()
     show_table(console, _table(evaluations, reference.split))
-    for evaluation in evaluations:
-        if len(evaluation.class_histogram or ()) in _HISTOGRAM_SHOWN:
-            say(console, f"classes of {evaluation.source}, %: {evaluation.class_percents()}")
-    console.print(f"floor: the same metric of real {reference.split} images against real training images")
-    for line in dict.fromkeys(line for evaluation in evaluations for line in evaluation.left_out):
-        say(console, f"left out: {line}")
+    lines = [
+        f"classes of {each.source}, %: {each.class_percents()}"
+        for each in evaluations
+        if len(each.class_histogram or ()) in _HISTOGRAM_SHOWN
+    ]
+    lines += [
+        f"floor: real {reference.split} images against real training images; to training images: other training "
+        "images",
+        "±: the standard error over draws of samples; differences of under two errors of theirs are none",
+    ]
+    sources = [(each.source, each.figures) for each in evaluations]
+    lines += no_difference([*sources, ("the floor", evaluations[0].floor_figures)])
+    lines += [
+        f"left out: {line}" for line in dict.fromkeys(line for each in evaluations for line in each.left_out)
+    ]
     if reference.classifier_accuracy is not None:
         share = f"{100 * reference.classifier_accuracy:.2f} %"
-        console.print(f"the classifier is right on {share} of the {reference.split} images")
+        lines += [f"the classifier is right on {share} of the {reference.split} images"]
+    for line in lines:
+        say(console, line)
 
 
 def _table(evaluations: list[Evaluation], split: str) -> Table:
@@ -183,7 +199,7 @@ def _table(evaluations: list[Evaluation], split: str) -> Table:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from ..evaluation.metrics.table import METRICS, format_value
+    from ..evaluation.metrics.table import METRICS
 
     first = evaluations[0]
     real = f"{first.compared} real {split} images of {first.dataset}"
@@ -201,6 +217,6 @@ def _table(evaluations: list[Evaluation], split: str) -> Table:
         if metric.group != group:
             table.add_section()
             group = metric.group
-        values = [format_value(key, evaluation.metrics.get(key)) for evaluation in evaluations]
-        table.add_row(metric.title, *values, format_value(key, first.floor.get(key)), metric.better)
+        values = [evaluation.figures.text(key) for evaluation in evaluations]
+        table.add_row(metric.title, *values, first.floor_figures.text(key), metric.better)
     return table

@@ -26,6 +26,7 @@ SHIPPED = Path(__file__).with_name("shipped")
 TRAINING = "training the classifier"
 FEATURES = 128
 _VERSION = 1  # of architecture and training: another one is trained again
+_CHANNELS = 32  # of the first convolution
 _BATCH = 128
 _STEPS_AT_MOST = 2000
 _EPOCHS_AT_MOST = 40
@@ -44,17 +45,17 @@ class Describer(Protocol):
 class Classifier(nn.Module):
     """Two strided convolutions and two dense layers: images [B, C, H, W] in {0, 1} to class logits [B, K]."""
 
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, *, channels: int = _CHANNELS) -> None:
         super().__init__()
-        channels, height, width = shape
+        planes, height, width = shape
         pixels = math.ceil(height / 4) * math.ceil(width / 4)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 5, stride=2, padding=2),
+            nn.Conv2d(planes, channels, 5, stride=2, padding=2),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(64 * pixels, FEATURES),
+            nn.Linear(2 * channels * pixels, FEATURES),
             nn.ReLU(),
         )
         self.head = nn.Sequential(nn.Dropout(_DROPOUT), nn.Linear(FEATURES, classes))

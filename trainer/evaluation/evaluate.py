@@ -1,6 +1,8 @@
 """Measuring samples against a data set, beside the floor: the same of real images."""
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,12 +11,23 @@ import numpy as np
 from ..common.errors import SamplesError
 from ..common.files import write_json
 from .classifier import SHIPPED
-from .metrics.table import MetricInputs, Need, measure, titles_needing
+from .metrics.errors import Estimate
+from .metrics.table import (
+    METRICS,
+    TO_TRAINING_IMAGES,
+    Figures,
+    MetricInputs,
+    Need,
+    drawn,
+    indistinct,
+    measure,
+    titles_needing,
+)
 from .reference import Reference, Report
 from .samples import Samples
 
 LEAST_SAMPLES = 64
-_VERSION = 2  # of the metrics: another one measures cached floors again
+_VERSION = 3  # of the metrics: another one measures cached floors again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +43,25 @@ class Evaluation:
     seed: int
     metrics: dict[str, float]
     """By the keys of `METRICS`, but for those that are left out."""
+    errors: dict[str, float]
+    """Their standard errors over draws of the samples, the real images being these; not all have one."""
     floor: dict[str, float]
-    """The same of real images: test against training images."""
+    """The same of real images: of test against training images, or of others of these against training images."""
+    floor_errors: dict[str, float]
     class_histogram: list[float] | None
     preactivation_histogram: list[float] | None
     """256 shares of floor(255 p)."""
     left_out: list[str]
+
+    @property
+    def figures(self) -> Figures:
+        """The metrics and their errors."""
+        return Figures(self.metrics, self.errors)
+
+    @property
+    def floor_figures(self) -> Figures:
+        """The floor and its errors."""
+        return Figures(self.floor, self.floor_errors)
 
     def class_percents(self) -> str:
         """The share of each class in per cent; nothing without a classifier."""
@@ -58,18 +84,21 @@ def evaluate_samples(
     _check(samples, reference)
     compared = _compared(reference, len(samples.images))
     inputs = MetricInputs(samples, reference.test, reference, compared=compared, seed=seed, report=report)
-    metrics = measure(inputs)
+    figures = measure(inputs)
     floor = measure_floor(reference, len(samples.images), seed=seed, report=report)
-    if "label_accuracy" in metrics and reference.classifier_accuracy is not None:
-        floor = {**floor, "label_accuracy": reference.classifier_accuracy}
+    if "label_accuracy" in figures.values and (share := reference.classifier_accuracy) is not None:
+        error = np.sqrt(share * (1 - share) / len(reference.test))
+        floor = floor.updated("label_accuracy", Estimate(share, float(error)))
     return Evaluation(
         source=samples.source,
         dataset=reference.dataset,
         count=len(samples.images),
         compared=compared,
         seed=seed,
-        metrics=metrics,
-        floor=floor,
+        metrics=figures.values,
+        errors=figures.errors,
+        floor=floor.values,
+        floor_errors=floor.errors,
         class_histogram=None if Need.LABELS in inputs.missing else inputs.class_shares.tolist(),
         preactivation_histogram=None if Need.PROBABILITIES in inputs.missing else inputs.histogram.tolist(),
         left_out=_left_out(inputs.missing, reference),
@@ -88,31 +117,56 @@ def _left_out(missing: set[Need], reference: Reference) -> list[str]:
     ]
 
 
+def no_difference(sources: Sequence[tuple[str, Figures]]) -> list[str]:
+    """A line for each two sources of which figures do not differ beyond chance, and which these are."""
+    lines = []
+    for (one, own), (other, others) in itertools.combinations(sources, 2):
+        if titles := indistinct(own, others):
+            lines.append(f"no difference between {one} and {other}: {'; '.join(titles)}")
+    return lines
+
+
 def measure_floor(
     reference: Reference, count: int, *, seed: int = 0, report: Report = lambda text: None
-) -> dict[str, float]:
+) -> Figures:
     """What `evaluate_samples` would measure of `count` real images; from what is shipped or cached if it is there.
 
-    Pairs are test and training images; images by themselves are the test images.
+    Pairs are test and training images, which includes how the halves differ; of distances to training images they
+    are other training images and these, left out where there are not twice as many. Images by themselves are the
+    test images.
     """
     compared = _compared(reference, count)
     name = f"floor-{reference.digest[:16]}-{compared}-{seed}-v{_VERSION}.json"
     for folder in (SHIPPED, reference.cache):
         try:
-            known: dict[str, float] = json.loads((folder / name).read_bytes())
-            return known
-        except (OSError, ValueError):
+            return Figures(**json.loads((folder / name).read_bytes()))
+        except (OSError, ValueError, TypeError):
             pass
     report("measuring the floor: real images against real images, once for this data set")
-    rows = np.random.default_rng(seed).permutation(len(reference.training))[:compared]
-    real = Samples(f"real {reference.split} images", reference.test)
-    training = reference.training[rows]
-    floor = measure(MetricInputs(real, training, reference, compared=compared, seed=seed, report=report))
+    floor = _measured_floor(reference, compared, seed, report)
     try:
-        write_json(reference.cache / name, floor)
+        write_json(reference.cache / name, floor._asdict())
     except OSError as error:
         report(f"the floor is not kept ({error.filename}: {error.strerror}); BGAN_CACHE_DIR names another folder")
     return floor
+
+
+def _measured_floor(reference: Reference, compared: int, seed: int, report: Report) -> Figures:
+    training = drawn(reference.training, 2 * compared, seed=seed)
+    known, others = training[:compared], training[compared:]
+    keys = [key for key in METRICS if key not in TO_TRAINING_IMAGES]
+    images = reference.test
+    if compared < len(images):  # those that are compared are the first, and a set may begin with the easy ones
+        images = drawn(images, len(images), seed=seed)
+    real = Samples(f"real {reference.split} images", images)
+    floor = measure(MetricInputs(real, known, reference, compared=compared, seed=seed, report=report), keys)
+    if len(others) < compared:
+        return floor
+    real = Samples("real training images", others)
+    halves = measure(
+        MetricInputs(real, known, reference, compared=compared, seed=seed, report=report), TO_TRAINING_IMAGES
+    )
+    return Figures({**floor.values, **halves.values}, {**floor.errors, **halves.errors})
 
 
 def _compared(reference: Reference, count: int) -> int:

@@ -13,9 +13,9 @@ from ..common.errors import RunError
 from ..config.command import data_options, train_options, training_command
 from ..config.setting import option
 from ..config.training import TrainingConfig
-from ..evaluation.evaluate import Evaluation
+from ..evaluation.evaluate import Evaluation, no_difference
 from ..evaluation.generator import TrainedGenerator
-from ..evaluation.metrics.table import METRICS, format_value
+from ..evaluation.metrics.table import METRICS, Figures
 from ..evaluation.reference import Reference
 from ..export.model_file import OnnxModel
 from ..training.run import Run, find_run
@@ -53,10 +53,11 @@ with bgan {training[versions][bgan]}, torch {training[versions][torch]} and Pyth
 Of {evaluation.count:,} samples:
 `{evaluate_command}`.
 Metrics of two sets compare {evaluation.compared:,} images of each. The floor is the same metric of real test
-images against real training images.{published_note}
+images against real training images, and to training images that of other training images.{published_note} ±: the
+standard error over draws of samples.
 
 {figures}
-{classes}
+{differences}{classes}
 ## Licence
 
 - Weights: {licence}.
@@ -132,11 +133,11 @@ def card_text(
     evaluation: Evaluation,
     reference: Reference,
     *,
-    published: dict[str, float] | None = None,
+    published: Figures | None = None,
     licence: str | None = None,
     picture: str | None = None,
 ) -> str:
-    """The card of a model; `published` are the metrics of the published code, `picture` is a link."""
+    """The card of a model; `published` are the figures of the published code, `picture` is a link."""
     manifest, config, threads = model.manifest, model.config, model.training["threads"]
     content = model.path.read_bytes()
     rule, uniforms = _BINARIZATIONS[manifest.binarization]
@@ -169,6 +170,7 @@ def card_text(
         published_note=f" Published code: {_PUBLISHED}." if published else "",
         evaluate_command=_evaluate_command(model.path.name, config, evaluation.count),
         figures=_figures(evaluation, published),
+        differences=_differences(evaluation, published),
         classes=_classes(evaluation, reference),
         licence=licence or _NOT_STATED,
         data_licence=data_licence,
@@ -202,16 +204,26 @@ def _data(config: TrainingConfig) -> tuple[str, str]:
     return f"{config.data.dataset}: {kind}{f', read with {how}' if how else ''}.", _NOT_STATED
 
 
-def _figures(evaluation: Evaluation, published: dict[str, float] | None) -> str:
-    columns = {"this model": evaluation.metrics, "real test images (floor)": evaluation.floor}
+def _figures(evaluation: Evaluation, published: Figures | None) -> str:
+    columns = {"this model": evaluation.figures, "real test images (floor)": evaluation.floor_figures}
     if published:
         columns["published code"] = published
     lines = [["metric", *columns, "better"], ["---", *["---:"] * len(columns), "---"]]
     for key, metric in METRICS.items():
         if metric.group != _LEFT_OUT and key in evaluation.metrics:
-            values = [format_value(key, column.get(key)) for column in columns.values()]
+            values = [column.text(key) for column in columns.values()]
             lines.append([metric.title, *values, metric.better])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _differences(evaluation: Evaluation, published: Figures | None) -> str:
+    """A line for each column in which figures of the model are as well as met."""
+    own = ("this model", evaluation.figures)
+    others = [("real images", evaluation.floor_figures)]
+    if published:
+        others.append(("the published code", published))
+    lines = [f"{line} (within two errors).\n" for other in others for line in no_difference([own, other])]
+    return "\n".join(line[0].upper() + line[1:] for line in lines) + ("\n" if lines else "")
 
 
 def _classes(evaluation: Evaluation, reference: Reference) -> str:

@@ -12,7 +12,8 @@ from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.evaluation.classifier import accuracy, cached_classifier, train_classifier
 from bgan.trainer.evaluation.evaluate import evaluate_samples, measure_floor
 from bgan.trainer.evaluation.generator import TrainedGenerator
-from bgan.trainer.evaluation.metrics.table import METRICS, two_sample_accuracy
+from bgan.trainer.evaluation.metrics.table import METRICS, TO_TRAINING_IMAGES
+from bgan.trainer.evaluation.metrics.two_sample import two_sample_accuracy
 from bgan.trainer.evaluation.reference import make_reference
 from bgan.trainer.evaluation.samples import Samples
 from tests.kit.cli import bgan, bgan_process
@@ -81,9 +82,11 @@ def test_bgan_comes_with_the_classifiers_and_floors_of_digits_and_mnist(dataset,
     splits = (load_dataset(dataset, data_dir=folder, split=split) for split in ("train", "test"))
     reference = make_reference(*splits, cache=tmp_path, report=said.append)
     assert reference.classifier_accuracy > {"digits": 0.9, "mnist": 0.98}[dataset]
-    assert set(measure_floor(reference, 10_000, report=said.append)) == (
-        set(METRICS) - PREACTIVATIONS - NEED_CLASSES_ASKED_FOR
-    )
+    floor = measure_floor(reference, 10_000, report=said.append)
+    assert set(floor.values) == set(METRICS) - PREACTIVATIONS - NEED_CLASSES_ASKED_FOR
+    assert set(floor.errors) == set(floor.values) - {"missing_classes"}
+    # Training images are nearer to one another than test images are to them.
+    assert all(floor.values[key] < floor.values[key.removeprefix("training_")] for key in TO_TRAINING_IMAGES)
     assert said == []
     assert not list(tmp_path.iterdir())
 
@@ -103,14 +106,31 @@ def test_training_a_classifier_says_how_long_it_will_take(tmp_path, monkeypatch)
     assert steps == [(step, 40) for step in range(1, 41)]
 
 
-@pytest.mark.usefixtures("training")  # of the classifier
+@pytest.mark.usefixtures("training")  # of the judges
 def test_two_samples_of_one_distribution_cannot_be_told_apart_and_others_can():
     random = np.random.default_rng(1)
-    first, second = ((random.random((600, 1, 12, 12)) < 0.3).astype(np.uint8) for _ in range(2))
-    # Chance has a standard deviation of 0.5 / sqrt(600) = 0.02 on the held-out half of both.
-    assert abs(two_sample_accuracy(first, second) - 0.5) < 0.08
-    denser = (random.random((600, 1, 12, 12)) < 0.5).astype(np.uint8)
-    assert two_sample_accuracy(first, denser) > 0.95
+    first, second = ((random.random((300, 1, 12, 12)) < 0.3).astype(np.uint8) for _ in range(2))
+    alike = two_sample_accuracy(first, second)
+    # Every image is judged once, so chance alone has an error of 0.5 / sqrt(600) = 0.02, and the judges theirs.
+    assert abs(alike.value - 0.5) < 3 * alike.error
+    assert 0.02 < alike.error < 0.06
+    denser = (random.random((400, 1, 12, 12)) < 0.5).astype(np.uint8)
+    told = two_sample_accuracy(first, denser)  # of 300 of them
+    assert told.value > 0.95
+    assert told.error < 0.02
+    assert two_sample_accuracy(first, denser) == told
+
+
+@pytest.mark.usefixtures("training")  # of the judges
+def test_a_judge_is_asked_of_images_that_it_has_not_seen():
+    # Images of random bits can be learned by heart, and that helps with no other.
+    random = np.random.default_rng(2)
+    first, second = ((random.random((150, 1, 16, 16)) < 0.5).astype(np.uint8) for _ in range(2))
+    alike = two_sample_accuracy(first, second, seed=1)
+    assert abs(alike.value - 0.5) < 3 * alike.error
+    # The same images in both sets are told by no one, however long they are studied.
+    same = two_sample_accuracy(first, first, seed=1)
+    assert abs(same.value - 0.5) < 3 * same.error
 
 
 def test_training_a_classifier_leaves_the_global_random_numbers_alone():
@@ -140,6 +160,12 @@ def test_real_images_measure_as_the_floor_does_and_noise_far_from_it(digits, ref
         assert bad.metrics[name] > 3 * max(real.metrics[name], real.floor[name]), name
     assert bad.metrics["coverage"] < 0.1
     assert real.floor["coverage"] > 0.8
+    # Each figure has an error, but the count of classes.
+    assert set(real.errors) == set(real.metrics) - {"missing_classes"}
+    assert set(real.floor_errors) == set(real.errors)
+    assert real.errors["exact_copies"] == 0 < real.errors["frechet_distance"]
+    assert real.floor["training_frechet_distance"] < real.floor["frechet_distance"] - 50
+    assert bad.metrics["training_frechet_distance"] > 3 * real.floor["training_frechet_distance"]
     assert bad.metrics["two_sample_accuracy"] > 0.95
     assert sum(bad.class_histogram) == pytest.approx(1)
 
@@ -207,6 +233,8 @@ def test_any_shape_and_channels_can_be_measured(tmp_path):
     evaluation = evaluate_samples(Samples("same", images.numpy()), reference)
     assert evaluation.metrics["pattern_divergence"] == 0
     assert evaluation.metrics["frechet_distance"] == pytest.approx(0, abs=1e-6)
+    # There are no other training images than those that are compared.
+    assert "training_frechet_distance" in evaluation.metrics.keys() - evaluation.floor.keys()
 
 
 def test_the_command(tmp_path, cache, reference, run):
@@ -226,12 +254,19 @@ def test_the_command(tmp_path, cache, reference, run):
     assert result.returncode == 0, result.stderr
     for name, metric in METRICS.items():
         assert (metric.title in result.stdout) == (name not in NEED_CLASSES_ASKED_FOR)
-    assert "floor" in result.stdout
+    assert "floor: real test images against real training images; to training images: other" in result.stdout
+    assert "±: the standard error over draws of samples" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if "between real.npz and the floor" in line]
+    assert "unique images, share" in line
+    assert "Frechet distance;" not in line
     assert "is right on" in result.stdout
     assert "small: artifacts" in result.stderr
     first, second = json.loads((tmp_path / "a.json").read_text())
     assert (first["source"], second["source"], first["count"]) == ("small", "real.npz", 150)
     assert set(first["metrics"]) == set(METRICS) - NEED_CLASSES_ASKED_FOR
+    assert set(first["errors"]) <= set(first["metrics"])
+    value, error = (second[name]["isolated_pixels"] for name in ("metrics", "errors"))
+    assert f"{value:.3f} ± {error:.3f}" in result.stdout
     assert PREACTIVATIONS.isdisjoint(second["metrics"])
     assert len(first["preactivation_histogram"]) == 256
 

@@ -7,7 +7,17 @@ import pytest
 
 from bgan.trainer.evaluation.metrics import features as measures
 from bgan.trainer.evaluation.metrics import memorization, preactivations
-from bgan.trainer.evaluation.metrics.features import precision_recall_density_coverage
+from bgan.trainer.evaluation.metrics.errors import (
+    GROUPS,
+    Estimate,
+    group_of_rows,
+    is_distinct,
+    jackknife_error,
+    jackknife_estimate,
+    mean_estimate,
+)
+from bgan.trainer.evaluation.metrics.manifold import precision_recall_density_coverage
+from bgan.trainer.evaluation.metrics.table import Figures, indistinct
 
 RANDOM = np.random.default_rng
 
@@ -36,14 +46,18 @@ def test_squared_mmd_is_the_double_loop(monkeypatch):
 
     within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)]
     across = np.mean([kernel(a, b) for a in x for b in y])
-    assert measures.squared_mmd(x, y) == pytest.approx(sum(within) - 2 * across)
+    found = measures.squared_mmd(x, y)
+    assert found.value == pytest.approx(sum(within) - 2 * across)
+    # The error is the jackknife's: of the values without each of the samples.
+    without = [measures.squared_mmd(np.delete(x, i, axis=0), y).value for i in range(7)]
+    assert found.error == pytest.approx(jackknife_error(without))
 
 
 def test_kernel_distance_is_unbiased_and_sees_a_shift():
     x, y = RANDOM(4).normal(size=(400, 8)), RANDOM(5).normal(size=(400, 8))
     same = measures.kernel_distance(x, y)
-    assert abs(same) < 10  # 33 with the diagonals of the kernels
-    assert measures.kernel_distance(x + 0.3, y) > 100
+    assert abs(same.value) < 10  # 33 with the diagonals of the kernels
+    assert measures.kernel_distance(x + 0.3, y).value > 100
     assert measures.kernel_distance(7 * x, 7 * y) == pytest.approx(same)
 
 
@@ -63,8 +77,14 @@ def test_manifold_metrics_are_those_of_brute_force():
         "coverage": (near.min(axis=1) < r_real).mean(),
     }
     found = precision_recall_density_coverage(real, fake, neighbours=k)
-    assert found == pytest.approx(expected)
+    assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(expected)
     assert 0 < expected["coverage"] < 1
+    # Recall and coverage without each group of samples in turn, from the start.
+    parts = [fake[group_of_rows(60) != group] for group in range(GROUPS)]
+    left = [precision_recall_density_coverage(real, part, neighbours=k) for part in parts]
+    for name in ("recall", "coverage"):
+        assert found[name].error == pytest.approx(jackknife_error([each[name].value for each in left])), name
+        assert found[name].error > 0.01
 
 
 def test_classes_by_hand():
@@ -111,32 +131,91 @@ def test_histogram_of_preactivations_is_that_of_floor_255_p():
 
 
 def test_notch_ratio():
+    def ratio(values):
+        return preactivations.notch_ratio(preactivations.densities(values[None]))
+
+    def depth(values):
+        return preactivations.notch_depth(preactivations.densities(values[None]))
+
     flat = ((np.arange(10**6) + 0.5) / 10**6).astype(np.float32)
-    assert preactivations.notch_ratio(flat) == pytest.approx(1, abs=1e-3)
+    assert ratio(flat) == pytest.approx(1, abs=1e-3)
     halved = np.concatenate([flat[(flat <= 0.48) | (flat >= 0.52)], flat[(flat > 0.48) & (flat < 0.5)]])
-    assert preactivations.notch_ratio(halved) == pytest.approx(0.5, abs=1e-3)
-    assert preactivations.notch_depth(halved) == pytest.approx(0.5, abs=1e-3)
+    assert ratio(halved) == pytest.approx(0.5, abs=1e-3)
+    assert depth(halved) == pytest.approx(0.5, abs=1e-3)
     step = np.concatenate([flat[flat < 0.5], flat])  # twice as dense under 0.5: a step, no notch
-    assert preactivations.notch_ratio(step) == pytest.approx(1, abs=1e-3)
-    assert preactivations.notch_depth(step) == pytest.approx(1.5, abs=1e-3)
-    assert math.isnan(preactivations.notch_ratio(np.array([0.0, 1.0], np.float32)))
+    assert ratio(step) == pytest.approx(1, abs=1e-3)
+    assert depth(step) == pytest.approx(1.5, abs=1e-3)
+    assert math.isnan(ratio(np.array([0.0, 1.0], np.float32)))
 
 
-def test_entropy_and_middle_mass():
+def test_entropies_and_the_middle():
     p = np.array([0, 1, 0.5, 0.25], np.float32)
-    assert preactivations.binary_entropy(p) == pytest.approx((1 + 0.25 * 2 + 0.75 * math.log2(4 / 3)) / 4)
-    assert preactivations.middle_mass(p) == 0.5
-
-
-def test_entropy_of_a_probability_that_rounding_took_beyond_1():
-    assert preactivations.binary_entropy(np.array([1 + 2e-7, 0.5], np.float32)) == 0.5
+    assert preactivations.binary_entropies(p).tolist() == pytest.approx(
+        [0, 0, 1, 0.25 * 2 + 0.75 * math.log2(4 / 3)]
+    )
+    beyond = np.nextafter(np.array([0, 1], np.float32), np.array([-1, 2], np.float32))  # onnxruntime's sigmoid can
+    assert preactivations.binary_entropies(beyond).tolist() == [0, 0]
+    assert preactivations.is_in_the_middle(p).tolist() == [False, False, True, True]
 
 
 def test_distances_of_draws_are_those_of_images():
     p = RANDOM(5).random((4, 1, 6, 5), np.float32) ** 3
     draws = RANDOM(6).random((2, 20_000, *p.shape), np.float32) < p
-    for distance, second in (("draw_distance", draws[1]), ("latent_distance", np.roll(draws[1], 1, axis=1))):
-        expected = (draws[0] != second).sum(axis=(2, 3, 4)).mean()
-        assert getattr(preactivations, distance)(p) == pytest.approx(expected, rel=0.005)
+    for distances, second in (("draw_distances", draws[1]), ("latent_distances", np.roll(draws[1], 1, axis=1))):
+        expected = (draws[0] != second).sum(axis=(2, 3, 4)).mean(axis=0)
+        assert getattr(preactivations, distances)(p) == pytest.approx(expected, rel=0.02)
     thresholded = (p > 0.5).astype(np.float32)
-    assert preactivations.draw_distance(thresholded) == 0
+    assert preactivations.draw_distances(thresholded).tolist() == [0] * 4
+
+
+def test_the_error_of_a_mean_counts_images_and_not_pixels():
+    pixels = np.repeat((RANDOM(10).random((400, 1)) < 0.3).astype(np.uint8), 50, axis=1)
+    found = mean_estimate(pixels)
+    assert found.value == pixels.mean()
+    assert found.error == pytest.approx(np.std(pixels[:, 0], ddof=1) / 20)
+
+
+def test_the_jackknife_finds_the_error_of_a_mean_and_of_what_moves_with_it():
+    errors = []
+    for seed in range(40):
+        values = RANDOM(seed).normal(size=500)
+        errors.append(
+            jackknife_estimate(lambda rows: float(rows.mean()) ** 3 + 3 * float(rows.mean()), values).error
+        )
+    # The derivative at 0 is 3, so the error is 3 / sqrt(500); that of 20 groups is uncertain by 16 %.
+    assert np.mean(errors) == pytest.approx(3 / math.sqrt(500), rel=0.1)
+    assert np.std(errors) / np.mean(errors) < 0.3
+
+
+def test_the_error_of_a_frechet_distance_is_how_it_moves_with_the_samples():
+    real = RANDOM(20).normal(size=(1000, 6))
+    draws = [RANDOM(seed).normal(size=(1000, 6)) * 1.2 + 0.2 for seed in range(21, 51)]
+    found = [jackknife_estimate(lambda rows: measures.frechet_distance(rows, real), draw) for draw in draws]
+    moves = np.std([each.value for each in found], ddof=1)  # uncertain by 13 %
+    assert np.mean([each.error for each in found]) == pytest.approx(moves, rel=0.3)
+
+
+def test_the_groups_are_drawn_and_as_large_as_one_another():
+    groups = group_of_rows(1000)
+    assert np.bincount(groups).tolist() == [50] * GROUPS
+    assert max(np.bincount(groups[::10])) < 20  # images of ten classes in turn: a group has some of each
+
+
+def test_figures_differ_beyond_two_errors_of_their_difference():
+    assert not is_distinct(Estimate(5.0, 0.3), Estimate(5.9, 0.4))  # the error of the difference is 0.5
+    assert is_distinct(Estimate(5.0, 0.3), Estimate(6.1, 0.4))
+    assert is_distinct(Estimate(1), Estimate(0))
+    values = {"frechet_distance": 5.0, "recall": 0.9, "missing_classes": 0}
+    first = Figures(values, {"frechet_distance": 0.3, "recall": 0.001})
+    second = Figures({**values, "frechet_distance": 5.9, "recall": 0.91}, {"frechet_distance": 0.4})
+    assert indistinct(first, second) == ["Frechet distance", "missing classes"]
+    shown = [first.text(key) for key in ("frechet_distance", "missing_classes", "coverage")]
+    assert shown == ["5.000 ± 0.300", "0", "-"]
+
+
+def test_a_figure_that_is_no_number_has_no_error_and_nor_has_one_image():
+    assert jackknife_error([1.0, math.nan]) is None
+    one = np.ones((1, 3))
+    assert mean_estimate(one) == jackknife_estimate(np.mean, one) == Estimate(1, None)
+    few = RANDOM(11).normal(size=9)  # fewer than there are groups: each is one
+    assert jackknife_estimate(np.mean, few).error == pytest.approx(mean_estimate(few).error)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,9 @@ def test_means_and_spreads_over_seeds():
     assert mean == (11, pytest.approx(3**-0.5))
     assert spread(outcomes, "frechet_distance") == "11.000 ± 1.000"
     assert spread(outcomes[:1], "frechet_distance") == "10.000"
+    once = replace(outcomes[0], errors={"frechet_distance": 0.25})
+    assert spread([once], "frechet_distance") == "10.000 ± 0.250"  # of the draw of the samples
+    assert _results("I", once).mean("I", "paper", model, "frechet_distance").error is None
     assert spread([], "frechet_distance") == spread(outcomes, "coverage") == "-"
 
 

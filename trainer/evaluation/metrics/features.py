@@ -1,20 +1,17 @@
 """Metrics of what a classifier makes of samples.
 
-Two sets of feature vectors, float [N, D] and [M, D]: are they alike, and is each near the other? Class
-probabilities, float [N, K], rows summing to 1: which classes are there, and how clearly?
+Two sets of feature vectors, float [N, D] and [M, D]: are they alike? Class probabilities, float [N, K],
+rows summing to 1: which classes are there, and how clearly?
 """
-
-import contextlib
-import io
 
 import numpy as np
 from numpy.typing import NDArray
-from prdc import compute_prdc
 from scipy.special import entr, rel_entr
+
+from .errors import Estimate, jackknife_error
 
 Features = NDArray[np.float32]
 _ROWS = 1000  # of a block of kernel values
-NEIGHBOURS = 5
 MISSING_BELOW = 0.1
 
 
@@ -32,7 +29,7 @@ def frechet_distance(first: Features, second: Features) -> float:
     return float(max(distance, 0.0))
 
 
-def kernel_distance(first: Features, second: Features) -> float:
+def kernel_distance(first: Features, second: Features) -> Estimate:
     """Kernel inception distance times 1000: `squared_mmd` of all samples (Binkowski et al. 2018).
 
     Unbiased, so it can be a little below 0. Both sets are first divided by the root mean square of `second`, the
@@ -40,30 +37,39 @@ def kernel_distance(first: Features, second: Features) -> float:
     of an ImageNet classifier, do not compare.
     """
     scale = np.sqrt(np.mean(np.square(second, dtype=np.float64)))
-    return 1000 * squared_mmd(first / scale, second / scale)
+    value, error = squared_mmd(first / scale, second / scale)
+    return Estimate(1000 * value, None if error is None else 1000 * error)
 
 
-def squared_mmd(first: Features, second: Features) -> float:
+def squared_mmd(first: Features, second: Features) -> Estimate:
     """Unbiased squared maximum mean discrepancy with the kernel (x . y / D + 1)^3.
 
-    The mean over all pairs of samples, where that of random subsets would move with the draw.
+    The mean over all pairs of samples, where that of random subsets would move with the draw. The error is the
+    jackknife's, of the values without each vector of `first`.
     """
     x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    return _mean_of_pairs(x) + _mean_of_pairs(y) - 2 * _kernel_sum(x, y) / (len(x) * len(y))
+    within, across = _kernel_sums(x, x) - _own_kernels(x), _kernel_sums(x, y)
+    real = (_kernel_sums(y, y) - _own_kernels(y)).sum() / (len(y) * (len(y) - 1))
+
+    def value(within: NDArray[np.float64], across: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        return np.asarray(within / (count * (count - 1)) + real - 2 * across / (count * len(y)))
+
+    without = value(within.sum() - 2 * within, across.sum() - across, len(x) - 1)
+    return Estimate(float(value(within.sum(), across.sum(), len(x))), jackknife_error(without))
 
 
-def _mean_of_pairs(x: NDArray[np.float64]) -> float:
-    """The mean kernel of two different samples."""
-    diagonal = float((((x * x).sum(axis=1) / x.shape[1] + 1) ** 3).sum())
-    return (_kernel_sum(x, x) - diagonal) / (len(x) * (len(x) - 1))
+def _own_kernels(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The kernel of each sample with itself, [N]."""
+    return np.asarray(((x * x).sum(axis=1) / x.shape[1] + 1) ** 3)
 
 
-def _kernel_sum(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    total = 0.0
+def _kernel_sums(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum over y of each sample's kernels, [N]."""
+    sums = []
     for start in range(0, len(x), _ROWS):
         base = x[start : start + _ROWS] @ y.T / x.shape[1] + 1
-        total += float((base * base * base).sum())  # numpy's ** 3 is many times slower
-    return total
+        sums.append((base * base * base).sum(axis=1))  # numpy's ** 3 is many times slower
+    return np.concatenate(sums)
 
 
 def _moments(features: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -71,21 +77,8 @@ def _moments(features: Features) -> tuple[NDArray[np.float64], NDArray[np.float6
     return features64.mean(axis=0), np.cov(features64, rowvar=False)
 
 
-def precision_recall_density_coverage(
-    real: NDArray[np.float32], fake: NDArray[np.float32], *, neighbours: int = NEIGHBOURS
-) -> dict[str, float]:
-    """The four by name, of features [N, D] and [M, D].
-
-    Precision and recall: Kynkaanniemi et al. 2019; density and coverage: Naeem et al. 2020, by
-    their package. Two samples of one distribution have a density of about 1; the others are at most 1.
-    """
-    with contextlib.redirect_stdout(io.StringIO()):  # the package prints its counts
-        found = compute_prdc(real_features=real, fake_features=fake, nearest_k=neighbours)
-    return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
-
-
 def class_shares(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Share of the samples by most likely class: float64 [K]."""
+    """Share of the samples by most likely class, of class probabilities [N, K]: float64 [K]."""
     counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
     return np.asarray(counts / counts.sum())
 

@@ -9,58 +9,64 @@ _INTERVALS = ((0.48, 0.52), (0.40, 0.48), (0.52, 0.60))  # the centre, and both 
 
 
 def preactivation_histogram(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Shares of floor(255 p) for p in [0, 1], as in the paper's Figure 4: float64 [256].
-
-    The last bin is p = 1 alone, which float32 reaches at logits of about 17.
-    """
-    levels = np.floor(np.asarray(probabilities, np.float32) * np.float32(255)).astype(np.uint8)
-    counts = np.bincount(levels.ravel(), minlength=BINS)
+    """Shares of the `levels`, as in the paper's Figure 4: float64 [256]."""
+    counts = np.bincount(levels(probabilities).ravel(), minlength=BINS)
     return np.asarray(counts / counts.sum())
 
 
-def notch_ratio(probabilities: NDArray[np.float32]) -> float:
-    """Density of p in (.48, .52) over the mean of those in (.40, .48) and (.52, .60): 1 if flat.
+def levels(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """floor(255 p) for p in [0, 1], of the same shape.
+
+    The last one is p = 1 alone, which float32 reaches at logits of about 17.
+    """
+    return np.asarray(np.floor(np.asarray(probabilities, np.float32) * np.float32(255)), np.uint8)
+
+
+def densities(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """By image, the densities of p in (.48, .52), (.40, .48) and (.52, .60): float64 [N, 3]."""
+    p = probabilities.reshape(len(probabilities), -1)
+    return np.stack([((p > low) & (p < high)).mean(axis=1) / (high - low) for low, high in _INTERVALS], axis=1)
+
+
+def notch_ratio(densities: NDArray[np.float64]) -> float:
+    """Of `densities` [N, 3], that of the centre over the mean of both sides: 1 if flat.
 
     A density that falls through 0.5 in a step is under 1 as well: see `notch_depth`. NaN where there is
     nothing on either side.
     """
-    centre, *beside = _densities(probabilities)
+    centre, *beside = densities.mean(axis=0)
     return float(centre / np.mean(beside)) if any(beside) else float("nan")
 
 
-def notch_depth(probabilities: NDArray[np.float32]) -> float:
-    """Density of p in (.48, .52) over the lower one of its two sides: under 1 only where there is a notch.
+def notch_depth(densities: NDArray[np.float64]) -> float:
+    """Of `densities` [N, 3], that of the centre over the lower side's: under 1 only where there is a notch.
 
     NaN where there is nothing on that side.
     """
-    centre, *beside = _densities(probabilities)
+    centre, *beside = densities.mean(axis=0)
     return float(centre / min(beside)) if all(beside) else float("nan")
 
 
-def middle_mass(probabilities: NDArray[np.float32]) -> float:
-    """Share of p in [0.1, 0.9]."""
-    return float(np.mean((probabilities >= 0.1) & (probabilities <= 0.9)))
+def is_in_the_middle(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether p is in [0.1, 0.9]."""
+    return np.asarray((probabilities >= 0.1) & (probabilities <= 0.9))
 
 
-def binary_entropy(probabilities: NDArray[np.float32]) -> float:
-    """Mean of -p log2 p - (1 - p) log2(1 - p), in bits."""
-    p = np.clip(np.asarray(probabilities, np.float64), 0, 1)  # onnxruntime's sigmoid reaches 1 + 1e-7
-    return float((entr(p) + entr(1 - p)).mean() / np.log(2))
+def binary_entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """-p log2 p - (1 - p) log2(1 - p), in bits; a p that rounding put beyond 0 or 1 is taken for that."""
+    p = np.asarray(probabilities, np.float64).clip(0, 1)
+    return np.asarray((entr(p) + entr(1 - p)) / np.log(2))
 
 
-def draw_distance(probabilities: NDArray[np.float32]) -> float:
-    """Pixels in which two Bernoulli draws of a row of probabilities [N, ...] differ: the sum of 2 p (1 - p)."""
-    return _expected_difference(probabilities, probabilities)
+def draw_distances(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Pixels in which two Bernoulli draws of each row [N, ...] differ in the mean, 2 p (1 - p) summed: [N]."""
+    return _expected_differences(probabilities, probabilities)
 
 
-def latent_distance(probabilities: NDArray[np.float32]) -> float:
-    """Pixels in which Bernoulli draws of two rows [N, ...] that follow each other differ."""
-    return _expected_difference(probabilities, np.roll(probabilities, 1, axis=0))
+def latent_distances(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Pixels in which Bernoulli draws of each row [N, ...] and of the one before it differ in the mean: [N]."""
+    return _expected_differences(probabilities, np.roll(probabilities, 1, axis=0))
 
 
-def _expected_difference(p: NDArray[np.float32], q: NDArray[np.float32]) -> float:
-    return float((p * (1 - q) + q * (1 - p)).sum(dtype=np.float64) / max(1, len(p)))
-
-
-def _densities(p: NDArray[np.float32]) -> list[float]:
-    return [float(((p > low) & (p < high)).mean() / (high - low)) for low, high in _INTERVALS]
+def _expected_differences(p: NDArray[np.float32], q: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray((p * (1 - q) + q * (1 - p)).reshape(len(p), -1).sum(axis=1, dtype=np.float64))

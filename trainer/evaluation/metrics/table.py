@@ -1,19 +1,21 @@
 """All metrics: one table, by which they are measured and printed, and what several share, computed once."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classifier import accuracy, train_classifier
 from ..reference import Images, Reference, Report
 from ..samples import Samples
 from ..stacked import StackedClassifier, mode_divergence, modes_found
 from . import artifacts
-from .artifacts import holes, isolated_pixels
+from .errors import Estimate, is_distinct, jackknife_estimate, mean_estimate
 from .features import (
     Features,
     class_shares,
@@ -22,20 +24,22 @@ from .features import (
     inception_score,
     kernel_distance,
     missing_classes,
-    precision_recall_density_coverage,
 )
+from .manifold import precision_recall_density_coverage
 from .memorization import nearest_distances, unique_share
 from .preactivations import (
-    binary_entropy,
-    draw_distance,
-    latent_distance,
-    middle_mass,
+    binary_entropies,
+    densities,
+    draw_distances,
+    is_in_the_middle,
+    latent_distances,
+    levels,
     notch_depth,
     notch_ratio,
     preactivation_histogram,
 )
+from .two_sample import two_sample_accuracy
 
-_STEPS_AT_MOST = 300  # of the two-sample test
 LEAST_COMPARED = 64
 """Real images below which nothing is said of how two sets differ."""
 
@@ -56,9 +60,8 @@ class MetricInputs:
     def __init__(
         self, samples: Samples, real: Images, reference: Reference, *, compared: int, seed: int, report: Report
     ) -> None:
-        rows = np.random.default_rng(seed).permutation(len(real))[:compared]
         self.images = samples.images
-        self.first, self.second = samples.images[:compared], real[rows]
+        self.first, self.second = samples.images[:compared], drawn(real, compared, seed=seed)
         """The two sets that are compared."""
         self.probabilities = np.empty(0, np.float32) if samples.probabilities is None else samples.probabilities
         """The preactivated outputs, float32 [N, C, H, W]; empty if they are missing."""
@@ -93,37 +96,46 @@ class MetricInputs:
         """The share of the images by most likely class, float64 [K]."""
         return class_shares(self.classes)
 
-    def missing_classes(self) -> int:
+    def missing_classes(self) -> Estimate:
         """Classes that are all but missing, by their shares of the training images."""
         if self._reference.class_shares is None:
             raise ValueError(f"missing classes: {Need.LABELS.value}")
-        return missing_classes(self.class_shares, self._reference.class_shares)
+        return Estimate(missing_classes(self.class_shares, self._reference.class_shares))
 
-    def mode_divergence(self) -> float:
+    def mode_divergence(self) -> Estimate:
         """How far the classes of the images are from those of the training images, in nats."""
-        if self._reference.class_shares is None:
+        shares = self._reference.class_shares
+        if shares is None:
             raise ValueError(f"modes: {Need.LABELS.value}")
-        return mode_divergence(self.class_shares, self._reference.class_shares)
+        return jackknife_estimate(lambda rows: mode_divergence(class_shares(rows), shares), self.classes)
 
-    def label_accuracy(self) -> float:
-        """How often the classifier finds the class that was asked for."""
-        return float((self.classes.argmax(axis=1) == self._samples.labels).mean())
+    def is_of_the_class_asked_for(self) -> NDArray[np.bool_]:
+        """Whether the classifier finds the class that was asked for, bool [N]."""
+        return np.asarray(self.classes.argmax(axis=1) == self._samples.labels)
+
+    @property
+    def own_features(self) -> Features:
+        """The classifier's features of the samples that are compared."""
+        return self._described[0][: len(self.second)]
 
     @cached_property
-    def features(self) -> tuple[Features, Features]:
-        """The classifier's features of the two sets."""
-        real, _ = self._describe(self.second)
-        return self._described[0][: len(real)], real
+    def real_features(self) -> Features:
+        """Those of the real images that they are compared with."""
+        return self._describe(self.second)[0]
 
     @cached_property
-    def manifold(self) -> dict[str, float]:
+    def training_features(self) -> Features:
+        """Those of as many training images."""
+        return self._describe(drawn(self._reference.training, len(self.second), seed=self.seed))[0]
+
+    @cached_property
+    def manifold(self) -> dict[str, Estimate]:
         """Precision, recall, density and coverage."""
         self._report("precision, recall, density and coverage")
-        first, real = self.features
-        return precision_recall_density_coverage(real, first)
+        return precision_recall_density_coverage(self.real_features, self.own_features)
 
-    def two_sample_accuracy(self) -> float:
-        """How often a fresh network tells the two sets apart."""
+    def two_sample_accuracy(self) -> Estimate:
+        """How often fresh networks tell the two sets apart."""
         self._report("two-sample test")
         return two_sample_accuracy(self.first, self.second, seed=self.seed)
 
@@ -139,9 +151,16 @@ class MetricInputs:
         self._report("artifacts")
         return artifacts.components(self.images)
 
-    def pattern_divergence(self) -> float:
+    def pattern_divergence(self) -> Estimate:
         """How much the local patterns of the two sets differ."""
-        return artifacts.jensen_shannon_divergence(*map(artifacts.pattern_histogram, (self.first, self.second)))
+        own, real = map(artifacts.pattern_counts, (self.first, self.second))
+        counts = real.sum(axis=0)
+        return jackknife_estimate(lambda rows: artifacts.jensen_shannon_divergence(rows.sum(axis=0), counts), own)
+
+    @cached_property
+    def densities(self) -> NDArray[np.float64]:
+        """Those of preactivated outputs around 0.5, by image, float64 [N, 3]."""
+        return densities(self.probabilities)
 
     @cached_property
     def histogram(self) -> NDArray[np.float64]:
@@ -149,19 +168,9 @@ class MetricInputs:
         return preactivation_histogram(self.probabilities)
 
 
-def two_sample_accuracy(first: NDArray[np.uint8], second: NDArray[np.uint8], *, seed: int = 0) -> float:
-    """Accuracy, on a held-out half, of telling two sets of images [N, C, H, W] apart: 0.5 if they are alike.
-
-    A fresh network is trained on the other half (Lopez-Paz and Oquab 2017). Both sets are cut to the length of the
-    shorter one.
-    """
-    count = min(len(first), len(second))
-    random = np.random.default_rng(seed)
-    halves = [np.array_split(images[random.permutation(len(images))[:count]], 2) for images in (first, second)]
-    train, test = map(np.concatenate, zip(*halves, strict=True))
-    train_labels, test_labels = (np.repeat(np.arange(2), len(images) // 2) for images in (train, test))
-    classifier = train_classifier(train, train_labels, classes=2, steps_at_most=_STEPS_AT_MOST, seed=seed)
-    return accuracy(classifier, test, test_labels)
+def drawn(images: Images, count: int, *, seed: int) -> Images:
+    """`count` of the images in a random order, or all if there are fewer."""
+    return images[np.random.default_rng(seed).permutation(len(images))[:count]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,7 @@ class Metric:
 
     group: str
     title: str
-    function: Callable[[MetricInputs], float]
+    function: Callable[[MetricInputs], Estimate]
     better: str
     """"lower", "higher", or "floor": the closer to the value of real images the better."""
     needs: frozenset[Need] = frozenset()
@@ -188,55 +197,146 @@ _memorization = partial(Metric, "memorization")
 _artifacts = partial(Metric, "artifacts")
 _preactivations = partial(Metric, "preactivations", needs=frozenset({Need.PROBABILITIES}), better="")
 
+
+def _frechet(own: Features, real: Features) -> Estimate:
+    return jackknife_estimate(lambda rows: frechet_distance(rows, real), own)
+
+
 METRICS = {
-    "frechet_distance": _quality("Frechet distance", lambda x: frechet_distance(*x.features), "lower", _FEATURES),
-    "kernel_distance": _quality("KID x 1000", lambda x: kernel_distance(*x.features), "lower", _FEATURES),
-    "inception_score": _quality("inception score", lambda x: inception_score(x.classes), "floor", _LABELS),
+    "frechet_distance": _quality(
+        "Frechet distance", lambda x: _frechet(x.own_features, x.real_features), "lower", _FEATURES
+    ),
+    "training_frechet_distance": _quality(
+        "Frechet distance to training images",
+        lambda x: _frechet(x.own_features, x.training_features),
+        "lower",
+        _FEATURES,
+    ),
+    "kernel_distance": _quality(
+        "KID x 1000", lambda x: kernel_distance(x.own_features, x.real_features), "lower", _FEATURES
+    ),
+    "training_kernel_distance": _quality(
+        "KID x 1000 to training images",
+        lambda x: kernel_distance(x.own_features, x.training_features),
+        "lower",
+        _FEATURES,
+    ),
+    "inception_score": _quality(
+        "inception score", lambda x: jackknife_estimate(inception_score, x.classes), "floor", _LABELS
+    ),
     "precision": _quality("precision", lambda x: x.manifold["precision"], "floor", _FEATURES),
     "recall": _quality("recall", lambda x: x.manifold["recall"], "floor", _FEATURES),
     "density": _quality("density", lambda x: x.manifold["density"], "floor", _FEATURES),
     "coverage": _quality("coverage", lambda x: x.manifold["coverage"], "higher", _FEATURES),
     "two_sample_accuracy": _quality("two-sample accuracy", MetricInputs.two_sample_accuracy, "lower", _TWO_SETS),
-    "class_entropy": _classes("class entropy, bits", lambda x: entropy(x.class_shares), "floor", _LABELS),
+    "class_entropy": _classes(
+        "class entropy, bits",
+        lambda x: jackknife_estimate(lambda rows: entropy(class_shares(rows)), x.classes),
+        "floor",
+        _LABELS,
+    ),
     "missing_classes": _classes("missing classes", MetricInputs.missing_classes, "lower", _LABELS, 0),
-    "label_accuracy": _classes("of the class asked for, share", MetricInputs.label_accuracy, "higher", _REQUESTED),
-    "modes_found": _classes("modes found, of 1,000", lambda x: modes_found(x.class_shares), "higher", _STACKED, 0),
+    "label_accuracy": _classes(
+        "of the class asked for, share",
+        lambda x: mean_estimate(x.is_of_the_class_asked_for()),
+        "higher",
+        _REQUESTED,
+    ),
+    "modes_found": _classes(
+        "modes found, of 1,000", lambda x: Estimate(modes_found(x.class_shares)), "higher", _STACKED, 0
+    ),
     "mode_divergence": _classes("KL of modes, nats", MetricInputs.mode_divergence, "lower", _STACKED),
     "nearest_distance": _memorization(
-        "pixels to nearest training image", lambda x: x.nearest.mean(), "floor", digits=1
+        "pixels to nearest training image", lambda x: mean_estimate(x.nearest), "floor", digits=1
     ),
-    "exact_copies": _memorization("exact copies, share", lambda x: (x.nearest == 0).mean(), "lower", digits=4),
-    "unique_share": _memorization("unique images, share", lambda x: unique_share(x.images), "higher", digits=4),
-    "on_fraction": _artifacts("on pixels, share", lambda x: x.images.mean(), "floor"),
-    "isolated_pixels": _artifacts("isolated pixels an image", lambda x: isolated_pixels(x.images).mean(), "lower"),
-    "components": _artifacts("components an image", lambda x: x.components.mean(), "floor"),
+    "exact_copies": _memorization(
+        "exact copies, share", lambda x: mean_estimate(x.nearest == 0), "lower", digits=4
+    ),
+    "unique_share": _memorization(
+        "unique images, share", lambda x: jackknife_estimate(unique_share, x.images), "higher", digits=4
+    ),
+    "on_fraction": _artifacts("on pixels, share", lambda x: mean_estimate(x.images), "floor"),
+    "isolated_pixels": _artifacts(
+        "isolated pixels an image", lambda x: mean_estimate(artifacts.isolated_pixels(x.images)), "lower"
+    ),
+    "components": _artifacts("components an image", lambda x: mean_estimate(x.components), "floor"),
     "multiple_components": _artifacts(
-        "images of several components, share", lambda x: (x.components > 1).mean(), "lower"
+        "images of several components, share", lambda x: mean_estimate(x.components > 1), "lower"
     ),
-    "holes": _artifacts("holes an image", lambda x: holes(x.images).mean(), "floor"),
+    "holes": _artifacts("holes an image", lambda x: mean_estimate(artifacts.holes(x.images)), "floor"),
     "pattern_divergence": _artifacts(
         "JS divergence of 3x3 patterns, bits", MetricInputs.pattern_divergence, "lower", _TWO_SETS, 5
     ),
-    "first_bin": _preactivations("preactivations in the first of 256 bins", lambda x: x.histogram[0]),
-    "last_bin": _preactivations("preactivations in the last bin", lambda x: x.histogram[-1], digits=4),
-    "middle_mass": _preactivations("preactivations in [0.1, 0.9]", lambda x: middle_mass(x.probabilities)),
-    "notch_ratio": _preactivations("density at 0.5 / mean of both sides", lambda x: notch_ratio(x.probabilities)),
-    "notch_depth": _preactivations("density at 0.5 / lower side", lambda x: notch_depth(x.probabilities)),
+    "first_bin": _preactivations(
+        "preactivations in the first of 256 bins", lambda x: mean_estimate(levels(x.probabilities) == 0)
+    ),
+    "last_bin": _preactivations(
+        "preactivations in the last bin", lambda x: mean_estimate(levels(x.probabilities) == 255), digits=4
+    ),
+    "middle_mass": _preactivations(
+        "preactivations in [0.1, 0.9]", lambda x: mean_estimate(is_in_the_middle(x.probabilities))
+    ),
+    "notch_ratio": _preactivations(
+        "density at 0.5 / mean of both sides", lambda x: jackknife_estimate(notch_ratio, x.densities)
+    ),
+    "notch_depth": _preactivations(
+        "density at 0.5 / lower side", lambda x: jackknife_estimate(notch_depth, x.densities)
+    ),
     "preactivation_entropy": _preactivations(
-        "preactivation entropy, bits", lambda x: binary_entropy(x.probabilities)
+        "preactivation entropy, bits", lambda x: mean_estimate(binary_entropies(x.probabilities))
     ),
     "draw_distance": _preactivations(
-        "pixels between draws of one latent", lambda x: draw_distance(x.probabilities), digits=1
+        "pixels between draws of one latent", lambda x: mean_estimate(draw_distances(x.probabilities)), digits=1
     ),
     "latent_distance": _preactivations(
-        "pixels between draws of two latents", lambda x: latent_distance(x.probabilities), digits=1
+        "pixels between draws of two latents",
+        lambda x: mean_estimate(latent_distances(x.probabilities)),
+        digits=1,
     ),
 }
+TO_TRAINING_IMAGES = ("training_frechet_distance", "training_kernel_distance")
+"""Metrics of samples against training images; of the two sets, the others take the test images."""
 
 
-def measure(inputs: MetricInputs) -> dict[str, float]:
-    """All metrics, by key, but those that need what is missing."""
-    return {key: metric.function(inputs) for key, metric in METRICS.items() if not metric.needs & inputs.missing}
+class Figures(NamedTuple):
+    """What was measured of one source, by the keys of `METRICS`."""
+
+    values: dict[str, float]
+    errors: dict[str, float]
+    """Standard errors; a figure that has none is left out."""
+
+    def of(self, key: str) -> Estimate | None:
+        """One of them, None if it was not measured."""
+        return Estimate(self.values[key], self.errors.get(key)) if key in self.values else None
+
+    def text(self, key: str) -> str:
+        """One of them as tables show it, with its error; a dash where there is none."""
+        value = format_value(key, self.values.get(key))
+        return f"{value} ± {format_value(key, self.errors[key])}" if key in self.errors else value
+
+    def updated(self, key: str, estimate: Estimate) -> Figures:
+        """These with one more, or another one."""
+        errors = {} if estimate.error is None else {key: estimate.error}
+        kept = {other: error for other, error in self.errors.items() if other != key}
+        return Figures({**self.values, key: estimate.value}, {**kept, **errors})
+
+
+def measure(inputs: MetricInputs, keys: Collection[str] = tuple(METRICS)) -> Figures:
+    """The metrics of these keys, but those that need what is missing."""
+    found = Figures({}, {})
+    for key in keys:
+        if not METRICS[key].needs & inputs.missing:
+            found = found.updated(key, METRICS[key].function(inputs))
+    return found
+
+
+def indistinct(first: Figures, second: Figures) -> list[str]:
+    """The titles of the metrics in which two do not differ by more than twice the error of their difference."""
+    return [
+        metric.title
+        for key, metric in METRICS.items()
+        if (one := first.of(key)) and (other := second.of(key)) and not is_distinct(one, other)
+    ]
 
 
 def titles_needing(need: Need) -> str:

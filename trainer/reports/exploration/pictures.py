@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...evaluation.metrics.preactivations import middle_mass
+from ...evaluation.metrics.preactivations import is_in_the_middle
 from .explore import AVERAGED, DRAWN, Exploration, Nearest
 from .sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 
@@ -75,7 +75,7 @@ def _preactivations(exploration: Exploration) -> Picture:
     caption = (
         "Above, the probabilities that the neurons binarize, from 0 (black) to 1 (white); in the middle, how near "
         "they are to 0.5: bright where another draw, or a small step of the latent, may flip the pixel. Of the "
-        f"pixels shown, {100 * middle_mass(probabilities):.1f} % lie between 0.1 and 0.9."
+        f"pixels shown, {100 * is_in_the_middle(probabilities).mean():.1f} % lie between 0.1 and 0.9."
         + notes.get(channels, f" The {channels} channels lie side by side.")
     )
     alternative = (

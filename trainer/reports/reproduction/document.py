@@ -113,7 +113,7 @@ def _introduction(results: Results) -> str:
         f"of the data set{accurate}. The floor compares real test images with real training images. The preset "
         "`paper` is the paper's text with the faults of its code corrected; `published` is what the published "
         "code computes, which trains on the test images too (`bgan presets`). Several seeds: mean ± standard "
-        "deviation."
+        "deviation; one: ± the standard error over draws of samples, where it was measured."
     )
 
 

@@ -100,7 +100,7 @@ class Reproduction:
             count=self._plan.count,
             classifier_accuracy=reference.classifier_accuracy,
             plans=self._plan.experiments,
-            floor=measure_floor(reference, self._plan.count, report=self._say),
+            floor=measure_floor(reference, self._plan.count, report=self._say).values,
             published_samples=published,
             outcomes=outcomes,
         )
@@ -124,6 +124,7 @@ class Reproduction:
                         seed=config.run.seed,
                         binarization=way,
                         metrics=found["metrics"],
+                        errors=found.get("errors", {}),
                         steps=training["steps"],
                         seconds=training["seconds"],
                         preactivation_histogram=found["preactivation_histogram"],

@@ -26,6 +26,8 @@ class Outcome:
     metrics: dict[str, float]
     steps: int
     seconds: float
+    errors: dict[str, float] = field(default_factory=dict)
+    """Standard errors over draws of samples; those of trainings are not in them."""
     preactivation_histogram: list[float] = field(default_factory=list)
 
 
@@ -88,12 +90,13 @@ class Results:
 
 
 def spread(outcomes: Sequence[Outcome], key: str) -> str:
-    """A metric over seeds for a table: the value, or mean and standard deviation."""
+    """A metric over seeds for a table: mean and standard deviation, or one value and its standard error."""
     values = _values(outcomes, key)
     if not values:
         return "-"
+    error = statistics.stdev(values) if len(values) > 1 else outcomes[0].errors.get(key)
     mean = format_value(key, statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {format_value(key, statistics.stdev(values))}"
+    return mean if error is None else f"{mean} ± {format_value(key, error)}"
 
 
 def _values(outcomes: Sequence[Outcome], key: str) -> list[float]:
