@@ -27,10 +27,10 @@ PUBLISHED ?=
 # The models that come with bgan: what each is trained with on MNIST, in a run of its name.
 SHIPPED := serving/shipped
 SHIPPED_MODELS := mlp-dbn mlp-sbn cnn-dbn cnn-sbn
-RECIPE_mlp-dbn := --preset modern --network mlp --epochs 50
-RECIPE_mlp-sbn := --preset modern --network mlp --epochs 50 --neuron sbn
-RECIPE_cnn-dbn := --preset modern --epochs 60 --seed 1
-RECIPE_cnn-sbn := --preset modern --epochs 60 --neuron sbn
+RECIPE_mlp-dbn := --preset modern --no-conditional --network mlp --epochs 50
+RECIPE_mlp-sbn := --preset modern --no-conditional --network mlp --epochs 50 --neuron sbn
+RECIPE_cnn-dbn := --preset modern --no-conditional --epochs 60 --seed 1
+RECIPE_cnn-sbn := --preset modern --no-conditional --epochs 60 --neuron sbn
 
 export BGAN_DATA_DIR
 # Where it is set, every process compiles again what it imports, the tests' rewritten asserts too.

@@ -31,7 +31,8 @@ from .torchvision_datasets import STACKED_CHANNELS, TORCHVISION_DATASETS
 
 _DIGITS_TRAINING_COUNT = 1540  # six sevenths, as of MNIST; the set is ordered by writer
 _DIGITS_LEVELS = 16
-_LEAST_IMAGES_A_CLASS = 100  # to condition on it without being told: digits have 154, Omniglot's characters 15
+_LEAST_IMAGES_A_CLASS = 100  # to condition on it without being told; digits have 154
+_FEW_OF_A_CLASS = {"omniglot", "stacked-mnist"}  # which have 15 and 60; those of the other names have enough
 _USUAL_SIZE = (28, 28)
 
 
@@ -147,8 +148,11 @@ def _converted(name: str, root: Path, split: str, options: ImageOptions) -> tupl
 def has_classes(spec: DatasetSpec, *, progress: ProgressCallback = lambda done, total: None) -> bool:
     """Whether there are classes to condition on, of 100 training images each in the mean.
 
-    A file or folder is converted on first use, as by `open_dataset`, which says what it raises.
+    A data set by name is not read. A file or folder is converted on first use, as by `open_dataset`, which says
+    what it raises.
     """
+    if spec.path is None:
+        return spec.dataset not in _FEW_OF_A_CLASS
     dataset = open_dataset(spec, progress=progress)
     try:
         return len(dataset) >= _LEAST_IMAGES_A_CLASS * len(dataset.class_names)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bgan.trainer.common.errors import DataError
-from bgan.trainer.data.catalog import choose_dataset, load_dataset
+from bgan.trainer.config.images import DatasetSpec
+from bgan.trainer.data.catalog import choose_dataset, has_classes, load_dataset, open_dataset
 from bgan.trainer.data.dataset import BatchStream
 
 
@@ -109,3 +110,11 @@ def test_all_of_a_data_set_is_both_splits():
     assert (whole.name, len(whole)) == ("digits", 1797)
     assert torch.equal(whole.images, torch.cat([train.images, test.images]))
     assert torch.equal(whole.labels, torch.cat([train.labels, test.labels]))
+
+
+def test_names_that_have_few_images_a_class_are_known_without_reading_them(mnist_dir):
+    assert has_classes(DatasetSpec(dataset="mnist", data_dir="nowhere"))
+    for name in ("digits", "mnist", "stacked-mnist"):
+        spec = DatasetSpec(dataset=name, data_dir=str(mnist_dir))
+        train = open_dataset(spec)
+        assert has_classes(spec) == (len(train) >= 100 * len(train.class_names)), name

@@ -64,7 +64,9 @@ def test_samples_that_lack_nine_of_ten_modes_are_found_out(reference):
         samples = Samples("some", stacks(labels))
         inputs = MetricInputs(samples, reference.test, reference, compared=64, seed=0, report=lambda text: None)
         assert Need.STACKED_DIGITS not in inputs.missing
-        return [METRICS[key].function(inputs).value for key in ("modes_found", "mode_divergence", "missing_classes")]
+        return [
+            METRICS[key].function(inputs).value for key in ("modes_found", "mode_divergence", "missing_classes")
+        ]
 
     assert measured(np.arange(1000) % 100) == [100, pytest.approx(math.log(10), abs=1e-6), 900]
     assert measured(np.arange(2000) % 1000) == [1000, pytest.approx(0, abs=1e-6), 0]
