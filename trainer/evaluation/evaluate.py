@@ -27,7 +27,7 @@ from .reference import Reference, Report
 from .samples import Samples
 
 LEAST_SAMPLES = 64
-_VERSION = 3  # of the metrics: another one measures cached floors again
+_VERSION = 4  # of the metrics: another one measures cached floors again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from .errors import Estimate, jackknife_error
 Features = NDArray[np.float32]
 _ROWS = 1000  # of a block of kernel values
 MISSING_BELOW = 0.1
+AMBIGUOUS_BELOW = 0.95
 
 
 def frechet_distance(first: Features, second: Features) -> float:
@@ -91,6 +92,17 @@ def entropy(shares: NDArray[np.float64]) -> float:
 def missing_classes(shares: NDArray[np.float64], real_shares: NDArray[np.float64]) -> int:
     """Classes of less than a tenth of their share of the real images."""
     return int((shares < MISSING_BELOW * real_shares).sum())
+
+
+def share_deviation(shares: NDArray[np.float64], real_shares: NDArray[np.float64]) -> float:
+    """The largest deviation of a class's share from that of the real images, relative to it: 0.1 is a tenth."""
+    there = real_shares > 0
+    return float(np.abs(shares[there] / real_shares[there] - 1).max())
+
+
+def is_ambiguous(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the classifier's confidence, its largest class probability [N, K], is under 0.95: bool [N]."""
+    return np.asarray(probabilities.max(axis=1) < AMBIGUOUS_BELOW)
 
 
 def inception_score(probabilities: NDArray[np.float32]) -> float:

@@ -22,8 +22,10 @@ from .features import (
     entropy,
     frechet_distance,
     inception_score,
+    is_ambiguous,
     kernel_distance,
     missing_classes,
+    share_deviation,
 )
 from .manifold import precision_recall_density_coverage
 from .memorization import nearest_distances, unique_share
@@ -101,6 +103,13 @@ class MetricInputs:
         if self._reference.class_shares is None:
             raise ValueError(f"missing classes: {Need.LABELS.value}")
         return Estimate(missing_classes(self.class_shares, self._reference.class_shares))
+
+    def share_deviation(self) -> Estimate:
+        """By how much the share of a class is off at most, relative to that of the training images."""
+        shares = self._reference.class_shares
+        if shares is None:
+            raise ValueError(f"shares: {Need.LABELS.value}")
+        return jackknife_estimate(lambda rows: share_deviation(class_shares(rows), shares), self.classes)
 
     def mode_divergence(self) -> Estimate:
         """How far the classes of the images are from those of the training images, in nats."""
@@ -236,6 +245,15 @@ METRICS = {
         _LABELS,
     ),
     "missing_classes": _classes("missing classes", MetricInputs.missing_classes, "lower", _LABELS, 0),
+    "share_deviation": _classes(
+        "largest error of a class's share", MetricInputs.share_deviation, "floor", _LABELS
+    ),
+    "ambiguous_share": _classes(
+        "ambiguous, confidence under 0.95, share",
+        lambda x: mean_estimate(is_ambiguous(x.classes)),
+        "floor",
+        _LABELS,
+    ),
     "label_accuracy": _classes(
         "of the class asked for, share",
         lambda x: mean_estimate(x.is_of_the_class_asked_for()),
