@@ -13,7 +13,7 @@ from .model_check import parse_model
 
 OPERATORS = frozenset(
     """
-    Add Cast Clip Concat Gather Greater Less MatMulInteger Mul Pad Reshape Round Sigmoid Slice Transpose
+    Add Cast Clip Concat Gather GatherElements Greater Less MatMulInteger Mul Pad Reshape Sigmoid Slice Transpose
     """.split()  # noqa: SIM905 - a list literal takes a line for each
 )
 """Those of them that see floats see one value at a time: nothing is added up in an order of its own."""
@@ -28,15 +28,17 @@ def check_integers(content: bytes) -> None:
     """Check a file that `check_model` let in. Raises ModelFileError, without its name, if it breaks a bound."""
     graph = parse_model(content).graph
     constants = {each.name: each for each in graph.initializer}
-    gathered = {node.output[0]: node.input[0] for node in graph.node if node.op_type == b"Gather"}
-    added = {name: node.input for node in graph.node if node.op_type == b"Add" for name in node.input}
+    origins = {node.output[0]: node.input[0] for node in graph.node if node.op_type in (b"Gather", b"Reshape")}
+    added = {
+        origins.get(name, name): node.input for node in graph.node if node.op_type == b"Add" for name in node.input
+    }
     for node in graph.node:
         operator = node.op_type.decode(errors="replace")
         if operator not in OPERATORS:
             raise ModelFileError(f"is no integer model, though its manifest says so: it uses {operator[:64]!r}")
         if operator == "MatMulInteger":
-            offsets = [name for name in added.get(node.output[0], ()) if name != node.output[0]]
-            sources = [constants.get(gathered.get(name, name)) for name in (*node.input[1:], *offsets)]
+            terms = [origins.get(name, name) for name in added.get(node.output[0], ())]
+            sources = [constants.get(name) for name in (*node.input[1:], *terms) if name != node.output[0]]
             _check_product(sources)
 
 
@@ -48,6 +50,7 @@ def _check_product(sources: list[Any]) -> None:
     largest = int(np.abs(weight).max(initial=0))
     if largest > WEIGHT_LIMIT:
         raise ModelFileError(f"has integer weights of up to {largest}; up to {WEIGHT_LIMIT} none saturates")
+    offsets = offsets.reshape(-1, weight.shape[-1])
     high, low = _INPUT_LIMIT * weight.clip(min=0).sum(0), _INPUT_LIMIT * weight.clip(max=0).sum(0)
     largest = int(max(np.abs(sums).max(initial=0) for sums in (high, low, offsets + high, offsets + low)))
     if largest >= SUM_LIMIT:

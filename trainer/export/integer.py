@@ -1,10 +1,10 @@
 """Generators in integers: the same bits on every machine, in whatever order it adds up.
 
 Latents become uint8. Each layer is a product of uint8 rows and int8 weights, exact in int32, and an int32
-offset. Sums stay below 2^24, so they are exact as float32. Times a float32 scale, which rounds once, then rounded
-half to even and clipped they are the next layer's uint8. ReLU is the clip at 0. The last sums decide: a
-deterministic pixel is on where its sum is positive, a stochastic one where its uniform is below the probability
-that a table has for its scaled sum.
+offset. Sums stay below 2^24, so they are exact as float32. Times a float32 scale, which rounds once, then
+clipped and cut to integers they are the next layer's uint8; the half that makes of cutting rounding is in the
+offset, and ReLU is the clip at 0. The last sums decide: a deterministic pixel is on where its sum is positive, a
+stochastic one where its uniform is below the probability that a table has for its scaled sum.
 
 Weights lie within [-63, 63]: without VNNI instructions onnxruntime adds pairs of products in 16 bits, which
 saturate.
@@ -29,7 +29,7 @@ SUM_LIMIT = 2**24
 LEVELS = 255
 """The largest output of a hidden layer."""
 LATENT_SCALE, LATENT_ZERO = 32, 128
-"""A latent z is round(32 z) + 128, within 0 and 255."""
+"""A latent z becomes round(32 z) + 128, from 0 to 255."""
 TABLE_LEVELS = 4095
 """The largest index of the table of probabilities."""
 _TABLE_SCALE, _TABLE_ZERO = 128, 2048  # its logits: steps of 1 / 128 from -16
@@ -39,24 +39,25 @@ _PERCENTILE = 99.99  # of a layer's activations: larger ones are clipped, which 
 
 @dataclass(frozen=True, slots=True)
 class IntegerLayer:
-    """One product, and what its sums become."""
+    """One product, and what its sums become. An image has `sums` of them: columns, times its patches."""
 
     weight: NDArray[np.int8]
     """[K, columns]."""
     offsets: NDArray[np.int32]
-    """[1, columns], or [classes, columns]: a label chooses the row."""
+    """[1, sums], or [classes, sums]: a label chooses the row."""
     scale: NDArray[np.float32]
-    """[columns]. A sum times its scale is the output; for `levels` of None, the logit."""
+    """[sums]. An output is its sum times this, cut to an integer; for `levels` of None this gives logits."""
     levels: int | None
     """Outputs lie in 0..levels; None: they are the sums."""
     patches: Patches | None = None
+    in_blocks: bool = False
 
     @property
     def largest_sum(self) -> int:
         """No sum, in whatever order its terms are added, exceeds this in size, with its offset or without."""
         weight = LEVELS * self.weight.astype(np.int64)
         most, least = weight.clip(min=0).sum(0), weight.clip(max=0).sum(0)
-        offsets = self.offsets.astype(np.int64)
+        offsets = self.offsets.astype(np.int64).reshape(-1, len(most))
         return int(max(most.max(), -least.min(), (offsets + most).max(), -(offsets + least).min()))
 
 
@@ -90,13 +91,15 @@ def quantize(
     inputs, unit, chosen = quantized_latents(latents), 1 / LATENT_SCALE, labels
     for number, product in enumerate(products[:-1], 1):
         sums = _Sums(product, exact, inputs, unit, chosen)
-        activations = np.maximum(sums.biased(), 0)
-        unit = _unit(activations, number)
-        layers.append(sums.layer(1 / unit, LEVELS))
+        unit = _unit(sums.activations, number)
+        layers.append(sums.layer(sums.steps / unit, LEVELS))
         inputs = outputs(layers[-1], inputs, chosen).astype(np.uint8)
-        exact, chosen = product.outputs(activations), None
+        exact, chosen = product.outputs(sums.activations), None
     last = _Sums(products[-1], exact, inputs, unit, chosen)
-    layers.append(last.layer(_TABLE_SCALE, TABLE_LEVELS, zero=_TABLE_ZERO) if stochastic else last.layer(1, None))
+    if stochastic:
+        layers.append(last.layer(last.steps * _TABLE_SCALE, TABLE_LEVELS, zero=_TABLE_ZERO))
+    else:
+        layers.append(last.layer(last.steps, None))
     for number, layer in enumerate(layers, 1):
         _check_sums(layer, number)
     classes = 0 if labels is None else len(layers[0].offsets)
@@ -121,42 +124,55 @@ class _Sums:
         """
         known = exact.shape[-1] if labels is not None else len(product.weight)
         weight = product.weight[:known]
-        rows = math.sqrt(known) * product.weight[known:] if labels is not None else np.zeros((1, 1))
-        self._biases, self._labels, self._patches = product.bias + rows, labels, product.patches
-        self._exact: Floats = product.rows(exact) @ weight
-        self._steps = _steps(unit * weight, self._biases)
-        self._weight = np.round(unit * weight / self._steps).astype(np.int8)
-        self._rounded = multiplied(product.rows(inputs), self._weight)
-
-    def biased(self) -> Floats:
-        """The exact sums with their biases."""
-        sums: Floats = self._exact + chosen_row(self._biases, self._labels)
-        return sums
-
-    def layer(self, scale: float, levels: int | None, *, zero: int = 0) -> IntegerLayer:
-        """The layer whose outputs are the exact ones times `scale`, plus `zero`."""
-        scales = self._steps * scale
+        biases = product.bias + (
+            math.sqrt(known) * product.weight[known:] if labels is not None else np.zeros((1, 1))
+        )
+        self.steps = _steps(unit * weight, biases)
+        """[columns]: what 1 stands for in a sum."""
+        self._product = product
+        self._weight = np.round(unit * weight / self.steps).astype(np.int8)
+        sums = product.rows(exact) @ weight
         # The zero of the latents, and the mean error that rounding brings, go into the offsets.
-        errors = self._exact / self._steps - self._rounded
-        offsets = self._biases / self._steps + errors.mean(axis=tuple(range(errors.ndim - 1))) + zero / scales
-        kept = np.clip(np.round(offsets), -SUM_LIMIT, SUM_LIMIT).astype(np.int32)  # beyond it is refused
-        return IntegerLayer(self._weight, kept, scales.astype(np.float32), levels, self._patches)
+        errors = sums / self.steps - multiplied(product.rows(inputs), self._weight)
+        self._error: Floats = errors.mean(axis=tuple(range(errors.ndim - 1)))
+        self.activations: Floats = np.maximum(sums + chosen_row(biases, labels), 0)
+        """[N, ..., columns]."""
+        self._biases = biases / self.steps
+
+    def layer(self, scale: Floats, levels: int | None, *, zero: int = 0) -> IntegerLayer:
+        """The layer whose outputs are sums times `scale`, [columns], plus `zero`, rounded."""
+        half = 0.5 if levels is not None else 0
+        offsets = np.round(self._biases + self._error + (zero + half) / scale)
+        offsets = np.clip(offsets, -SUM_LIMIT, SUM_LIMIT)  # one beyond is refused
+        patches = self._product.patches
+        if patches is not None:
+            offsets = np.broadcast_to(offsets, (patches.count, offsets.shape[1]))
+            if self._product.in_blocks:  # no sum outside of the image may be positive
+                lowest = -LEVELS * self._weight.astype(np.int64).clip(min=0).sum(0)
+                inside = patches.is_inside(offsets.shape[1]).reshape(offsets.shape)
+                offsets = np.where(inside, offsets, lowest)
+            offsets, scale = offsets.reshape(1, -1), np.tile(scale, patches.count)
+        kept, scales = offsets.astype(np.int32), scale.astype(np.float32)
+        return IntegerLayer(self._weight, kept, scales, levels, patches, self._product.in_blocks)
 
 
 def quantized_latents(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Latents as uint8, of the same shape."""
-    steps = np.round(latents * np.float32(LATENT_SCALE)) + np.float32(LATENT_ZERO)
-    return np.clip(steps, 0, LEVELS).astype(np.uint8)
+    steps = latents * np.float32(LATENT_SCALE) + np.float32(LATENT_ZERO + 0.5)
+    clipped: NDArray[np.float32] = np.clip(steps, 0, LEVELS)
+    return clipped.astype(np.uint8)
 
 
 def outputs(layer: IntegerLayer, inputs: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The outputs of a layer, as the next one takes them: [N, columns], or of patches [N, H, W, C]."""
+    """The outputs of a layer, as the next one takes them: [N, columns], images [N, H, W, C] or blocks of one."""
     rows = inputs if layer.patches is None else layer.patches.gather(inputs)
-    sums = multiplied(rows, layer.weight) + chosen_row(layer.offsets, labels)
+    products = multiplied(rows, layer.weight).reshape(len(inputs), -1)
+    sums: NDArray[np.int64] = products + chosen_row(layer.offsets, labels)
     if layer.levels is not None:
-        values = np.round(sums.astype(np.float32) * layer.scale)
-        sums = np.clip(values, 0, layer.levels).astype(np.int64)
-    return sums if layer.patches is None else layer.patches.image(sums)
+        sums = np.clip(sums.astype(np.float32) * layer.scale, 0, layer.levels).astype(np.int64)
+    if layer.patches is None or layer.in_blocks:
+        return sums
+    return layer.patches.image(layer.patches.in_patches(sums))
 
 
 def multiplied(rows: NDArray[np.uint8], weight: NDArray[np.int8]) -> NDArray[np.int64]:

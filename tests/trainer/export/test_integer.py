@@ -73,7 +73,9 @@ def test_the_graph_has_the_bits_of_numpys_integers_and_nearly_those_of_floats(ne
     assert (images != (floats > threshold)).mean() < 0.02
     assert abs((probabilities - floats).mean()) < 0.002
     assert np.abs(probabilities - floats).mean() < 0.02
-    np.testing.assert_array_equal(images, probabilities > threshold)
+    is_clear = np.abs(probabilities - threshold) > 1e-4
+    np.testing.assert_array_equal(images[is_clear], (probabilities > threshold)[is_clear])
+    assert is_clear.mean() > 0.99
     for place, layer in enumerate(integers.layers):
         assert np.abs(layer.weight).max() == WEIGHT_LIMIT, place
         assert layer.largest_sum < SUM_LIMIT

@@ -25,7 +25,7 @@ def test_patches_and_their_products_are_the_transposed_convolution(rows, columns
     patches = Patches(down, across, channels)
     gathered = patches.gather(images.numpy().transpose(0, 2, 3, 1))
     weight = np.einsum("cdkl,pok,qrl->pqcord", layer.weight.detach().numpy(), down.taps(), across.taps())
-    found = patches.image(gathered @ weight.reshape(gathered.shape[-1], -1))
+    found = patches.image(gathered @ weight.reshape(gathered.shape[-1], -1)[patches.order()])
     np.testing.assert_allclose(found.transpose(0, 3, 1, 2), layer(images).detach().numpy(), atol=1e-12)
 
 
