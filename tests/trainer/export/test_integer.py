@@ -11,7 +11,7 @@ from bgan.trainer.common.errors import ConfigError, ExportError
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.export import integer_export
 from bgan.trainer.export.exporter import export_run
-from bgan.trainer.export.integer import SUM_LIMIT, WEIGHT_LIMIT, quantize
+from bgan.trainer.export.integer import SUM_LIMIT, WEIGHT_LIMIT, outputs, quantize
 from bgan.trainer.export.integer_export import to_integers
 from bgan.trainer.export.integer_reference import reference_images
 from bgan.trainer.export.products import Product
@@ -181,6 +181,17 @@ def test_sums_that_might_be_inexact_are_refused():
     last = Product(np.ones((3, 2)), np.zeros(2))
     with pytest.raises(ExportError, match=r"layer 1 may add up to 17,671,500.*1100 inputs.*--arithmetic float"):
         quantized(wide, last, latent_size=1100)
+
+
+def test_outputs_are_rounded_and_not_cut():
+    first = Product(np.array([[1.0, 0.3]]), np.array([4.0, 3.0]))
+    layer = quantized(first, Product(np.ones((2, 1)), np.zeros(1)), latent_size=1).layers[0]
+    inputs = np.arange(256, dtype=np.uint8)[:, None]
+    found = outputs(layer, inputs, None)
+    exact = (inputs / 32 - 4) @ first.weight + first.bias
+    unit = 1 / 32 / (layer.weight[0, 0] * layer.scale[0])
+    kept = (found > 0) & (found < 255)
+    assert abs((found - exact / unit)[kept].mean()) < 0.1
 
 
 def test_columns_without_weights_keep_their_biases():
