@@ -86,6 +86,9 @@ def quantize(
     Each layer is calibrated on what the integer layers before it give. Raises ExportError, naming the layer, where
     activations are constant or sums leave the range in which they are exact.
     """
+    for number, product in enumerate(products, 1):
+        if not (np.isfinite(product.weight).all() and np.isfinite(product.bias).all()):
+            raise ExportError(f"layer {number} has weights that are not finite: the training diverged")
     layers: list[IntegerLayer] = []
     exact: Floats = latents.astype(np.float64)
     inputs, unit, chosen = quantized_latents(latents), 1 / LATENT_SCALE, labels

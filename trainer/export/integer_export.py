@@ -52,7 +52,7 @@ def to_integers(
     """The graph of a generator in integers, and what it holds. Raises ExportError where there is none."""
     random = random_stream(0, "calibration")
     pixels = math.prod(generator.image_shape)
-    rows = max(64, min(_CALIBRATION_ROWS, _CALIBRATION_PIXELS // pixels))
+    rows = max(32, min(_CALIBRATION_ROWS, _CALIBRATION_PIXELS // pixels))
     latents = torch.randn(rows, generator.latent_size, generator=random).numpy()
     labels = np.arange(rows) % generator.class_count if generator.class_count else None
     products = as_products(folded_layers(generator.layers, slope))

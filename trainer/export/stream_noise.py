@@ -17,7 +17,8 @@ from ..common.image_shape import ImageShape
 _WORDS_PER_COUNTER = 4
 _LATENTS_PER_WORD = 4
 _UNIFORMS_PER_WORD = 2
-_AT_ONCE = 256
+_ROWS_AT_ONCE = 256
+_PIXELS_AT_ONCE = 2**18
 
 
 def first_noise(
@@ -37,10 +38,11 @@ def first_noise(
     uniforms = math.prod(image_shape) if stochastic else 0
     label_word = latent_words + -(-uniforms // _UNIFORMS_PER_WORD)
     words_per_image = -(-(label_word + bool(class_counts)) // _WORDS_PER_COUNTER) * _WORDS_PER_COUNTER
+    at_once = max(1, min(_ROWS_AT_ONCE, _PIXELS_AT_ONCE // math.prod(image_shape)))
     ends, quantiles = np.cumsum(class_counts, dtype=np.uint64), _normal_quantiles()
     philox = np.random.Philox(key=0)
-    for first in range(0, count, _AT_ONCE):
-        rows = min(_AT_ONCE, count - first)
+    for first in range(0, count, at_once):
+        rows = min(at_once, count - first)
         words = philox.random_raw(rows * words_per_image).astype("<u8").reshape(rows, -1)
         inputs: dict[str, NDArray[Any]] = {
             "latents": quantiles[words[:, :latent_words].view("<u2")[:, :latent_size]]

@@ -100,6 +100,7 @@ def test_rows_do_not_depend_on_the_batch_nor_on_optimizations_nor_threads():
 @pytest.mark.parametrize(
     ("latent_size", "shape", "stochastic", "counts"),
     [
+        (5, (1, 60, 60), True, ()),
         (128, (1, 28, 28), False, ()),
         (13, (3, 3, 5), True, ()),
         (6, (1, 4, 3), True, (7, 0, 2**32 - 8)),
@@ -174,6 +175,14 @@ def test_constant_activations_are_refused():
     last = Product(np.ones((3, 2)), np.zeros(2))
     with pytest.raises(ExportError, match=r"layer 1 gives 0 for whatever latents.*--arithmetic float"):
         quantized(dead, last, latent_size=4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(value):
+    first = Product(np.ones((4, 3)), np.zeros(3))
+    last = Product(np.full((3, 2), value), np.zeros(2))
+    with pytest.raises(ExportError, match="layer 2 has weights that are not finite"):
+        quantized(first, last, latent_size=4)
 
 
 def test_sums_that_might_be_inexact_are_refused():
