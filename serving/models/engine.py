@@ -20,7 +20,8 @@ from bgan.v1 import model_pb2
 
 from ..config.limits import MAX_MODEL_BYTES
 from ..errors import ModelFileError
-from .manifest import read_manifest, shape_of, takes_uniforms
+from .integer_check import check_integers
+from .manifest import is_integer, read_manifest, shape_of, takes_uniforms
 from .model_check import check_model, read_model_file
 from .noise import Float32Array, ImageRange, Int64Array, Noise, NoiseLayout, layout_number
 
@@ -30,6 +31,7 @@ RUN_ROWS = 128
 _PREFERRED_BATCH_BYTES = 64 * 1024
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
+_DIGESTED_IMAGES = 1024
 _SECONDS_TO_OPEN = 10
 _ROUNDING = 1e-4  # of a probability: a pixel this near to its threshold may be on or off
 _OUTPUTS = ("images", "probabilities")
@@ -73,6 +75,8 @@ def load_engine(
         engine = open_engine(content, threads=threads, name=name, version=version)
         if is_timed and time.process_time() - started > _SECONDS_TO_OPEN:
             raise ModelFileError(f"takes more than {_SECONDS_TO_OPEN} s of a core to open")
+        if is_integer(engine.manifest):
+            check_integers(content)
         _probe(engine)
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
@@ -215,6 +219,8 @@ def _probe(engine: Engine) -> None:
         if [each.tobytes() for each in again] != [images.tobytes(), probabilities.tobytes()]:
             raise ModelFileError("gives other images when the same are asked for again; export it in eval mode")
         _check_outputs(engine, noise, images, probabilities)
+        if is_integer(engine.manifest):
+            _check_digest(engine)
         engine.tile_rows = None if _rows_are_independent(engine, noise, probabilities) else TILE_ROWS
         noise = engine.noise.draw(0, 0, RUN_ROWS)
         started = time.perf_counter()
@@ -242,6 +248,16 @@ def _check_outputs(
     if (is_clear & ((probabilities > threshold) != images)).any():
         what = "exceeds 0.5" if noise.uniforms is None else "exceeds its uniform"
         raise ModelFileError(f"gives images whose pixels are not on where their probability {what}")
+
+
+def _check_digest(engine: Engine) -> None:
+    """Raises ModelFileError where the images are others on this machine than on that which wrote the file."""
+    packed = engine.sample(0, 0, _DIGESTED_IMAGES).packed_images
+    if hashlib.sha256(packed).hexdigest() != engine.manifest.images_sha256:
+        raise ModelFileError(
+            "gives other images here than its manifest promises: it was edited, or this onnxruntime is at fault; "
+            "write it again with `bgan export`, or use another version of onnxruntime"
+        )
 
 
 def _rows_are_independent(engine: Engine, noise: Noise, expected: Float32Array) -> bool:
@@ -287,7 +303,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _revision(content: bytes, manifest: model_pb2.Model) -> str:
-    """A digest of all that decides a stream's bits."""
-    layout = layout_number(manifest.class_counts)
-    parts = (hashlib.sha256(content).hexdigest(), str(layout), onnxruntime.__version__, cpu_class())
+    """A digest of all that decides a stream's bits: for floats also of what adds them up."""
+    parts = [hashlib.sha256(content).hexdigest(), str(layout_number(manifest.class_counts))]
+    if not is_integer(manifest):
+        parts += [onnxruntime.__version__, cpu_class()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

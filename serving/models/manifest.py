@@ -52,6 +52,11 @@ def takes_uniforms(manifest: model_pb2.Model) -> bool:
     return manifest.binarization == model_pb2.BINARIZATION_BERNOULLI
 
 
+def is_integer(manifest: model_pb2.Model) -> bool:
+    """Whether bits are decided by integers, and so are the same on every machine."""
+    return manifest.arithmetic == model_pb2.ARITHMETIC_INTEGER
+
+
 def input_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
     """What the graph takes."""
     specs = [TensorSpec("latents", "float32", (manifest.latent_size,))]

@@ -108,7 +108,9 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     },
     "Tensor": {
         "dims": (1, "*int64"),
+        "data_type": (2, "int64"),
         "name": (8, "bytes"),
+        "raw_data": (9, "bytes"),
         "external_data": (13, "*Anything"),
         "data_location": (14, "int64"),
     },
@@ -156,14 +158,19 @@ def read_model_file(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+def parse_model(content: bytes) -> Any:
+    """The message of a file's content, as far as it is checked. Raises ModelFileError, without the file's name."""
+    try:
+        return _OnnxModel.FromString(content)
+    except DecodeError as error:
+        raise ModelFileError("is no ONNX model", detail=str(error)) from error
+
+
 def check_model(content: bytes) -> None:
     """Raises ModelFileError, without the file's name, if a file's content holds what is not to be loaded."""
     if content[4:8] == b"ORTM":  # another format, which onnxruntime takes for a model as well
         raise ModelFileError("is in onnxruntime's own format; write an ONNX file")
-    try:
-        model = _OnnxModel.FromString(content)
-    except DecodeError as error:
-        raise ModelFileError("is no ONNX model", detail=str(error)) from error
+    model = parse_model(content)
     if not model.HasField("graph"):
         raise ModelFileError("is no ONNX model: it has no graph")
     _check_opset(model)

@@ -19,6 +19,9 @@ def export(
     graph: Annotated[
         str, typer.Option(help="fast, or plain: a CNN's transposed convolutions as they were trained.")
     ] = "fast",
+    arithmetic: Annotated[
+        str, typer.Option(help="float, or integer: the same bits on every machine, from a smaller file.")
+    ] = "float",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model of that name, though it is of another run.")
     ] = False,
@@ -33,10 +36,21 @@ def export(
 
     found = find_run(run, runs_dir)
     result = export_run(
-        found, models, name=name, binarization=binarization, graph=graph, overwrite=overwrite, warn=warn
+        found,
+        models,
+        name=name,
+        binarization=binarization,
+        graph=graph,
+        arithmetic=arithmetic,
+        overwrite=overwrite,
+        warn=warn,
     )
+    differing = f"{result.differing_bits} of {result.bits} bits differ"
+    if arithmetic == "integer":
+        finding = f"every bit is that of numpy's integers; {differing} from torch's floats"
+    else:
+        finding = f"probabilities within {result.largest_error:.1e} of torch in double precision, {differing}"
     typer.echo(
-        f"{result.path}\nchecked on {result.rows} rows: probabilities within {result.largest_error:.1e} of torch "
-        f"in double precision, {result.differing_bits} of {result.bits} bits differ\n"
+        f"{result.path}\nchecked on {result.rows} rows: {finding}\n"
         f"next: {shlex.join(['bgan', 'serve', '--models', str(models)])}"
     )

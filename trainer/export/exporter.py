@@ -25,10 +25,12 @@ from ..networks.generators import Generator
 from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
 from .graph import to_onnx
+from .integer_export import proved, to_integers
 from .model_file import MANIFEST_KEY, NEURONS, OnnxModel, open_session
 
 BINARIZATIONS = {"threshold": model_pb2.BINARIZATION_THRESHOLD, "bernoulli": model_pb2.BINARIZATION_BERNOULLI}
 GRAPHS = ("fast", "plain")
+ARITHMETICS = ("float", "integer")
 _CHECKED_ROWS = 1024
 _CHECKED_PIXELS = 2**22  # of all rows together: large images are checked on fewer of them
 _TOLERANCE = 1e-5
@@ -41,13 +43,13 @@ class ExportResult:
     path: Path
     """The file among the models to serve."""
     rows: int
-    """Images compared."""
+    """Images compared; those of an integer file are also those of numpy's integers, in all bits."""
     bits: int
     """Pixels compared."""
     differing_bits: int
-    """Pixels that differ; each has a probability within a rounding error of its threshold."""
+    """Pixels that differ; in a float file each has a probability within a rounding error of its threshold."""
     largest_error: float
-    """The largest difference between onnxruntime's probabilities and torch's in double precision."""
+    """The largest difference between onnxruntime's probabilities and torch's, in double precision for floats."""
     on_fraction: float
 
 
@@ -58,18 +60,24 @@ def export_run(
     name: str | None = None,
     binarization: str | None = None,
     graph: str = "fast",
+    arithmetic: str = "float",
     overwrite: bool = False,
     warn: Callable[[str], None] = warnings.warn,
 ) -> ExportResult:
     """Export the newest checkpoint of a run into its folder and into the folder of models to serve.
 
-    `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain".
+    `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain". `arithmetic` is
+    "float" or "integer", whose bits are the same on every machine.
     `warn` is called with a line for each damaged checkpoint that is passed over. Raises ExportError, and leaves
     no file, if the file does not do what the generator does or, without `overwrite`, would replace one of another
     run; ConfigError for an invalid option.
     """
     if graph not in GRAPHS:
         raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
+    if arithmetic not in ARITHMETICS:
+        raise ConfigError(f"arithmetic is {arithmetic!r}; choose one of {', '.join(ARITHMETICS)}")
+    if arithmetic == "integer" and graph != "fast":
+        raise ConfigError("integer files have a graph of their own; leave out --graph or --arithmetic")
     config = run.config()
     checkpoint = trained_checkpoint(run, warn)
     binarization = binarization or ("bernoulli" if config.neurons.neuron == "sbn" else "threshold")
@@ -78,10 +86,13 @@ def export_run(
     if not overwrite:
         _check_replaced(path, manifest)
 
-    generator = trained_generator(config, checkpoint)
+    generator, slope = trained_generator(config, checkpoint), checkpoint.meta.slope
     stochastic = binarization != "threshold"
-    model = to_onnx(generator, checkpoint.meta.slope, stochastic=stochastic, graph=graph)
-    result = _checked(path, model, generator, checkpoint.meta.slope, stochastic=stochastic)
+    if arithmetic == "integer":
+        model, result = _integer_model(path, manifest, generator, slope, stochastic=stochastic)
+    else:
+        model = to_onnx(generator, slope, stochastic=stochastic, graph=graph)
+        result = _checked(path, model, generator, slope, stochastic=stochastic)
 
     manifest.metrics["on_fraction"] = result.on_fraction
     onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
@@ -109,6 +120,18 @@ def _run_of(manifest: model_pb2.Model) -> tuple[object, ...]:
     """What tells the run of a model from others; its steps may have become more."""
     run = manifest.training_run
     return run.name, run.seed, run.objective, run.neuron, manifest.network, manifest.dataset
+
+
+def _integer_model(
+    path: Path, manifest: model_pb2.Model, generator: Generator, slope: float, *, stochastic: bool
+) -> tuple[onnx.ModelProto, ExportResult]:
+    """The integer file, proved; its manifest says so. Raises ExportError."""
+    model, integers = to_integers(generator, slope, stochastic=stochastic)
+    proof = proved(model, integers, generator, slope, tuple(manifest.class_counts))
+    manifest.arithmetic = model_pb2.ARITHMETIC_INTEGER
+    manifest.images_sha256 = proof.images_sha256
+    figures = {name: getattr(proof, name) for name in ("rows", "bits", "differing_bits", "largest_error")}
+    return model, ExportResult(path=path, on_fraction=proof.on_fraction, **figures)
 
 
 def _checked(

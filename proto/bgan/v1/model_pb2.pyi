@@ -71,6 +71,26 @@ BINARIZATION_BERNOULLI: Binarization.ValueType  # 2
 """On if and only if the pixel's uniform is below its probability. The graph also takes `uniforms`."""
 Global___Binarization: _TypeAlias = Binarization  # noqa: Y015
 
+class _Arithmetic:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ArithmeticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Arithmetic.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ARITHMETIC_UNSPECIFIED: _Arithmetic.ValueType  # 0
+    """Floats, whose sums depend on the class of CPU and the version of the runtime."""
+    ARITHMETIC_INTEGER: _Arithmetic.ValueType  # 1
+    """Integers wherever bits are decided: the same bits on every machine."""
+
+class Arithmetic(_Arithmetic, metaclass=_ArithmeticEnumTypeWrapper):
+    """Arithmetic is how an exported file computes bits."""
+
+ARITHMETIC_UNSPECIFIED: Arithmetic.ValueType  # 0
+"""Floats, whose sums depend on the class of CPU and the version of the runtime."""
+ARITHMETIC_INTEGER: Arithmetic.ValueType  # 1
+"""Integers wherever bits are decided: the same bits on every machine."""
+Global___Arithmetic: _TypeAlias = Arithmetic  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """Model describes one exported generator. It is the manifest that lies, as proto3 JSON,
@@ -112,6 +132,8 @@ class Model(_message.Message):
     BGAN_VERSION_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     CLASS_COUNTS_FIELD_NUMBER: _builtins.int
+    ARITHMETIC_FIELD_NUMBER: _builtins.int
+    IMAGES_SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that callers ask for: letters, digits, '.', '_' and '-', at most 128 of them."""
     neuron: Global___Neuron.ValueType
@@ -128,6 +150,12 @@ class Model(_message.Message):
     """The data set trained on, such as "mnist"."""
     bgan_version: _builtins.str
     """The version of bgan that wrote the file."""
+    arithmetic: Global___Arithmetic.ValueType
+    """How the file computes bits."""
+    images_sha256: _builtins.str
+    """SHA-256, in hexadecimal, of the packed bits of the first 1,024 images of seed 0: one bit a pixel, each image
+    padded to a whole byte. Set where the arithmetic is of integers.
+    """
     @_builtins.property
     def image_shape(self) -> Global___ImageShape:
         """The shape of one image."""
@@ -169,10 +197,12 @@ class Model(_message.Message):
         bgan_version: _builtins.str = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
         class_counts: _abc.Iterable[_builtins.int] | None = ...,
+        arithmetic: Global___Arithmetic.ValueType = ...,
+        images_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bgan_version", b"bgan_version", "binarization", b"binarization", "class_counts", b"class_counts", "classes", b"classes", "dataset", b"dataset", "image_shape", b"image_shape", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "bgan_version", b"bgan_version", "binarization", b"binarization", "class_counts", b"class_counts", "classes", b"classes", "dataset", b"dataset", "image_shape", b"image_shape", "images_sha256", b"images_sha256", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,172 @@
+"""The ONNX graph of an integer generator, of standard operators that no runtime computes otherwise.
+
+Between a product and its uint8 floats are only multiplied, once: there is no sum that might be fused with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from .graph import OPSET
+from .integer import LATENT_SCALE, LATENT_ZERO, LEVELS, TABLE_LEVELS, IntegerGenerator, IntegerLayer
+from .products import Patches
+
+IR_VERSION = 10
+_LOGIT_STEPS = 2**11  # of a CNN's logits, from which probabilities follow: 16 bits from -16 to 16
+
+
+class _Graph:
+    """Nodes and constants, one after the other."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def integers(self, *values: int) -> str:
+        """A constant int64 [len(values)], such as a shape."""
+        return self.constant(f"integers_{'_'.join(map(str, values))}", np.array(values, np.int64))
+
+    def number(self, value: float, dtype: type[np.generic] = np.float32) -> str:
+        """A constant of no dimensions."""
+        return self.constant(f"{np.dtype(dtype).name}_{value:g}", np.array(value, dtype))
+
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+
+def integer_graph(generator: IntegerGenerator) -> onnx.ModelProto:
+    """The model, from `latents` and what else the generator takes to `images` and `probabilities`."""
+    graph = _Graph()
+    values, labels = _latents(graph), "labels" if generator.class_count else None
+    for number, layer in enumerate(generator.layers[:-1]):
+        sums = _sums(graph, values, layer, number, labels)
+        values, labels = _cut(graph, _scaled(graph, sums, layer, number), LEVELS, TensorProto.UINT8), None
+        if layer.patches is not None and not layer.in_blocks:
+            values = _image(graph, values, layer)
+    sums = _sums(graph, values, generator.layers[-1], len(generator.layers) - 1, labels)
+    (_threshold_outputs if generator.table is None else _bernoulli_outputs)(graph, generator, sums)
+    return _model(graph, generator)
+
+
+def _latents(graph: _Graph) -> str:
+    # A product with a power of two is exact, so that it may be fused with the sum.
+    scaled = graph.add("Mul", "latents", graph.number(LATENT_SCALE))
+    steps = graph.add("Add", scaled, graph.number(LATENT_ZERO + 0.5))
+    return _cut(graph, steps, LEVELS, TensorProto.UINT8)
+
+
+def _cut(graph: _Graph, values: str, levels: int, kind: int, *, least: int = 0) -> str:
+    clipped = graph.add("Clip", values, graph.number(least), graph.number(levels))
+    return graph.add("Cast", clipped, to=kind)
+
+
+def _sums(graph: _Graph, values: str, layer: IntegerLayer, number: int, labels: str | None) -> str:
+    """All sums of an image, [N, sums]."""
+    rows = values if layer.patches is None else _patches(graph, values, layer.patches)
+    products = graph.add("MatMulInteger", rows, graph.constant(f"weight_{number}", layer.weight))
+    if layer.patches is not None:  # one long row of offsets is added faster than many short ones
+        products = graph.add("Reshape", products, graph.integers(-1, layer.offsets.shape[1]))
+    offsets = graph.constant(f"offsets_{number}", layer.offsets if labels else layer.offsets[0])
+    return graph.add("Add", products, graph.add("Gather", offsets, labels, axis=0) if labels else offsets)
+
+
+def _scaled(graph: _Graph, sums: str, layer: IntegerLayer, number: int) -> str:
+    floats = graph.add("Cast", sums, to=TensorProto.FLOAT)
+    return graph.add("Mul", floats, graph.constant(f"scale_{number}", layer.scale))
+
+
+def _patches(graph: _Graph, values: str, patches: Patches) -> str:
+    """As Patches.gather."""
+    rows, columns, (down, across, high, wide, channels) = patches.rows, patches.columns, patches.shape
+    blocks = graph.add("Reshape", values, graph.integers(-1, down, across, high, wide * channels))
+    pads = [0, rows.pads[0], columns.pads[0], 0, 0, 0, rows.pads[1], columns.pads[1], 0, 0]
+    if any(pads):
+        blocks = graph.add("Pad", blocks, graph.integers(*pads))
+    parts = []
+    for y, x in patches.pieces():
+        lengths = (y.stop - y.start), (x.stop - x.start) * channels
+        slices = [rows.every(y), columns.every(x), slice(y.start, y.stop, 1)]
+        slices.append(slice(x.start * channels, x.stop * channels, 1))
+        ends = [graph.integers(*(getattr(each, end) for each in slices)) for end in ("start", "stop", "step")]
+        part = graph.add("Slice", blocks, ends[0], ends[1], graph.integers(1, 2, 3, 4), ends[2])
+        parts.append(graph.add("Reshape", part, graph.integers(-1, rows.count, columns.count, math.prod(lengths))))
+    return graph.add("Concat", *parts, axis=3) if len(parts) > 1 else parts[0]
+
+
+def _image(graph: _Graph, values: str, layer: IntegerLayer) -> str:
+    """As Patches.image, of all products of an image in a row."""
+    assert layer.patches is not None
+    down, across, columns = layer.patches.rows, layer.patches.columns, layer.weight.shape[1]
+    blocks = (-1, down.count, across.count, down.outputs, columns // down.outputs)
+    lines = graph.add("Transpose", graph.add("Reshape", values, graph.integers(*blocks)), perm=[0, 1, 3, 2, 4])
+    size = down.count * down.outputs, across.count * across.outputs
+    image = graph.add("Reshape", lines, graph.integers(-1, *size, columns // (down.outputs * across.outputs)))
+    if size == (down.axis.after, across.axis.after):
+        return image
+    bounds = [graph.integers(*(getattr(each.kept, end) for each in (down, across))) for end in ("start", "stop")]
+    return graph.add("Slice", image, *bounds, graph.integers(1, 2))
+
+
+def _threshold_outputs(graph: _Graph, generator: IntegerGenerator, sums: str) -> None:
+    last, number = generator.layers[-1], len(generator.layers) - 1
+    # Each output is what its last operator writes: a Reshape there would copy it.
+    fires = _planes(graph, graph.add("Greater", sums, graph.number(0, np.int32)), generator)
+    graph.add("Cast", fires, to=TensorProto.UINT8, output="images")
+    logits = _scaled(graph, sums, last, number)
+    if last.patches is None:
+        logits = _planes(graph, logits, generator)
+    else:  # 16 bits are put into an image's order many times as fast as 32
+        steps = graph.add("Mul", logits, graph.number(_LOGIT_STEPS))
+        steps = _cut(graph, steps, 2**15 - 1, TensorProto.INT16, least=-(2**15))
+        floats = graph.add("Cast", _planes(graph, steps, generator), to=TensorProto.FLOAT)
+        logits = graph.add("Mul", floats, graph.number(1 / _LOGIT_STEPS))
+    graph.add("Sigmoid", logits, output="probabilities")
+
+
+def _bernoulli_outputs(graph: _Graph, generator: IntegerGenerator, sums: str) -> None:
+    last, number = generator.layers[-1], len(generator.layers) - 1
+    assert generator.table is not None
+    indices = _cut(graph, _scaled(graph, sums, last, number), TABLE_LEVELS, TensorProto.UINT16)
+    flat = graph.add("Reshape", _planes(graph, indices, generator), graph.integers(-1))
+    flat = graph.add("Cast", flat, to=TensorProto.INT32)
+    # GatherElements copies single values several times as fast as Gather.
+    found = graph.add("GatherElements", graph.constant("table", generator.table), flat, axis=0)
+    graph.add("Reshape", found, graph.integers(-1, *generator.image_shape), output="probabilities")
+    graph.add("Cast", graph.add("Less", "uniforms", "probabilities"), to=TensorProto.UINT8, output="images")
+
+
+def _planes(graph: _Graph, values: str, generator: IntegerGenerator) -> str:
+    """What all sums of an image became as an image, channels first."""
+    last = generator.layers[-1]
+    image = values if last.patches is None else _image(graph, values, last)
+    if last.patches is not None and generator.image_shape[0] > 1:
+        return graph.add("Transpose", image, perm=[0, 3, 1, 2])
+    return graph.add("Reshape", image, graph.integers(-1, *generator.image_shape))
+
+
+def _model(graph: _Graph, generator: IntegerGenerator) -> onnx.ModelProto:
+    def value(name: str, kind: int, shape: Sequence[int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, ["batch", *shape])
+
+    shape = generator.image_shape
+    inputs = [value("latents", TensorProto.FLOAT, [generator.latent_size])]
+    if generator.class_count:
+        inputs.append(value("labels", TensorProto.INT64, []))
+    if generator.table is not None:
+        inputs.append(value("uniforms", TensorProto.FLOAT, shape))
+    results = [value("images", TensorProto.UINT8, shape), value("probabilities", TensorProto.FLOAT, shape)]
+    body = helper.make_graph(graph.nodes, "generator", inputs, results, list(graph.constants.values()))
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
