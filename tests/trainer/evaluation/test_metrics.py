@@ -96,7 +96,11 @@ def test_classes_by_hand():
     assert measures.missing_classes(shares, even) == 1
     assert measures.share_deviation(shares, even) == pytest.approx(1.25)
     assert measures.share_deviation(np.array([0.5, 0.5, 0]), np.array([0.4, 0.6, 0])) == pytest.approx(0.25)
-    assert measures.is_ambiguous(np.array([[0.96, 0.04], [0.94, 0.06], [0.1, 0.9]])).tolist() == [False, True, True]
+    assert measures.is_ambiguous(np.array([[0.96, 0.04], [0.94, 0.06], [0.1, 0.9]])).tolist() == [
+        False,
+        True,
+        True,
+    ]
     assert measures.missing_classes(np.array([0.0333, 0.0334, 0.9333]), even) == 1
     assert measures.missing_classes(np.full(200, 1 / 200), np.full(200, 1 / 200)) == 0
     assert measures.missing_classes(np.array([0.5, 0.5, 0, 0]), np.array([0.5, 0.49, 0.01, 0])) == 1
