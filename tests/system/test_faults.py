@@ -78,6 +78,19 @@ def test_peaks_are_no_leak_and_a_slope_is():
         growths(_samples([1, 2]), Bounds())
 
 
+def test_what_is_in_flight_does_not_hide_a_leak():
+    """Most samples are of a moment with work: by medians the line would rise by its chances."""
+    rng = random.Random(1)
+    busy = [rng.random() * 60 if rng.random() < 0.7 else 0 for _ in range(900)]
+    kept = [100 + rng.random() + second / 90 for second in range(900)]
+    samples = _samples([held + flying for held, flying in zip(kept, busy, strict=True)])
+    growth, able = growths(samples, Bounds())[0], power(samples, Bounds())
+    assert growth.is_leak, str(growth)
+    assert growth.rise == pytest.approx(10, abs=1)
+    assert able.found >= WANTED_POWER, str(able)
+    assert able.false <= 0.05
+
+
 def test_the_power_of_the_gate_is_that_of_its_noise():
     rng = random.Random(1)
     quiet, loud = ([200 + rng.gauss(0, sigma) for _ in range(30)] for sigma in (2, 40))
