@@ -1,5 +1,6 @@
 """Each fault of `make soak` once and on a small scale, and the gate that finds leaks."""
 
+import dataclasses
 import random
 
 import pytest
@@ -7,11 +8,14 @@ import pytest
 from tests.fixtures.write import write_model
 from tests.kit.servers import restarting_server, server
 from tests.reliability.access import Guard
-from tests.reliability.control import growths_of_calls
+from tests.reliability.control import growths_of_calls, watched
+from tests.reliability.deeds import CALLS as SMALL_CALLS
+from tests.reliability.deeds import added_by
 from tests.reliability.faults import FAULTS, Site
 from tests.reliability.leaks import WANTED_POWER, Bounds, Sample, growths, power
 from tests.reliability.machine import NotHereError
 from tests.reliability.reference import Reference
+from tests.reliability.rest import Rest
 
 CALLS = 1_000
 
@@ -58,6 +62,15 @@ def test_a_server_that_leaks_is_found_out(small_models, kind, figure):
 
 def test_the_server_does_not_leak(small_models):
     assert [str(growth) for growth in growths_of_calls(small_models, calls=CALLS) if growth.is_leak] == []
+
+
+@pytest.mark.parametrize(("kind", "is_leak"), [("memory", True), ("none", False)])
+def test_a_leak_is_found_by_the_deed_that_leaks(small_models, site, kind, is_leak):
+    options = (*site.guard.options, "--metrics-port", 0)
+    with server(small_models, *options, **watched(kind)) as leaking:
+        place = dataclasses.replace(site, steady=leaking, folder=small_models)
+        (added,) = added_by([SMALL_CALLS], place, Rest(leaking))
+    assert added.is_leak == is_leak, str(added)
 
 
 def _samples(allocated_mib):
