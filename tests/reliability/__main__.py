@@ -33,7 +33,7 @@ from tests.kit.servers import restarting_server, server
 
 from .access import Guard
 from .control import run_control, watched
-from .deeds import DEEDS, added_by
+from .deeds import CANCELLED_BYTES, DEEDS, FUZZED_BYTES, added_by
 from .faults import FAULTS, Site
 from .fuzzing import Tally
 from .leaks import WANTED_POWER, Bounds, Sample, growths, power, take_sample, write_samples
@@ -318,6 +318,7 @@ class Soak:
                 site.check(site.steady, model)
             except (SamplingError, AssertionError) as error:
                 self._blame("the steady server at the end", str(error))
+        self._report.known_mib = self._known_mib(site)
         for where, samples in self._samples.items():
             if self._options.samples:
                 write_samples(self._options.samples.with_suffix(f".{where.replace(' ', '-')}.csv"), samples)
@@ -336,7 +337,7 @@ class Soak:
         """Whether the server leaked, and whether the gate would have seen it."""
         try:
             seconds = 60 * self._report.minutes
-            found = self._report.growths[where] = growths(samples, Bounds(), seconds)
+            found = self._report.growths[where] = growths(samples, Bounds(), seconds, self._report.known_mib)
             able = self._report.powers[where] = power(samples, Bounds(), seconds)
         except ValueError as error:
             self._blame(f"the leak gate {where}", str(error))
@@ -345,6 +346,12 @@ class Soak:
         self._blame(f"leak {where}", *[str(growth) for growth in found if growth.is_leak])
         if able.found < WANTED_POWER and self._report.minutes >= _ENOUGH_MINUTES:
             self._blame(f"the leak gate {where}", f"is too weak: {able}")
+
+    def _known_mib(self, site):
+        """What gRPC itself kept of the calls of the fuzzer and of the storms, over the whole run."""
+        cancels = site.some(1_000) * len(self._report.faults.get("a_storm_of_cancels", ()))
+        fuzzed = self._report.tally.codes().total()
+        return (cancels * CANCELLED_BYTES + fuzzed * FUZZED_BYTES) / 1024**2
 
     def _gate_of_deeds(self, site):
         """Whether the server keeps something of what is done to it."""

@@ -4,7 +4,10 @@ A line over time says that something rises; this says of what, and sees far less
 holds the same to some hundredths of a MiB. The first round fills what is kept once. A leak adds in both others.
 """
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +17,7 @@ from itertools import islice, pairwise
 import grpc
 
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
+from tests.conftest import ROOT
 
 from .faults import (
     Request,
@@ -29,9 +33,14 @@ from .messages import encoded, valid_messages
 from .rest import Rest
 from .wire import methods_of, send_garbage
 
-BOUND_MIB = 0.25
-"""What each of the later rounds may add."""
+BOUND_MIB = 0.1
+"""What each of the later rounds may add beside what is known of the deed."""
 BOUND_FILES = 4
+CANCELLED_BYTES = 110
+"""grpc.aio does not free the 96 bytes of an operation that fails, as reading the request of a cancelled call does:
+https://github.com/grpc/grpc/issues/43360, in grpcio 1.85 too. A server without bgan keeps as much."""
+FUZZED_BYTES = 30
+"""The same: the part of the fuzzer's calls that end so."""
 _ROUNDS = 3
 _AT_ONCE = 8
 _MIB = 1024 * 1024
@@ -45,6 +54,8 @@ class Deed:
     name: str
     count: int
     do: Callable[[Site, int], None]
+    known_bytes: int = 0
+    """What gRPC itself keeps of each."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,14 @@ class Added:
     mib: tuple[float, ...]
     """By round."""
     files: tuple[float, ...]
+    known_bytes: int = 0
+    """What gRPC itself keeps of each."""
 
     @property
     def is_leak(self) -> bool:
         """Whether each round added more than it may."""
-        return min(self.mib) > BOUND_MIB or min(self.files) > BOUND_FILES
+        bound = BOUND_MIB + self.known_bytes * self.count / _MIB
+        return min(self.mib) > bound or min(self.files) > BOUND_FILES
 
     @property
     def bytes_each(self) -> float:
@@ -91,7 +105,7 @@ def added_by(deeds: Sequence[Deed], site: Site, rest: Rest) -> Iterator[Added]:
             tuple(getattr(after, name) - getattr(before, name) for before, after in pairwise(samples))
             for name in ("allocated_mib", "files")
         )
-        yield Added(deed.name, count, mib, files)
+        yield Added(deed.name, count, mib, files, deed.known_bytes)
 
 
 def _each(count, do):
@@ -171,6 +185,21 @@ def _wrong_frames(site, count):
     Frames(access).send(list(islice(inputs(rules, site.rng.getrandbits(32)), count)))
 
 
+def _fuzzed(site, count):
+    """In a process of its own, as in the soak; what must hold is seen there."""
+    access = site.access(site.steady)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.reliability.fuzzing", access.target, "--ca", str(access.ca)),
+            *("--count", str(count), "--part", str(count), "--seed", str(site.rng.getrandbits(32))),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "BGAN_TOKEN": access.token},
+        check=True,
+        capture_output=True,
+    )
+
+
 def _fault(fault, whole):
     """A fault of the soak, as large as makes it `count` where it makes `whole` by itself."""
     return lambda site, count: fault(replace(site, scale=count / whole))
@@ -183,14 +212,15 @@ DEEDS = (
     Deed("connections that end after TLS", 1_000, _ends_after_tls),
     Deed("connections with garbage", 400, _garbage),
     Deed("channels with a call", 300, _channel_with_a_call),
-    Deed("streams that are cancelled", 1_000, _fault(a_storm_of_cancels, 1_000)),
+    Deed("streams that are cancelled", 1_000, _fault(a_storm_of_cancels, 1_000), CANCELLED_BYTES),
     Deed(
         "calls with a wrong token",
         2_000,
         _calls(lambda _: Request(image_count=1), lambda number: [("authorization", f"Bearer bgan-{number:032x}")]),
     ),
     Deed("wrong requests", 2_000, _calls(lambda number: Request(model=f"no-{number}", image_count=1))),
-    Deed("calls that are wrong below gRPC", 400, _wrong_frames),
+    Deed("calls that are wrong below gRPC", 400, _wrong_frames, CANCELLED_BYTES),
+    Deed("fuzzed inputs", 2_000, _fuzzed, FUZZED_BYTES),
     Deed("Open Inference calls", 1_000, _open_inference),
     Deed("streams at once", 200, _fault(many_streams_at_once, 500)),
     Deed("readers that stand still", 20, _fault(readers_stand_still, 20)),

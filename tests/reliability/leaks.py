@@ -62,7 +62,7 @@ class Growth:
     last: float
     """The median of the last tenth."""
     rise: float
-    """Of the line of Theil and Sen, which passes over single peaks, over the run."""
+    """Of the line of Theil and Sen, which passes over single peaks, over the run; without what is known."""
     limits: tuple[float, float]
     """Of the rise, with 95 % confidence."""
     bound: float
@@ -118,16 +118,26 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
         table.writerows(astuple(sample) for sample in samples)
 
 
-def growths(samples: Sequence[Sample], bounds: Bounds, seconds: float | None = None) -> list[Growth]:
+def growths(
+    samples: Sequence[Sample], bounds: Bounds, seconds: float | None = None, known_mib: float = 0.0
+) -> list[Growth]:
     """How each figure went, over a run of so many seconds (None: from the first sample to the last).
 
+    known_mib: what is known to be kept over the run, evenly; it is taken off the line of what is allocated.
     Raises ValueError if there are too few samples to say.
     """
     if len(samples) < _SAMPLES_AT_LEAST:
         raise ValueError(f"{len(samples)} samples say nothing about leaks; take {_SAMPLES_AT_LEAST} at least")
     times = np.array([sample.seconds for sample in samples])
     return [
-        _growth(name, times, np.array([getattr(each, name) for each in samples]), getattr(bounds, name), seconds)
+        _growth(
+            name,
+            times,
+            np.array([getattr(each, name) for each in samples]),
+            getattr(bounds, name),
+            seconds,
+            known_mib if name == "allocated_mib" else 0.0,
+        )
         for name in _FIGURES
     ]
 
@@ -155,12 +165,12 @@ def power(samples: Sequence[Sample], bounds: Bounds, seconds: float | None = Non
     return Power(shares[LEAK_MIB], shares[0], min(enough, default=None))
 
 
-def _growth(name, times, values, bound, seconds) -> Growth:
+def _growth(name, times, values, bound, seconds, known=0.0) -> Growth:
     tenth, span = max(1, len(values) // 10), seconds or times[-1] - times[0]
     ends = [float(np.median(part)) for part in (values[:tenth], values[-tenth:])]
     line = theilslopes(*_lowest(values, times))
-    limits = float(line.low_slope * span), float(line.high_slope * span)
-    return Growth(name, *ends, float(line.slope * span), limits, bound)
+    limits = float(line.low_slope * span - known), float(line.high_slope * span - known)
+    return Growth(name, *ends, float(line.slope * span - known), limits, bound)
 
 
 def _lowest(values, times):

@@ -41,6 +41,8 @@ class Report:
     """Of the steady server, at rest and under load."""
     powers: dict[str, Power] = field(default_factory=dict)
     """Likewise."""
+    known_mib: float = 0
+    """What gRPC itself is known to have kept."""
     not_at_rest: int = 0
     """How often the steady server did not come to rest, so that no sample was taken."""
     deeds: list[Added] = field(default_factory=list)
@@ -107,6 +109,7 @@ class Report:
         yield ""
         for where, power in self.powers.items():
             yield f"- The gate {where}: {power}."
+        yield f"- Taken off the rises: {self.known_mib:.1f} MiB, which gRPC keeps of cancelled calls (grpc/grpc#43360)."
         if self.not_at_rest:
             yield f"- {self.not_at_rest} times the server did not come to rest; they are no samples."
 

@@ -87,6 +87,9 @@ def test_peaks_are_no_leak_and_a_slope_is():
     assert rising.is_leak
     assert rising.rise == pytest.approx(30, abs=2)
     assert rising.limits[0] < 30 < rising.limits[1]
+    known = growths(_samples(slope), Bounds(allocated_mib=16), known_mib=20)[0]
+    assert not known.is_leak, str(known)
+    assert known.rise == pytest.approx(10, abs=2)
     with pytest.raises(ValueError, match="say nothing"):
         growths(_samples([1, 2]), Bounds())
 
