@@ -109,7 +109,7 @@ class Report:
         yield ""
         for where, power in self.powers.items():
             yield f"- The gate {where}: {power}."
-        yield f"- Taken off the rises: {self.known_mib:.1f} MiB, which gRPC keeps of cancelled calls (grpc/grpc#43360)."
+        yield f"- Taken off the rises: {self.known_mib:.1f} MiB, what gRPC keeps of cancelled calls (#43360)."
         if self.not_at_rest:
             yield f"- {self.not_at_rest} times the server did not come to rest; they are no samples."
 
