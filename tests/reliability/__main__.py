@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
+
 from bgan.clients import SamplingError
 from tests.conftest import ROOT
 from tests.fixtures.write import CLASSES, write_model
@@ -32,6 +33,7 @@ from tests.kit.servers import restarting_server, server
 
 from .access import Guard
 from .control import run_control, watched
+from .deeds import CANCELLED_BYTES, DEEDS, FUZZED_BYTES, added_by
 from .faults import FAULTS, Site
 from .fuzzing import Tally
 from .leaks import WANTED_POWER, Bounds, Sample, growths, power, take_sample, write_samples
@@ -39,12 +41,12 @@ from .load import Load
 from .machine import NotHereError
 from .reference import Reference
 from .report import Report
+from .rest import Rest
 
 _REFERENCE_IMAGES = 40_000
 _FAULT_SECONDS = 400
 _CLOSING_SECONDS = 600
 _FAULTS_A_REST = 2
-_REST_SECONDS = 3  # what is in flight ends, and memory goes back
 _WARM_UP = 0.3  # of the time
 _LOAD_SECONDS = 2  # between two samples under load
 _ENOUGH_MINUTES = 60  # for the leak gate to have its power
@@ -120,10 +122,12 @@ class Soak:
         self._samples: dict[str, list[Sample]] = {"at rest": [], "under load": []}
         self._is_warm = threading.Event()
         self._may_sample = threading.Lock()
+        self._fuzzer_rests = folder / "the fuzzer rests"
 
     def run(self) -> None:
         """All of it; what is wrong is in the report."""
         site = self._make_site()
+        self._rest = Rest(site.steady)
         corpus = self._guided_by_coverage(site.folder)
         started = time.monotonic()
         fuzzer = self._start_fuzzer(site, corpus)
@@ -131,7 +135,7 @@ class Soak:
             tallies = pool.submit(self._read_fuzzer, fuzzer)
             with Load(site.reference, _SERVED, self._options.seed) as load, self._sampling(pool, site):
                 self._add_callers(load, site)
-                self._do_faults(site, load, fuzzer, started + 60 * self._options.minutes)
+                self._do_faults(site, load, started + 60 * self._options.minutes)
             tallies.result()
         self._report.minutes = (time.monotonic() - started) / 60
         self._report.streams, self._report.images = load.streams, load.images
@@ -191,7 +195,7 @@ class Soak:
         load.add("streams split over both", [steady, fragile], 3_000)
         load.add("streams of a token with a quota", [few], 3_000)
 
-    def _do_faults(self, site, load, fuzzer, end):
+    def _do_faults(self, site, load, end):
         """Rounds of all faults; the first ones are the warm-up of what the server holds."""
         rounds = 0
         while time.monotonic() < end or rounds < 1:
@@ -199,20 +203,23 @@ class Soak:
                 if time.monotonic() < end or rounds < 1:
                     self._do(fault, site)
                     if self._is_warm.is_set() and number % _FAULTS_A_REST == 0:
-                        self._look_at_rest(site, load, fuzzer)
+                        self._look_at_rest(load)
             rounds += 1
             if time.monotonic() > end - (1 - _WARM_UP) * 60 * self._options.minutes:
                 self._is_warm.set()
 
-    def _look_at_rest(self, site, load, fuzzer):
-        """What the server holds with no call to answer."""
+    def _look_at_rest(self, load):
+        """What the server holds with no call to answer, if it comes to rest."""
         with self._may_sample, load.resting():
-            fuzzer.send_signal(signal.SIGSTOP)
+            self._fuzzer_rests.touch()
             try:
-                time.sleep(_REST_SECONDS)
-                self._samples["at rest"].append(take_sample(site.steady.process.pid))
+                sample = self._rest.sample()
             finally:
-                fuzzer.send_signal(signal.SIGCONT)
+                self._fuzzer_rests.unlink()
+        if sample is None:
+            self._report.not_at_rest += 1
+        else:
+            self._samples["at rest"].append(sample)
 
     @contextmanager
     def _sampling(self, pool, site):
@@ -285,7 +292,7 @@ class Soak:
         seconds = 0.9 * 60 * self._options.minutes
         options = ("--count", self._options.inputs, "--seed", self._options.seed, "--seconds", seconds)
         access = site.guard.access(site.steady.target, "fuzzer")
-        known = ("--ca", access.ca, "--good-for", *_GOOD_FOR, "--moving", "changing")
+        known = ("--ca", access.ca, "--good-for", *_GOOD_FOR, "--moving", "changing", "--rest", self._fuzzer_rests)
         return _python(
             "fuzzing", access.target, *known, *options, "--corpus", corpus, env={"BGAN_TOKEN": access.token}
         )
@@ -311,10 +318,12 @@ class Soak:
                 site.check(site.steady, model)
             except (SamplingError, AssertionError) as error:
                 self._blame("the steady server at the end", str(error))
+        self._report.known_mib = self._known_mib(site)
         for where, samples in self._samples.items():
             if self._options.samples:
                 write_samples(self._options.samples.with_suffix(f".{where.replace(' ', '-')}.csv"), samples)
             self._gate(where, samples)
+        self._gate_of_deeds(site)
         for name, process in (("steady", site.steady), ("restarted", site.fragile)):
             output = process.output()
             lines = [line for line in output.splitlines() if any(worst in line for worst in _WORST_LINES)]
@@ -328,7 +337,7 @@ class Soak:
         """Whether the server leaked, and whether the gate would have seen it."""
         try:
             seconds = 60 * self._report.minutes
-            found = self._report.growths[where] = growths(samples, Bounds(), seconds)
+            found = self._report.growths[where] = growths(samples, Bounds(), seconds, self._report.known_mib)
             able = self._report.powers[where] = power(samples, Bounds(), seconds)
         except ValueError as error:
             self._blame(f"the leak gate {where}", str(error))
@@ -337,6 +346,24 @@ class Soak:
         self._blame(f"leak {where}", *[str(growth) for growth in found if growth.is_leak])
         if able.found < WANTED_POWER and self._report.minutes >= _ENOUGH_MINUTES:
             self._blame(f"the leak gate {where}", f"is too weak: {able}")
+
+    def _known_mib(self, site):
+        """What gRPC itself kept of the calls of the fuzzer and of the storms, over the whole run."""
+        cancels = site.some(1_000) * len(self._report.faults.get("a_storm_of_cancels", ()))
+        fuzzed = self._report.tally.codes().total()
+        return (cancels * CANCELLED_BYTES + fuzzed * FUZZED_BYTES) / 1024**2
+
+    def _gate_of_deeds(self, site):
+        """Whether the server keeps something of what is done to it."""
+        self._say("the leak gate by deeds")
+        try:
+            for added in added_by(DEEDS, site, self._rest):
+                self._report.deeds.append(added)
+                self._say(added)
+                if added.is_leak:
+                    self._blame("leak by deeds", str(added))
+        except (SamplingError, AssertionError, OSError, grpc.RpcError) as error:  # TimeoutError is an OSError
+            self._blame("the leak gate by deeds", f"{type(error).__name__}: {error}")
 
     def _check_quota(self, images):
         """A token got no more than its quota, the first minute's at once, and a message."""

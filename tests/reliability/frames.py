@@ -7,7 +7,7 @@ only that everyone else is answered. A seed draws the same again.
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,9 +74,13 @@ def _joined(rng: random.Random, rules: Sequence[Rule]) -> Wrong:
 class Frames:
     """Sends inputs to a server, and says what must not have been."""
 
-    def __init__(self, access: Access) -> None:
-        """The server must live: its first answer, over gRPC, is what all others must be."""
+    def __init__(self, access: Access, wait: Callable[[], None] = lambda: None) -> None:
+        """The server must live: its first answer, over gRPC, is what all others must be.
+
+        wait: what is done before each connection.
+        """
         self._access = access
+        self._wait = wait
         self._fields = fields_of(access.target, access.token)
         with access.client() as client:
             (batch,) = client.sample_binary_images(image_count=COUNT, seed=SEED)
@@ -127,6 +131,7 @@ class Frames:
 
     def _send(self, given: Input) -> tuple[str, str]:
         """How it ended, and what must not be, "" if nothing."""
+        self._wait()
         try:
             if given.rule is None:
                 return self._send_several(given.calls), ""

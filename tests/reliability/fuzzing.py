@@ -5,7 +5,7 @@
 Between them come calls that are wrong below gRPC (`frames`), and connections that speak no HTTP/2. Prints one
 line of JSON for each part of the inputs: how many there were, how calls ended by method and code, and what must
 not have been. `--seconds` spreads them over that time; `--corpus` adds inputs of `coverage_fuzzing`. The variable
-BGAN_TOKEN has the token.
+BGAN_TOKEN has the token. While the file `--rest` is there, nothing is begun.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -36,6 +37,7 @@ _CHANNELS = 3
 _INPUTS_A_GARBAGE = 100
 _INPUTS_A_FRAME = 10
 _SHOWN_BYTES = 200
+_REST_SECONDS = 0.05  # between two looks whether it goes on
 _OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 
@@ -110,14 +112,17 @@ def _corpus(folder: Path | None, method_count: int) -> list[list[bytes]]:
     return found
 
 
-async def fuzz(access: Access, facts: Facts, source, *, count: int) -> Tally:
-    """Send the next `count` inputs, several at once."""
+async def fuzz(access: Access, facts: Facts, source, *, count: int, rest: Path | None = None) -> Tally:
+    """Send the next `count` inputs, several at once; none while there is a file `rest`."""
     tally = Tally()
     channels = [access.channel(grpc.aio, _OPTIONS) for _ in range(_CHANNELS)]
 
     async def work(channel):
         while tally.count + busy < count:
-            await call(channel)
+            if rest and rest.exists():
+                await asyncio.sleep(_REST_SECONDS)
+            else:
+                await call(channel)
 
     async def call(channel):
         nonlocal busy
@@ -136,10 +141,11 @@ async def fuzz(access: Access, facts: Facts, source, *, count: int) -> Tally:
     return tally
 
 
-def garbage(access: Access, seed: int, count: int) -> None:
-    """Connections that speak no HTTP/2, or bad HTTP/2."""
+def garbage(access: Access, seed: int, count: int, wait: Callable[[], None] = lambda: None) -> None:
+    """Connections that speak no HTTP/2, or bad HTTP/2; `wait` before each."""
     rng = random.Random(seed)
     for _ in range(count):
+        wait()
         send_garbage(access, rng)
 
 
@@ -156,6 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--part", type=int, default=2_000, help="inputs between two lines")
     parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--rest", type=Path, help="a file: while it is there, nothing is begun")
     asyncio.run(_send_all(parser.parse_args()))
 
 
@@ -163,14 +170,20 @@ async def _send_all(options: argparse.Namespace) -> None:
     """All parts in one event loop: gRPC polls for the process's first one, and complains once that is closed."""
     access = Access(options.target, os.environ.get("BGAN_TOKEN"), options.ca)
     facts = facts_of(access, patterns=tuple(options.good_for), moving=frozenset(options.moving))
-    source, below = inputs(access, facts, options.seed, options.corpus), frames.Frames(access)
+
+    def wait():
+        while options.rest and options.rest.exists():
+            time.sleep(_REST_SECONDS)
+
+    source, below = inputs(access, facts, options.seed, options.corpus), frames.Frames(access, wait)
     wrong_frames = frames.inputs(frames.rules_of(access), options.seed)
     started, sent = time.monotonic(), 0
     end = started + (1.1 * options.seconds or float("inf"))
     while sent < options.count and time.monotonic() < end:
-        tally = await fuzz(access, facts, source, count=min(options.part, options.count - sent))
+        part_size = min(options.part, options.count - sent)
+        tally = await fuzz(access, facts, source, count=part_size, rest=options.rest)
         sent += tally.count
-        await asyncio.to_thread(garbage, access, options.seed + sent, tally.count // _INPUTS_A_GARBAGE)
+        await asyncio.to_thread(garbage, access, options.seed + sent, tally.count // _INPUTS_A_GARBAGE, wait)
         part = list(islice(wrong_frames, tally.count // _INPUTS_A_FRAME))
         ends, breaches = await asyncio.to_thread(below.send, part)
         tally.add(Tally(len(part), ends, breaches))

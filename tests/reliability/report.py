@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from .deeds import Added
 from .fuzzing import Tally
 from .leaks import Growth, Power
 
@@ -40,6 +41,12 @@ class Report:
     """Of the steady server, at rest and under load."""
     powers: dict[str, Power] = field(default_factory=dict)
     """Likewise."""
+    known_mib: float = 0
+    """What gRPC itself is known to have kept."""
+    not_at_rest: int = 0
+    """How often the steady server did not come to rest, so that no sample was taken."""
+    deeds: list[Added] = field(default_factory=list)
+    """What the steady server kept of each deed."""
     controls: list[tuple[str, Growth, bool]] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
 
@@ -61,6 +68,8 @@ class Report:
             *self._fuzz_lines(),
             "",
             *self._leak_lines(),
+            "",
+            *self._deed_lines(),
         ]
 
     def _fault_lines(self):
@@ -100,6 +109,20 @@ class Report:
         yield ""
         for where, power in self.powers.items():
             yield f"- The gate {where}: {power}."
+        yield f"- Taken off the rises: {self.known_mib:.1f} MiB, what gRPC keeps of cancelled calls (#43360)."
+        if self.not_at_rest:
+            yield f"- {self.not_at_rest} times the server did not come to rest; they are no samples."
+
+    def _deed_lines(self):
+        yield "| Done to the server | Times a round | Second round, KiB | Third, KiB | Bytes each | Files | |"
+        yield "|---|---|---|---|---|---|---|"
+        for added in self.deeds:
+            rounds = " | ".join(f"{1024 * mib:+,.0f}" for mib in added.mib)
+            files, said = (
+                ", ".join(f"{each:+.0f}" for each in added.files),
+                "a leak" if added.is_leak else "no leak",
+            )
+            yield f"| {added.deed} | {added.count:,} | {rounds} | {added.bytes_each:,.0f} | {files} | {said} |"
 
 
 def _growth_line(process, growth, said):

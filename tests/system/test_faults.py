@@ -1,5 +1,6 @@
 """Each fault of `make soak` once and on a small scale, and the gate that finds leaks."""
 
+import dataclasses
 import random
 
 import pytest
@@ -7,11 +8,14 @@ import pytest
 from tests.fixtures.write import write_model
 from tests.kit.servers import restarting_server, server
 from tests.reliability.access import Guard
-from tests.reliability.control import growths_of_calls
+from tests.reliability.control import growths_of_calls, watched
+from tests.reliability.deeds import CALLS as SMALL_CALLS
+from tests.reliability.deeds import added_by
 from tests.reliability.faults import FAULTS, Site
 from tests.reliability.leaks import WANTED_POWER, Bounds, Sample, growths, power
 from tests.reliability.machine import NotHereError
 from tests.reliability.reference import Reference
+from tests.reliability.rest import Rest
 
 CALLS = 1_000
 
@@ -60,6 +64,15 @@ def test_the_server_does_not_leak(small_models):
     assert [str(growth) for growth in growths_of_calls(small_models, calls=CALLS) if growth.is_leak] == []
 
 
+@pytest.mark.parametrize(("kind", "is_leak"), [("memory", True), ("none", False)])
+def test_a_leak_is_found_by_the_deed_that_leaks(small_models, site, kind, is_leak):
+    options = (*site.guard.options, "--metrics-port", 0)
+    with server(small_models, *options, **watched(kind)) as leaking:
+        place = dataclasses.replace(site, steady=leaking, folder=small_models)
+        (added,) = added_by([SMALL_CALLS], place, Rest(leaking))
+    assert added.is_leak == is_leak, str(added)
+
+
 def _samples(allocated_mib):
     return [Sample(float(second), value, 200, 10, 4) for second, value in enumerate(allocated_mib)]
 
@@ -74,8 +87,24 @@ def test_peaks_are_no_leak_and_a_slope_is():
     assert rising.is_leak
     assert rising.rise == pytest.approx(30, abs=2)
     assert rising.limits[0] < 30 < rising.limits[1]
+    known = growths(_samples(slope), Bounds(allocated_mib=16), known_mib=20)[0]
+    assert not known.is_leak, str(known)
+    assert known.rise == pytest.approx(10, abs=2)
     with pytest.raises(ValueError, match="say nothing"):
         growths(_samples([1, 2]), Bounds())
+
+
+def test_what_is_in_flight_does_not_hide_a_leak():
+    """Most samples are of a moment with work: by medians the line would rise by its chances."""
+    rng = random.Random(1)
+    busy = [rng.random() * 60 if rng.random() < 0.7 else 0 for _ in range(900)]
+    kept = [100 + rng.random() + second / 90 for second in range(900)]
+    samples = _samples([held + flying for held, flying in zip(kept, busy, strict=True)])
+    growth, able = growths(samples, Bounds())[0], power(samples, Bounds())
+    assert growth.is_leak, str(growth)
+    assert growth.rise == pytest.approx(10, abs=1)
+    assert able.found >= WANTED_POWER, str(able)
+    assert able.false <= 0.05
 
 
 def test_the_power_of_the_gate_is_that_of_its_noise():
