@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -118,8 +119,23 @@ class PrometheusMetrics(Metrics):
 def registry_of_folder(folder: Path) -> CollectorRegistry:
     """What the workers left in a folder, added up at each scrape."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    _FolderCollector(registry, str(folder))
     return registry
+
+
+class _FolderCollector(MultiProcessCollector):
+    """Passes over empty files: a worker that starts makes them so, and may be killed before it writes to them."""
+
+    def collect(self) -> Any:
+        files = [str(path) for path in Path(self._path).glob("*.db") if _is_written(path)]
+        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+
+
+def _is_written(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # of a gauge whose worker has ended
+        return False
 
 
 def show(registry: CollectorRegistry, host: str, port: int) -> None:

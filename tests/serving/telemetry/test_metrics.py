@@ -12,8 +12,10 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from prometheus_client import generate_latest
 
 from bgan.clients import SamplingClient
+from bgan.serving.telemetry.prometheus import registry_of_folder
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.cli import bgan_process
 from tests.kit.servers import server
@@ -195,3 +197,9 @@ def test_workers_without_a_folder_for_temporary_files_are_one_line(small_models)
     assert result.returncode == 1
     assert "bgan: the metrics of several workers need a folder for temporary files" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_file_of_metrics_that_a_worker_has_just_made_hinders_no_scrape(tmp_path):
+    (tmp_path / "counter_1.db").touch()
+    (tmp_path / "gauge_livesum_1.db").symlink_to("gone")
+    assert generate_latest(registry_of_folder(tmp_path)) == b""
