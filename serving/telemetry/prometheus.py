@@ -119,7 +119,7 @@ class PrometheusMetrics(Metrics):
 def registry_of_folder(folder: Path) -> CollectorRegistry:
     """What the workers left in a folder, added up at each scrape."""
     registry = CollectorRegistry()
-    _FolderCollector(registry, str(folder))
+    _FolderCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry
 
 
