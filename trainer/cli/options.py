@@ -11,7 +11,7 @@ import typer
 
 from ..common.errors import ConfigError
 from ..common.files import check_writable, write_json
-from ..config.images import DatasetSpec, ImageOptions, name_of
+from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions, name_of
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
 from ..config.training import RENAMED_SETTINGS
@@ -90,7 +90,7 @@ def named_images(given: dict[str, Any]) -> DatasetSpec | None:
 
 def held_out(given: dict[str, Any]) -> dict[str, Any]:
     """What is held out of the images that are named. Paths are absolute, so that a run finds them again."""
-    paths = {name: str(Path(given[name]).absolute()) for name in ("validation_data", "test_data") if name in given}
+    paths = {name: str(Path(given[name]).absolute()) for name in HELD_OUT_FILES if name in given}
     for name, path in paths.items():  # before a training, not at its end
         if not Path(path).exists():
             raise ConfigError(f"{option(name)}: there is no file or folder {path}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..config.file import as_toml, read_settings
-from ..config.images import DatasetSpec, ImageOptions
+from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions
 from ..config.presets import PRESETS, default_preset, preset_values
 from ..config.setting import option
 from ..config.training import (
@@ -152,8 +152,8 @@ def _given(context: typer.Context, file: Path | None) -> dict[str, Any]:
     given = given_settings(context)
     settings = {**(read_settings(file) if file is not None else {}), **given}
     if spec := named_images(given):  # in place of the images that the file names
-        parts = {"validation_data": None, "test_data": None}
-        settings |= {"data": spec.path, "dataset": spec.dataset, "data_digest": None, **parts}
+        others = dict.fromkeys(("data_digest", *HELD_OUT_FILES))
+        settings |= {"data": spec.path, "dataset": spec.dataset, **others}
     return settings | held_out(given)
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
+from .images import HELD_OUT_FILES
 from .presets import PRESETS, preset_values
 from .setting import option
 from .training import SETTINGS, TrainingConfig, with_followed
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # also of files, and what a server takes
-_FILES = ("data", "validation_data", "test_data")
+_FILES = ("data", *HELD_OUT_FILES)
 _WHERE = {"device", "data_dir", "data_digest", *_FILES}
 
 

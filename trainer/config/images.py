@@ -17,6 +17,8 @@ DATASETS = (
 Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli", "dynamic"]
 Fit = Literal["pad", "crop", "area", "max-pool"]
 BINARIZATIONS: tuple[str, ...] = get_args(Binarization)
+HELD_OUT_FILES = ("validation_data", "test_data")
+"""Settings that name files of images beside those that are trained on."""
 MAX_PIXELS = 4096 * 4096
 """Of one image, of all channels together: that of a network takes gigabytes already."""
 _OF_FILES = ("key", "labels_key", "group_by", "row_shape", "axes", "channels", "skip_bad")

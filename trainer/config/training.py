@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
 from .estimators import ESTIMATORS, EstimatorName, refusal
-from .images import DATASETS, DatasetSpec, ImageOptions
+from .images import DATASETS, HELD_OUT_FILES, DatasetSpec, ImageOptions
 from .setting import Field, SettingsGroup, fields_of, option, setting
 
 Neuron = Literal["dbn", "sbn", "real"]
@@ -218,7 +218,7 @@ class TrainingConfig:
         """Check what concerns several groups."""
         if self.data.path is None and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
-        held_out = ("validation_images", "validation_data", "test_data")
+        held_out = ("validation_images", *HELD_OUT_FILES)
         for name in held_out if self.optimization.training_split == "all" else ():
             if getattr(self.data, name):
                 raise ConfigError(f"training-split all trains on every image; leave out {option(name)}")
@@ -302,9 +302,6 @@ RENAMED_SETTINGS = {field.setting.old_name: name for name, field in SETTINGS.ite
 _RESUMABLE = frozenset({"epochs", "device", "data_dir", "data"})
 
 
-_FILES = ("validation_data", "test_data")  # where they lie decides nothing, but whether there are any does
-
-
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Settings that change what is computed and differ, by name: (old value, new value)."""
     before, after = (
@@ -315,7 +312,8 @@ def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any
         resumable -= {"epochs"}
     if old.data.path is not None and new.data.path is not None:
         resumable |= {"dataset"}  # the name of their file, which may have been moved
-    resumable |= {name for name in _FILES if before[name] and after[name]}
+    # Where these lie decides nothing, but whether there are any does.
+    resumable |= {name for name in HELD_OUT_FILES if before[name] and after[name]}
     return {
         name: (before[name], after[name])
         for name in before

@@ -153,9 +153,9 @@ def has_classes(spec: DatasetSpec, *, progress: ProgressCallback = lambda done, 
     """
     if spec.path is None:
         return spec.dataset not in _FEW_OF_A_CLASS
-    dataset = open_dataset(spec, progress=progress)
+    dataset = _open_split(spec, "train", progress)  # which images are held out of it need not be known
     try:
-        return len(dataset) >= _LEAST_IMAGES_A_CLASS * len(dataset.class_names)
+        return len(dataset) - spec.validation_images >= _LEAST_IMAGES_A_CLASS * len(dataset.class_names)
     except DataError:
         return False
 

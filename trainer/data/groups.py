@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..common.errors import DataError
 
 _PAIRS = 2000
+_SORTED_AT_MOST = 50_000  # of the images, to find others of their labels
 _ALIKE = 0.7  # of the pixels in which two images of the set differ
 
 Groups = NDArray[np.int64]
@@ -40,8 +41,9 @@ def note_on_neighbours(rows: NDArray[np.uint8], labels: NDArray[np.int64] | None
     others = random.integers(len(rows), size=(2, len(near)))
     if labels is not None:
         near = near[labels[near] == labels[near + 1]]
-        order = np.lexsort((random.random(len(rows)), labels))
-        places = random.integers(len(rows) - 1, size=len(near))
+        some = np.linspace(0, len(rows) - 1, min(_SORTED_AT_MOST, len(rows))).astype(np.int64)
+        order = some[np.lexsort((random.random(len(some)), labels[some]))]
+        places = random.integers(len(some) - 1, size=len(near))
         others = np.stack((order[places], order[places + 1]))
     if not len(near):
         return None

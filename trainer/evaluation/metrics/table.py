@@ -98,24 +98,25 @@ class MetricInputs:
         """The share of the images by most likely class, float64 [K]."""
         return class_shares(self.classes)
 
+    @property
+    def _real_shares(self) -> NDArray[np.float64]:
+        """Those of the training images."""
+        if self._reference.class_shares is None:
+            raise ValueError(f"shares of classes: {Need.LABELS.value}")
+        return self._reference.class_shares
+
     def missing_classes(self) -> Estimate:
         """Classes that are all but missing, by their shares of the training images."""
-        if self._reference.class_shares is None:
-            raise ValueError(f"missing classes: {Need.LABELS.value}")
-        return Estimate(missing_classes(self.class_shares, self._reference.class_shares))
+        return Estimate(missing_classes(self.class_shares, self._real_shares))
 
     def share_deviation(self) -> Estimate:
         """By how much the share of a class is off at most, relative to that of the training images."""
-        shares = self._reference.class_shares
-        if shares is None:
-            raise ValueError(f"shares: {Need.LABELS.value}")
+        shares = self._real_shares
         return jackknife_estimate(lambda rows: share_deviation(class_shares(rows), shares), self.classes)
 
     def mode_divergence(self) -> Estimate:
         """How far the classes of the images are from those of the training images, in nats."""
-        shares = self._reference.class_shares
-        if shares is None:
-            raise ValueError(f"modes: {Need.LABELS.value}")
+        shares = self._real_shares
         return jackknife_estimate(lambda rows: mode_divergence(class_shares(rows), shares), self.classes)
 
     def is_of_the_class_asked_for(self) -> NDArray[np.bool_]:
@@ -329,8 +330,7 @@ class Figures(NamedTuple):
 
     def text(self, key: str) -> str:
         """One of them as tables show it, with its error; a dash where there is none."""
-        value = format_value(key, self.values.get(key))
-        return f"{value} ± {format_value(key, self.errors[key])}" if key in self.errors else value
+        return format_estimate(key, self.of(key))
 
     def updated(self, key: str, estimate: Estimate) -> Figures:
         """These with one more, or another one."""
@@ -365,6 +365,13 @@ def titles_needing(need: Need) -> str:
         needing = [metric.title.split(",")[0] for metric in metrics if need in metric.needs]
         names += [group] if len(needing) == len(metrics) else needing
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def format_estimate(key: str, estimate: Estimate | None) -> str:
+    """A metric's value as tables show it, with its error where it has one; a dash where there is none."""
+    if estimate is None or estimate.error is None:
+        return format_value(key, estimate and estimate.value)
+    return f"{format_value(key, estimate.value)} ± {format_value(key, estimate.error)}"
 
 
 def format_value(key: str, value: float | None) -> str:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..classifier import Classifier
+from ..classifier import Classifier, accuracy
 from .errors import Estimate
 
 JUDGES = 4
@@ -76,6 +76,6 @@ def _trained_judge(images: Tensor, labels: Tensor) -> Classifier:
 
 def _accuracy(judge: Classifier, images: Tensor, labels: Tensor) -> float:
     judge.eval()
-    _, probabilities = judge.describe(images.numpy())
+    rate = accuracy(judge, images.numpy(), labels.numpy())
     judge.train()
-    return float((probabilities.argmax(axis=1) == labels.numpy()).mean())
+    return rate

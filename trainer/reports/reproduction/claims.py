@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...evaluation.metrics.table import format_value
+from ...evaluation.metrics.errors import Estimate
+from ...evaluation.metrics.table import format_estimate
 from .experiments import BINARY_MODELS, EXPERIMENTS, REAL_MODEL, ExperimentModel
-from .results import Mean, Results
+from .results import Results
 
 _ERRORS = 2.0  # standard errors that a mean may be off
 _STEPS = 9  # of each mean between its limits, at which a rule is tried
@@ -64,14 +65,13 @@ def _verdict(results: Results, claim: Claim, preset: str) -> Verdict:
         if first is None or second is None:
             return Verdict(claim.text, preset, "not run", "")
         held.append(_is_held(each.holds, first, second))
-        figures = [
-            f"{name} {_shown(each.key, mean)}" for name, mean in zip(each.models, (first, second), strict=True)
-        ]
+        means = zip(each.models, (first, second), strict=True)
+        figures = [f"{name} {format_estimate(each.key, mean)}" for name, mean in means]
         evidence.append(f"{each.title} {', '.join(figures)}")
     return Verdict(claim.text, preset, _in_words(held), "; ".join(evidence))
 
 
-def _is_held(holds: Callable[[float, float], bool], first: Mean, second: Mean) -> bool | None:
+def _is_held(holds: Callable[[float, float], bool], first: Estimate, second: Estimate) -> bool | None:
     """Whether it holds wherever the means may truly lie; None where that is not decided, as by one seed."""
     if first.error is None or second.error is None:
         return None
@@ -90,11 +90,6 @@ def _in_words(held: list[bool | None]) -> str:
     if None in held:
         return NOT_DECIDED
     return "holds" if all(held) else "does not hold"
-
-
-def _shown(key: str, mean: Mean) -> str:
-    value = format_value(key, mean.value)
-    return value if mean.error is None else f"{value} ± {format_value(key, mean.error)}"
 
 
 def _similar(first: float, second: float) -> bool:

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...evaluation.metrics.table import format_value
+from ...evaluation.metrics.errors import Estimate
+from ...evaluation.metrics.table import format_estimate
 from .experiments import ExperimentModel, ExperimentPlan
 
 
@@ -29,14 +30,6 @@ class Outcome:
     errors: dict[str, float] = field(default_factory=dict)
     """Standard errors over draws of samples; those of trainings are not in them."""
     preactivation_histogram: list[float] = field(default_factory=list)
-
-
-class Mean(NamedTuple):
-    """The mean of a metric over seeds."""
-
-    value: float
-    error: float | None
-    """Its standard error; None for one seed, which has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +57,16 @@ class Results:
         kind = attrgetter("preset", "model", "epochs", "binarization")
         return [each for each in self.outcomes if kind(each) == wanted]
 
-    def mean(self, experiment: str, preset: str, model: ExperimentModel, key: str) -> Mean | None:
-        """The mean of a metric over the seeds, None where it was not run or has no such metric."""
+    def mean(self, experiment: str, preset: str, model: ExperimentModel, key: str) -> Estimate | None:
+        """The mean of a metric over the seeds, None where it was not run or has no such metric.
+
+        One seed says nothing of its error.
+        """
         values = _values(self.of(experiment, preset, model), key)
         if not values:
             return None
         error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-        return Mean(statistics.fmean(values), error)
+        return Estimate(statistics.fmean(values), error)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the histograms, ready for JSON."""
@@ -95,8 +91,7 @@ def spread(outcomes: Sequence[Outcome], key: str) -> str:
     if not values:
         return "-"
     error = statistics.stdev(values) if len(values) > 1 else outcomes[0].errors.get(key)
-    mean = format_value(key, statistics.fmean(values))
-    return mean if error is None else f"{mean} ± {format_value(key, error)}"
+    return format_estimate(key, Estimate(statistics.fmean(values), error))
 
 
 def _values(outcomes: Sequence[Outcome], key: str) -> list[float]:
