@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -303,19 +304,16 @@ async def test_closing_the_asyncio_client_ends_its_streams(is_connected, ends_by
 
 _RECONNECTS = """
 import sys
-from pathlib import Path
 from bgan.clients import RetryPolicy, SamplingClient
 from tests.kit.clients import Blocking
-
-def resident_kib():
-    return int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in l).split()[1])
+from tests.kit.memory import allocated_bytes
 
 make_client = {"blocking": SamplingClient, "asyncio": Blocking}[sys.argv[1]]
 policy = RetryPolicy(attempts=50, initial_backoff_seconds=0.001, max_backoff_seconds=0.001)
 with make_client(sys.argv[2], retry=policy, timeout_seconds=None) as client:
     for i, batch in enumerate(client.sample_binary_images(image_count=10**9, seed=1, batch_size=20)):
         if i in (100, 1500):
-            print(resident_kib())
+            print(allocated_bytes())
         if i == 1500:
             break
 """
@@ -333,8 +331,9 @@ def test_memory_stays_flat_over_hundreds_of_reconnects(kind, small_models):
             text=True,
             cwd=ROOT,
             check=True,
+            env=os.environ | {"PYTHONMALLOC": "malloc"},
         )
         assert proxy.connections >= 1500
     early, late = map(int, result.stdout.split())
-    # The heap takes some megabytes at once now and then; a leak of 6 kB a connection would be beyond that.
-    assert late - early < 8 * 1024
+    # gRPC itself loses some 100 bytes an operation that fails (grpc/grpc#43360); ours would be beyond 700 each.
+    assert late - early < 1024**2

@@ -6,8 +6,6 @@ With `memory` or `files` in the place of `none` it keeps something for each call
 can fail.
 """
 
-import ctypes
-import gc
 import os
 import socket
 import struct
@@ -18,6 +16,7 @@ import grpc
 import onnxruntime
 
 from bgan.trainer.cli.app import main
+from tests.kit.memory import allocated_bytes
 
 KINDS = ("memory", "files")
 _BYTES_A_CALL = 5_243  # 10 MiB in the 2,000 calls of `control`
@@ -35,43 +34,18 @@ class _Leak(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-class _MallocInfo(ctypes.Structure):
-    """glibc's `struct mallinfo2`, over all arenas."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
-
-
 def watched_socket(pid: int) -> str:
     """Where a watched process listens: who connects reads `ALLOCATED` when freed memory is given back."""
     return f"\0bgan-watched-{pid}"
 
 
 def _tell_when_asked():
-    libc = ctypes.CDLL(None)
-    libc.mallinfo2.restype = _MallocInfo
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(watched_socket(os.getpid()))
         listener.listen()
         while True:
             with listener.accept()[0] as connection:
-                gc.collect()
-                libc.malloc_trim(0)
-                info = libc.mallinfo2()
-                connection.send(ALLOCATED.pack(info.uordblks + info.hblkhd))
+                connection.send(ALLOCATED.pack(allocated_bytes()))
 
 
 def _leak(kind):
