@@ -15,7 +15,7 @@ from .world import settings
 GRACE_SECONDS = 4.0
 STALLED_SECONDS = 8.0
 IMAGES_PER_MINUTE = 300
-MAX_STREAMS = 6
+MAX_STREAMS = 4
 _RESTART_SECONDS = 1.0
 _EXPIRY_SECONDS = 18.0  # after the start
 NAMES = ("alice", "bob", "carol", "dave", "mallory", "probe")

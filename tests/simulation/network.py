@@ -499,6 +499,7 @@ class Context:
         self._room = None  # a future, while a write waits
         self._data, self._has_read = None, False
         self._timer = None
+        self.is_ending = False  # its method has returned its last message
 
     def begin(self, data):
         loop = self.server.network.loop
@@ -584,6 +585,7 @@ class Context:
         try:
             answer = await method(self._requests() if handler.request_streaming else await self.read(), self)
             if not handler.response_streaming and self._status is None:
+                self.is_ending = True
                 await self.write(answer)
             if self._status is None:
                 self._finish(StatusCode.OK, "", self._trailing)
