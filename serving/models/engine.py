@@ -34,6 +34,7 @@ _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
 _DIGESTED_IMAGES = 1024
 _SECONDS_TO_OPEN = 10
 _ROUNDING = 1e-4  # of a probability: a pixel this near to its threshold may be on or off
+_ABOVE_ONE = np.nextafter(np.float32(1), np.float32(2))  # onnxruntime's Sigmoid of 17.844, on some CPUs
 _OUTPUTS = ("images", "probabilities")
 onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
@@ -207,7 +208,10 @@ class Engine:
             feeds["uniforms"] = noise.uniforms.reshape(-1, *self.image_shape)
         if noise.labels is not None:
             feeds["labels"] = noise.labels
-        return self._session.run(outputs, feeds)  # type: ignore[no-any-return]
+        found: list[npt.NDArray[Any]] = self._session.run(outputs, feeds)
+        for probabilities in found[1:]:
+            probabilities[probabilities == _ABOVE_ONE] = 1
+        return found
 
 
 def _probe(engine: Engine) -> None:

@@ -78,6 +78,7 @@ CHANGES = {
         "discriminator: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
         "trained as sbn, reinmax": {"training_neuron": "sbn", "estimator": "reinmax"},
         "class-conditional": {"conditional": True},
+        "class-conditional, learning rate to 0": {"conditional": True, "learning_rate_decay": "cosine"},
         "class-conditional, discriminator: mlp+strided-cnn": {
             "conditional": True,
             "discriminator": "mlp+strided-cnn",

@@ -97,10 +97,20 @@ def held_out(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in ("validation_images",) if name in given} | paths
 
 
-def writable(file: Path | None) -> Path | None:
-    """A callback for options that name a file to write. Raises OSError before the command's work, not after it."""
-    if file is not None and str(file) != "-":
-        check_writable(file)
+def writable(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
+    """A callback for --picture and --json, which runs before the command's work.
+
+    Raises OSError where the file cannot be written, and BadParameter where it is there and holds something else.
+    """
+    if file is None or str(file) == "-":
+        return file
+    check_writable(file)
+    if file.is_file():
+        what, beginnings = ("PNG", (b"\x89PNG",)) if parameter.name == "picture" else ("JSON", (b"{", b"["))
+        with file.open("rb") as content:
+            found = content.read(4)
+        if found and not found.startswith(beginnings):
+            raise typer.BadParameter(f"{file} is there and holds something else than {what}; name another file")
     return file
 
 

@@ -56,6 +56,21 @@ def test_images_are_the_graphs_of_the_noise(engines, models, name):
     assert 0.01 < images.mean() < 0.99
 
 
+def test_a_logit_whose_sigmoid_onnxruntime_rounds_above_1_has_the_probability_1(models, tmp_path):
+    model = onnx.load(models / "mlp-dbn.onnx")
+    (sigmoid,) = (node for node in model.graph.node if node.op_type == "Sigmoid")
+    logits = sigmoid.input[0]
+    for name, value in (("no", 0), ("logit", 17.844)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    sigmoid.input[0] = "constant"
+    place = list(model.graph.node).index(sigmoid)
+    model.graph.node.insert(place, onnx.helper.make_node("Add", ["zeros", "logit"], ["constant"]))
+    model.graph.node.insert(place, onnx.helper.make_node("Mul", [logits, "no"], ["zeros"]))
+    onnx.save(model, tmp_path / "saturated.onnx")
+    batch = load_engine(tmp_path / "saturated.onnx").sample(1, 0, 5, with_probabilities=True)
+    assert set(np.frombuffer(batch.probabilities, "<f4")) == {np.float32(1)}
+
+
 def test_one_thread_gives_the_bits_of_two(models):
     for name in NAMES:
         one, two = (load_engine(models / f"{name}.onnx", threads=threads) for threads in (1, 2))

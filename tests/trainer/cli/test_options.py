@@ -101,6 +101,18 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, comm
         assert error_line(bgan(*command, tmp_path / path)) == f"bgan: {tmp_path / path}: {reason}"
 
 
+@pytest.mark.parametrize(("option", "what"), [("--json", "JSON"), ("--picture", "PNG")])
+def test_a_file_that_holds_something_else_is_not_replaced(tmp_path, option, what):
+    images = tmp_path / "images.npz"
+    np.savez(images, images=np.random.default_rng(0).random((50, 4, 4)) < 0.5)
+    before = images.read_bytes()
+    result = bgan("data", images, option, images, env={"COLUMNS": "1000"})
+    assert (result.returncode, images.read_bytes()) == (2, before)
+    assert f"{images} is there and holds something else than {what}; name another file" in result.stderr
+    for _ in range(2):
+        assert bgan("data", images, option, tmp_path / "own").returncode == 0
+
+
 def test_images_to_measure_on_are_looked_for_before_the_training(tmp_path):
     line = error_line(bgan("train", "--data", tmp_path, "--test-data", tmp_path / "no.npz"))
     assert f"test-data: there is no file or folder {tmp_path / 'no.npz'}" in line
