@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bgan.clients._stream.shards import Shards
+from bgan.serving.rpc.admission import Admission
 from bgan.serving.security.auth import Quota
 from bgan.serving.security.tokens import Token
 from bgan.serving.security.watched_files import WatchedFiles
@@ -33,6 +34,10 @@ def _take_one_too_few(take):
     return broken
 
 
+async def _take_a_slot_that_is_not_free(admission, caller):
+    admission._slot_count += 1
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, _AT_ONCE))
 def test_every_schedule_holds(first):
     found = [str(outcome) for seed in range(first, first + _AT_ONCE) if (outcome := simulate(seed)).breaches]
@@ -51,6 +56,7 @@ def test_a_seed_gives_the_same_trace_again():
         ({"revoke", "revoke torn"}, WatchedFiles, "poll", lambda _: False, "to a revoked token"),
         (KINDS, Token, "has_expired", lambda _: False, "to an expired token"),
         (KINDS, Shards, "take", _take_one_too_few(Shards.take), "images from"),
+        ({"unread streams"}, Admission, "_wait", _take_a_slot_that_is_not_free, "runs 5 calls"),
         ({"kill"}, _Pool, "_keep_alive", lambda *_: asyncio.sleep(1e6), "processes listen, not"),
     ],
 )
