@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 LAYERS = {
     "trainer": (
         *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
-        *("reports/figures", {"reports/card", "reports/diagnosis", "reports/exploration", "reports/reproduction"}),
+        {"reports/figures", "reports/sheet"},
+        {"reports/card", "reports/diagnosis", "reports/exploration", "reports/reproduction"},
         "cli",
     ),
     "serving": (*("errors", "config", {"models", "security"}, "telemetry", "rpc", {"server", "generate"}, "cli"),),

@@ -24,7 +24,7 @@ from bgan.trainer.reports.exploration.explore import (
 )
 from bgan.trainer.reports.exploration.page import build_page
 from bgan.trainer.reports.exploration.pictures import draw_pictures
-from bgan.trainer.reports.exploration.sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
+from bgan.trainer.reports.sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 
 RANDOM = np.random.default_rng
 PLAN = ExplorationOptions(images=3, steps=5, draws=4)

@@ -8,9 +8,9 @@ from io import BytesIO
 from PIL import Image
 
 from ..figures import data_url
+from ..sheet import DENSITY, PAPER
 from .explore import Exploration
 from .pictures import Picture
-from .sheet import DENSITY, PAPER
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2026; --faint: #5c6370; --paper: #fbfbfc; --line: #d9dce1; }

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...evaluation.metrics.preactivations import is_in_the_middle
+from ..sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 from .explore import AVERAGED, DRAWN, Exploration, Nearest
-from .sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
 
 _NEURONS = {"dbn": "deterministic neurons (DBN)", "sbn": "stochastic neurons (SBN)", "real": "real-valued outputs"}
 

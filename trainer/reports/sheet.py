@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ...common.grids import side_by_side
+from ..common.grids import side_by_side
 
 Pictures = NDArray[np.uint8]
 """Pictures in colour: [N, H, W, 3]."""
