@@ -17,7 +17,7 @@ LAYERS = {
     "trainer": (
         *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
         {"reports/figures", "reports/sheet"},
-        {"reports/card", "reports/diagnosis", "reports/exploration", "reports/reproduction"},
+        {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
         "cli",
     ),
     "serving": (*("errors", "config", {"models", "security"}, "telemetry", "rpc", {"server", "generate"}, "cli"),),

@@ -67,6 +67,15 @@ def evaluate(
             show_default="if it has labels",
         ),
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the samples of each class that a classifier is least sure of, and such real images, into "
+            "this PNG file.",
+            show_default=False,
+            callback=writable,
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -87,9 +96,11 @@ def evaluate(
     from rich.console import Console
 
     from ..common.console import progress_line, say
+    from ..common.files import write_atomically
     from ..data.catalog import resolved_spec
     from ..evaluation.evaluate import evaluate_samples
     from ..evaluation.samples import load_samples
+    from ..reports.least_certain import draw_least_certain
 
     console = Console(stderr=True)
     given = given_settings(context)
@@ -107,7 +118,9 @@ def evaluate(
     if split == "test":
         specs = [dataclasses.replace(each, validation_images=0) for each in specs]
     reference = read_reference(_common(specs), console, split=split, labelled=labels)
-    evaluations = []
+    if picture is not None and reference.classifier is None:
+        raise ConfigError("--picture needs a classifier of labels; leave it out, or --no-labels")
+    measured, evaluations = [], []
     with progress_line(console) as report:
         for source in opened:
             if isinstance(source, Path):
@@ -115,9 +128,12 @@ def evaluate(
             else:
                 report(f"{count} samples of {source.name}")
                 samples = source.sample(count, seed=seed, binarization=binarization)
+            measured.append(samples)
             evaluations.append(
                 evaluate_samples(samples, reference, seed=seed, report=named(samples.source, report))
             )
+    if picture is not None:
+        write_atomically(picture, draw_least_certain(measured, reference))
     if not wrote_json([evaluation.to_dict() for evaluation in evaluations], json_file):
         _print(evaluations, reference)
 
