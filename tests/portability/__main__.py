@@ -1,0 +1,112 @@
+"""Runs every model of a folder in every runtime that can be had here; prints how many images have other bits."""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from bgan.serving.models.engine import cpu_class, load_engine
+from bgan.serving.models.manifest import input_specs, is_integer
+
+from .runtimes import PARTS
+
+ROOT = Path(__file__).parents[2]
+_ROWS = 128  # of a batch
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m tests.portability", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them by default")
+    parser.add_argument("--models", type=Path, default=ROOT / "serving" / "shipped", help="the folder of models")
+    parser.add_argument("--tools", type=Path, default=ROOT / ".tools" / "portability", help="where runtimes lie")
+    parser.add_argument("--count", type=int, default=100_000, help="images of each model")
+    parser.add_argument("--slow-count", type=int, default=1024, help="how many of them where it takes long")
+    options = parser.parse_args(arguments)
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    paths = sorted(options.models.resolve().glob("*.onnx"))
+    engines = {path: load_engine(path) for path in paths}
+    expected = {path: engine.sample(0, 0, options.count).packed_images for path, engine in engines.items()}
+    print(f"{datetime.now(UTC):%Y-%m-%d}: {_here()}.\n")
+    print(*_models(engines, expected, options), "", sep="\n")
+    print("| runtime | images |", *(f"{engine.manifest.name} |" for engine in engines.values()))
+    print("| --- | ---: |", *["---: |"] * len(engines))
+    for part in options.parts or PARTS:
+        try:
+            for runtime in PARTS[part](options.tools.resolve()):
+                count = min(options.count, options.slow_count if runtime.is_slow else options.count)
+                cells = [_cell(runtime, path, engines[path], expected[path], count) for path in paths]
+                print(f"| {runtime.title} | {count:,} |", *(f"{cell} |" for cell in cells), flush=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{part} cannot be had here: {error}", file=sys.stderr)
+
+
+def _here():
+    names = {line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")}
+    system = f"{platform.system()}, Python {platform.python_version()}, numpy {np.__version__}"
+    return f"{' '.join(names)} ({cpu_class()}), {system}; compared with onnxruntime {onnxruntime.__version__}"
+
+
+def _models(engines, expected, options):
+    yield f"| model | bits decided by | SHA-256 of the bits of {options.count:,} images |"
+    yield "| --- | --- | --- |"
+    for path, engine in engines.items():
+        arithmetic = "integers" if is_integer(engine.manifest) else "floats"
+        yield f"| {engine.manifest.name} | {arithmetic} | `{hashlib.sha256(expected[path]).hexdigest()}` |"
+
+
+def _cell(runtime, path, engine, expected, count):
+    """How many images, and bits, differ."""
+    started = time.monotonic()
+    try:
+        found = np.frombuffer(b"".join(packed_images(runtime, path, engine, count)), np.uint8)
+    except RuntimeError as error:
+        print(f"{runtime.title}: {path.name}: {error}", file=sys.stderr)
+        return "fails"
+    wanted = np.frombuffer(expected, np.uint8)[: len(found)]
+    bits = np.bitwise_count(found ^ wanted).reshape(count, -1).sum(1, dtype=np.int64)
+    print(f"{runtime.title}: {path.name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return f"{np.count_nonzero(bits):,} ({bits.sum():,} bits)" if bits.any() else "0"
+
+
+def packed_images(runtime, path, engine, count):
+    """The first images of seed 0, packed, a batch at a time. Raises RuntimeError where the runtime ends early."""
+    inputs = {spec.name: [spec.dtype, *spec.row_shape] for spec in input_specs(engine.manifest)}
+    task = {"package": runtime.package, "path": str(path), "optimized": runtime.optimized, "inputs": inputs}
+    with subprocess.Popen(
+        [*runtime.command, json.dumps(task)],
+        cwd=runtime.folder,
+        env={**os.environ, "PYTHONPATH": str(runtime.folder), "OMP_NUM_THREADS": "1", **runtime.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        print(process.stdout.readline().decode().rstrip(), file=sys.stderr)
+        for first in range(0, count, _ROWS):
+            rows = min(_ROWS, count - first)
+            noise = engine.noise.draw(0, first, rows)._asdict()
+            batch = rows.to_bytes(4, "little") + b"".join(noise[name].tobytes() for name in inputs)
+            try:
+                process.stdin.write(batch)
+                process.stdin.flush()
+                answer = process.stdout.read(rows * engine.packed_bytes)
+            except BrokenPipeError:
+                answer = b""
+            if len(answer) < rows * engine.packed_bytes:
+                lines = process.stderr.read().decode(errors="replace").strip().splitlines()
+                raise RuntimeError(lines[-1] if lines else "it ended")
+            yield answer
+
+
+if __name__ == "__main__":
+    main()
