@@ -8,7 +8,7 @@ const KINDS = { float32: [Float32Array, 4], int64: [BigInt64Array, 8] };
 function read(bytes) {
   const content = new Uint8Array(bytes);
   for (let at = 0; at < bytes; ) {
-    const count = readSync(0, content, at);
+    const count = readSync(0, content, at, bytes - at);
     if (!count) return null;
     at += count;
   }
@@ -34,7 +34,7 @@ ort.env.wasm.numThreads = 1;
 ort.env.logLevel = "fatal";
 const session = await ort.InferenceSession.create(readFileSync(task.path), {
   executionProviders: ["wasm"],
-  graphOptimizationLevel: task.optimized ? "all" : "disabled",
+  ...task.settings,
 });
 write(Buffer.from(`onnxruntime-web ${ort.env.versions.web} node ${process.versions.node}\n`));
 for (let header; (header = read(4)); ) {

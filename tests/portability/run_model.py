@@ -1,7 +1,8 @@
 """Runs a model in one runtime on noise from stdin; needs numpy and that runtime alone.
 
-The argument is JSON: what runs the file, and its inputs' types and shapes. stdout gets a line that names what runs.
-Then, for each batch on stdin (its rows as uint32, then each input's values) it gets the packed bits.
+The argument is JSON: what runs the file, and its inputs' types and shapes. stdout gets a line that says
+what runs,
+then, for each batch on stdin (its rows as uint32, and each input's values), the packed bits.
 """
 
 import json
@@ -11,27 +12,27 @@ import sys
 import numpy as np
 
 
-def onnxruntime(path, optimized):
+def onnxruntime(path, settings):
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as runtime
 
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    if not optimized:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if level := settings.get("optimizations"):
+        options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, level)
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return runtime.__version__, lambda inputs: session.run(["images"], inputs)[0]
 
 
-def openvino(path, optimized):
+def openvino(path, settings):
     import openvino as runtime
 
-    model = runtime.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": 1})
+    model = runtime.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": 1, **settings})
     return runtime.__version__, lambda inputs: model(inputs)["images"]
 
 
-def onnx(path, optimized):
+def onnx(path, settings):
     """What the operators mean, in plain numpy."""
     import onnx as runtime
     from onnx.reference import ReferenceEvaluator, op_run
@@ -47,7 +48,7 @@ def onnx(path, optimized):
 def main():
     task = json.loads(sys.argv[1])
     runtime = {"onnxruntime": onnxruntime, "openvino": openvino, "onnx": onnx}[task["package"]]
-    version, run = runtime(task["path"], task["optimized"])
+    version, run = runtime(task["path"], task["settings"])
     print(task["package"], version, "numpy", np.__version__, flush=True)
     while header := sys.stdin.buffer.read(4):
         rows = int.from_bytes(header, "little")

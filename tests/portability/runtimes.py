@@ -1,5 +1,6 @@
-"""The runtimes that models are run in, each in a folder of its own among the tools, made when it is first needed."""
+"""The runtimes that models are run in, each in a folder of its own among the tools, made when first needed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ class Runtime:
     folder: Path
     """Where it is run; also where its packages are imported from."""
     package: str = "onnxruntime"
-    optimized: bool = True
+    settings: dict[str, str] = field(default_factory=dict)
     is_slow: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -32,9 +33,10 @@ def native(tools):
     """onnxruntime on this CPU."""
     for number in reversed(VERSIONS):
         folder = _packages(tools, "onnxruntime", number)
-        for optimized in (True, False):
-            title = f"onnxruntime {number}{'' if optimized else ', optimizations off'}"
-            yield Runtime(title=title, command=_PYTHON, folder=folder, optimized=optimized)
+        yield Runtime(title=f"onnxruntime {number}", command=_PYTHON, folder=folder)
+        settings = {"optimizations": "ORT_DISABLE_ALL"}
+        title = f"onnxruntime {number}, graph optimizations off"
+        yield Runtime(title=title, command=_PYTHON, folder=folder, settings=settings)
 
 
 def numpy(tools):
@@ -43,8 +45,96 @@ def numpy(tools):
     yield Runtime(title=title, command=_PYTHON, folder=_made(tools / "none"), package="onnx")
 
 
+def openvino(tools):
+    """A runtime that is not onnxruntime."""
+    folder = _packages(tools, "openvino", OPENVINO_VERSION)
+    title = f"OpenVINO {OPENVINO_VERSION}"
+    for end, settings in ((", precision f32", {"INFERENCE_PRECISION_HINT": "f32"}), (", default precision", {})):
+        yield Runtime(title=title + end, command=_PYTHON, folder=folder, package="openvino", settings=settings)
+
+
+def web(tools):
+    """What browsers run: WebAssembly."""
+    install = [
+        "npm",
+        "install",
+        "--silent",
+        "--prefix",
+        ".",
+        "--no-audit",
+        "--no-fund",
+        f"onnxruntime-web@{WEB_VERSION}",
+    ]
+    folder = _made(tools / f"web-{WEB_VERSION}", install)
+    title = f"onnxruntime-web {WEB_VERSION}, WebAssembly in Node.js"
+    yield Runtime(title=title, command=["node", str(_HERE / "run_model.mjs")], folder=folder, package="")
+
+
+def emulated(tools):
+    """Other kinds of x86-64, emulated."""
+    qemu = _unpacked(tools / "qemu", "qemu-user-static") / "usr/bin/qemu-x86_64-static"
+    for number in (VERSIONS[-1], VERSIONS[0]):
+        folder = _packages(tools, "onnxruntime", number)
+        for kind, has in (("Nehalem", "no AVX"), ("SandyBridge", "AVX"), ("Haswell", "AVX2 and FMA")):
+            title = f"onnxruntime {number}, x86-64 with {has} (QEMU's {kind})"
+            command = [str(qemu), "-cpu", kind, *_PYTHON]
+            yield Runtime(title=title, command=command, folder=folder, is_slow=True)
+
+
+def aarch64(tools):
+    """64-bit Arm, emulated: Debian's Python for it, with wheels for it."""
+    qemu = _unpacked(tools / "qemu", "qemu-user-static") / "usr/bin/qemu-aarch64-static"
+    root = _foreign_debian(tools / "aarch64", "arm64", "python3", "libstdc++6")
+    python = next(path for path in (root / "usr/bin").glob("python3.*") if path.name[8:].isdigit())
+    for number in (VERSIONS[-1], VERSIONS[0]):
+        folder = tools / f"aarch64-onnxruntime-{number}"
+        wheels = ["--platform", "manylinux_2_27_aarch64", "--platform", "manylinux_2_28_aarch64"]
+        wheels += ["--python-version", python.name[6:]]
+        _made(folder, [*_pip(folder, f"onnxruntime=={number}", f"numpy=={version('numpy')}"), *wheels])
+        for kind, part in _ARM.items():
+            # Files of the root go before this system's, whose CPU is another: onnxruntime looks up what it has.
+            (root / "proc").mkdir(exist_ok=True)
+            cpus = [_ARM_CPU.format(each, part) for each in range(os.cpu_count())]
+            (root / "proc/cpuinfo").write_text("\n".join(cpus))
+            yield Runtime(
+                title=f"onnxruntime {number}, aarch64 (QEMU's {kind})",
+                command=[str(qemu), "-cpu", kind, "-L", str(root), str(python), str(_HERE / "run_model.py")],
+                folder=folder,
+                is_slow=True,
+                environment={"PYTHONHOME": str(root / "usr")},
+            )
+
+
+_ARM = {"cortex-a57": "0xd07", "neoverse-n1": "0xd0c", "max": "0xd40"}
+"""QEMU's names, and the number of the part: without dot products of integers, with them, and with all there is."""
+_ARM_CPU = "processor: {}\nCPU implementer: 0x41\nCPU architecture: 8\nCPU variant: 0x1\nCPU part: {}\n"
 _PYTHON = [sys.executable, str(_HERE / "run_model.py")]
-PARTS = {"native": native, "numpy": numpy}
+PARTS = {part.__name__: part for part in (native, numpy, openvino, web, emulated, aarch64)}
+
+
+def _foreign_debian(folder, architecture, *packages):
+    """Packages of another architecture, with all that they need, unpacked beside what this system knows."""
+    options = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "1",
+        "Dir::Cache": folder,
+        "Dir::State::Lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+    }
+    apt = ["apt-get", "--quiet", *(f"--option={name}={value}" for name, value in options.items())]
+    download = [*apt, "install", "--download-only", "--yes", "--no-install-recommends", *packages]
+    begin = ["sh", "-c", "mkdir -p lists/partial archives/partial && touch status"]
+    return _made(folder, begin, [*apt, "update"], download, ["sh", "-c", f"mv archives/*.deb . && {_UNPACK}"])
+
+
+def _unpacked(folder, *packages):
+    """Debian packages, unpacked and not installed."""
+    return _made(folder, ["apt-get", "download", "--quiet", *packages], ["sh", "-c", _UNPACK])
+
+
+_UNPACK = "for each in *.deb; do dpkg -x $each . && rm $each || exit; done"
 
 
 def _packages(tools, package, number):
