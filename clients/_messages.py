@@ -256,6 +256,7 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
         metrics=dict(manifest.metrics),
         classes=tuple(manifest.classes),
         class_counts=tuple(manifest.class_counts),
+        arithmetic=_arithmetic(manifest, target),
     )
 
 
@@ -274,6 +275,13 @@ def _decode_limits(message: sampling_pb2.Limits, target: str) -> Limits:
     if min(limits.max_image_count, limits.max_batch_size, limits.max_message_bytes) < 1:
         raise data_loss(target, None, f"sent the limits {limits}")
     return limits
+
+
+def _arithmetic(manifest: model_pb2.Model, target: str) -> str:
+    """That of floats has no name of its own."""
+    if manifest.arithmetic == model_pb2.ARITHMETIC_UNSPECIFIED:
+        return "float"
+    return _enum_name(model_pb2.Arithmetic, manifest.arithmetic, target)
 
 
 def _enum_name(kind: Any, number: int, target: str) -> str:

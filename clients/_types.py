@@ -95,6 +95,9 @@ class ModelInfo:
     """The names of its classes, by label; empty unless it is class-conditional."""
     class_counts: tuple[int, ...] = ()
     """The shares in which its classes are drawn where no labels are named; empty: all alike."""
+    arithmetic: str = "float"
+    """What decides its bits: "integer", the same on every server, or "float", which depend on the class of CPU and
+    the version of onnxruntime."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -284,6 +284,7 @@ def _cells_of(infos: ModelList) -> dict[str, list[str]]:
         "version": ["" if info.version is None else str(info.version) for info in infos],
         "neuron": [info.neuron for info in infos],
         "network": [info.network for info in infos],
+        "arithmetic": [info.arithmetic for info in infos],
         "shape": ["x".join(map(str, info.image_shape)) for info in infos],
         "classes": [str(len(info.classes) or "") for info in infos],
         "data": [info.dataset for info in infos],

@@ -83,7 +83,7 @@ def test_models_and_limits(client):
     sbn = client.get_model("cnn-sbn")
     assert (sbn.neuron, sbn.binarization, sbn.network) == ("stochastic", "bernoulli", "cnn")
     assert (sbn.image_shape, sbn.latent_size, sbn.dataset) == ((2, 9, 13), 10, "digits")
-    assert sbn.is_default is False
+    assert (sbn.is_default, sbn.arithmetic) == (False, "float")
     assert models.limits.max_image_count == 100_000
 
 

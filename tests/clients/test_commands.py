@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from bgan.clients import SamplingClient, ServerOverloadedError
 from bgan.clients._text import printable
 from bgan.clients.cli import _patient_batches
-from bgan.v1 import sampling_pb2
+from bgan.v1 import model_pb2, sampling_pb2
 from tests.kit.cli import BGAN, bgan, bgan_process, error_line
 from tests.kit.liars import LIMITS, abort, lying_server, responses, served_model
 from tests.kit.waiting import eventually
@@ -45,7 +45,21 @@ def test_a_terminal_that_is_too_narrow_gets_a_paragraph_a_model(liar, width):
     result = bgan(
         "models", "--server", liar.target, env={"COLUMNS": str(width), "FORCE_COLOR": "1", "NO_COLOR": ""}
     )
-    assert f"* {LONG}\n    neuron deterministic, network mlp, shape 1x2x3, data digits" in result.stdout
+    facts = "neuron deterministic, network mlp, arithmetic float, shape 1x2x3, data digits"
+    assert f"* {LONG}\n    {facts}" in result.stdout
+
+
+def test_what_decides_the_bits_of_a_model_is_shown(liar):
+    served = [served_model(name="floats"), served_model(name="whole", arithmetic=model_pb2.ARITHMETIC_INTEGER)]
+    served[1].is_default = False
+    liar.models = listed(*served)
+    liar.model = sampling_pb2.GetModelResponse(model=served[1], limits=LIMITS)
+    with SamplingClient(liar.target) as client:
+        assert [info.arithmetic for info in client.list_models()] == ["float", "integer"]
+        assert client.get_model("whole").arithmetic == "integer"
+    _, heading, *lines = bgan("models", "--server", liar.target).stdout.splitlines()
+    place = heading.index("arithmetic")
+    assert [line[place:].split()[0] for line in lines] == ["float", "integer"]
 
 
 def test_errors_are_shown_in_no_width():

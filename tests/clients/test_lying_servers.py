@@ -217,6 +217,7 @@ MODELS = {
     "no name": served_model(name=""),
     "an unknown neuron": served_model(neuron=99),
     "no binarization": served_model(binarization=0),
+    "an unknown arithmetic": served_model(arithmetic=9),
     "no shape": served_model(image_shape=shape(0, 0, 0)),
     "no latents": served_model(latent_size=0),
     "a slope that is no number": served_model(slope=np.nan),

@@ -14,6 +14,7 @@ from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.metrics.table import Figures, indistinct
 from bgan.trainer.export.exporter import export_run
+from bgan.trainer.export.model_file import OnnxModel
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
@@ -33,8 +34,15 @@ def folder(tmp_path_factory, cache_environment, training):
     config = TrainingConfig.resolve(**preset_values("modern", neuron="sbn", network="mlp") | settings)
     train(config, folder / "runs" / "mine", Console(stderr=True), print)
     export_run(Run(folder / "runs" / "mine"), folder / "models")
+    export_run(
+        Run(folder / "runs" / "mine"),
+        folder / "models",
+        name="exact",
+        binarization="threshold",
+        arithmetic="integer",
+    )
     options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
-    _runs(("card", "models/mine.onnx", *options, "--count", COUNT), folder, cache_environment)
+    _runs(("card", "models/mine.onnx", "models/exact.onnx", *options, "--count", COUNT), folder, cache_environment)
     return folder
 
 
@@ -56,6 +64,18 @@ def test_a_card_names_its_file(card, folder):
     assert "Weights: MIT." in card
     assert "`uniforms`" in card
     assert "{" not in card
+
+
+def test_a_card_says_where_the_bits_are_the_same(card, folder):
+    assert "| the same bits | on CPUs of one class, with one version of onnxruntime: floats decide them |" in card
+    exact = (folder / "models" / "exact.md").read_text()
+    digest = OnnxModel(folder / "models" / "exact.onnx").manifest.images_sha256
+    (promise,) = re.findall(r"^\| the same bits \| (.*) \|$", exact, re.M)
+    assert promise.startswith("on every machine, with every version of onnxruntime: integers decide them.")
+    assert promise.endswith(f"the first 1,024 images of seed 0, packed: `{digest}`")
+    assert "| a pixel is on | where its logit, an integer, is above 0 |" in exact
+    (command,) = re.findall(r"^    (bgan export .*)$", exact, re.M)
+    assert command == "bgan export mine --name exact --binarization threshold --arithmetic integer"
 
 
 def test_the_command_of_a_card_has_the_settings_of_the_run(card, folder):

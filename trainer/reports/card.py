@@ -35,6 +35,7 @@ A generator of binary images [{shape}] with {neurons} output neurons
 | inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms}{labels} |
 | outputs | `images`, uint8 of 0 and 1, and `probabilities`, float32, both [batch, {shape}] |
 | a pixel is on | {rule} |
+| the same bits | {promise} |
 
 ## Training
 
@@ -73,6 +74,11 @@ _BINARIZATIONS = {
         "; `uniforms`, float32 in [0, 1), shaped as the images",
     ),
 }
+_INTEGERS = (
+    "on every machine, with every version of onnxruntime: integers decide them. SHA-256 of the first 1,024 images "
+    "of seed 0, packed: `{sha256}`"
+)
+_FLOATS = "on CPUs of one class, with one version of onnxruntime: floats decide them"
 # What each data set is, and its licence.
 _DATA = {
     "mnist": (
@@ -143,8 +149,8 @@ def card_text(
     rule, uniforms = _BINARIZATIONS[manifest.binarization]
     classes = f"; `labels`, int64 [batch], of the classes {', '.join(manifest.classes)} (from 0)"
     data, data_licence = _data(config)
-    run = manifest.training_run.name
-    named = [] if manifest.name == run else ["--name", manifest.name]
+    if _is_integer(manifest) and not uniforms:
+        rule = "where its logit, an integer, is above 0"
     return _TEMPLATE.format(
         manifest=manifest,
         shape=", ".join(map(str, model.generator.image_shape)),
@@ -159,12 +165,13 @@ def card_text(
         uniforms=uniforms,
         labels=classes if manifest.classes else "",
         rule=rule,
+        promise=_INTEGERS.format(sha256=manifest.images_sha256) if _is_integer(manifest) else _FLOATS,
         data=data,
         trained_on=_SPLITS[config.optimization.training_split],
         training_count=len(reference.training),
         data_sha256=hashlib.sha256(reference.training.tobytes()).hexdigest(),
-        training_command=training_command(config, run),
-        export_command=shlex.join(["bgan", "export", run, *named]),
+        training_command=training_command(config, manifest.training_run.name),
+        export_command=_export_command(manifest, config),
         minutes=model.training["seconds"] / 60,
         threads=f"{threads} thread{'' if threads == 1 else 's'}",
         published_note=f" Published code: {_PUBLISHED}." if published else "",
@@ -175,6 +182,21 @@ def card_text(
         licence=licence or _NOT_STATED,
         data_licence=data_licence,
     )
+
+
+def _is_integer(manifest: model_pb2.Model) -> bool:
+    return manifest.arithmetic == model_pb2.ARITHMETIC_INTEGER
+
+
+def _export_command(manifest: model_pb2.Model, config: TrainingConfig) -> str:
+    """The `bgan export` that writes a model file."""
+    run, is_drawn = manifest.training_run.name, manifest.binarization == model_pb2.BINARIZATION_BERNOULLI
+    words = ["bgan", "export", run]
+    words += [] if manifest.name == run else ["--name", manifest.name]
+    if is_drawn != (config.neurons.neuron == "sbn"):
+        words += ["--binarization", "bernoulli" if is_drawn else "threshold"]
+    words += ["--arithmetic", "integer"] if _is_integer(manifest) else []
+    return shlex.join(words)
 
 
 def _evaluate_command(file: str, config: TrainingConfig, count: int) -> str:
