@@ -95,14 +95,14 @@ def quantize(
     for number, product in enumerate(products[:-1], 1):
         sums = _Sums(product, exact, inputs, unit, chosen)
         unit = _unit(sums.activations, number)
-        layers.append(sums.layer(sums.steps / unit, LEVELS))
+        layers.append(sums.layer(unit, LEVELS))
         inputs = outputs(layers[-1], inputs, chosen).astype(np.uint8)
         exact, chosen = product.outputs(sums.activations), None
     last = _Sums(products[-1], exact, inputs, unit, chosen)
     if stochastic:
-        layers.append(last.layer(last.steps * _TABLE_SCALE, TABLE_LEVELS, zero=_TABLE_ZERO))
+        layers.append(last.layer(1 / _TABLE_SCALE, TABLE_LEVELS, zero=_TABLE_ZERO))
     else:
-        layers.append(last.layer(last.steps, None))
+        layers.append(last.layer(1, None))
     for number, layer in enumerate(layers, 1):
         _check_sums(layer, number)
     classes = 0 if labels is None else len(layers[0].offsets)
@@ -126,37 +126,34 @@ class _Sums:
         root of the inputs' number: a label chooses a row of biases.
         """
         known = exact.shape[-1] if labels is not None else len(product.weight)
-        weight = product.weight[:known]
-        biases = product.bias + (
+        self._product, self._inputs = product, inputs
+        self._weight = unit * product.weight[:known]
+        self._biases = product.bias + (
             math.sqrt(known) * product.weight[known:] if labels is not None else np.zeros((1, 1))
         )
-        self.steps = _steps(unit * weight, biases)
-        """[columns]: what 1 stands for in a sum."""
-        self._product = product
-        self._weight = np.round(unit * weight / self.steps).astype(np.int8)
-        sums = product.rows(exact) @ weight
-        # The zero of the latents, and the mean error that rounding brings, go into the offsets.
-        errors = sums / self.steps - multiplied(product.rows(inputs), self._weight)
-        self._error: Floats = errors.mean(axis=tuple(range(errors.ndim - 1)))
-        self.activations: Floats = np.maximum(sums + chosen_row(biases, labels), 0)
+        self._sums: Floats = product.rows(exact) @ product.weight[:known]
+        self.activations: Floats = np.maximum(self._sums + chosen_row(self._biases, labels), 0)
         """[N, ..., columns]."""
-        self._biases = biases / self.steps
 
-    def layer(self, scale: Floats, levels: int | None, *, zero: int = 0) -> IntegerLayer:
-        """The layer whose outputs are sums times `scale`, [columns], plus `zero`, rounded."""
-        half = 0.5 if levels is not None else 0
-        offsets = np.round(self._biases + self._error + (zero + half) / scale)
-        offsets = np.clip(offsets, -SUM_LIMIT, SUM_LIMIT)  # one beyond is refused
+    def layer(self, unit: float, levels: int | None, *, zero: int = 0) -> IntegerLayer:
+        """The layer whose outputs are sums in steps of `unit`, plus `zero`, rounded."""
+        shift = (zero + (0.5 if levels is not None else 0)) * unit
+        steps = _steps(self._weight, self._biases, shift)
+        weight = np.round(self._weight / steps).astype(np.int8)
+        # The zero of the latents, and the mean error that rounding brings, go into the offsets.
+        errors = self._sums / steps - multiplied(self._product.rows(self._inputs), weight)
+        offsets = np.round(self._biases / steps + errors.mean(axis=tuple(range(errors.ndim - 1))) + shift / steps)
+        offsets, scale = np.clip(offsets, -SUM_LIMIT, SUM_LIMIT), steps / unit  # one beyond is refused
         patches = self._product.patches
         if patches is not None:
             offsets = np.broadcast_to(offsets, (patches.count, offsets.shape[1]))
             if self._product.in_blocks:  # no sum outside of the image may be positive
-                lowest = -LEVELS * self._weight.astype(np.int64).clip(min=0).sum(0)
+                lowest = -LEVELS * weight.astype(np.int64).clip(min=0).sum(0)
                 inside = patches.is_inside(offsets.shape[1]).reshape(offsets.shape)
                 offsets = np.where(inside, offsets, lowest)
             offsets, scale = offsets.reshape(1, -1), np.tile(scale, patches.count)
         kept, scales = offsets.astype(np.int32), scale.astype(np.float32)
-        return IntegerLayer(self._weight, kept, scales, levels, patches, self._product.in_blocks)
+        return IntegerLayer(weight, kept, scales, levels, patches, self._product.in_blocks)
 
 
 def quantized_latents(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -189,9 +186,10 @@ def chosen_row(table: NDArray[Any], labels: NDArray[np.int64] | None) -> NDArray
     return row
 
 
-def _steps(weight: Floats, biases: Floats) -> Floats:
-    """What 1 stands for in the sums of each column: so little that weights and biases just fit."""
-    steps: Floats = np.maximum(np.abs(weight).max(0) / WEIGHT_LIMIT, np.abs(biases).max(0) / _OFFSET_LIMIT)
+def _steps(weight: Floats, biases: Floats, shift: float) -> Floats:
+    """What 1 stands for in the sums of each column: so little that weights, biases and the shift just fit."""
+    offsets = np.maximum(np.abs(biases).max(0), shift)
+    steps: Floats = np.maximum(np.abs(weight).max(0) / WEIGHT_LIMIT, offsets / _OFFSET_LIMIT)
     steps[steps == 0] = 1
     return steps
 

@@ -17,7 +17,9 @@ from bgan.trainer.export.integer_reference import reference_images
 from bgan.trainer.export.products import Product
 from bgan.trainer.export.stream_noise import first_noise
 from bgan.trainer.networks.generators import build_generator
+from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint
 from bgan.v1 import model_pb2
+from tests.kit.cli import bgan, error_line
 from tests.kit.models import make_run
 
 SLOPE = 1.3
@@ -190,6 +192,54 @@ def test_sums_that_might_be_inexact_are_refused():
     last = Product(np.ones((3, 2)), np.zeros(2))
     with pytest.raises(ExportError, match=r"layer 1 may add up to 17,671,500.*1100 inputs.*--arithmetic float"):
         quantized(wide, last, latent_size=1100)
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_columns_that_hardly_matter_are_rounded_and_not_refused(share, stochastic):
+    """What makes cutting rounding, and the middle of the table, are large beside their sums."""
+    random = np.random.default_rng(3)
+    first = Product(random.standard_normal((4, 3)) * [1, share, 1], np.array([0.1, 0, 0]))
+    last = Product(random.standard_normal((3, 2)) * [1, share], np.array([0.5, 0.01]))
+    latents = random.standard_normal((500, 4), np.float32)
+    integers = quantize([first, last], latents, None, ImageShape(1, 1, 2), stochastic=stochastic)
+    uniforms = random.random((500, 1, 1, 2), np.float32)
+    found = reference_images(integers, latents, uniforms=uniforms).reshape(500, 2)
+    logits = np.maximum(latents @ first.weight + first.bias, 0) @ last.weight + last.bias
+    expected = uniforms.reshape(500, 2) < 1 / (1 + np.exp(-logits)) if stochastic else logits > 0
+    assert (found != expected).mean() < 0.02
+    assert max(layer.largest_sum for layer in integers.layers) < SUM_LIMIT
+
+
+BAD_RUNS = {
+    "wide": (
+        {"generator.layers.0.weight": 1.0},
+        "layer 1 may add up to 17,67",
+        "it has 1100 inputs; train with fewer, or export it with --arithmetic float",
+    ),
+    "dead": (
+        {"generator.layers.1.weight": 0.0, "generator.layers.1.bias": -1.0},
+        "layer 1 gives 0 for whatever latents",
+        "train for longer, or export it with --arithmetic float",
+    ),
+    "diverged": ({"generator.layers.3.bias": np.nan}, "layer 2 has weights that are not finite", "diverged"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "layer", "advice"), BAD_RUNS.values(), ids=BAD_RUNS)
+def test_a_run_that_has_no_exact_integers_is_refused_in_a_line(tmp_path, tensors, layer, advice):
+    run = make_run(tmp_path / "runs" / "bad", shape=(1, 2, 2), latent_size=1100, steps=1)
+    checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])
+    for name, value in tensors.items():
+        checkpoint.tensors[name].fill_(value)
+    save_checkpoint(run.checkpoints, checkpoint.tensors, checkpoint.meta)
+    command = ("export", "bad", "--runs-dir", tmp_path / "runs", "--models", tmp_path / "models")
+    line = error_line(bgan(*command, "--arithmetic", "integer"))
+    assert line.startswith(f"bgan: {layer}")
+    assert line.endswith(advice)
+    assert not list(tmp_path.rglob("*.onnx"))
+    if "fewer" in advice:
+        assert bgan(*command, "--arithmetic", "float").returncode == 0
 
 
 def test_outputs_are_rounded_and_not_cut():
