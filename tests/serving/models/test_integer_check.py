@@ -6,11 +6,15 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from bgan.serving.errors import ModelFileError
+from bgan.serving.config.limits import MAX_MODEL_BYTES
+from bgan.serving.errors import ModelFileError, StartError
 from bgan.serving.models import engine as engines
+from bgan.serving.models.checker import Checker
 from bgan.serving.models.engine import load_engine
 from bgan.serving.models.noise import NoiseLayout
+from bgan.serving.models.repository import Repository
 from tests.fixtures.write import make_integer
+from tests.kit.cli import bgan, error_line
 
 
 def save(model, path, *, sha256=None):
@@ -119,3 +123,27 @@ def test_weights_that_are_computed_are_refused(tmp_path):
     next(each for each in model.graph.node if each.op_type == "MatMulInteger").input[1] = "computed"
     model.graph.node.insert(0, node)
     assert "other than with constant weights" in load_refusal(save(model, tmp_path / "x.onnx"))
+
+
+def test_a_folder_of_edited_models_serves_none_of_them(tmp_path, processes):
+    """The good one is served, each bad one has a line; alone they let no server start, and make no files."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    save(edited("first_weight", one_weight_of_64), folder / "bound.onnx", sha256="0" * 64)
+    save(make_integer(), folder / "digest.onnx", sha256="0" * 64)
+    for name, says in (("bound", "has integer weights of up to 64"), ("digest", "gives other images here")):
+        line = error_line(bgan("generate", name, "--models", folder, "-o", tmp_path / "x.npy"))
+        assert line.startswith(f"bgan: {folder / name}.onnx {says}")
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+    checker = Checker(MAX_MODEL_BYTES)
+    try:
+        with pytest.raises(StartError, match=r"(bound|digest)\.onnx (has integer weights|gives other images)"):
+            Repository(folder, checker=checker).load()
+        save(make_integer(), folder / "good.onnx")
+        registry = Repository(folder, checker=checker).load()
+    finally:
+        checker.close()
+    assert registry.names == ("integers",)
+    reasons = {failure.model: failure.reason for failure in registry.failures}
+    assert reasons["bound"].startswith("bound.onnx has integer weights of up to 64; up to 63 none saturates")
+    assert reasons["digest"].startswith("digest.onnx gives other images here than its manifest promises")
