@@ -12,6 +12,7 @@ BENCH ?=
 SOAK ?=
 SCHEDULES ?= 10000
 ABLATION ?=
+PORTABILITY ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
@@ -37,7 +38,7 @@ export BGAN_DATA_DIR
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test-fast test test-long test-all snapshots bench soak ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -96,6 +97,9 @@ bench: $(BENCH_READY) $(TRITON_READY) ## Measure, or some parts only: BENCH="cal
 soak: $(SOAK_READY) $(FAKETIME_READY) ## 10,000 simulated schedules; then faults, fuzzing, a leak gate for 10 minutes: SOAK="--minutes 120"
 	@$(BIN)/python -m tests.simulation --first $$(date +%s)0 --count $(SCHEDULES) --jobs $$(nproc)
 	@$(BIN)/python -m tests.reliability $(SOAK)
+
+portability: $(READY) ## Count the images that have other bits elsewhere: PORTABILITY="native web --models FOLDER"
+	@$(BIN)/python -m tests.portability $(PORTABILITY)
 
 models: $(SHIPPED_MODELS) ## Train, export and measure the models that come with bgan: hours; goes on where it stopped
 	@$(MAKE) cards

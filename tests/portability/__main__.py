@@ -24,7 +24,7 @@ _ROWS = 128  # of a batch
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m tests.portability", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make portability", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them by default")
     parser.add_argument("--models", type=Path, default=ROOT / "serving" / "shipped", help="the folder of models")
     parser.add_argument("--tools", type=Path, default=ROOT / ".tools" / "portability", help="where runtimes lie")
@@ -45,7 +45,7 @@ def main(arguments=None):
         try:
             for runtime in PARTS[part](options.tools.resolve()):
                 count = min(options.count, options.slow_count if runtime.is_slow else options.count)
-                cells = [_cell(runtime, path, engines[path], expected[path], count) for path in paths]
+                cells = [difference(runtime, path, engines[path], expected[path], count) for path in paths]
                 print(f"| {runtime.title} | {count:,} |", *(f"{cell} |" for cell in cells), flush=True)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"{part} cannot be had here: {error}", file=sys.stderr)
@@ -65,7 +65,7 @@ def _models(engines, expected, options):
         yield f"| {engine.manifest.name} | {arithmetic} | `{hashlib.sha256(expected[path]).hexdigest()}` |"
 
 
-def _cell(runtime, path, engine, expected, count):
+def difference(runtime, path, engine, expected, count):
     """How many images, and bits, differ."""
     started = time.monotonic()
     try:

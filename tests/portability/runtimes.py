@@ -33,16 +33,16 @@ def native(tools):
     """onnxruntime on this CPU."""
     for number in reversed(VERSIONS):
         folder = _packages(tools, "onnxruntime", number)
-        yield Runtime(title=f"onnxruntime {number}", command=_PYTHON, folder=folder)
+        yield Runtime(title=f"onnxruntime {number}", command=PYTHON, folder=folder)
         settings = {"optimizations": "ORT_DISABLE_ALL"}
         title = f"onnxruntime {number}, graph optimizations off"
-        yield Runtime(title=title, command=_PYTHON, folder=folder, settings=settings)
+        yield Runtime(title=title, command=PYTHON, folder=folder, settings=settings)
 
 
 def numpy(tools):
     """The reference implementation of ONNX's operators."""
     title = f"numpy: onnx {version('onnx')}'s reference implementation"
-    yield Runtime(title=title, command=_PYTHON, folder=_made(tools / "none"), package="onnx")
+    yield Runtime(title=title, command=PYTHON, folder=_made(tools / "none"), package="onnx")
 
 
 def openvino(tools):
@@ -50,7 +50,7 @@ def openvino(tools):
     folder = _packages(tools, "openvino", OPENVINO_VERSION)
     title = f"OpenVINO {OPENVINO_VERSION}"
     for end, settings in ((", precision f32", {"INFERENCE_PRECISION_HINT": "f32"}), (", default precision", {})):
-        yield Runtime(title=title + end, command=_PYTHON, folder=folder, package="openvino", settings=settings)
+        yield Runtime(title=title + end, command=PYTHON, folder=folder, package="openvino", settings=settings)
 
 
 def web(tools):
@@ -77,7 +77,7 @@ def emulated(tools):
         folder = _packages(tools, "onnxruntime", number)
         for kind, has in (("Nehalem", "no AVX"), ("SandyBridge", "AVX"), ("Haswell", "AVX2 and FMA")):
             title = f"onnxruntime {number}, x86-64 with {has} (QEMU's {kind})"
-            command = [str(qemu), "-cpu", kind, *_PYTHON]
+            command = [str(qemu), "-cpu", kind, *PYTHON]
             yield Runtime(title=title, command=command, folder=folder, is_slow=True)
 
 
@@ -108,7 +108,7 @@ def aarch64(tools):
 _ARM = {"cortex-a57": "0xd07", "neoverse-n1": "0xd0c", "max": "0xd40"}
 """QEMU's names, and the number of the part: without dot products of integers, with them, and with all there is."""
 _ARM_CPU = "processor: {}\nCPU implementer: 0x41\nCPU architecture: 8\nCPU variant: 0x1\nCPU part: {}\n"
-_PYTHON = [sys.executable, str(_HERE / "run_model.py")]
+PYTHON = [sys.executable, str(_HERE / "run_model.py")]
 PARTS = {part.__name__: part for part in (native, numpy, openvino, web, emulated, aarch64)}
 
 
