@@ -42,7 +42,7 @@ def native(tools):
 def numpy(tools):
     """The reference implementation of ONNX's operators."""
     title = f"numpy: onnx {version('onnx')}'s reference implementation"
-    yield Runtime(title=title, command=PYTHON, folder=_made(tools / "none"), package="onnx")
+    yield Runtime(title=title, command=PYTHON, folder=_made(tools / "none"), package="onnx", is_slow=True)
 
 
 def openvino(tools):
