@@ -29,7 +29,7 @@ def main(arguments=None):
     parser.add_argument("--models", type=Path, default=ROOT / "serving" / "shipped", help="the folder of models")
     parser.add_argument("--tools", type=Path, default=ROOT / ".tools" / "portability", help="where runtimes lie")
     parser.add_argument("--count", type=int, default=100_000, help="images of each model")
-    parser.add_argument("--slow-count", type=int, default=1024, help="how many of them where it takes long")
+    parser.add_argument("--slow-count", type=int, default=512, help="how many of them where it takes long")
     options = parser.parse_args(arguments)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:

@@ -13,6 +13,11 @@ VERSIONS = ("1.22.0", "1.24.4", "1.27.0", "1.29.0", "1.32.0")
 WEB_VERSION = "1.30.0"
 OPENVINO_VERSION = "2026.4.1"
 _HERE = Path(__file__).parent
+PYTHON = [sys.executable, str(_HERE / "run_model.py")]
+_ARM = {"cortex-a57": "0xd07", "neoverse-n1": "0xd0c", "max": "0xd40"}
+"""QEMU's names, and the number of the part: without dot products of integers, with them, and with all there is."""
+_ARM_CPU = "processor: {}\nCPU implementer: 0x41\nCPU architecture: 8\nCPU variant: 0x1\nCPU part: {}\n"
+_UNPACK = "for each in *.deb; do dpkg -x $each . && rm $each || exit; done"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +60,8 @@ def openvino(tools):
 
 def web(tools):
     """What browsers run: WebAssembly."""
-    install = [
-        "npm",
-        "install",
-        "--silent",
-        "--prefix",
-        ".",
-        "--no-audit",
-        "--no-fund",
-        f"onnxruntime-web@{WEB_VERSION}",
-    ]
-    folder = _made(tools / f"web-{WEB_VERSION}", install)
+    install = f"npm install --silent --no-audit --no-fund --prefix . onnxruntime-web@{WEB_VERSION}"
+    folder = _made(tools / f"web-{WEB_VERSION}", ["sh", "-c", install])
     title = f"onnxruntime-web {WEB_VERSION}, WebAssembly in Node.js"
     yield Runtime(title=title, command=["node", str(_HERE / "run_model.mjs")], folder=folder, package="")
 
@@ -73,12 +69,11 @@ def web(tools):
 def emulated(tools):
     """Other kinds of x86-64, emulated."""
     qemu = _unpacked(tools / "qemu", "qemu-user-static") / "usr/bin/qemu-x86_64-static"
-    for number in (VERSIONS[-1], VERSIONS[0]):
+    kinds = {"Nehalem": "no AVX", "SandyBridge": "AVX", "Haswell": "AVX2 and FMA"}
+    for number, kind in _combined(kinds, "Haswell"):
         folder = _packages(tools, "onnxruntime", number)
-        for kind, has in (("Nehalem", "no AVX"), ("SandyBridge", "AVX"), ("Haswell", "AVX2 and FMA")):
-            title = f"onnxruntime {number}, x86-64 with {has} (QEMU's {kind})"
-            command = [str(qemu), "-cpu", kind, *PYTHON]
-            yield Runtime(title=title, command=command, folder=folder, is_slow=True)
+        title = f"onnxruntime {number}, x86-64 with {kinds[kind]} (QEMU's {kind})"
+        yield Runtime(title=title, command=[str(qemu), "-cpu", kind, *PYTHON], folder=folder, is_slow=True)
 
 
 def aarch64(tools):
@@ -86,29 +81,29 @@ def aarch64(tools):
     qemu = _unpacked(tools / "qemu", "qemu-user-static") / "usr/bin/qemu-aarch64-static"
     root = _foreign_debian(tools / "aarch64", "arm64", "python3", "libstdc++6")
     python = next(path for path in (root / "usr/bin").glob("python3.*") if path.name[8:].isdigit())
-    for number in (VERSIONS[-1], VERSIONS[0]):
+    for number, kind in _combined(_ARM, "neoverse-n1"):
         folder = tools / f"aarch64-onnxruntime-{number}"
         wheels = ["--platform", "manylinux_2_27_aarch64", "--platform", "manylinux_2_28_aarch64"]
         wheels += ["--python-version", python.name[6:]]
         _made(folder, [*_pip(folder, f"onnxruntime=={number}", f"numpy=={version('numpy')}"), *wheels])
-        for kind, part in _ARM.items():
-            # Files of the root go before this system's, whose CPU is another: onnxruntime looks up what it has.
-            (root / "proc").mkdir(exist_ok=True)
-            cpus = [_ARM_CPU.format(each, part) for each in range(os.cpu_count())]
-            (root / "proc/cpuinfo").write_text("\n".join(cpus))
-            yield Runtime(
-                title=f"onnxruntime {number}, aarch64 (QEMU's {kind})",
-                command=[str(qemu), "-cpu", kind, "-L", str(root), str(python), str(_HERE / "run_model.py")],
-                folder=folder,
-                is_slow=True,
-                environment={"PYTHONHOME": str(root / "usr")},
-            )
+        # Files of the root go before this system's, whose CPU is another: onnxruntime looks up what it has.
+        cpus = [_ARM_CPU.format(each, _ARM[kind]) for each in range(os.cpu_count())]
+        (root / "proc").mkdir(exist_ok=True)
+        (root / "proc/cpuinfo").write_text("\n".join(cpus))
+        yield Runtime(
+            title=f"onnxruntime {number}, aarch64 (QEMU's {kind})",
+            command=[str(qemu), "-cpu", kind, "-L", str(root), str(python), str(_HERE / "run_model.py")],
+            folder=folder,
+            is_slow=True,
+            environment={"PYTHONHOME": str(root / "usr")},
+        )
 
 
-_ARM = {"cortex-a57": "0xd07", "neoverse-n1": "0xd0c", "max": "0xd40"}
-"""QEMU's names, and the number of the part: without dot products of integers, with them, and with all there is."""
-_ARM_CPU = "processor: {}\nCPU implementer: 0x41\nCPU architecture: 8\nCPU variant: 0x1\nCPU part: {}\n"
-PYTHON = [sys.executable, str(_HERE / "run_model.py")]
+def _combined(kinds, usual):
+    """The newest onnxruntime on all kinds of CPU, and the oldest on the usual one."""
+    return [*((VERSIONS[-1], kind) for kind in kinds), (VERSIONS[0], usual)]
+
+
 PARTS = {part.__name__: part for part in (native, numpy, openvino, web, emulated, aarch64)}
 
 
@@ -132,9 +127,6 @@ def _foreign_debian(folder, architecture, *packages):
 def _unpacked(folder, *packages):
     """Debian packages, unpacked and not installed."""
     return _made(folder, ["apt-get", "download", "--quiet", *packages], ["sh", "-c", _UNPACK])
-
-
-_UNPACK = "for each in *.deb; do dpkg -x $each . && rm $each || exit; done"
 
 
 def _packages(tools, package, number):
