@@ -66,7 +66,7 @@ def _models(engines, expected, options):
 
 
 def difference(runtime, path, engine, expected, count):
-    """How many images, and bits, differ."""
+    """How many images, and in brackets bits, differ."""
     started = time.monotonic()
     try:
         found = np.frombuffer(b"".join(packed_images(runtime, path, engine, count)), np.uint8)
@@ -75,7 +75,7 @@ def difference(runtime, path, engine, expected, count):
     wanted = np.frombuffer(expected, np.uint8)[: len(found)]
     bits = np.bitwise_count(found ^ wanted).reshape(count, -1).sum(1, dtype=np.int64)
     print(f"{runtime.title}: {path.name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return f"{np.count_nonzero(bits):,} ({bits.sum():,} bits)" if bits.any() else "0"
+    return f"{np.count_nonzero(bits):,} ({bits.sum():,})" if bits.any() else "0"
 
 
 def packed_images(runtime, path, engine, count):

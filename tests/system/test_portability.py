@@ -38,7 +38,7 @@ def test_images_with_other_bits_are_counted(installed, tmp_path, processes):
     engine = load_engine(path)
     bits = np.frombuffer(engine.sample(0, 0, COUNT).packed_images, np.uint8).reshape(COUNT, -1).copy()
     bits[[3, 130], 0] ^= np.array([0b1, 0b110], np.uint8)
-    assert portability.difference(installed, path, engine, bits.tobytes(), COUNT) == "2 (3 bits)"
+    assert portability.difference(installed, path, engine, bits.tobytes(), COUNT) == "2 (3)"
     (tmp_path / "none.onnx").write_bytes(b"no model")
     assert portability.difference(installed, tmp_path / "none.onnx", engine, bits.tobytes(), COUNT) == "fails"
 
