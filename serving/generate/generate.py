@@ -177,7 +177,7 @@ def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterat
         batch = engine.sample(spec.seed, spec.first_index + start, count, labels=spec.labels)
         return partial.format.rows(batch.packed_images), count
 
-    batch_size, ahead = engine.preferred_batch_size, _BATCHES_AHEAD * threads
+    batch_size, ahead = engine.preferred_batch_size(), _BATCHES_AHEAD * threads
     starts = iter(range(partial.rows, spec.count, batch_size))
     with ThreadPoolExecutor(threads, thread_name_prefix="inference") as pool:
         pending: deque[Future[_Rows]] = deque()

@@ -28,7 +28,8 @@ from .noise import Float32Array, ImageRange, Int64Array, Noise, NoiseLayout, lay
 TILE_ROWS = 64
 RUN_ROWS = 128
 """The most rows of one inference: as fast as more, while noise and outputs stay in the CPU's caches."""
-_PREFERRED_BATCH_BYTES = 64 * 1024
+_PREFERRED_BATCH_BYTES = 256 * 1024  # a message costs a millisecond of CPU, whatever its size
+_PREFERRED_BATCH = (64, 4096)  # at least, and at most
 _PROBE_ROWS = 256
 _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
 _DIGESTED_IMAGES = 1024
@@ -118,8 +119,6 @@ class Engine:
         )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
-        self.preferred_batch_size = min(max(_PREFERRED_BATCH_BYTES // self.packed_bytes, 64), 1024)
-        """The images a response carries unless the caller says otherwise."""
         self.tile_rows: int | None = None
         """Rows of the fixed tiles that a model runs in whose rows depend on the batch; None: any batch."""
         self.seconds_per_image = 0.001
@@ -128,6 +127,13 @@ class Engine:
     def __str__(self) -> str:
         number = f" version {self.version}" if self.version else ""
         return f"{self.manifest.name}{number}, revision {self.revision}"
+
+    def preferred_batch_size(self, *, with_probabilities: bool = False) -> int:
+        """The images a response carries unless the caller says otherwise: whole runs, where it has several."""
+        image_bytes = self.packed_bytes + (self.probability_bytes if with_probabilities else 0)
+        least, most = _PREFERRED_BATCH
+        size = min(max(_PREFERRED_BATCH_BYTES // image_bytes, least), most)
+        return size - size % RUN_ROWS if size > RUN_ROWS else size
 
     def sample(
         self,

@@ -111,7 +111,8 @@ def plan_stream(
         raise InvalidRequestError(violations)
     if not request.HasField("seed"):
         seed = secrets.randbits(63)
-    batch_size = request.batch_size or min(engine.preferred_batch_size, most)
+    preferred = engine.preferred_batch_size(with_probabilities=request.include_probabilities)
+    batch_size = request.batch_size or min(preferred, most)
     return StreamPlan(
         engine,
         ImageRange(seed, first_index, count, tuple(request.labels)),

@@ -1,6 +1,6 @@
 """onnxruntime alone, in a process of its own: session.run in a loop on feeds that are ready.
 
-    python -m tests.benchmarks.bare MODEL.onnx --batch-size 668 --seconds 3
+    python -m tests.benchmarks.bare MODEL.onnx --batch-size 2560 --seconds 3
 
 Prints one line of JSON: images a second, the time of a run in milliseconds, CPU seconds of a million images.
 """

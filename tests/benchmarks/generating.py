@@ -25,7 +25,7 @@ def _measure_case(folder, network, neuron, count):
     name = f"{network}-{neuron}"
     path = make_model(folder, name, network=network, neuron=neuron)
     engine = open_model(name, folder)
-    batch_size = engine.preferred_batch_size
+    batch_size = engine.preferred_batch_size()
     session = onnxruntime.InferenceSession(path)
     latents, uniforms, _ = engine.noise.draw(1, 0, batch_size)
     feeds = {"latents": latents}

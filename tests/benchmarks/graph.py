@@ -26,7 +26,7 @@ def _measure_case(folder, neuron):
         export_run(run, folder, name=f"cnn-{neuron}-{graph}", graph=graph).path for graph in ("plain", "fast")
     )
     engine = load_engine(fast)
-    batch_size = engine.preferred_batch_size
+    batch_size = engine.preferred_batch_size()
     latents, uniforms, _ = engine.noise.draw(1, 0, batch_size)
     feeds = {"latents": latents}
     if uniforms is not None:

@@ -32,7 +32,7 @@ from .processes import run_json, running
 
 _ROUNDS, _REPEATS = 15, 300
 _MODELS = (("mlp", "dbn"), ("mlp", "sbn"), ("cnn", "dbn"), ("cnn", "sbn"))
-_BATCH = 668
+_BATCH = 2560
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 
 

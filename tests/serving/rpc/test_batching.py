@@ -313,6 +313,10 @@ def test_nothing_is_computed_for_a_caller_whose_deadline_is_past(engines):
 
 
 def test_the_servers_own_batches_begin_small(engines):
-    request = sampling_pb2.SampleBinaryImagesRequest(image_count=2000, seed=1, first_index=3)
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=8000, seed=1, first_index=3)
     plan = plan_stream(request, engines["mlp-dbn"], ServerSettings())
-    assert list(plan.batches()) == [(3, 128), (131, 256), (387, 512), (899, 668), (1567, 436)]
+    counts = [128, 256, 512, 1024, 2048, 2560, 1472]
+    assert list(plan.batches()) == [(3 + sum(counts[:place]), count) for place, count in enumerate(counts)]
+    request.include_probabilities = True  # 33 times the bytes
+    plan = plan_stream(request, engines["mlp-dbn"], ServerSettings())
+    assert [count for _, count in plan.batches()] == [81] * 98 + [62]
