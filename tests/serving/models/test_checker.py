@@ -156,7 +156,10 @@ def test_what_cannot_be_started_or_opened_for_a_moment_is_tried_at_every_look(tm
     repository._patience_seconds = 0
     file = _write(tmp_path / "c.onnx")
     assert repository.poll() is None
+    (process,) = checker._processes
+    process.process.send_signal(signal.SIGSTOP)  # it is not done before it is asked
     assert repository.poll().names == ("a", "b")
+    process.process.send_signal(signal.SIGCONT)
     eventually(lambda: checker.wait(0) or checker.has(file))  # it was checked; now it cannot be opened
     with no_files_left():
         assert "c.onnx cannot be read (Too many open files)" in repository.poll().failures[0].reason
