@@ -122,13 +122,13 @@ def _stop(models, output, number, *options):
     end = time.monotonic() + 60
     while not (record.exists() and json.loads(record.read_text())["rows"]):
         assert time.monotonic() < end, "no image was recorded"
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
         assert process.poll() is None, process.stderr.read()
-        if partial.exists():  # it may not be done before a slow disk has its first rows
+        if partial.exists():  # so that it is not done before it gets the signal
             process.send_signal(signal.SIGSTOP)
-            time.sleep(0.01)
-            process.send_signal(signal.SIGCONT)
-        time.sleep(0.001)
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 

@@ -18,8 +18,9 @@ _START = """
 """
 
 
-# On a busy machine the system may be first.
+# On a busy machine the system may be first, or the log not done within the tenth of a second that it has.
 _BY_FORCE = (1, -signal.SIGALRM)
+_TRIES = 5
 
 
 def _start(body, *, seconds=0.2, **options):
@@ -69,12 +70,14 @@ def test_a_process_that_stops_in_time_ends_as_it_likes():
     ],
 )
 def test_a_process_that_does_not_stop_is_ended_with_an_error(body):
-    with _start(body) as process:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in _BY_FORCE
-        lines = process.stderr.read().splitlines()
-        assert len(lines) == 1 or process.returncode != 1
-        assert all("ERROR still not stopped after 0.2 s; the process ends as it is" in line for line in lines)
+    for _ in range(_TRIES):
+        with _start(body) as process:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) in _BY_FORCE
+            if lines := process.stderr.read().splitlines():
+                break
+    (line,) = lines
+    assert "ERROR still not stopped after 0.2 s; the process ends as it is" in line
 
 
 def test_a_process_that_writes_to_a_log_that_nobody_reads_is_ended():
