@@ -32,7 +32,6 @@ from .processes import run_json, running
 
 _ROUNDS, _REPEATS = 15, 300
 _MODELS = (("mlp", "dbn"), ("mlp", "sbn"), ("cnn", "dbn"), ("cnn", "sbn"))
-_BATCH = 2560
 _SERVICE = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 
 
@@ -190,14 +189,15 @@ def _of_an_image(engine: Engine):
     name = engine.manifest.name
     noise = engine.noise.draw(1, 0, RUN_ROWS)
     images = engine._infer(["images"], noise)[0]
-    request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**6, seed=1, batch_size=_BATCH)
+    size = engine.preferred_batch_size()
+    request = sampling_pb2.SampleBinaryImagesRequest(image_count=10**6, seed=1, batch_size=size)
     plan = plan_stream(request, engine, ServerSettings())
-    batch = engine.sample(1, 0, _BATCH)
+    batch = engine.sample(1, 0, size)
     for layer, work, count in (
         ("noise", lambda: engine.noise.draw(1, 0, RUN_ROWS), RUN_ROWS),
         ("inference", lambda: engine._infer(["images"], noise), RUN_ROWS),
         ("packing", lambda: _pack(images), RUN_ROWS),
-        ("message", lambda: plan.encode(0, batch).SerializeToString(), _BATCH),
-        ("all of it but gRPC", lambda: plan.encode(0, engine.sample(1, 0, _BATCH)).SerializeToString(), _BATCH),
+        ("message", lambda: plan.encode(0, batch).SerializeToString(), size),
+        ("all of it but gRPC", lambda: plan.encode(0, engine.sample(1, 0, size)).SerializeToString(), size),
     ):
         yield Figure(f"an image of {name}: {layer}", _least(work, 10) / count, "us")
