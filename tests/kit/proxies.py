@@ -48,12 +48,14 @@ class BreakingProxy:
         self.target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         listening.set()
         await self._stopped.wait()
-        server.close()
-        # Connections that were accepted just now have tasks, too.
+        # Only then may it close: a closed server drops, unclosed, what it accepted in the same turn of the loop.
+        for listener in server.sockets:
+            self._loop.remove_reader(listener)
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for writer in list(self._writers):
                 writer.transport.abort()
             await asyncio.wait(others, timeout=0.01)
+        server.close()
         await asyncio.sleep(0)  # aborted transports close in the next turn of the loop
 
     async def _forward(self, reader, writer):
