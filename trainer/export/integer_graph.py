@@ -1,6 +1,7 @@
 """The ONNX graph of an integer generator, of standard operators that no runtime computes otherwise.
 
-Between a product and its uint8 floats are only multiplied, once: there is no sum that might be fused with it.
+Between a product and its uint8 floats are only multiplied, once: there is no sum that might be fused with it. The
+products between the first and the last are QLinearMatMul, which does all of that in one pass.
 """
 
 from __future__ import annotations
@@ -50,13 +51,12 @@ class _Graph:
 def integer_graph(generator: IntegerGenerator) -> onnx.ModelProto:
     """The model, from `latents` and what else the generator takes to `images` and `probabilities`."""
     graph = _Graph()
-    values, labels = _latents(graph), "labels" if generator.class_count else None
-    for number, layer in enumerate(generator.layers[:-1]):
-        sums = _sums(graph, values, layer, number, labels)
-        values, labels = _cut(graph, _scaled(graph, sums, layer, number), LEVELS, TensorProto.UINT8), None
-        if layer.patches is not None and not layer.in_blocks:
-            values = _image(graph, values, layer)
-    sums = _sums(graph, values, generator.layers[-1], len(generator.layers) - 1, labels)
+    last, labels = len(generator.layers) - 1, "labels" if generator.class_count else None
+    sums = _sums(graph, _latents(graph), generator.layers[0], 0, labels)
+    values = _cut(graph, _scaled(graph, sums, generator.layers[0], 0), LEVELS, TensorProto.UINT8)
+    for number, layer in enumerate(generator.layers[1:-1], 1):
+        values = _rounded(graph, values, layer, number)
+    sums = _sums(graph, values, generator.layers[-1], last, None)
     (_threshold_outputs if generator.table is None else _bernoulli_outputs)(graph, generator, sums)
     return _model(graph, generator)
 
@@ -75,21 +75,63 @@ def _cut(graph: _Graph, values: str, levels: int, kind: int, *, least: int = 0) 
 
 def _sums(graph: _Graph, values: str, layer: IntegerLayer, number: int, labels: str | None) -> str:
     """All sums of an image, [N, sums]."""
-    rows = values if layer.patches is None else _patches(graph, values, layer.patches)
+    rows = _rows(graph, values, layer, number)
     products = graph.add("MatMulInteger", rows, graph.constant(f"weight_{number}", layer.weight))
     if layer.patches is not None:  # one long row of offsets is added faster than many short ones
-        products = graph.add("Reshape", products, graph.integers(-1, layer.offsets.shape[1]))
-    offsets = graph.constant(f"offsets_{number}", layer.offsets if labels else layer.offsets[0])
-    return graph.add("Add", products, graph.add("Gather", offsets, labels, axis=0) if labels else offsets)
+        products = graph.add("Reshape", products, graph.integers(-1, _sum_count(layer)))
+    if labels:
+        offsets = graph.add("Gather", graph.constant(f"offsets_{number}", layer.offsets), labels, axis=0)
+    else:
+        offsets = graph.constant(f"offsets_{number}", np.resize(layer.offsets[0], _sum_count(layer)))
+    return graph.add("Add", products, offsets)
 
 
 def _scaled(graph: _Graph, sums: str, layer: IntegerLayer, number: int) -> str:
     floats = graph.add("Cast", sums, to=TensorProto.FLOAT)
-    return graph.add("Mul", floats, graph.constant(f"scale_{number}", layer.scale))
+    scale = graph.constant(f"scale_{number}", np.resize(layer.scale, _sum_count(layer)))
+    return graph.add("Mul", floats, scale)
 
 
-def _patches(graph: _Graph, values: str, patches: Patches) -> str:
-    """As Patches.gather."""
+def _sum_count(layer: IntegerLayer) -> int:
+    """How many sums an image has: columns, times its patches."""
+    return int(layer.weight.shape[1]) * (1 if layer.patches is None else layer.patches.count)
+
+
+def _rounded(graph: _Graph, values: str, layer: IntegerLayer, number: int) -> str:
+    """A layer's outputs, as the next one takes them."""
+    one, zero = graph.number(1), graph.number(0, np.uint8)
+    weight = graph.constant(f"weight_{number}", layer.weight)
+    scale, zeros = graph.number(float(layer.scale[0])), graph.number(0, np.int8)
+    rows = _rows(graph, values, layer, number)
+    products = graph.add("QLinearMatMul", rows, one, zero, weight, scale, zeros, one, zero)
+    if layer.patches is None:
+        return products
+    if not layer.in_blocks:
+        return _image(graph, products, layer)
+    inside = layer.patches.is_inside(layer.weight.shape[1]).reshape(1, -1) * np.uint8(LEVELS)
+    flat = graph.add("Reshape", products, graph.integers(-1, _sum_count(layer)))
+    return graph.add("Min", flat, graph.constant(f"inside_{number}", inside))
+
+
+def _rows(graph: _Graph, values: str, layer: IntegerLayer, number: int) -> str:
+    """As IntegerLayer.rows."""
+    parts = [values] if layer.patches is None else _patches(graph, values, layer.patches)
+    if len(layer.constants):
+        parts.append(_ends(graph, layer, number))
+    return graph.add("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def _ends(graph: _Graph, layer: IntegerLayer, number: int) -> str:
+    """The constant inputs of each row: one row of them, for a batch that is known only in a run."""
+    counts = [] if layer.patches is None else [layer.patches.rows.count, layer.patches.columns.count]
+    batch = graph.add("Shape", "latents", end=1)
+    shape = graph.add("Concat", batch, graph.integers(*counts, len(layer.constants)), axis=0)
+    row = layer.constants.reshape(*[1] * (len(counts) + 1), -1)
+    return graph.add("Expand", graph.constant(f"ends_{number}", row), shape)
+
+
+def _patches(graph: _Graph, values: str, patches: Patches) -> list[str]:
+    """The pieces of which Patches.gather makes rows."""
     rows, columns, (down, across, high, wide, channels) = patches.rows, patches.columns, patches.shape
     blocks = graph.add("Reshape", values, graph.integers(-1, down, across, high, wide * channels))
     pads = [0, rows.pads[0], columns.pads[0], 0, 0, 0, rows.pads[1], columns.pads[1], 0, 0]
@@ -103,7 +145,7 @@ def _patches(graph: _Graph, values: str, patches: Patches) -> str:
         ends = [graph.integers(*(getattr(each, end) for each in slices)) for end in ("start", "stop", "step")]
         part = graph.add("Slice", blocks, ends[0], ends[1], graph.integers(1, 2, 3, 4), ends[2])
         parts.append(graph.add("Reshape", part, graph.integers(-1, rows.count, columns.count, math.prod(lengths))))
-    return graph.add("Concat", *parts, axis=3) if len(parts) > 1 else parts[0]
+    return parts
 
 
 def _image(graph: _Graph, values: str, layer: IntegerLayer) -> str:

@@ -30,9 +30,9 @@ def save(model, path, *, sha256=None):
     return path
 
 
-def edited(name, change):
+def edited(name, change, **sizes):
     """An integer model, one of whose constants was changed."""
-    model = make_integer()
+    model = make_integer(**sizes)
     tensor = next(each for each in model.graph.initializer if each.name == name)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
     return model
@@ -76,6 +76,16 @@ def one_weight_of_64(weight):
     [
         ("first_weight", one_weight_of_64, "weights of up to 64; up to 63 none saturates"),
         ("last_offsets", lambda offsets: offsets + np.int32(2**24), "are exact below 16,777,216"),
+        ("last_weight", lambda weight: weight[None], "weights and offsets do not fit each other"),
+        ("middle_weight", one_weight_of_64, "weights of up to 64; up to 63 none saturates"),
+        ("middle_scale", lambda scale: np.float32(0.3), "other than one power of two"),
+        ("middle_scale", lambda scale: np.float32(2), "other than one power of two"),
+        ("middle_scale", lambda scale: np.float32(2**-25), "other than one power of two"),
+        ("middle_scale", lambda scale: -scale, "other than one power of two"),
+        ("middle_scale", lambda scale: np.full(8, 0.5, np.float32), "other than one power of two"),
+        ("one", lambda scale: np.float32(0.5), "other than one power of two"),
+        ("uint8_zero", lambda zero: np.uint8(1), "other than one power of two"),
+        ("int8_zero", lambda zero: np.int8(1), "other than one power of two"),
     ],
 )
 def test_an_edited_model_that_breaks_a_bound_is_refused(tmp_path, name, change, says):
@@ -87,10 +97,9 @@ def test_an_edited_model_that_breaks_a_bound_is_refused(tmp_path, name, change, 
 def test_sums_of_many_weights_are_bounded(tmp_path):
     path = save(make_integer(latent_size=1100), tmp_path / "x.onnx", sha256="0")
     assert load_refusal(path).startswith(f"{path} gives other images")  # random weights add up to half of it
-    model = make_integer(latent_size=1100)
-    (weight,) = (each for each in model.graph.initializer if each.name == "first_weight")
-    weight.CopyFrom(numpy_helper.from_array(np.full((1100, 8), 63, np.int8), "first_weight"))
-    assert "sums of up to 17,6" in load_refusal(save(model, path, sha256="0"))
+    for name, sizes in (("first_weight", {"latent_size": 1100}), ("middle_weight", {"hidden_size": 1100})):
+        model = edited(name, lambda weight: np.full_like(weight, 63), **sizes)
+        assert "sums of up to 17,6" in load_refusal(save(model, path, sha256="0"))
 
 
 def load_refusal(path):
@@ -117,12 +126,22 @@ def test_weights_in_another_format_are_refused(tmp_path):
     assert "in another format" in load_refusal(save(model, tmp_path / "x.onnx"))
 
 
-def test_weights_that_are_computed_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("operator", "place", "constant"),
+    [
+        ("MatMulInteger", 1, "first_weight"),
+        ("QLinearMatMul", 3, "middle_weight"),
+        ("QLinearMatMul", 4, "middle_scale"),
+    ],
+)
+def test_weights_and_scales_that_are_computed_are_refused(tmp_path, operator, place, constant):
     model = make_integer()
-    node = helper.make_node("Concat", ["first_weight"], ["computed"], axis=0)
-    next(each for each in model.graph.node if each.op_type == "MatMulInteger").input[1] = "computed"
+    kind = next(each for each in model.graph.initializer if each.name == constant).data_type
+    node = helper.make_node("Cast", [constant], ["computed"], to=kind)
+    next(each for each in model.graph.node if each.op_type == operator).input[place] = "computed"
     model.graph.node.insert(0, node)
-    assert "other than with constant weights" in load_refusal(save(model, tmp_path / "x.onnx"))
+    path = save(model, tmp_path / "x.onnx", sha256="0")
+    assert "integers other than with constant weights" in load_refusal(path)
 
 
 def test_a_folder_of_edited_models_serves_none_of_them(tmp_path, processes):

@@ -253,6 +253,43 @@ def test_outputs_are_rounded_and_not_cut():
     assert abs((found - exact / unit)[kept].mean()) < 0.1
 
 
+def three_layers(middle):
+    """Products of 4 latents, a middle layer of 3 units that is rounded, and 2 outputs."""
+    random = np.random.default_rng(7)
+    first = Product(random.standard_normal((4, 6)), np.full(6, 1.0))
+    return first, middle, Product(random.standard_normal((middle.weight.shape[1], 2)), np.zeros(2))
+
+
+@pytest.mark.parametrize("bias", [0, -0.2, 3, 30, -30])
+def test_offsets_of_rounded_products_are_made_by_constant_inputs(bias):
+    random = np.random.default_rng(8)
+    middle = Product(random.standard_normal((6, 3)), np.array([bias, 0.1, 0.2]))
+    (_, layer, _) = quantized(*three_layers(middle), latent_size=4).layers
+    assert not layer.offsets.any()
+    (scale,) = layer.scale
+    assert np.frexp(scale)[0] == 0.5  # a power of two
+    inputs = random.integers(0, 256, (300, 6)).astype(np.uint8)
+    sums = inputs.astype(int) @ layer.weight[:6] + layer.constants.astype(int) @ layer.weight[6:]
+    halves = (sums * scale % 1 == 0.5).mean()
+    assert halves > 0, "half to even is met"
+    expected = [[min(max(round(float(value)), 0), 255) for value in row] for row in sums * scale]
+    np.testing.assert_array_equal(outputs(layer, inputs, None), expected)
+
+
+def test_each_channel_of_a_rounded_product_has_a_unit_of_its_own():
+    """One channel is a thousandth of the others: it keeps its steps, and the next layer knows what they are."""
+    random = np.random.default_rng(9)
+    middle = Product(random.standard_normal((6, 3)) * [1, 1e-3, 1], np.array([0.1, 1e-4, 0]))
+    first, middle, _ = three_layers(middle)
+    last = Product(np.array([[1.0, 0], [0, 1e3], [-1, -1]]), np.zeros(2))
+    integers = quantized(first, middle, last, latent_size=4)
+    assert outputs(integers.layers[1], random.integers(0, 256, (999, 6)).astype(np.uint8), None).max(0).min() > 60
+    latents = random.standard_normal((2000, 4), np.float32)
+    hidden = np.maximum(latents @ first.weight + first.bias, 0)
+    logits = np.maximum(hidden @ middle.weight + middle.bias, 0) @ last.weight
+    assert (reference_images(integers, latents).reshape(-1, 2) != (logits > 0)).mean() < 0.02
+
+
 def test_columns_without_weights_keep_their_biases():
     first = Product(np.array([[1.0, 0.0]]), np.array([0.0, 5.0]))
     last = Product(np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]), np.array([2.0, -2.0, 4.5]))
