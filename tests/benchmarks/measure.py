@@ -18,17 +18,26 @@ class Figure:
     """What the project aims at, in words."""
 
 
-def seconds(work: Callable[[], object], repeats: int = 1) -> float:
-    """Wall time of one call of `work`, on average over `repeats`."""
-    start = time.perf_counter()
+def seconds(
+    work: Callable[[], object], repeats: int = 1, *, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Time of one call of `work`, on average over `repeats`."""
+    start = clock()
     for _ in range(repeats):
         work()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
-def in_turns(first: Callable[[], object], second: Callable[[], object], *, rounds: int, repeats: int = 1):
+def in_turns(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    *,
+    rounds: int,
+    repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+):
     """Median seconds of two pieces of work, timed in turns so that both meet the same machine."""
-    pairs = [(seconds(first, repeats), seconds(second, repeats)) for _ in range(rounds)]
+    pairs = [tuple(seconds(work, repeats, clock=clock) for work in (first, second)) for _ in range(rounds)]
     return tuple(statistics.median(times) for times in zip(*pairs, strict=True))
 
 
