@@ -70,6 +70,10 @@ class Noise(NamedTuple):
     labels: Int64Array | None
     """[n]; None where the model takes none."""
 
+    def rows(self, first: int, count: int) -> "Noise":
+        """The inputs of `count` of the images, or as many as there are from `first` on."""
+        return Noise(*[None if each is None else each[first : first + count] for each in self])  # type: ignore[arg-type]
+
 
 class NoiseLayout:
     """Where one model's latents, uniforms and label lie within the words of an image."""
@@ -89,6 +93,8 @@ class NoiseLayout:
         words = self._label_word + (1 if class_count else 0)
         self.counters_per_image = -(-words // _WORDS_PER_COUNTER)
         self._words_per_image = self.counters_per_image * _WORDS_PER_COUNTER
+        self.images_at_once = max(1, _WORDS_AT_ONCE // self._words_per_image)
+        """How many images' words are drawn at once; more of them cost as much each."""
         self._philox = _Philox()
 
     def draw(self, seed: int, first_index: int, count: int, labels: tuple[int, ...] = ()) -> Noise:
@@ -121,10 +127,9 @@ class NoiseLayout:
 
     def _words(self, ranges: Iterable[ImageRange]) -> Iterator[tuple[ImageRange, npt.NDArray[np.uint64]]]:
         """The words of all images, [n, words an image], for some of them at a time."""
-        most = max(1, _WORDS_AT_ONCE // self._words_per_image)
         for images in ranges:
-            for first in range(images.first_index, images.first_index + images.count, most):
-                count = min(most, images.first_index + images.count - first)
+            for first in range(images.first_index, images.first_index + images.count, self.images_at_once):
+                count = min(self.images_at_once, images.first_index + images.count - first)
                 counter = first * self.counters_per_image
                 words = self._philox.words(images.seed, counter, count * self._words_per_image)
                 yield ImageRange(images.seed, first, count, images.labels), words.reshape(count, -1)

@@ -14,7 +14,12 @@ from .processes import run_json
 
 ROUNDS = 3
 SECONDS = 1.0
-_MODELS = (("mlp", "dbn"), ("mlp", "sbn"), ("cnn", "dbn"), ("cnn", "sbn"))
+_MODELS = {
+    f"{network}-{neuron}{suffix}": {"network": network, "neuron": neuron, "arithmetic": arithmetic}
+    for arithmetic, suffix in (("float", ""), ("integer", "-integer"))
+    for network in ("mlp", "cnn")
+    for neuron in ("dbn", "sbn")
+}
 _CALLS_IN_FLIGHT = 2  # of Triton: one is on its way while another is inferred
 _BARE = {
     "as it comes": (),
@@ -27,16 +32,16 @@ def measure():
     """Each model in turns: streamed, onnxruntime alone at the server's batch size, and behind Triton."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         models = Path(folder)
-        for network, neuron in _MODELS:
-            make_model(models, f"{network}-{neuron}", network=network, neuron=neuron)
+        for name, settings in _MODELS.items():
+            make_model(models, name, **settings)
         process = stack.enter_context(server(models))
         try:
             behind_triton = stack.enter_context(triton.serving(models))
         except triton.SkippedError as error:
             behind_triton = None
             yield Figure("streams: Triton", None, "", f"skipped: {error}")
-        for network, neuron in _MODELS:
-            yield from _measure_model(models / f"{network}-{neuron}.onnx", process, behind_triton)
+        for name in _MODELS:
+            yield from _measure_model(models / f"{name}.onnx", process, behind_triton)
 
 
 def _measure_model(path, process, behind_triton):

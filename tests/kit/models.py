@@ -42,12 +42,12 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
     return run
 
 
-def make_model(folder, name, **settings):
+def make_model(folder, name, *, arithmetic="float", **settings):
     """An exported model file of a small run, `folder/name.onnx`."""
     from bgan.trainer.export.exporter import export_run
 
     with tempfile.TemporaryDirectory() as runs:
-        return export_run(make_run(Path(runs) / name, **settings), folder).path
+        return export_run(make_run(Path(runs) / name, **settings), folder, arithmetic=arithmetic).path
 
 
 def read_metrics(run_folder):
