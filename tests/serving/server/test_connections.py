@@ -79,7 +79,7 @@ def test_all_addresses_together_are_bounded(small_models, strangers):
             for number in range(20)
             for connection in strangers(process.port, 1, source=f"127.0.1.{number}")
         ]
-        eventually(lambda: _count_closed(connections) == 4)
+        eventually(lambda: _count_closed(connections) >= 4)  # more if one listener got many more than another
         assert _is_answered(process.target)
         assert "Traceback" not in process.output()
 
