@@ -20,7 +20,10 @@ LAYERS = {
         {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
         "cli",
     ),
-    "serving": (*("errors", "config", {"models", "security"}, "telemetry", "rpc", {"server", "generate"}, "cli"),),
+    "serving": (
+        *({"errors", "call_context"}, "config", {"models", "security"}, "telemetry", "rpc", "web"),
+        *({"server", "generate"}, "cli"),
+    ),
     "clients": (
         *({"_types", "_text", "_processes"}, {"_errors", "_addresses", "_credentials"}, {"_messages", "_retry"}),
         *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),

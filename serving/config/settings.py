@@ -22,6 +22,7 @@ WHICH_FOLDER = "./models if it exists, else the shipped models"
 """What `model_folder` gives, in words."""
 INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 _DAY = 86400
+_ORIGINS = r"https?://[^\s/,*]+(,https?://[^\s/,*]+)*"
 _MODELS, _ADDRESS, _SECURITY, _CALLS = "Models", "Address and processes", "Security", "Calls"
 _TELEMETRY, _STOPPING = "Metrics, logs and traces", "Stopping"
 # By JSON schema's name of a type or format.
@@ -41,7 +42,7 @@ def model_folder() -> Path:
 
 
 def _setting(
-    panel: str, default: object | Callable[[], object], *, shown: str | None = None, **limits: float
+    panel: str, default: object | Callable[[], object], *, shown: str | None = None, **limits: float | str
 ) -> Any:
     """A field; `shown` says what its default means where the value itself does not."""
     arguments: dict[str, Any] = {"default_factory" if callable(default) else "default": default, **limits}
@@ -88,6 +89,10 @@ class ServerSettings(BaseSettings):
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = _setting(_ADDRESS, 50051, ge=0, le=65535)
     """The port to listen on; 0 picks a free one, which the log shows."""
+    http_port: int | None = _setting(_ADDRESS, None, shown="no HTTP", ge=0, le=65535)
+    """The port that answers HTTP: images, models, health and metrics; 0 picks a free one, which the log shows."""
+    http_origins: str | None = _setting(_ADDRESS, None, shown="no others", pattern=_ORIGINS)
+    """The web pages of other servers that may call it, such as https://a.example,https://b.example (CORS)."""
     workers: int = _setting(_ADDRESS, 1, ge=1, le=256)
     """Processes that share the port (Linux only); each loads the models and has its own limits on calls."""
     threads: int = _setting(_ADDRESS, 0, ge=0, shown="its share of the cores")

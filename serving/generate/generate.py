@@ -1,7 +1,6 @@
 """Generates images straight into a file: the bits of the stream, without a server."""
 
 import os
-import re
 import secrets
 import signal
 import time
@@ -21,13 +20,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from ..errors import GenerationError, Interrupted
 from ..models.checked import load_checked
 from ..models.engine import Engine
+from ..models.manifest import class_numbers
 from ..models.model_files import FileSnapshot, scan, snapshot
 from ..models.noise import INDEX_END
 from .formats import FORMATS, GenerationSpec, Labels, outputs
 from .partial_file import PartialFile, open_partial
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
-_CLASSES_NAMED = 20  # in a message, of more
 _BAR_INTERVAL_SECONDS = 0.1
 _LINE_INTERVAL_SECONDS = 10.0
 _SECONDS_SHOWN = 1e10  # of the time left, and more than can be waited for
@@ -151,21 +150,13 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
 
 def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     """The classes that are named. Raises GenerationError where there is no such class."""
-    model, classes = engine.manifest.name, list(engine.manifest.classes)
-    if labels and not classes:
-        raise GenerationError(f"--label: {model} is not class-conditional; leave it out")
-    numbers = {name: number for number, name in enumerate(classes)}
-    by_number = ""
-    if not any(re.fullmatch(r"-?\d+", name) for name in classes):  # a number can only be the place of a class
-        numbers |= {str(number): number for number in range(len(classes))}
-        by_number = f", or by number 0 to {len(classes) - 1}"
     # In a locale of C a word of the command line stands for its bytes.
-    labels = tuple(label.encode(errors="surrogateescape").decode(errors="replace") for label in labels)
-    for label in labels:
-        if label not in numbers:
-            names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
-            raise GenerationError(f"--label is {label!r}; the classes of {model} are {names}{by_number}")
-    return tuple(numbers[label] for label in labels)
+    given = [label.encode(errors="surrogateescape").decode(errors="replace") for label in labels]
+    try:
+        return class_numbers(given, engine.manifest)
+    except ValueError as error:
+        text = str(error)
+        raise GenerationError(f"--label {text}" if text.startswith("is ") else f"--label: {text}") from error
 
 
 def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterator[_Rows]:

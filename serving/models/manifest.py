@@ -1,6 +1,8 @@
 """The manifest of a model file, and whether the file's graph keeps what it says."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +11,12 @@ from google.protobuf import json_format
 
 from bgan.v1 import model_pb2
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, foreign
 from .model_files import NAME
 from .noise import CLASS_COUNTS
 
 MANIFEST_KEY = "bgan.model"
+_CLASSES_NAMED = 20  # in a message, of more
 _MAX_VALUES = 2**20  # of one image or its latents: hundreds of them are held in memory at once
 
 
@@ -71,6 +74,26 @@ def output_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
     """What the graph gives."""
     shape = shape_of(manifest)
     return [TensorSpec("images", "uint8", shape), TensorSpec("probabilities", "float32", shape)]
+
+
+def class_numbers(labels: Sequence[str], manifest: model_pb2.Model) -> tuple[int, ...]:
+    """The classes that labels name, or number where no class is named by a number.
+
+    Raises ValueError, which says what there is, where a label is none of them.
+    """
+    classes = list(manifest.classes)
+    if labels and not classes:
+        raise ValueError(f"{manifest.name} is not class-conditional; leave it out")
+    numbers = {name: number for number, name in enumerate(classes)}
+    by_number = ""
+    if not any(re.fullmatch(r"-?\d+", name) for name in classes):  # a number can only be the place of a class
+        numbers |= {str(number): number for number in range(len(classes))}
+        by_number = f", or by number 0 to {len(classes) - 1}"
+    for label in labels:
+        if label not in numbers:
+            names = ", ".join([*classes[:_CLASSES_NAMED], *(["..."] if len(classes) > _CLASSES_NAMED else [])])
+            raise ValueError(f"is {foreign(label)!r}; the classes of {manifest.name} are {names}{by_number}")
+    return tuple(numbers[label] for label in labels)
 
 
 def _check_fields(manifest: model_pb2.Model) -> None:

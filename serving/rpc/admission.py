@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ..call_context import CallContext
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, OverloadedError, StalledReaderError
 from ..security.auth import caller
@@ -13,7 +14,7 @@ from ..telemetry.calls import current_call
 from ..telemetry.metrics import NO_METRICS, Metrics
 from .call_end import at_end
 from .peers import address_of
-from .turns import Turns, Who, wake_next
+from .turns import Turns, wake_next
 
 OTHER_CALLS = 64
 """Calls of an address that are open beside streams and inferences: health, reflection, lists of models."""
@@ -185,6 +186,14 @@ def open_calls(settings: ServerSettings) -> Places:
     return Places(refusal, of_address=settings.max_streams + settings.max_queued_calls + OTHER_CALLS)
 
 
+def who_calls(peer: str) -> tuple[str, str]:
+    """Whose turn it is to compute for this call: its caller's, and of his connections this one's.
+
+    A token is one caller wherever it calls from; without tokens it is the address without the port.
+    """
+    return caller().name or address_of(peer), peer
+
+
 @dataclass(eq=False, slots=True)
 class Ending:
     """A call whose last message and status are being sent."""
@@ -202,16 +211,15 @@ class Call:
     It is given back when an error leaves the context, or what is left to send is small; else at the call's end.
     """
 
-    def __init__(self, admission: Admission, context: Any) -> None:
+    def __init__(self, admission: Admission, context: CallContext) -> None:
         self.writing_since: float | None = None
         """Since when its reader has not taken what is being written."""
         self._admission = admission
         self._context = context
         self._who = caller()
         self.peer = current_call().peer
-        # A token is one caller wherever it calls from; without tokens it is the address without the port.
-        self.caller = self._who.name or address_of(self.peer)
-        self.who: Who = (self.caller, self.peer)
+        self.who = who_calls(self.peer)
+        self.caller: str = self.who[0]
         self._is_stalled = False
         self._task: asyncio.Task[Any] | None = None
 

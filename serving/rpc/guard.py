@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import duration_pb2
-from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
@@ -21,8 +21,8 @@ from .call_end import at_end, hold_until_end
 from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
-_DETAILS_KEY = "grpc-status-details-bin"
-_INTERNAL_TEXT = "internal error; the server's log says more"
+DETAILS_KEY = "grpc-status-details-bin"
+INTERNAL_TEXT = "internal error; the server's log says more"
 _MIN_SECONDS_FOR_END = 2.0  # for a reader who stood still
 _SLACK_SECONDS = 0.05  # a caller whose clock began earlier gives up a moment before ours does
 _INVALID: Final = object()  # bytes that are no message; gRPC would log a trace and answer UNKNOWN
@@ -103,7 +103,13 @@ class CallGuard:
         for method in service.methods:
             authenticator = self._open if method.name in open_methods else self._authenticator
             handlers[method.name] = kinds[method.client_streaming](
-                self._guarded(getattr(servicer, method.name), method, authenticator),
+                self._guarded(
+                    (self._answer_all if method.client_streaming else self._answer_one)(
+                        getattr(servicer, method.name)
+                    ),
+                    f"{service.full_name}/{method.name}",
+                    authenticator,
+                ),
                 _parser(method.input_type),
             )
         if in_order:
@@ -111,10 +117,16 @@ class CallGuard:
         else:
             server.add_registered_method_handlers(service.full_name, handlers)
 
-    def _guarded(self, method: Any, descriptor: MethodDescriptor, authenticator: Authenticator) -> _Method:
+    def guard(self, method: _Method, name: str, *, is_open: bool = False) -> _Method:
+        """A method that takes one message, guarded, for calls that do not come from gRPC.
+
+        It is called with None and a context that has what gRPC's has (`HttpCall`), in a task of its own, and
+        returns the bytes of the last answer. name: what records call it. is_open: it needs no token.
+        """
+        return self._guarded(self._answer_one(method), name, self._open if is_open else self._authenticator)
+
+    def _guarded(self, answer_call: _Method, name: str, authenticator: Authenticator) -> _Method:
         calls, open_calls, admission = self._calls, self._open_calls, self._admission
-        name = f"{descriptor.containing_service.full_name}/{descriptor.name}"
-        answer_call = self._answer_all(method) if descriptor.client_streaming else self._answer_one(method)
 
         async def call(_: object, context: _Context) -> Any:
             task = hold_until_end()
@@ -199,7 +211,7 @@ class CallGuard:
         self._metrics.rejected(error)
         code, details = STATUSES.get(type(error), (StatusCode.INTERNAL, None))
         is_known = type(error) in STATUSES
-        text = str(error) if is_known else _INTERNAL_TEXT
+        text = str(error) if is_known else INTERNAL_TEXT
         self._calls.end(record, code, text, None if is_known else error)
         # grpc.aio keeps the error in a cycle; through its frames it would keep models that are no longer served.
         error.__traceback__ = None
@@ -221,7 +233,7 @@ def _metadata(
     status = status_pb2.Status(code=code.value[0], message=str(error))
     if details is not None:
         status.details.add().Pack(details(error))
-    yield _DETAILS_KEY, status.SerializeToString()
+    yield DETAILS_KEY, status.SerializeToString()
     if error.next_index is not None:
         yield NEXT_INDEX_KEY, str(error.next_index)
 

@@ -4,10 +4,10 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bgan.v1 import sampling_pb2 as pb
 
+from ..call_context import CallContext
 from ..config.settings import ServerSettings
 from ..errors import DeadlinePassedError, InvalidRequestError
 from ..models.engine import RUN_ROWS, Engine, ImageBatch
@@ -125,7 +125,7 @@ def plan_stream(
     )
 
 
-def deadline_of(context: Any) -> float | None:
+def deadline_of(context: CallContext) -> float | None:
     """When a call must be answered, on the monotonic clock; None: no limit."""
     seconds = context.time_remaining()
     return None if seconds is None else time.monotonic() + seconds

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..call_context import CallContext
 from ..config.settings import ServerSettings
 from ..errors import NotReadyError, QuotaSpentError, StartError, UnauthenticatedError
 from .tokens import Token, find_token, read_tokens
@@ -190,11 +191,11 @@ class Authenticator:
         """What admits callers to methods that need no token."""
         return self
 
-    def enter(self, context: Any) -> None:
+    def enter(self, context: CallContext) -> None:
         """Set what `caller` returns for this call. Raises UnauthenticatedError if they are not admitted."""
         self._admit(self._anyone, context)
 
-    def _admit(self, holder: Caller, context: Any) -> None:
+    def _admit(self, holder: Caller, context: CallContext) -> None:
         if self._clients is not None:
             holder = CertifiedCaller(holder, self._clients, self._clients.of(context))
         holder.check()
@@ -220,7 +221,7 @@ class TokenAuthenticator(Authenticator):
         """What admits callers to methods that need no token."""
         return Authenticator(self._clients)
 
-    def enter(self, context: Any) -> None:
+    def enter(self, context: CallContext) -> None:
         """The caller is the holder of the token in the metadata. Raises UnauthenticatedError."""
         name = find_token(self._tokens, _bearer(context.invocation_metadata()))
         if name is None:
@@ -275,12 +276,12 @@ def _bearer(metadata: Any) -> str:
     values = [value for key, value in metadata or () if key == "authorization"]
     if len(values) != 1:
         raise UnauthenticatedError(
-            "this server wants a token; send it in the metadata as `authorization: Bearer TOKEN`, with bgan by "
-            "--token-file or BGAN_TOKEN"
+            "this server wants a token; send it in the metadata, over HTTP in the header, as "
+            "`authorization: Bearer TOKEN`, with bgan by --token-file or BGAN_TOKEN"
         )
     scheme, _, text = str(values[0]).partition(" ")
     if scheme.lower() != "bearer":
-        raise UnauthenticatedError("the authorization in the metadata is not `Bearer TOKEN`")
+        raise UnauthenticatedError("the authorization that was sent is not `Bearer TOKEN`")
     return text.strip()
 
 

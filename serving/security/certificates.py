@@ -1,6 +1,7 @@
 """Certificates and keys in PEM files, checked so that errors are one line."""
 
 import logging
+import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,8 @@ class TlsFiles(NamedTuple):
     configuration: grpc.ServerCertificateConfiguration
     """Its certificate with its chain, its key, and the authorities of its clients, for gRPC."""
     client_authorities: tuple[x509.Certificate, ...]
+    context: ssl.SSLContext
+    """The same for HTTP."""
 
 
 def read_tls_files(certificate: Path, key: Path, client_ca: Path | None) -> TlsFiles:
@@ -43,7 +46,7 @@ def read_tls_files(certificate: Path, key: Path, client_ca: Path | None) -> TlsF
         authorities = _certificates(client_ca, roots)
         _log_expiry(client_ca, authorities)
     configuration = grpc.ssl_server_certificate_configuration([(key_content, chain)], roots)
-    return TlsFiles(configuration, tuple(authorities))
+    return TlsFiles(configuration, tuple(authorities), _context(certificate, key, roots))
 
 
 def name_in(content: bytes) -> str | None:
@@ -63,6 +66,23 @@ def read_pem(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StartError(f"{path} cannot be read ({error.strerror}); name a PEM file") from error
+
+
+def _context(certificate: Path, key: Path, roots: bytes | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+        if roots is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=roots.decode("ascii", errors="ignore"))
+            # A session that is resumed does not know the certificates between the client's and an authority.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
+    except OSError as error:  # ssl.SSLError is one
+        raise StartError(f"{certificate} and {key} cannot be used for TLS ({error})") from error
+    return context
 
 
 def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:

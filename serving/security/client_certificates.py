@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from ..call_context import CallContext
 from ..errors import UnauthenticatedError
 
 _MAX_KNOWN = 10_000
@@ -22,7 +22,7 @@ class ClientCertificates:
         self._known_by: _Certificates = ()
         self._until: dict[bytes, float] = {}  # in seconds since 1970, by the certificate and what it came with
 
-    def of(self, context: Any) -> bytes:
+    def of(self, context: CallContext) -> bytes:
         """The certificate of a call's connection and those that it came with, for `check`."""
         found = context.auth_context()
         return b"".join([*found.get("x509_pem_cert", ()), *found.get("x509_pem_cert_chain", ())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,16 @@ class Certificates:
     async def poll(self) -> None:
         """Read the files again if they changed. A connection keeps the server's certificate that it began with."""
         await asyncio.to_thread(self._files.poll)
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """The same for a listener of HTTP: each new connection takes what the files hold then."""
+        first = self._files.content.context
+
+        def renew(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            connection.context = self._files.content.context
+
+        first.sni_callback = renew
+        return first
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one listener: each is told of a change once, at its next connection."""

@@ -7,7 +7,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One that gRPC accepted."""
+    """One that was accepted, of gRPC or of HTTP."""
 
     descriptor: int
     peer: str
@@ -67,16 +67,16 @@ def _share(bound: int, settings: ServerSettings) -> int:
 
 
 class Connections:
-    """Looks at the sockets of this process that gRPC accepted, and shuts down those beyond the bounds.
+    """Looks at the sockets that this process accepted on its ports, and shuts down those beyond the bounds.
 
     Where there are too many, those go first that have had no stream or inference for the longest time (health does
     not count); if all are in use, the newest. So nobody is kept out by connections that do nothing.
     Elsewhere than on Linux nothing is seen, and nothing shut down.
     """
 
-    def __init__(self, settings: ServerSettings, admission: Admission, port: int) -> None:
+    def __init__(self, settings: ServerSettings, admission: Admission, ports: Collection[int | None]) -> None:
         self._admission = admission
-        self._port = port
+        self._ports = ports
         self._most = connection_bound(settings)
         self._most_per_address = _share(settings.max_connections_per_address, settings)
         self._known: dict[int, Connection | None] = {}  # by the socket's inode; None: another kind of socket
@@ -119,7 +119,7 @@ class Connections:
         return excess.union(_beyond([each for each in connections if each not in excess], self._most))
 
     def _find(self, now: float) -> list[Connection]:
-        """All connections that gRPC has accepted, the older first where they are new."""
+        """All connections that were accepted, the older first where they are new."""
         found: dict[int, Connection | None] = {}
         for name in os.listdir(_FILES):
             try:
@@ -136,7 +136,7 @@ class Connections:
     def _connection(self, descriptor: int, now: float) -> Connection | None:
         try:
             with socket.socket(fileno=os.dup(descriptor)) as copy:
-                if copy.family not in _FAMILIES or copy.getsockname()[1] != self._port:
+                if copy.family not in _FAMILIES or copy.getsockname()[1] not in self._ports:
                     return None
                 host, port = copy.getpeername()[:2]
         except OSError:  # it listens, or was closed meanwhile
@@ -153,7 +153,7 @@ def _beyond(connections: list[Connection], most: int) -> Iterable[Connection]:
 
 
 def _shut(connection: Connection) -> bool:
-    """Shut a connection down; gRPC sees its end and closes it. False: it is gone already."""
+    """Shut a connection down; who reads it sees its end and closes it. False: it is gone already."""
     try:
         with socket.socket(fileno=os.dup(connection.descriptor)) as copy:
             if copy.family not in _FAMILIES or peer_name(*copy.getpeername()[:2]) != connection.peer:

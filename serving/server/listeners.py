@@ -56,18 +56,20 @@ class Listeners:
     def __init__(
         self,
         context: ServiceContext,
+        guard: CallGuard,
         sampling: SamplingServicer,
+        inference: open_inference.OpenInferenceServicer,
         health: Health,
         certificates: Certificates | None,
     ) -> None:
         """`certificates`: None for plaintext. On Linux `reserved_port` must hold the port of the settings."""
         self._settings = context.settings
         self._port = context.settings.port
-        self._guard = CallGuard(context)
+        self._guard = guard
         self._certificates = certificates
         self._sampling = sampling
         self._health = health
-        self._inference = open_inference.OpenInferenceServicer(context)
+        self._inference = inference
         self._reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
         self._servers: set[grpc.aio.Server] = set()
         # By each server's main task, and with what opens another in its place.

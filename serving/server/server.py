@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..config.addresses import in_brackets
 from ..config.settings import SHIPPED, ServerSettings
@@ -17,17 +18,22 @@ from ..errors import ServerFaultError, ServingError
 from ..models.registry import Registry
 from ..models.repository import Repository
 from ..rpc.context import ServiceContext
+from ..rpc.guard import CallGuard
+from ..rpc.open_inference import OpenInferenceServicer
 from ..rpc.sampling import SamplingServicer
 from ..security.tls import certificates_of
 from ..security.watched_files import POLL_SECONDS
 from ..telemetry.logs import writing_log
 from ..telemetry.metrics import Metrics
 from ..telemetry.start import start_metrics
-from .connections import Connections
+from .connections import SLACK, Connections, connection_bound
 from .health import Health
 from .listeners import Listeners
-from .ports import reserved_port
+from .ports import reserved_ports
 from .stop import Stop
+
+if TYPE_CHECKING:
+    from ..web.listener import WebListener
 
 _SECONDS_BEYOND_GRACE = 0.7  # for all that follows; then the process ends by force
 _SECONDS_FOR_LAST_STATUS = 0.3
@@ -44,22 +50,31 @@ async def serve(settings: ServerSettings) -> None:
     seconds = seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE
     with (
         Stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, seconds=seconds) as stop,
-        reserved_port(settings.host, settings.port) as port,
+        reserved_ports(settings) as held,
     ):
-        async with Server(settings.model_copy(update={"port": port}), start_metrics(settings), stop) as server:
-            server.watch(_live(server, settings.host))
+        async with Server(held, start_metrics(settings), stop) as server:
+            server.watch(_live(server, held))
             await server.wait()
             notify("STOPPING=1")
     _log.info("stopped")
 
 
-async def _live(server: "Server", host: str) -> None:
-    listening_on = await server.listen()
+async def _live(server: "Server", settings: ServerSettings) -> None:
+    await server.listen()
     await server.load()
     server.set_serving()
-    _log.info("serving on %s:%d", in_brackets(host), listening_on)
+    log_addresses(settings)
     notify("READY=1")
     await server.follow()
+
+
+def log_addresses(settings: ServerSettings) -> None:
+    """Say where calls are answered."""
+    host = in_brackets(settings.host)
+    if settings.http_port is not None:
+        scheme = "http" if settings.tls_certificate is None else "https"
+        _log.info("HTTP on %s://%s:%d", scheme, host, settings.http_port)
+    _log.info("serving on %s:%d", host, settings.port)
 
 
 def seconds_to_stop(settings: ServerSettings) -> float:
@@ -102,7 +117,9 @@ class Server:
         self._context = ServiceContext.build(settings, metrics, self._certificates)
         self._sampling = SamplingServicer(self._context)
         self._health = Health(self._context)
-        self._listeners = Listeners(self._context, self._sampling, self._health, self._certificates)
+        services = CallGuard(self._context), self._sampling, OpenInferenceServicer(self._context), self._health
+        self._listeners = Listeners(self._context, *services, self._certificates)
+        self._web = None if settings.http_port is None else self._make_web(*services)
         self._repository = Repository(
             settings.models,
             default_model=settings.default_model,
@@ -114,10 +131,19 @@ class Server:
         # Models are loaded beside the calls, not in their way.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
 
+    def _make_web(self, *services: Any) -> "WebListener":
+        from ..web.app import make_app  # their libraries are loaded for an HTTP port alone
+        from ..web.listener import WebListener
+
+        most = math.ceil(SLACK * connection_bound(self._settings))
+        app = make_app(self._context, *services)
+        return WebListener(app, self._settings, self._certificates, max_connections=most)
+
     async def __aenter__(self) -> Self:
         self.watch(self._end_stalled_readers())
         self.watch(self._follow_secrets())
-        self.watch(Connections(self._settings, self._context.admission, self._settings.port).watch())
+        ports = (self._settings.port, self._settings.http_port)
+        self.watch(Connections(self._settings, self._context.admission, ports).watch())
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -150,8 +176,10 @@ class Server:
         raise ServerFaultError(f"a part of the server ended ({type(error).__name__}: {error}); the log says more")
 
     async def listen(self) -> int:
-        """Take calls; returns the port. Raises StartError if it is taken."""
+        """Take calls; returns gRPC's port. Raises StartError if one is taken."""
         port = await self._listeners.start()
+        if self._web is not None:
+            await self._web.start()
         self.watch(self._listeners.watch())
         return port
 
@@ -216,18 +244,22 @@ class Server:
             await asyncio.sleep(self._settings.lame_duck_seconds)
         admission.close()
         cut = asyncio.get_running_loop().call_later(grace / 2, self._cut_streams)
-        closing = asyncio.create_task(self._listeners.stop(grace))
+        closing = asyncio.create_task(self._stop_listening(grace))
         # Only streams and inferences are waited for: a health watch would stay open to the end.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(admission.wait_until_idle(), grace)
             await asyncio.wait({closing}, timeout=_SECONDS_FOR_LAST_STATUS)  # it may still be on its way
         cut.cancel()
-        await asyncio.wait({closing, asyncio.create_task(self._listeners.stop(0))}, timeout=_SECONDS_TO_CLOSE)
+        await asyncio.wait({closing, asyncio.create_task(self._stop_listening(0))}, timeout=_SECONDS_TO_CLOSE)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others & self._parts:
             task.cancel()
         if others:  # handlers that were ended may still be at it when stop returns (grpc/grpc#37239)
             await asyncio.wait(others, timeout=_SECONDS_TO_CLOSE)
+
+    async def _stop_listening(self, grace: float) -> None:
+        web = () if self._web is None else (self._web.stop(grace),)
+        await asyncio.gather(self._listeners.stop(grace), *web)
 
     def _cut_streams(self) -> None:
         _log.info("ending the remaining streams at an image boundary")

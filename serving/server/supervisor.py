@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..config.addresses import in_brackets
 from ..config.settings import ServerSettings
 from ..config.shared_folder import shared_folder
 from ..errors import ServerFaultError, StartError
@@ -22,8 +21,8 @@ from ..security.auth import QUOTA_FOLDER_VARIABLE
 from ..telemetry.logs import log_target
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, count_worker, forget_worker, workers_folder
-from .ports import SHAREABLE, reserved_port
-from .server import notify, seconds_to_stop
+from .ports import SHAREABLE, reserved_ports
+from .server import log_addresses, notify, seconds_to_stop
 from .stop import Stop
 from .worker import BEAT_SECONDS, LISTEN, SET_SERVING
 
@@ -48,15 +47,15 @@ async def supervise(settings: ServerSettings) -> None:
     seconds = seconds_to_stop(settings) + _SECONDS_BEYOND_GRACE
     with (
         Stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, seconds=seconds) as stop,
-        reserved_port(settings.host, settings.port) as port,
+        reserved_ports(settings) as held,
         workers_folder(settings) as metrics,
         _quotas_folder(settings) as quotas,
     ):
-        pool = _Pool(settings.model_copy(update={"port": port}), metrics, quotas)
+        pool = _Pool(held, metrics, quotas)
         try:
             await pool.start(stop)
             if not stop.is_set():
-                _log.info("serving on %s:%d", in_brackets(settings.host), port)
+                log_addresses(held)
                 notify("READY=1")
                 await pool.watch(stop)
                 notify("STOPPING=1")

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from ..call_context import CallContext
 from ..config.settings import ServerSettings
 
 REQUEST_ID_KEY = "x-request-id"
@@ -30,7 +31,7 @@ class CallRecord:
     """One call. It outlives the call for a while, so it holds words and numbers, no model."""
 
     method: str
-    """package.Service/Method."""
+    """package.Service/Method, or GET /the/route."""
     request_id: str
     """The caller's own, or one that was made."""
     peer: str
@@ -92,7 +93,7 @@ class Calls:
         self._logged = settings.log_calls
         self.tracing = tracing
 
-    def begin(self, method: str, context: Any) -> CallRecord:
+    def begin(self, method: str, context: CallContext) -> CallRecord:
         """A call arrived; its answer, however it ends, will carry the request id."""
         metadata = dict(context.invocation_metadata())
         given = metadata.get(REQUEST_ID_KEY)

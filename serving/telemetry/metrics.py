@@ -38,6 +38,10 @@ class Metrics:
     def sent(self, model: str, image_count: int) -> None:
         """A message of images was handed to its reader."""
 
+    def scrape(self) -> bytes:
+        """All that was counted, of all workers together, in Prometheus' text format."""
+        return b""
+
     def rejected(self, error: Exception) -> None:
         """A call ended with an error."""
 

@@ -2,6 +2,7 @@
 # ruff: noqa: D102 - `Metrics` says what its methods mean
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +15,14 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
+    generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..config.addresses import cannot_listen, in_brackets
 from ..errors import CallError, StartError
 from ..models.registry import Registry
-from .metrics import Metrics, T
+from .metrics import WORKERS_VARIABLE, Metrics, T
 from .metrics_port import serve_metrics
 
 _INFERENCE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -112,6 +114,10 @@ class PrometheusMetrics(Metrics):
         images.inc(image_count)
         batches.inc()
 
+    def scrape(self) -> bytes:
+        folder = os.environ.get(WORKERS_VARIABLE)
+        return generate_latest(self.registry if folder is None else registry_of_folder(Path(folder)))
+
     def rejected(self, error: Exception) -> None:
         self._rejected.get(type(error), self._internal).inc()
 
@@ -143,5 +149,5 @@ def show(registry: CollectorRegistry, host: str, port: int) -> None:
     try:
         shown_on = serve_metrics(registry, host.strip("[]"), port)
     except (OSError, UnicodeError) as error:
-        raise StartError(cannot_listen(error, host, port, for_metrics=True)) from error
+        raise StartError(cannot_listen(error, host, port, use="metrics")) from error
     _log.info("metrics on http://%s:%d/metrics", in_brackets(host), shown_on)

@@ -16,11 +16,11 @@ _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
 def start_metrics(settings: ServerSettings, *, is_worker: bool = False) -> Metrics:
-    """The metrics of a process, shown on its metrics port. Raises StartError if it is taken.
+    """The metrics of a process, shown on its metrics port, if it has one. Raises StartError if it is taken.
 
     Those of a worker go to the folder that WORKERS_VARIABLE names instead.
     """
-    if settings.metrics_port is None:
+    if not _are_shown(settings):
         return NO_METRICS
     if not is_worker:  # another program's, as of gunicorn, is not this one's
         for variable in (WORKERS_VARIABLE, WORKERS_VARIABLE.lower()):
@@ -28,25 +28,30 @@ def start_metrics(settings: ServerSettings, *, is_worker: bool = False) -> Metri
     from .prometheus import PrometheusMetrics, show
 
     metrics = PrometheusMetrics()
-    if not is_worker:
+    if not is_worker and settings.metrics_port is not None:
         show(metrics.registry, settings.metrics_host, settings.metrics_port)
     return metrics
 
 
 @contextmanager
 def workers_folder(settings: ServerSettings) -> Iterator[Path | None]:
-    """A folder for the values of all workers, shown together on the metrics port; None if there is no port.
+    """A folder for the values of all workers, shown together; None if no port shows them.
 
     Values outlive the workers that left them there, so that no counter ever falls. Raises StartError.
     """
-    if settings.metrics_port is None:
+    if not _are_shown(settings):
         yield None
         return
     from .prometheus import registry_of_folder, show
 
     with shared_folder("bgan-metrics-", "the metrics") as folder:
-        show(registry_of_folder(folder), settings.metrics_host, settings.metrics_port)
+        if settings.metrics_port is not None:
+            show(registry_of_folder(folder), settings.metrics_host, settings.metrics_port)
         yield folder
+
+
+def _are_shown(settings: ServerSettings) -> bool:
+    return settings.metrics_port is not None or settings.http_port is not None
 
 
 def count_worker(folder: Path | None, pid: int, *, is_counted: bool) -> None:

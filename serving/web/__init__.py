@@ -1,0 +1,1 @@
+"""HTTP: the methods of the services, and images in files' formats, for whoever has no gRPC."""

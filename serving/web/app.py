@@ -1,0 +1,171 @@
+"""The addresses of the HTTP port, and which method answers each."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bgan.v1 import sampling_pb2 as pb
+
+from ..errors import InvalidRequestError, NotAllowedError, foreign
+from ..rpc.context import ServiceContext
+from ..rpc.guard import INTERNAL_TEXT, CallGuard
+from ..rpc.open_inference import OpenInferenceServicer
+from ..rpc.sampling import SamplingServicer
+from ..security.auth import caller
+from .http_call import Endpoint, HttpCall
+from .images import Images, read_images_request
+from .problems import problem
+
+_SHOWN = ("etag", "content-range", "retry-after", "x-request-id", "bgan-model", "bgan-revision", "bgan-seed")
+_PLAIN = {"content-type": "text/plain", "cache-control": "no-store"}
+_Method = Callable[[Any, Any], Awaitable[Any]]
+
+
+class _Routes:
+    """Collects routes, all of whose methods are guarded."""
+
+    def __init__(self, guard: CallGuard) -> None:
+        self.all: list[Route] = []
+        self._guard = guard
+
+    def add(
+        self,
+        path: str,
+        method: _Method,
+        read: Callable[[HttpCall], Any] = lambda call: call,
+        *,
+        verb: str = "GET",
+        is_open: bool = False,
+    ) -> None:
+        endpoint = Endpoint(self._guard, f"{verb} {path}", method, read, is_open=is_open)
+        self.all.append(Route(path, endpoint, methods=[verb]))
+
+
+def make_app(
+    context: ServiceContext,
+    guard: CallGuard,
+    sampling: SamplingServicer,
+    inference: OpenInferenceServicer,
+    health: Any,
+) -> Starlette:
+    """The ASGI application; `health` is the servicer of grpc.health.v1."""
+    images = Images(context, sampling)
+    routes = _Routes(guard)
+    is_open = context.settings.health == "open"
+    routes.add("/v1/models", _as_json(sampling.ListModels), _no_fields(pb.ListModelsRequest))
+    routes.add("/v1/models/{name}", _as_json(sampling.GetModel), _read_model)
+    routes.add("/v1/models/{name}/images", images.of_model, read_images_request)
+    routes.add("/v1/revisions/{revision}/images", images.of_revision, read_images_request)
+    routes.add("/healthz", _alive, is_open=is_open)
+    routes.add("/readyz", _readiness(health), is_open=is_open)
+    routes.add("/metrics", _metrics(context))
+    return Starlette(
+        routes=routes.all,
+        middleware=_cross_origin(context.settings.http_origins),
+        exception_handlers={HTTPException: _refuse, Exception: _fail},
+    )
+
+
+def _cross_origin(origins: str | None) -> list[Middleware]:
+    """Lets pages of other servers read the answers, where a setting names these servers."""
+    if origins is None:
+        return []
+    headers = ["authorization", "range", "if-range", "if-none-match", "content-type", "x-request-id"]
+    cors: Any = Middleware(
+        CORSMiddleware,
+        allow_origins=origins.split(","),
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=headers,
+        expose_headers=_SHOWN,
+    )
+    return [cors]
+
+
+def _as_json(method: _Method) -> _Method:
+    """A method of a service, whose answer is shown as proto3 JSON with the names of the protos."""
+
+    async def call(request: Any, context: HttpCall) -> bytes:
+        response: Message = await method(request, context)
+        text = MessageToJson(response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        return f"{text}\n".encode()
+
+    return call
+
+
+def _no_fields(request: Callable[[], Any]) -> Callable[[HttpCall], Any]:
+    def read(call: HttpCall) -> Any:
+        _refuse_fields(call)
+        return request()
+
+    return read
+
+
+def _read_model(call: HttpCall) -> pb.GetModelRequest:
+    _refuse_fields(call)
+    return pb.GetModelRequest(name=call.path["name"])
+
+
+def _refuse_fields(call: HttpCall, *known: str) -> None:
+    """Raises InvalidRequestError where the query has others."""
+    others = [name for name in call.query() if name not in known]
+    if others:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise InvalidRequestError({foreign(name): f"is no field of this address; {has}" for name in others})
+
+
+async def _alive(_: HttpCall, call: HttpCall) -> bytes:
+    call.reply.headers = dict(_PLAIN)
+    return b"ok\n"
+
+
+def _readiness(health: Any) -> _Method:
+    async def ready(_: HttpCall, call: HttpCall) -> bytes:
+        response = await health.Check(health_pb2.HealthCheckRequest(), call)
+        is_serving = response.status == health_pb2.HealthCheckResponse.SERVING
+        call.reply.status = 200 if is_serving else 503
+        call.reply.headers = dict(_PLAIN)
+        return b"ok\n" if is_serving else b"not serving\n"
+
+    return ready
+
+
+def _metrics(context: ServiceContext) -> _Method:
+    async def show(_: HttpCall, call: HttpCall) -> bytes:
+        if caller().model_patterns != ("*",):
+            raise NotAllowedError("metrics are of all models, and this token does not cover all")
+        call.reply.headers = {**_PLAIN, "content-type": "text/plain; version=0.0.4; charset=utf-8"}
+        return context.metrics.scrape()
+
+    return show
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """What has no route."""
+    assert isinstance(error, HTTPException)
+    text = f"there is nothing at {foreign(request.url.path)}; /openapi.json says what there is"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        text = f"{foreign(request.url.path)} takes {headers.get('Allow', 'other methods')}"
+    return _response(error.status_code, text, headers)
+
+
+async def _fail(_: Request, error: Exception) -> Response:
+    """A fault of this port; uvicorn logs it."""
+    return _response(500, INTERNAL_TEXT)
+
+
+def _response(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    body, own = problem(status, text, headers=headers or {})
+    response = Response(body, status)
+    response.raw_headers = own
+    return response

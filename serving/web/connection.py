@@ -1,0 +1,144 @@
+"""One connection of HTTP, and what is allowed on it: uvicorn has no bound on the time of a request's head."""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from ..rpc.peers import peer_name
+from .problems import problem
+
+MAX_HEAD_BYTES = 16 * 1024
+"""Of a request's line and its headers."""
+HEAD_SECONDS = 10
+"""For all of a request's head, and for the rest of a body after its answer."""
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= logging.ERROR)  # strangers' requests
+
+
+class Connections(ServerState):
+    """The connections of one process."""
+
+    def __init__(self, most: int, *, max_age_seconds: float) -> None:
+        """`most`: more are closed at once. max_age_seconds: 0 for any."""
+        super().__init__()
+        self.most = most
+        self.max_age_seconds = max_age_seconds
+        self.default_headers = [(b"x-content-type-options", b"nosniff")]
+        self.empty = asyncio.Event()
+        """Set while there is none."""
+        self.empty.set()
+
+
+class Connection(H11Protocol):
+    """Ends requests that arrive too slowly, and the calls of those who go; writes nothing ahead of its reader."""
+
+    server_state: Connections
+
+    def __init__(self, config: Config, state: Connections) -> None:
+        super().__init__(config, state, {})
+        self.app_state["connection"] = self
+        self.calls: set[asyncio.Task[Any]] = set()
+        """Those that it waits for."""
+        self._late: asyncio.TimerHandle | None = None
+        self._began = time.monotonic()
+
+    @property
+    def peer(self) -> str:
+        """The other side, as gRPC writes it."""
+        return "unknown" if self.client is None else peer_name(*self.client)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is to end with its next answer."""
+        age = self.server_state.max_age_seconds
+        return age > 0 and time.monotonic() - self._began > age
+
+    def certificates(self) -> tuple[list[bytes], list[bytes]]:
+        """The client's certificate, if it has one, and those that came with it, as PEM."""
+        tls: Any = self.transport.get_extra_info("ssl_object")
+        own = None if tls is None else tls.getpeercert(True)
+        if own is None:
+            return [], []
+        if hasattr(tls, "get_unverified_chain"):  # from Python 3.13 on
+            chain = tls.get_unverified_chain() or []
+        else:
+            chain = [each.public_bytes(2) for each in tls._sslobj.get_unverified_chain() or []]  # as DER
+        own_pem, *others = [ssl.DER_cert_to_PEM_cert(each).encode() for each in chain or [own]]
+        return [own_pem], others
+
+    def connection_made(self, transport: Any) -> None:
+        """A connection was accepted, its TLS included."""
+        super().connection_made(transport)
+        self.server_state.empty.clear()
+        # Nothing is kept here for a reader beyond one message: `drain` returns once the system has all of it.
+        transport.set_write_buffer_limits(0)
+        if len(self.connections) > self.server_state.most:
+            self.abort()
+        self._watch_request(is_new=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended: nobody waits for its calls."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+        for task in self.calls:
+            task.cancel()
+        if not self.connections:
+            self.server_state.empty.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of one request or of several."""
+        super().data_received(data)
+        self._watch_request()
+
+    def on_response_complete(self) -> None:
+        """A request was answered; the next one may have arrived before."""
+        super().on_response_complete()
+        self._watch_request()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request of HTTP, and end the connection."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.calls:
+            self.abort()  # another request is being answered
+            return
+        body, headers = problem(400, f"{msg} Send HTTP/1.1, with a head of at most {MAX_HEAD_BYTES} bytes.")
+        events: list[Any] = [
+            h11.Response(status_code=400, headers=[*headers, (b"connection", b"close")], reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ]
+        for event in events:
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def abort(self) -> None:
+        """End it at once: what was begun is not finished, which its reader can tell."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.abort()
+
+    def _watch_request(self, *, is_new: bool = False) -> None:
+        """Have a time for what is to arrive, and nobody reads: a head, or what follows an answer."""
+        state = self.conn.their_state
+        is_head = state is h11.IDLE and (is_new or bool(self.conn.trailing_data[0]))
+        is_rest = state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete
+        if not (is_head or is_rest):
+            self._stop_waiting()
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_SECONDS, self.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+def connections_of(config: Config, state: Connections) -> Callable[[], Connection]:
+    """Makes a `Connection` for each that is accepted."""
+    return lambda: Connection(config, state)

@@ -1,0 +1,195 @@
+"""A request of HTTP as the services see a call: what `grpc.aio.ServicerContext` is to them; and its answer."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+import grpc
+from grpc import StatusCode
+from starlette.types import Receive, Scope, Send
+
+from ..errors import InvalidRequestError, StalledReaderError
+from ..rpc.guard import CallGuard
+from .connection import Connection
+from .problems import problem_of
+
+MAX_FIELDS = 2000
+"""In the query of an address."""
+_Encode = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(slots=True)
+class Reply:
+    """How a call that is no error is answered."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    length: int | None = None
+    """Bytes of the body; None: as they come."""
+    encode: _Encode | None = None
+    """What the body has for each message that the method writes."""
+
+
+class HttpCall:
+    """One request. A method reads it, writes messages and returns bytes, or aborts, as with gRPC."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, read: Callable[["HttpCall"], Any]) -> None:
+        """`read` makes of the request what `read` of gRPC gives, or raises InvalidRequestError."""
+        self.reply = Reply()
+        """To be set before something is written."""
+        self.method: str = scope["method"]
+        self.path: Mapping[str, str] = scope.get("path_params", {})
+        """The parts of the path that the route names."""
+        self.connection: Connection = scope["state"]["connection"]
+        self.receive = receive
+        self._scope, self._send, self._read = scope, send, read
+        self._every: dict[str, str] = {}  # headers of each answer
+        self._has_begun = self._is_over = False
+        self._code = StatusCode.OK
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, whose name is in small letters; the first of several."""
+        wanted = name.encode()
+        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
+
+    def query(self) -> dict[str, list[str]]:
+        """The fields of the query. Raises InvalidRequestError if there are too many."""
+        try:
+            text = self._scope["query_string"].decode("latin-1")
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        except ValueError:
+            raise InvalidRequestError({"query": f"has more than {MAX_FIELDS} fields"}) from None
+        fields: dict[str, list[str]] = {}
+        for name, value in pairs:
+            fields.setdefault(name, []).append(value)
+        return fields
+
+    def peer(self) -> str:
+        """The other side, as gRPC writes it."""
+        return self.connection.peer
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        """The headers."""
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._scope["headers"]]
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """The client's certificates, by gRPC's names."""
+        own, others = self.connection.certificates()
+        return {"x509_pem_cert": own, "x509_pem_cert_chain": others}
+
+    def time_remaining(self) -> float | None:
+        """None: HTTP has no deadlines; who no longer waits closes the connection."""
+        return None
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        """Headers of the answer, whatever it will be."""
+        self._every |= dict(metadata)
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """Nothing: the head goes with the first bytes of the body."""
+
+    def code(self) -> StatusCode:
+        """What the call was aborted with."""
+        return self._code
+
+    async def read(self) -> Any:
+        """The request. Raises InvalidRequestError."""
+        found = self._read(self)
+        return await found if isinstance(found, Awaitable) else found
+
+    async def write(self, message: bytes) -> None:
+        """Send what the reply's body has for a message."""
+        assert self.reply.encode is not None  # of a method that writes
+        await self.write_body(await self.reply.encode(message))
+
+    async def write_body(self, data: bytes, *, is_last: bool = False) -> None:
+        """Send bytes of the body, and wait until the system has taken them."""
+        if not self._has_begun:
+            self._has_begun = True
+            length = self.reply.length
+            if length is None and is_last and data:  # else there may be more of it than this answer has
+                length = len(data)
+            own = {} if length is None else {"content-length": str(length)}
+            headers = [(key.encode(), value.encode()) for key, value in {**self.reply.headers, **own}.items()]
+            await self._begin(self.reply.status, headers)
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
+        await self.connection.flow.drain()
+
+    async def write_in_time(self, data: bytes, seconds: float) -> None:
+        """Send bytes of the body after the call has given its slot back. Raises StalledReaderError."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.write_body(data)
+        except TimeoutError:
+            raise StalledReaderError from None
+
+    async def finish(self, last: bytes | None) -> None:
+        """Send the last bytes of the body; None: the call was ended otherwise."""
+        if last is None or self._is_over:
+            self.connection.abort()
+            return
+        await self.write_body(last, is_last=True)
+
+    async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Any = ()) -> Any:
+        """End the call with an error, or the connection where the answer has begun. Raises AbortError."""
+        self._code, self._is_over = code, True
+        if self._has_begun:
+            self.connection.abort()
+        else:
+            self._has_begun = True
+            status, body, headers = problem_of(code, details, trailing_metadata)
+            await self._begin(status, headers)
+            await self._send({"type": "http.response.body", "body": body})
+            await self.connection.flow.drain()
+        raise grpc.aio.AbortError
+
+    async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        names = {name for name, _ in headers}
+        every = {"date": _date(int(time.time())), **self._every}
+        own = [(key.encode(), value.encode()) for key, value in every.items()]
+        headers = headers + [each for each in own if each[0] not in names]
+        if self.connection.is_old:
+            headers.append((b"connection", b"close"))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+class Endpoint:
+    """A route's ASGI application: a guarded method, called with what is read from the request."""
+
+    def __init__(
+        self,
+        guard: CallGuard,
+        name: str,
+        method: Callable[[Any, HttpCall], Awaitable[Any]],
+        read: Callable[[HttpCall], Any] = lambda call: call,
+        *,
+        is_open: bool = False,
+    ) -> None:
+        """`name`: what records call it. The method returns the last bytes of the body. is_open: needs no token."""
+        self._guarded = guard.guard(method, name, is_open=is_open)
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        call = HttpCall(scope, receive, send, self._read)
+        task = asyncio.current_task()
+        assert task is not None  # uvicorn answers each request in one
+        call.connection.calls.add(task)
+        try:
+            await call.finish(await self._guarded(None, call))
+        except grpc.aio.AbortError:
+            pass
+        except asyncio.CancelledError:  # the other side is gone, takes nothing, or the server ends
+            call.connection.abort()
+        finally:
+            call.connection.calls.discard(task)

@@ -1,0 +1,83 @@
+"""The HTTP port of one process: its socket, its TLS, and its end."""
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from uvicorn.config import Config
+
+from ..config.addresses import cannot_listen
+from ..config.settings import ServerSettings
+from ..errors import StartError
+from ..security.tls import Certificates
+from .connection import HEAD_SECONDS, MAX_HEAD_BYTES, Connections, connections_of
+
+_BACKLOG = 1024
+
+
+class WebListener:
+    """Answers HTTP by an ASGI application, in the running event loop."""
+
+    def __init__(
+        self, app: Any, settings: ServerSettings, certificates: Certificates | None, *, max_connections: int
+    ) -> None:
+        """`certificates`: None for plaintext. max_connections: more are closed at once."""
+        self._settings = settings
+        self._certificates = certificates
+        self._connections = Connections(max_connections, max_age_seconds=settings.max_connection_age_seconds)
+        self._server: asyncio.Server | None = None
+        self._config = Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # calls have records
+            proxy_headers=False,
+            timeout_keep_alive=round(settings.keepalive_seconds),
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        )
+        self._config.load()
+
+    async def start(self) -> None:
+        """Take requests. Raises StartError if the port is taken."""
+        context: ssl.SSLContext | None = None
+        seconds: dict[str, Any] = {}
+        if self._certificates is not None:
+            context = self._certificates.ssl_context()
+            seconds = {"ssl_handshake_timeout": HEAD_SECONDS, "ssl_shutdown_timeout": 1}
+        self._server = await asyncio.get_running_loop().create_server(
+            connections_of(self._config, self._connections),
+            sock=self._socket(),
+            ssl=context,
+            backlog=_BACKLOG,
+            **seconds,
+        )
+
+    async def stop(self, grace: float) -> None:
+        """Take no more requests, and end those that still run after `grace` seconds."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._connections.empty.wait()
+        for connection in list(self._connections.connections):
+            connection.abort()  # type: ignore[union-attr] # all are of our kind
+
+    def _socket(self) -> socket.socket:
+        host, port = self._settings.host.strip("[]"), self._settings.http_port
+        assert port is not None  # without one there is no listener
+        try:
+            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+                0
+            ]
+            listening = socket.socket(family)
+            if hasattr(socket, "SO_REUSEPORT"):  # other workers, and what reserves the port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listening.bind(address)
+        except (OSError, UnicodeError) as error:
+            raise StartError(cannot_listen(error, host, port, use="HTTP")) from error
+        return listening
