@@ -210,7 +210,7 @@ class PngEncoding(Encoding):
         self._compressor = zlib.compressobj()
         size = struct.pack(">IIBBBBB", self._width, total, self._depth, 3, 0, 0, 0)
         self.head = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", size) + _chunk(b"PLTE", palette)
-        self._pending = self._compress(self._gap_rows())
+        self._pending = self._compress(np.full((self._gap, self._width), self._grey, np.uint8))
 
     @property
     def image_bytes(self) -> int:
@@ -244,13 +244,11 @@ class PngEncoding(Encoding):
         grid = tiles.reshape(rows, self._columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
         return np.pad(grid, ((0, 0), (0, self._gap)), constant_values=self._grey)
 
-    def _gap_rows(self) -> _Bits:
-        return np.full((self._gap, self._width), self._grey, np.uint8)
-
     def _compress(self, rows: _Bits) -> bytes:
         """Rows of the picture, packed, each after its filter's number, 0."""
         per_byte = 8 // self._depth
-        padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % per_byte))).reshape(len(rows), -1, per_byte)
+        padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % per_byte)))
+        padded = padded.reshape(len(rows), padded.shape[1] // per_byte, per_byte)
         shifts = np.arange(per_byte - 1, -1, -1, dtype=np.uint8) * np.uint8(self._depth)
         packed = np.bitwise_or.reduce(padded << shifts, axis=2)
         return self._compressor.compress(np.pad(packed, ((0, 0), (1, 0))).tobytes())

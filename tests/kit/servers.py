@@ -49,6 +49,11 @@ class ServerProcess:
             time.sleep(0.05)
         raise AssertionError(f"the server did not start:\n{self.output()}")
 
+    @property
+    def http(self):
+        """Where it answers HTTP."""
+        return re.search(r"HTTP on (\S+)", self.output())[1]
+
     def output(self):
         return Path(self.log.name).read_text(errors="replace")  # gRPC logs raw addresses
 
