@@ -41,10 +41,10 @@ def infer(
 ) -> Steps[oip.ModelInferResponse]:
     """Answer a request, a step for each inference. Raises InvalidRequestError."""
     inputs, outputs = input_specs(engine.manifest), _requested_outputs(request, output_specs(engine.manifest))
-    row_bytes = max(sum(map(_row_bytes, specs)) for specs in (inputs, outputs))
-    most = largest_batch(row_bytes, _MESSAGE_OVERHEAD_BYTES, settings)
+    bytes_a_row = max(sum(map(row_bytes, specs)) for specs in (inputs, outputs))
+    most = largest_batch(bytes_a_row, _MESSAGE_OVERHEAD_BYTES, settings)
     if most < 1:
-        raise InvalidRequestError({"inputs": f"one row takes {row_bytes} bytes, more than a message may have"})
+        raise InvalidRequestError({"inputs": f"one row takes {bytes_a_row} bytes, more than a message may have"})
     tensors = _read_inputs(request, inputs, most, engine.class_count)
     images, probabilities = yield from _infer(tensors, engine)
     contents = {"images": images, "probabilities": probabilities.astype("<f4", copy=False)}
@@ -153,14 +153,15 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join([*map(foreign, names[:_MAX_NAMES]), *(["..."] if len(names) > _MAX_NAMES else [])])
 
 
-def _row_bytes(spec: TensorSpec) -> int:
+def row_bytes(spec: TensorSpec) -> int:
+    """Bytes of a tensor's row."""
     return np.dtype(spec.dtype).itemsize * math.prod(spec.row_shape)
 
 
 def _raw_values(tensor: _InputTensor, raw: bytes, spec: TensorSpec) -> _Values:
     if tensor.HasField("contents"):
         raise _invalid(tensor, "has contents beside raw_input_contents; send one of the two")
-    expected = tensor.shape[0] * _row_bytes(spec)
+    expected = tensor.shape[0] * row_bytes(spec)
     if len(raw) != expected:
         text = f"has {len(raw)} bytes; {tensor.datatype} of the shape {list(tensor.shape)} takes {expected}"
         raise _invalid(tensor, text)

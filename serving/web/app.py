@@ -24,6 +24,7 @@ from ..rpc.sampling import SamplingServicer
 from ..security.auth import caller
 from .http_call import Endpoint, HttpCall
 from .images import Images, read_images_request
+from .inference import Inference
 from .problems import problem
 
 _SHOWN = ("etag", "content-range", "retry-after", "x-request-id", "bgan-model", "bgan-revision", "bgan-seed")
@@ -69,11 +70,23 @@ def make_app(
     routes.add("/healthz", _alive, is_open=is_open)
     routes.add("/readyz", _readiness(health), is_open=is_open)
     routes.add("/metrics", _metrics(context))
+    _add_inference(routes, Inference(context, inference), is_open=is_open)
     return Starlette(
         routes=routes.all,
         middleware=_cross_origin(context.settings.http_origins),
         exception_handlers={HTTPException: _refuse, Exception: _fail},
     )
+
+
+def _add_inference(routes: _Routes, inference: Inference, *, is_open: bool) -> None:
+    """The addresses of the Open Inference Protocol."""
+    routes.add("/v2", inference.server)
+    routes.add("/v2/health/live", inference.live, is_open=is_open)
+    routes.add("/v2/health/ready", inference.ready, is_open=is_open)
+    for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        routes.add(model, inference.model)
+        routes.add(f"{model}/ready", inference.model_ready)
+        routes.add(f"{model}/infer", inference.infer, inference.read, verb="POST")
 
 
 def _cross_origin(origins: str | None) -> list[Middleware]:

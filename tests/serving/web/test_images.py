@@ -48,12 +48,16 @@ def test_bits_are_those_of_grpc(web, http, count):
     assert headers["content-length"] == str(98 * count)
     assert "content-encoding" not in headers
     assert (headers["bgan-model"], headers["bgan-revision"]) == (answers[0].model, answers[0].revision)
-    assert (headers["bgan-seed"], headers["bgan-first-index"], headers["bgan-image-count"]) == ("4", "9", str(count))
+    assert (headers["bgan-seed"], headers["bgan-first-index"], headers["bgan-image-count"]) == (
+        "4",
+        "9",
+        str(count),
+    )
     assert headers["bgan-image-shape"] == "1,28,28"
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("count", [1, 40, 1500])
+@pytest.mark.parametrize("count", [1, 40, 300])
 def test_every_format_holds_the_images(http, engines, model, count):
     expected = _images(engines[model], 2, 5, count)
     address = f"/v1/models/{model}/images?seed=2&first_index=5&count={count}&format="
@@ -73,7 +77,12 @@ def test_every_format_holds_the_images(http, engines, model, count):
             assert tuple(npz["labels"]) == labels
             assert list(npz["classes"]) == list(engines[model].manifest.classes)
     found = _get(http, address + "json").json()
-    assert (found["model"], found["seed"], found["first_index"], found["image_count"]) == (model, "2", "5", str(count))
+    assert (found["model"], found["seed"], found["first_index"], found["image_count"]) == (
+        model,
+        "2",
+        "5",
+        str(count),
+    )
     np.testing.assert_array_equal([each["pixels"] for each in found["images"]], expected)
     assert [int(each["index"]) for each in found["images"]] == list(range(5, 5 + count))
     assert tuple(each["label"] for each in found["images"] if "label" in each) == labels
@@ -91,7 +100,7 @@ def _tiles(picture, engine, count):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("count", [2, 40, 1500])
+@pytest.mark.parametrize("count", [2, 40, 300])
 def test_a_picture_is_a_grid(http, engines, model, count):
     response = _get(http, f"/v1/models/{model}/images?seed=2&count={count}", accept="image/*")
     assert response.headers["content-type"] == "image/png"
@@ -120,7 +129,9 @@ def test_a_picture_is_a_grid(http, engines, model, count):
 
 def test_a_picture_of_one_image_is_that_image(http, engines):
     with Image.open(io.BytesIO(_get(http, "/v1/models/mlp-dbn/images?seed=2&count=1").content)) as image:
-        np.testing.assert_array_equal(np.asarray(image.convert("L")), _images(engines["mlp-dbn"], 2, 0, 1)[0, 0] * 255)
+        np.testing.assert_array_equal(
+            np.asarray(image.convert("L")), _images(engines["mlp-dbn"], 2, 0, 1)[0, 0] * 255
+        )
 
 
 def test_labels_by_name_and_by_number(http, engines):
@@ -136,7 +147,7 @@ def test_labels_by_name_and_by_number(http, engines):
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("form", ["bits", "npy"])
 def test_any_range_is_that_part_of_the_whole(http, form, data):
     count = data.draw(st.integers(1, 40))
@@ -192,7 +203,9 @@ def test_a_revisions_images_may_be_kept_for_ever(http, engines):
     assert _get(http, address, **{"if-none-match": '"x"'}).content == answer.content
     missing = _get(http, f"/v1/revisions/{revision}/images", 400).json()
     assert missing["errors"][0]["field"] == "seed"
-    assert "no model is served in the revision" in _get(http, "/v1/revisions/0/images?seed=1", 404).json()["detail"]
+    assert (
+        "no model is served in the revision" in _get(http, "/v1/revisions/0/images?seed=1", 404).json()["detail"]
+    )
 
 
 def test_tags_are_equal_only_where_bytes_are(http, engines):
@@ -285,7 +298,9 @@ def test_a_bad_field_is_named_on_one_line(http, query, field, says):
 
 
 def test_an_unknown_model_or_version_is_not_found(http):
-    assert "there is no model 'nope'; there are cnn-sbn" in _get(http, "/v1/models/nope/images", 404).json()["detail"]
+    assert (
+        "there is no model 'nope'; there are cnn-sbn" in _get(http, "/v1/models/nope/images", 404).json()["detail"]
+    )
     problem = _get(http, "/v1/models/mlp-dbn/images?version=7", 404).json()
     assert problem["detail"] == "model 'mlp-dbn' has no version 7; there is one without a number"
     assert _get(http, "/v1/models/..%2f..%2fetc%2fpasswd/images", 404).json()["status"] == 404
