@@ -165,10 +165,10 @@ def _metrics(context: ServiceContext) -> _Method:
 async def _refuse(request: Request, error: Exception) -> Response:
     """What has no route."""
     assert isinstance(error, HTTPException)
-    text = f"there is nothing at {foreign(request.url.path)}; /openapi.json says what there is"
+    text = f"there is nothing at {foreign(request.scope['path'])}; /openapi.json says what there is"
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        text = f"{foreign(request.url.path)} takes {headers.get('Allow', 'other methods')}"
+        text = f"{foreign(request.scope['path'])} takes {headers.get('Allow', 'other methods')}"
     return _response(error.status_code, text, headers)
 
 

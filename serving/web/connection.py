@@ -78,7 +78,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.server_state.empty.clear()
         # Nothing is kept here for a reader beyond one message: `drain` returns once the system has all of it.
-        transport.set_write_buffer_limits(0)
+        transport.set_write_buffer_limits(high=1, low=0)  # with 0 and 0 uvloop's TLS pauses for good
         if len(self.connections) > self.server_state.most:
             self.abort()
         self._watch_request(is_new=True)
