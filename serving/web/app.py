@@ -25,6 +25,7 @@ from ..security.auth import caller
 from .http_call import Endpoint, HttpCall
 from .images import Images, read_images_request
 from .inference import Inference
+from .openapi import openapi_json
 from .problems import problem
 
 _SHOWN = ("etag", "content-range", "retry-after", "x-request-id", "bgan-model", "bgan-revision", "bgan-seed")
@@ -70,6 +71,7 @@ def make_app(
     routes.add("/healthz", _alive, is_open=is_open)
     routes.add("/readyz", _readiness(health), is_open=is_open)
     routes.add("/metrics", _metrics(context))
+    routes.all.append(Route("/openapi.json", _document))
     _add_inference(routes, Inference(context, inference), is_open=is_open)
     return Starlette(
         routes=routes.all,
@@ -160,6 +162,11 @@ def _metrics(context: ServiceContext) -> _Method:
         return context.metrics.scrape()
 
     return show
+
+
+async def _document(_: Request) -> Response:
+    """What there is, to everyone: it is the same for all servers."""
+    return Response(openapi_json(), media_type="application/json")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
