@@ -33,6 +33,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "path": (Path, "a path"),
     "boolean": (bool, "true or false"),
 }
+_PATTERNS = {_ORIGINS: "origins such as https://a.example, without paths, with commas between them"}
 _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
 
 
@@ -188,6 +189,8 @@ def _describe(name: str, schema: dict[str, Any]) -> Setting:
     schema = {**schema, **schema.get("anyOf", [{}])[0]}
     kind, allowed = _KINDS[schema.get("format", schema["type"])]
     metavar = None
+    if "pattern" in schema:
+        allowed = _PATTERNS[schema["pattern"]]
     if choices := schema.get("enum", []):
         allowed, metavar = f"one of {', '.join(choices)}", f"[{'|'.join(choices)}]"
     elif "minimum" in schema and schema.get("maximum", INT32_MAX) < INT32_MAX:

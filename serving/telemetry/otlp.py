@@ -42,9 +42,7 @@ class OtlpTracing(Tracing):
         """End the span of a call."""
         span = record.span
         attributes = {
-            "rpc.system.name": "grpc",
-            "rpc.method": record.method,
-            "rpc.response.status_code": record.code.name,
+            **_protocol(record),
             "client.address": record.peer,
             "bgan.request_id": record.request_id,
             "bgan.model": record.model,
@@ -62,3 +60,15 @@ class OtlpTracing(Tracing):
         stopping = threading.Thread(target=self._provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(_SECONDS_TO_STOP)
+
+
+def _protocol(record: CallRecord) -> dict[str, str]:
+    """The attributes of a call of gRPC, or of a request of HTTP, whose method is a verb and a route."""
+    verb, _, route = record.method.partition(" ")
+    if route:
+        return {"http.request.method": verb, "http.route": route, "bgan.code": record.code.name}
+    return {
+        "rpc.system.name": "grpc",
+        "rpc.method": record.method,
+        "rpc.response.status_code": record.code.name,
+    }
