@@ -27,11 +27,11 @@ class TlsFiles(NamedTuple):
     configuration: grpc.ServerCertificateConfiguration
     """Its certificate with its chain, its key, and the authorities of its clients, for gRPC."""
     client_authorities: tuple[x509.Certificate, ...]
-    context: ssl.SSLContext
-    """The same for HTTP."""
+    context: ssl.SSLContext | None
+    """The same for HTTP, if it is wanted."""
 
 
-def read_tls_files(certificate: Path, key: Path, client_ca: Path | None) -> TlsFiles:
+def read_tls_files(certificate: Path, key: Path, client_ca: Path | None, *, for_http: bool = False) -> TlsFiles:
     """Read and check a server's certificate, its key, and the authorities of its clients.
 
     Raises StartError if one cannot be read or is invalid, or key and certificate do not belong together.
@@ -46,7 +46,8 @@ def read_tls_files(certificate: Path, key: Path, client_ca: Path | None) -> TlsF
         authorities = _certificates(client_ca, roots)
         _log_expiry(client_ca, authorities)
     configuration = grpc.ssl_server_certificate_configuration([(key_content, chain)], roots)
-    return TlsFiles(configuration, tuple(authorities), _context(certificate, key, roots))
+    context = _context(certificate, key, roots) if for_http else None
+    return TlsFiles(configuration, tuple(authorities), context)
 
 
 def name_in(content: bytes) -> str | None:
@@ -73,7 +74,7 @@ def _context(certificate: Path, key: Path, roots: bytes | None) -> ssl.SSLContex
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # it would ask the terminal
         if roots is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(cadata=roots.decode("ascii", errors="ignore"))

@@ -22,7 +22,7 @@ def certificates_of(settings: ServerSettings) -> Certificates | None:
     """The certificates that the settings name; None: plaintext. Raises StartError if they are invalid."""
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is not None and key is not None:
-        return Certificates(certificate, key, client_ca)
+        return Certificates(certificate, key, client_ca, for_http=settings.http_port is not None)
     if certificate is not None or key is not None:
         one, other = ("tls_key", "tls_certificate") if certificate is None else ("tls_certificate", "tls_key")
         raise StartError(f"{one} is set and {other} is not; name both, or neither for plaintext")
@@ -34,15 +34,16 @@ def certificates_of(settings: ServerSettings) -> Certificates | None:
 class Certificates:
     """Credentials for listeners; new connections get what the files hold now."""
 
-    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None, *, for_http: bool = False) -> None:
         """Read the PEM files; `client_ca` has the authorities that clients need, None: any client is admitted.
 
+        for_http: whether there will be an `ssl_context`.
         Raises StartError with one line that says which is invalid and why.
         """
         from .certificates import read_tls_files
         from .client_certificates import ClientCertificates
 
-        read = partial(read_tls_files, certificate, key, client_ca)
+        read = partial(read_tls_files, certificate, key, client_ca, for_http=for_http)
         paths = [path for path in (certificate, key, client_ca) if path is not None]
         self._files = WatchedFiles(paths, read, what="certificates")
         self.clients: ClientCertificates | None = None
@@ -57,9 +58,11 @@ class Certificates:
     def ssl_context(self) -> ssl.SSLContext:
         """The same for a listener of HTTP: each new connection takes what the files hold then."""
         first = self._files.content.context
+        assert first is not None  # who asks for it was made for it
 
         def renew(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-            connection.context = self._files.content.context
+            if (newest := self._files.content.context) is not None:
+                connection.context = newest
 
         first.sni_callback = renew
         return first

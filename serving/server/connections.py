@@ -56,10 +56,11 @@ def raise_file_limit() -> int:
 def connection_bound(settings: ServerSettings) -> int:
     """The most connections of one process: its share of the setting, and no more than its files allow.
 
-    Between two looks there may be `SLACK` times as many.
+    Between two looks each port may have `SLACK` times as many.
     """
-    files = raise_file_limit()
-    return min(_share(settings.max_connections, settings), int(max(files - FILES_IN_RESERVE, files // 4) / SLACK))
+    files, ports = raise_file_limit(), 1 if settings.http_port is None else 2
+    allowed = int(max(files - FILES_IN_RESERVE, files // 4) / (SLACK * ports))
+    return min(_share(settings.max_connections, settings), allowed)
 
 
 def _share(bound: int, settings: ServerSettings) -> int:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
+import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -119,6 +120,26 @@ def test_a_call_is_a_span_in_the_trace_of_its_caller(folder):
     }
     assert resource["service.name"] == "bgan"
     assert resource["telemetry.sdk.language"] == "python"
+
+
+def test_a_request_of_http_is_a_span_of_its_route(folder):
+    with _receiver() as receiver, _traced(folder, receiver, "--http-port", 0) as process:
+        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "mine"}
+        answer = httpx.get(f"{process.http}/v1/models/mlp-dbn/images?count=7", headers=headers)
+        (span,) = receiver.wait_for(1)
+    assert span.name == "GET /v1/models/{name}/images"
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    attributes = _plain(span.attributes)
+    assert attributes.pop("client.address").startswith("ipv4:127.0.0.1:")
+    assert attributes == {
+        "http.request.method": "GET",
+        "http.route": "/v1/models/{name}/images",
+        "bgan.code": "OK",
+        "bgan.request_id": "mine",
+        "bgan.model": "mlp-dbn",
+        "bgan.revision": answer.headers["bgan-revision"],
+        "bgan.images": 7,
+    }
 
 
 def test_calls_that_fail_are_spans_too_and_begin_traces_of_their_own(folder):
