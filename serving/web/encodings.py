@@ -33,6 +33,8 @@ class Encoding:
 
     name: ClassVar[str]
     media_type: ClassVar[str]
+    is_work: ClassVar[bool] = True
+    """Whether a message takes long enough to be encoded in its caller's turn."""
 
     def __init__(self, engine: Engine, images: ImageRange) -> None:
         """Raises InvalidRequestError where the format cannot hold so many images."""
@@ -63,7 +65,7 @@ class Encoding:
 class BitsEncoding(Encoding):
     """Packed images and nothing else."""
 
-    name, media_type = "bits", "application/octet-stream"
+    name, media_type, is_work = "bits", "application/octet-stream", False
 
     def __init__(self, engine: Engine, images: ImageRange) -> None:
         super().__init__(engine, images)

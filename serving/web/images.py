@@ -142,7 +142,7 @@ class Images:
             labels=images.labels,
             batch_size=_batch_size(plan, encoding),
         )
-        is_small = part.count <= MAX_SHARED_IMAGES
+        is_small = part.count <= MAX_SHARED_IMAGES or not encoding.is_work
 
         async def compute(function: Callable[..., T], *arguments: object) -> T:
             if is_small:
