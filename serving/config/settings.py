@@ -139,7 +139,7 @@ class ServerSettings(BaseSettings):
     stalled_write_seconds: float = _setting(_CALLS, 60.0, gt=0, le=_DAY)
     """After how long to end a stream whose reader takes nothing; it can be resumed."""
     keepalive_seconds: float = _setting(_CALLS, 60.0, ge=1, le=_DAY)
-    """How often to ping a connection without traffic."""
+    """How often to ping a connection without traffic; one of HTTP is closed then."""
     max_connection_age_seconds: float = _setting(_CALLS, 0.0, ge=0, le=_DAY)
     """The age, give or take a tenth, at which a connection takes no new calls; clients then connect again, and so
     find new servers of a name. 0: any age."""

@@ -5,6 +5,8 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 import h11
@@ -30,10 +32,23 @@ class Connections(ServerState):
         super().__init__()
         self.most = most
         self.max_age_seconds = max_age_seconds
-        self.default_headers = [(b"x-content-type-options", b"nosniff")]
         self.empty = asyncio.Event()
         """Set while there is none."""
         self.empty.set()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
+        """Of every answer that begins now."""
+        return [(b"date", _date(int(time.time()))), (b"x-content-type-options", b"nosniff")]
+
+    @default_headers.setter
+    def default_headers(self, headers: object) -> None:
+        """Nothing: uvicorn's own server would set them once a second."""
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
 
 
 class Connection(H11Protocol):
@@ -107,15 +122,23 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.calls:
             self.abort()  # another request is being answered
             return
-        body, headers = problem(400, f"{msg} Send HTTP/1.1, with a head of at most {MAX_HEAD_BYTES} bytes.")
+        body, own = problem(400, f"{msg} Send HTTP/1.1, with a head of at most {MAX_HEAD_BYTES} bytes.")
+        headers = [*self.server_state.default_headers, *own, (b"connection", b"close")]
         events: list[Any] = [
-            h11.Response(status_code=400, headers=[*headers, (b"connection", b"close")], reason=b"Bad Request"),
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ]
         for event in events:
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """End it with its answer, or now."""
+        try:
+            super().shutdown()
+        except h11.LocalProtocolError:  # it is about to end
+            self.transport.close()
 
     def abort(self) -> None:
         """End it at once: what was begun is not finished, which its reader can tell."""

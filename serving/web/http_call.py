@@ -1,11 +1,8 @@
 """A request of HTTP as the services see a call: what `grpc.aio.ServicerContext` is to them; and its answer."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -150,17 +147,11 @@ class HttpCall:
 
     async def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         names = {name for name, _ in headers}
-        every = {"date": _date(int(time.time())), **self._every}
-        own = [(key.encode(), value.encode()) for key, value in every.items()]
+        own = [(key.encode(), value.encode()) for key, value in self._every.items()]
         headers = headers + [each for each in own if each[0] not in names]
         if self.connection.is_old:
             headers.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-@lru_cache(maxsize=1)
-def _date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)
 
 
 class Endpoint:

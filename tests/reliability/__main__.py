@@ -22,6 +22,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -29,6 +30,7 @@ import grpc
 from bgan.clients import SamplingError
 from tests.conftest import ROOT
 from tests.fixtures.write import CLASSES, write_model
+from tests.kit.clients import Blocking
 from tests.kit.servers import restarting_server, server
 
 from .access import Guard
@@ -42,6 +44,7 @@ from .machine import NotHereError
 from .reference import Reference
 from .report import Report
 from .rest import Rest
+from .web import HttpClient, address_of
 
 _REFERENCE_IMAGES = 40_000
 _FAULT_SECONDS = 400
@@ -67,7 +70,18 @@ _LARGEST_MESSAGE = 1_000
 _SHOWN_AT_MOST = 20  # of many that are wrong
 # Small limits, so that requests of the fuzzer which are good by chance cost little.
 _STEADY = (
-    *("--metrics-port", 0, "--max-streams", 700, "--max-streams-per-caller", 700, "--max-image-count", 50_000),
+    *(
+        "--metrics-port",
+        0,
+        "--http-port",
+        0,
+        "--max-streams",
+        700,
+        "--max-streams-per-caller",
+        700,
+        "--max-image-count",
+        50_000,
+    ),
     *("--max-batch-size", 1000, "--model-poll-seconds", 0.2, "--model-keep-seconds", 1),
     *("--stalled-write-seconds", 10, "--grace-seconds", 5, "--default-model", _FIXED[0]),
 )
@@ -190,9 +204,11 @@ class Soak:
         steady, fragile = (site.guard.access(each.target, "load") for each in (site.steady, site.fragile))
         few = site.guard.access(site.steady.target, "few")
         load.add("small calls to the steady server", [steady], 16)
-        load.add("streams from the steady server", [steady], 3_000, asynchronous=True)
+        load.add("streams from the steady server", [steady], 3_000, make=Blocking)
         load.add("streams from the server that dies", [fragile], 3_000)
         load.add("streams split over both", [steady, fragile], 3_000)
+        over_http = partial(HttpClient, address=address_of(site.steady), ca=steady.ca)
+        load.add("answers over HTTP", [steady], 3_000, make=over_http)
         load.add("streams of a token with a quota", [few], 3_000)
 
     def _do_faults(self, site, load, end):

@@ -31,6 +31,7 @@ from .load import CALL_SECONDS
 from .machine import ON_SMALL_DISK, Clock, run_on_small_disk
 from .metrics import scrape
 from .reference import SEED, Reference
+from .web import HttpClient, address_of, stranger
 
 Request = sampling_pb2.SampleBinaryImagesRequest
 Code = grpc.StatusCode
@@ -274,6 +275,22 @@ def readers_stand_still(site: Site) -> str:
     return f"{count} ended, none lost an image"
 
 
+def strangers_over_http(site: Site) -> str:
+    """Slow heads, endless bodies, wrong lengths and silence over HTTP: others are answered as ever."""
+    address, access = address_of(site.steady), site.access(site.steady)
+    count = site.some(300)
+    with ThreadPoolExecutor(count) as pool:
+        strangers = [pool.submit(stranger, number, address, access.ca) for number in range(count)]
+        options = {"address": address, "ca": access.ca, "token": access.token, "timeout_seconds": CALL_SECONDS}
+        with HttpClient((), **options) as client:
+            for _ in range(8):
+                site.read(client, 50)
+            site.check(site.steady)
+            _soon("the end of strangers", lambda: all(each.done() for each in strangers))
+        ends = Counter(each.result() for each in strangers)
+    return ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in sorted(ends.items()))
+
+
 def _end_of(call, next_index):
     """The code of a stream, and whether it says rightly which image comes next."""
     with suppress(grpc.RpcError):
@@ -487,6 +504,7 @@ FAULTS = (
     a_storm_of_cancels,
     many_streams_at_once,
     readers_stand_still,
+    strangers_over_http,
     models_are_replaced,
     bad_model_files,
     a_full_disk,

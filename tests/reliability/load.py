@@ -3,7 +3,7 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bgan.clients import SamplingClient
@@ -36,9 +36,15 @@ class Load:
         self._turns: list[threading.Lock] = []
         self._is_resting = threading.Event()
 
-    def add(self, kind: str, servers: Sequence[Access], most: int, *, asynchronous: bool = False) -> None:
-        """One more caller with the default client: streams of 1 to `most` images from these servers."""
-        make = Blocking if asynchronous else SamplingClient
+    def add(
+        self,
+        kind: str,
+        servers: Sequence[Access],
+        most: int,
+        *,
+        make: Callable[..., SamplingClient | Blocking] = SamplingClient,
+    ) -> None:
+        """One more caller with the client that `make` gives: streams of 1 to `most` images from these servers."""
         rng = random.Random(f"{self._seed} {kind} {len(self._threads)}")
         turn = threading.Lock()  # held as long as a client has connections
         thread = threading.Thread(target=self._run, args=(kind, make, servers, most, rng, turn))

@@ -33,6 +33,7 @@ def site(small_models, other_models, tmp_path_factory):
     (folder / "changing" / "1.onnx").write_bytes(next(iter(versions.values())))
     guard = Guard.make(work, faults={})
     options = (*guard.options, "--metrics-port", 0, "--model-poll-seconds", 0.05, "--model-keep-seconds", 1)
+    options += ("--http-port", 0)
     limits = ("--stalled-write-seconds", 2, "--max-streams", 300, "--max-streams-per-caller", 300)
     with (
         server(folder, *options, *limits) as steady,
