@@ -23,12 +23,12 @@ from ..rpc.open_inference import OpenInferenceServicer
 from ..rpc.sampling import SamplingServicer
 from ..security.auth import caller
 from .http_call import Endpoint, HttpCall
-from .images import Images, read_images_request
-from .inference import Inference
+from .images import DESCRIBING, Images, read_images_request
+from .inference import HEADER_LENGTH, Inference
 from .openapi import openapi_json
 from .problems import problem
 
-_SHOWN = ("etag", "content-range", "retry-after", "x-request-id", "bgan-model", "bgan-revision", "bgan-seed")
+_SHOWN = (*DESCRIBING, "etag", "content-range", "retry-after", "x-request-id", HEADER_LENGTH)
 _PLAIN = {"content-type": "text/plain", "cache-control": "no-store"}
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -73,11 +73,13 @@ def make_app(
     routes.add("/metrics", _metrics(context))
     routes.all.append(Route("/openapi.json", _document))
     _add_inference(routes, Inference(context, inference), is_open=is_open)
-    return Starlette(
+    app = Starlette(
         routes=routes.all,
         middleware=_cross_origin(context.settings.http_origins),
         exception_handlers={HTTPException: _refuse, Exception: _fail},
     )
+    app.router.redirect_slashes = False  # by the host that the request names
+    return app
 
 
 def _add_inference(routes: _Routes, inference: Inference, *, is_open: bool) -> None:

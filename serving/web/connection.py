@@ -37,7 +37,7 @@ class Connections(ServerState):
         self.empty.set()
 
     @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Of every answer that begins now."""
         return [(b"date", _date(int(time.time()))), (b"x-content-type-options", b"nosniff")]
 

@@ -24,6 +24,11 @@ from .http_call import HttpCall, Reply
 
 DEFAULT_COUNT = 64
 """Images of a request that does not say how many."""
+DESCRIBING = (
+    *("bgan-model", "bgan-revision", "bgan-seed"),
+    *("bgan-first-index", "bgan-image-count", "bgan-image-shape"),
+)
+"""The headers that say what the images are."""
 _INTEGERS = {"seed": "seed", "first_index": "first_index", "count": "image_count", "version": "version"}
 _FIELDS = (*_INTEGERS, "label", "format")
 _INT64 = range(-(2**63), 2**63)
@@ -124,7 +129,8 @@ class Images:
             if _has(call.header("if-none-match"), tag):
                 reply.status, reply.length = 304, None
                 return b""
-        part = Part(encoding, _range_of(call, encoding, reply) if is_fixed else None)
+        has_parts = is_fixed and call.method == "GET"
+        part = Part(encoding, _range_of(call, encoding, reply) if has_parts else None)
         if call.method == "HEAD":
             return b""
         return await self._send(plan, part, call)
@@ -231,17 +237,14 @@ def _described(plan: StreamPlan, encoding: Encoding) -> dict[str, str]:
     """The headers that say what the images are."""
     manifest, images = plan.engine.manifest, plan.images
     last = images.first_index + images.count - 1
+    shape = ",".join(map(str, plan.engine.image_shape))
+    values = (manifest.name, plan.engine.revision, images.seed, images.first_index, images.count, shape)
     name = f"{manifest.name}-seed-{images.seed}-{images.first_index}-{last}.{encoding.name}"
     return {
         "content-type": encoding.media_type,
         "content-disposition": f'inline; filename="{name}"',
         "accept-ranges": "none" if encoding.row_bytes is None else "bytes",
-        "bgan-model": manifest.name,
-        "bgan-revision": plan.engine.revision,
-        "bgan-seed": str(images.seed),
-        "bgan-first-index": str(images.first_index),
-        "bgan-image-count": str(images.count),
-        "bgan-image-shape": ",".join(map(str, plan.engine.image_shape)),
+        **dict(zip(DESCRIBING, map(str, values), strict=True)),
     }
 
 

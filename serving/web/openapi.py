@@ -7,7 +7,7 @@ from typing import Any
 
 from ..models.noise import INDEX_END
 from .encodings import ENCODINGS
-from .images import DEFAULT_COUNT
+from .images import DEFAULT_COUNT, DESCRIBING
 from .inference import EXTENSIONS, HEADER_LENGTH
 from .problems import MEDIA_TYPE
 
@@ -126,15 +126,7 @@ def _images() -> _Json:
     binary: _Json = {each.media_type: {} for each in ENCODINGS.values()}
     content = {**binary, "application/json": {"schema": _ref("Images"), "example": _IMAGES}}
     text = {"schema": {"type": "string"}}
-    names = (
-        "bgan-model",
-        "bgan-revision",
-        "bgan-seed",
-        "bgan-first-index",
-        "bgan-image-count",
-        "bgan-image-shape",
-    )
-    headers = dict.fromkeys((*names, "etag"), text)
+    headers = dict.fromkeys((*DESCRIBING, "etag"), text)
     return {
         "200": {"description": "The images, as a stream.", "headers": headers, "content": content},
         "206": {

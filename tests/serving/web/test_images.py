@@ -233,6 +233,7 @@ def test_head_says_what_get_does_and_computes_nothing(http, form):
     assert head.headers["bgan-image-count"] == "100000"
     assert _counted(http) == before
     assert http.head(f"/v1/models/mlp-dbn/images?count=0&format={form}").status_code == 400
+    assert http.head(address, headers={"range": "bytes=0-9"}).status_code == 200  # a range is for GET
 
 
 def _counted(http):

@@ -135,6 +135,7 @@ def test_what_is_not_there_is_said_in_the_same_words(http):
     assert http.get("/v1/models?name=x").json()["errors"] == [
         {"field": "name", "detail": "is no field of this address; it has none"}
     ]
+    assert http.get("/v1/models/").status_code == 404  # no redirect, which would trust the host that was named
     assert http.get("/").status_code == 404  # the gallery's place
 
 
