@@ -22,7 +22,7 @@ WHICH_FOLDER = "./models if it exists, else the shipped models"
 """What `model_folder` gives, in words."""
 INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 _DAY = 86400
-_ORIGINS = r"https?://[^\s/,*]+(,https?://[^\s/,*]+)*"
+_ORIGINS = r"^https?://[^\s/,*]+(,https?://[^\s/,*]+)*$"
 _MODELS, _ADDRESS, _SECURITY, _CALLS = "Models", "Address and processes", "Security", "Calls"
 _TELEMETRY, _STOPPING = "Metrics, logs and traces", "Stopping"
 # By JSON schema's name of a type or format.

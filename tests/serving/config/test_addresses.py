@@ -70,6 +70,18 @@ def test_the_host_of_metrics_has_its_own_option_in_the_message(small_models, hos
     assert "--metrics-host" in line
 
 
+def test_the_port_of_http_has_its_own_option_in_the_message(small_models):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        line = error_line(bgan_process("serve", "--models", small_models, "--port", 0, "--http-port", port))
+    assert line == (
+        f"bgan: cannot listen on 127.0.0.1:{port} for HTTP; is another server there? "
+        "Choose another --http-port, or 0 for a free one"
+    )
+
+
 @pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["::1", "::"])
 def test_ipv6_is_served_with_and_without_brackets(small_models, host):

@@ -102,6 +102,8 @@ def test_a_file_that_cannot_be_meant(file, text, says):
         ({}, {"BGAN_PORT": "10.0.0.1:80"}, "BGAN_PORT: port is '10.0.0.1:80'; use a whole number"),
         ({}, {"BGAN_MAX_STREAM": "5"}, "BGAN_MAX_STREAM is not a setting; did you mean BGAN_MAX_STREAMS?"),
         ({"grace_seconds": -1.0}, {}, "--grace-seconds: grace_seconds is -1.0; use a number from 0"),
+        ({"http_origins": "*"}, {}, "--http-origins: http_origins is '*'; use origins such as https://a.example"),
+        ({}, {"BGAN_HTTP_ORIGINS": "https://a.example/x"}, "BGAN_HTTP_ORIGINS: http_origins is 'https://a.ex"),
     ],
 )
 def test_options_and_variables_that_cannot_be_meant(flags, env, says, monkeypatch):
@@ -125,7 +127,7 @@ def test_variables_of_others_are_left_alone(monkeypatch):
     assert resolve({}, None) == settings
 
 
-@pytest.mark.parametrize("service", ["BGAN", "BGAN_METRICS"])
+@pytest.mark.parametrize("service", ["BGAN", "BGAN_METRICS", "BGAN_HTTP"])
 def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(monkeypatch, service):
     address = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "50051", "SERVICE_PORT_GRPC": "50051"}
     links = {"": "tcp://10.0.0.1:80", "_80_TCP": "tcp://10.0.0.1:80", "_80_TCP_PROTO": "tcp", "_80_TCP_PORT": "80"}
