@@ -29,8 +29,10 @@ from .faults import (
     readers_stand_still,
 )
 from .frames import Frames, inputs, rules_of
+from .load import CALL_SECONDS
 from .messages import encoded, valid_messages
 from .rest import Rest
+from .web import HttpClient, address_of
 from .wire import methods_of, send_garbage
 
 BOUND_MIB = 0.1
@@ -206,8 +208,22 @@ def _fault(fault, whole):
 
 
 CALLS = Deed("small calls", 2_000, _calls(lambda number: Request(image_count=1, seed=number)))
+
+
+def _over_http(site: Site, count: int) -> None:
+    """Answers that are read, errors, and answers whose readers go in the middle."""
+    access = site.access(site.steady)
+    options = {"address": address_of(site.steady), "ca": access.ca, "token": access.token}
+    with HttpClient((), timeout_seconds=CALL_SECONDS, **options) as client:
+        for number in range(count):
+            site.read(client, 20)
+            client.fail(f"no-{number}")
+            client.leave(site.fixed[0])
+
+
 DEEDS = (
     CALLS,
+    Deed("answers over HTTP, errors and readers who go", 300, _over_http),
     Deed("connections that end before TLS", 2_000, _ends_before_tls),
     Deed("connections that end after TLS", 1_000, _ends_after_tls),
     Deed("connections with garbage", 400, _garbage),

@@ -46,13 +46,22 @@ class HttpClient:
         context = ssl.create_default_context(cafile=ca)
         self._http = httpx.Client(base_url=address, headers=headers, verify=context, timeout=timeout_seconds)
         self._count = 0
+        self._classes = {}
 
     def sample_binary_images(self, *, image_count, first_index, seed, model, labels=(), **_):
         """One batch of all images; in two parts, by `Range`, where the format has parts."""
         self._count += 1
         form = _FORMATS[self._count % len(_FORMATS)]
         fields = {"seed": seed, "first_index": first_index, "count": image_count, "format": form}
-        yield self._read(f"/v1/models/{model}/images", {**fields, "label": labels}, form)
+        fields["label"] = [self._names(model)[label] for label in labels]
+        yield self._read(f"/v1/models/{model}/images", fields, form)
+
+    def _names(self, model):
+        """The classes of a model."""
+        if model not in self._classes:
+            found = self._http.get(f"/v1/models/{model}").raise_for_status().json()
+            self._classes[model] = found["model"]["model"].get("classes", [])
+        return self._classes[model]
 
     def _read(self, path, fields, form):
         answer = self._http.get(path, params=fields, headers={"range": "bytes=0-99"})
@@ -70,6 +79,15 @@ class HttpClient:
         first_index = int(headers["bgan-first-index"])
         seed, model, revision = int(headers["bgan-seed"]), headers["bgan-model"], headers["bgan-revision"]
         return _Batch(model, revision, seed, first_index, packed, labels)
+
+    def fail(self, model):
+        """Ask for a model that there is not."""
+        assert self._http.get(f"/v1/models/{model}/images").status_code == 404
+
+    def leave(self, model):
+        """Ask for many images, and go after the first."""
+        with self._http.stream("GET", f"/v1/models/{model}/images?count=20000&format=npy") as answer:
+            assert next(answer.iter_raw())
 
     def __enter__(self):
         return self
