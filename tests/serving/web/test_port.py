@@ -1,10 +1,12 @@
 """The HTTP port as the server's other port has it: who is let in, for how much, over TLS, and to the end."""
 
+import json
 import re
 import signal
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 
@@ -189,8 +191,10 @@ def test_a_call_ends_with_its_connection(web):
         assert connection.recv(10).startswith(b"HTTP/1.1 2")
         with httpx.Client(base_url=web.http) as client:
             assert _gauge(client, "bgan_streams") == 1
+            sent = _gauge(client, r'bgan_images_total\{model="mlp-dbn"\}')
     with httpx.Client(base_url=web.http) as client:
         eventually(lambda: _gauge(client, "bgan_streams") == 0)
+        assert _gauge(client, r'bgan_images_total\{model="mlp-dbn"\}') < sent + 500_000  # of a million
     assert "ERROR" not in web.output().removeprefix(before)
 
 
@@ -212,6 +216,34 @@ def test_a_reader_who_takes_nothing_is_not_written_ahead_for_and_is_ended(small_
             )
             assert sent < 10**6  # of a billion
             assert _gauge(client, "bgan_streams") == 0
+
+
+def test_an_answer_that_nobody_takes_ends_its_call_and_its_connection(small_models):
+    latent_size = load_engine(next(small_models.glob("*.onnx"))).manifest.latent_size
+    rows = 900
+    uniforms = {"name": "uniforms", "datatype": "FP32", "shape": [rows, 1, 28, 28]}
+    latents = {"name": "latents", "datatype": "FP32", "shape": [rows, latent_size]}
+    sizes = {"latents": 4 * rows * latent_size, "uniforms": 4 * rows * 784}
+    inputs = [{**each, "parameters": {"binary_data_size": sizes[each["name"]]}} for each in (latents, uniforms)]
+    header = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    body = header + bytes(sum(sizes.values()))
+    head = (
+        f"POST /v2/models/sbn/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        f"inference-header-content-length: {len(header)}\r\n\r\n"
+    )
+    with server(small_models, "--http-port", 0, "--stalled-write-seconds", 1, "--log-calls", "all") as process:
+        host, port = process.http.removeprefix("http://").split(":")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            connection.sendall(head.encode() + body)
+            eventually(lambda: " infer " in process.output())
+            assert " infer UNAVAILABLE in " in process.output()
+            received = 0
+            with suppress(ConnectionResetError):
+                while more := len(connection.recv(65536)):
+                    received += more
+            assert received < 5 * 784 * rows  # it ended in the middle
 
 
 def test_streams_are_cut_at_an_image_and_the_rest_can_be_had(small_models):
