@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from open_inference.grpc import protocol as oip
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InvalidRequestError, foreign
 from ..models.manifest import output_specs
@@ -26,9 +27,41 @@ _JSON_BYTES = 21  # the most that a number takes in JSON, with what separates it
 _MAX_TENSORS = 16
 _MAX_DIMENSIONS = 8
 _KINDS = {"FP32": ("<f4", "iuf", "numbers"), "INT64": ("<i8", "iu", "whole numbers")}
-_INT64 = range(-(2**63), 2**63)
 _NUMPY = {"FP32": "<f4", "UINT8": "u1"}  # of the outputs
+_Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 T = TypeVar("T")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Parameters(_Strict):
+    model_config = ConfigDict(extra="allow")
+
+    binary_data: bool | None = None
+    binary_data_size: _Int64 | None = None
+    binary_data_output: bool = False
+
+
+class _Output(_Strict):
+    name: str
+    parameters: _Parameters = _Parameters()
+
+
+class _Input(_Output):
+    datatype: str
+    shape: list[_Int64] = Field(max_length=_MAX_DIMENSIONS)
+    data: Any = None
+
+
+class _Body(_Strict):
+    """The JSON of a request."""
+
+    id: str = ""
+    inputs: list[_Input] = Field([], max_length=_MAX_TENSORS)
+    outputs: list[_Output] = Field([], max_length=_MAX_TENSORS)
+    parameters: _Parameters = _Parameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,36 +181,42 @@ async def _read_body(call: HttpCall, most: int) -> bytes:
 def _parse(body: bytes, call: HttpCall) -> InferRequest:
     header, tensors = _split(body, call.header(HEADER_LENGTH))
     try:
-        content = json.loads(header)
-    except (ValueError, RecursionError):  # UnicodeDecodeError is one, and so are numbers that are too long
-        raise InvalidRequestError({"request": "is no JSON; send an object with the field inputs"}) from None
-    root = _Node(content, "request")
+        content = _Body.model_validate_json(header)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequestError(
+            {_place(each["loc"]): each["msg"].removeprefix("Input ") for each in found}
+        ) from None
     message = oip.ModelInferRequest(
-        model_name=call.path["name"], model_version=call.path.get("version", ""), id=root.text("id", "")
+        model_name=call.path["name"], model_version=call.path.get("version", ""), id=content.id
     )
     rest = memoryview(tensors)
-    for node in root.items("inputs"):
-        size = node.node("parameters").number("binary_data_size", None)
-        tensor = message.inputs.add(
-            name=node.text("name"), datatype=node.text("datatype"), shape=node.numbers("shape")
-        )
+    for number, each in enumerate(content.inputs):
+        tensor = message.inputs.add(name=each.name, datatype=each.datatype, shape=each.shape)
+        place, size = f"inputs[{number}]", each.parameters.binary_data_size
         if size is None:
-            message.raw_input_contents.append(node.values("data", tensor.datatype))
+            message.raw_input_contents.append(_values(each, f"{place}.data"))
         elif not 0 <= size <= len(rest):
-            raise InvalidRequestError({node.path: f"has {size} bytes after the JSON, where {len(rest)} are left"})
+            raise InvalidRequestError({place: f"has {size} bytes after the JSON, where {len(rest)} are left"})
         else:
             message.raw_input_contents.append(bytes(rest[:size]))
             rest = rest[size:]
-        _keep_parameters(node, tensor)
+        _keep_parameters(each, tensor)
     if rest:
         raise InvalidRequestError({"request": f"has {len(rest)} bytes after the JSON that no input names"})
-    is_binary = root.node("parameters").flag("binary_data_output", False)
-    binary: dict[str, bool] = {}
-    for node in root.items("outputs"):
-        output = message.outputs.add(name=node.text("name"))
-        binary[output.name] = node.node("parameters").flag("binary_data", is_binary)
-        _keep_parameters(node, output)
-    return InferRequest(message, binary, is_binary)
+    is_binary = content.parameters.binary_data_output
+    for output in content.outputs:
+        _keep_parameters(output, message.outputs.add(name=output.name))
+    wants = {each.name: each.parameters.binary_data for each in content.outputs}
+    return InferRequest(
+        message, {name: is_binary if each is None else each for name, each in wants.items()}, is_binary
+    )
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    """Where in the JSON something stands."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".") or "request"
 
 
 def _split(body: bytes, length: str | None) -> tuple[bytes, bytes]:
@@ -189,11 +228,25 @@ def _split(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     return body[: int(length)], body[int(length) :]
 
 
-def _keep_parameters(node: "_Node", tensor: Any) -> None:
+def _keep_parameters(node: _Output, tensor: Any) -> None:
     """Those that would change what a tensor means, which the method refuses."""
-    for name in node.node("parameters").names():
-        if name not in ("binary_data", "binary_data_size"):
-            tensor.parameters[name].bool_param = True
+    for name in node.parameters.model_extra or ():
+        tensor.parameters[name].bool_param = True
+
+
+def _values(tensor: _Input, place: str) -> bytes:
+    """The bytes of a tensor's values, which may be nested."""
+    if tensor.datatype not in _KINDS:
+        return b""  # the method says which is wanted
+    descr, kinds, words = _KINDS[tensor.datatype]
+    try:
+        values = np.array(tensor.data)
+    except (ValueError, OverflowError):  # not all of one depth
+        raise InvalidRequestError({place: "is nested unevenly"}) from None
+    if values.size and values.dtype.kind not in kinds:
+        raise InvalidRequestError({place: f"holds something else than {words}"})
+    with np.errstate(over="ignore"):  # infinity is refused by the method
+        return values.astype(descr).tobytes()
 
 
 def _render(response: oip.ModelInferResponse, request: InferRequest) -> tuple[bytes, bytes]:
@@ -210,89 +263,6 @@ def _render(response: oip.ModelInferResponse, request: InferRequest) -> tuple[by
     if response.id:
         about["id"] = response.id
     return _dumps({**about, "outputs": outputs}), b"".join(tensors)
-
-
-class _Node:
-    """A value of a JSON document, and where it stands: whatever is asked of it that it is not is an error."""
-
-    def __init__(self, value: Any, path: str) -> None:
-        if not isinstance(value, dict):
-            raise InvalidRequestError({path: "is no object"})
-        self._value = value
-        self.path = path
-
-    def names(self) -> Iterator[str]:
-        return iter(self._value)
-
-    def node(self, name: str) -> "_Node":
-        """An object in it; an empty one where there is none."""
-        return _Node(self._value.get(name, {}), self._at(name))
-
-    def items(self, name: str) -> list["_Node"]:
-        """The objects of a list in it; none where there is no list."""
-        found = self._get(name, [])
-        if not isinstance(found, list) or len(found) > _MAX_TENSORS:
-            raise self._error(name, f"is no list of at most {_MAX_TENSORS} objects")
-        return [_Node(each, f"{self._at(name)}[{number}]") for number, each in enumerate(found)]
-
-    def text(self, name: str, default: Any = ...) -> str:
-        found = self._get(name, default)
-        if not isinstance(found, str) or not _is_unicode(found):
-            raise self._error(name, "is no text")
-        return found
-
-    def flag(self, name: str, default: bool) -> bool:
-        found = self._get(name, default)
-        if not isinstance(found, bool):
-            raise self._error(name, "is neither true nor false")
-        return found
-
-    def number(self, name: str, default: Any = ...) -> Any:
-        found = self._get(name, default)
-        if found is not default and not _is_int64(found):
-            raise self._error(name, "is no whole number of 64 bits")
-        return found
-
-    def numbers(self, name: str) -> list[int]:
-        found = self._get(name, ...)
-        if not isinstance(found, list) or len(found) > _MAX_DIMENSIONS or not all(map(_is_int64, found)):
-            raise self._error(name, f"is no list of at most {_MAX_DIMENSIONS} whole numbers")
-        return found
-
-    def values(self, name: str, datatype: str) -> bytes:
-        """The bytes of a tensor's values, which may be nested."""
-        if datatype not in _KINDS:
-            return b""  # the method says which is wanted
-        descr, kinds, words = _KINDS[datatype]
-        try:
-            values = np.array(self._get(name, ...))
-        except (ValueError, OverflowError):  # not all of one depth
-            raise self._error(name, "is nested unevenly") from None
-        if values.size and values.dtype.kind not in kinds:
-            raise self._error(name, f"holds something else than {words}")
-        with np.errstate(over="ignore"):  # infinity is refused by the method
-            return values.astype(descr).tobytes()
-
-    def _get(self, name: str, default: Any) -> Any:
-        found = self._value.get(name, default)
-        if found is ...:
-            raise self._error(name, "is missing")
-        return found
-
-    def _at(self, name: str) -> str:
-        return name if self.path == "request" else f"{self.path}.{name}"
-
-    def _error(self, name: str, text: str) -> InvalidRequestError:
-        return InvalidRequestError({self._at(name): text})
-
-
-def _is_int64(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value in _INT64
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a message can hold it: JSON may have halves of characters."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _as_json(response: Any, name: str) -> bytes:

@@ -1,0 +1,60 @@
+"""The files of the gallery, which anyone may read: they are the same for all servers."""
+
+import asyncio
+from importlib.metadata import version
+from mimetypes import guess_type
+from pathlib import Path
+
+from grpc import StatusCode
+
+from ..errors import foreign
+from .http_call import HttpCall, Reply
+
+GALLERY = Path(__file__).parents[2] / "clients" / "browser"
+"""Where it lies, in a checkout as in a wheel; without it there is nothing at `/`."""
+_AT_ONCE = 64 * 1024
+_POLICY = "; ".join(
+    [
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:",
+        "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ]
+)
+
+
+class Pages:
+    """Answers the paths of a folder's files: no others can be had, whatever a path says."""
+
+    def __init__(self, folder: Path, stalled_seconds: float) -> None:
+        """`stalled_seconds`: how long a reader may take nothing."""
+        found = {f"/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*") if path.is_file()}
+        self._files = {path.removesuffix("index.html"): file for path, file in found.items()}
+        self._stalled_seconds = stalled_seconds
+
+    async def show(self, _: HttpCall, call: HttpCall) -> bytes:
+        """One file, in parts. Raises StalledReaderError."""
+        if (path := self._files.get(call.address)) is None:
+            text = f"there is nothing at {foreign(call.address)}; /openapi.json says what there is"
+            await call.abort(StatusCode.NOT_FOUND, text)
+        assert path is not None  # abort raises
+        call.reply = _described(path)
+        if call.has_tag(call.reply.headers["etag"]):
+            call.reply.status, call.reply.length = 304, None
+            return b""
+        if call.method == "HEAD":
+            return b""
+        with path.open("rb") as file:
+            while len(part := await asyncio.to_thread(file.read, _AT_ONCE)) == _AT_ONCE:
+                await call.write_in_time(part, self._stalled_seconds)
+        return part
+
+
+def _described(path: Path) -> Reply:
+    about = path.stat()
+    kind = guess_type(path.name)[0] or "application/octet-stream"
+    headers = {
+        "content-type": f"{kind}; charset=utf-8" if kind.startswith("text/") else kind,
+        "content-security-policy": _POLICY,
+        "cache-control": "no-cache",
+        "etag": f'"{version("bgan")}-{about.st_mtime_ns:x}-{about.st_size:x}"',
+    }
+    return Reply(headers=headers, length=about.st_size)
