@@ -1,24 +1,22 @@
 """The addresses of the HTTP port, and which method answers each."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from bgan.v1 import sampling_pb2 as pb
 
 from ..errors import InvalidRequestError, NotAllowedError, foreign
 from ..rpc.context import ServiceContext
-from ..rpc.guard import INTERNAL_TEXT, CallGuard
+from ..rpc.guard import CallGuard
 from ..rpc.open_inference import OpenInferenceServicer
 from ..rpc.sampling import SamplingServicer
 from ..security.auth import caller
@@ -26,7 +24,7 @@ from .http_call import Endpoint, HttpCall
 from .images import DESCRIBING, Images, read_images_request
 from .inference import HEADER_LENGTH, Inference
 from .openapi import openapi_json
-from .problems import problem
+from .pages import GALLERY, Pages
 
 _SHOWN = (*DESCRIBING, "etag", "content-range", "retry-after", "x-request-id", HEADER_LENGTH)
 _PLAIN = {"content-type": "text/plain", "cache-control": "no-store"}
@@ -49,8 +47,7 @@ class _Routes:
         verb: str = "GET",
         is_open: bool = False,
     ) -> None:
-        endpoint = Endpoint(self._guard, f"{verb} {path}", method, read, is_open=is_open)
-        self.all.append(Route(path, endpoint, methods=[verb]))
+        self.all.append(Route(path, Endpoint(self._guard, (verb, path), method, read, is_open=is_open)))
 
 
 def make_app(
@@ -59,8 +56,9 @@ def make_app(
     sampling: SamplingServicer,
     inference: OpenInferenceServicer,
     health: Any,
+    pages: Path = GALLERY,
 ) -> Starlette:
-    """The ASGI application; `health` is the servicer of grpc.health.v1."""
+    """The ASGI application. `health`: the servicer of grpc.health.v1. pages: a folder of files for other paths."""
     images = Images(context, sampling)
     routes = _Routes(guard)
     is_open = context.settings.health == "open"
@@ -71,13 +69,11 @@ def make_app(
     routes.add("/healthz", _alive, is_open=is_open)
     routes.add("/readyz", _readiness(health), is_open=is_open)
     routes.add("/metrics", _metrics(context))
-    routes.all.append(Route("/openapi.json", _document))
+    routes.add("/openapi.json", _document, is_open=True)
     _add_inference(routes, Inference(context, inference), is_open=is_open)
-    app = Starlette(
-        routes=routes.all,
-        middleware=_cross_origin(context.settings.http_origins),
-        exception_handlers={HTTPException: _refuse, Exception: _fail},
-    )
+    files = Pages(pages, context.settings.stalled_write_seconds)
+    app = Starlette(routes=routes.all, middleware=_cross_origin(context.settings.http_origins))
+    app.router.default = Endpoint(guard, ("GET", "/*"), files.show, is_open=True)
     app.router.redirect_slashes = False  # by the host that the request names
     return app
 
@@ -166,28 +162,6 @@ def _metrics(context: ServiceContext) -> _Method:
     return show
 
 
-async def _document(_: Request) -> Response:
+async def _document(_: HttpCall, call: HttpCall) -> bytes:
     """What there is, to everyone: it is the same for all servers."""
-    return Response(openapi_json(), media_type="application/json")
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    """What has no route."""
-    assert isinstance(error, HTTPException)
-    text = f"there is nothing at {foreign(request.scope['path'])}; /openapi.json says what there is"
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        text = f"{foreign(request.scope['path'])} takes {headers.get('Allow', 'other methods')}"
-    return _response(error.status_code, text, headers)
-
-
-async def _fail(_: Request, error: Exception) -> Response:
-    """A fault of this port; uvicorn logs it."""
-    return _response(500, INTERNAL_TEXT)
-
-
-def _response(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    body, own = problem(status, text, headers=headers or {})
-    response = Response(body, status)
-    response.raw_headers = own
-    return response
+    return openapi_json()

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from ..errors import InvalidRequestError, StalledReaderError
 from ..rpc.guard import CallGuard
 from .connection import Connection
-from .problems import problem_of
+from .problems import MEDIA_TYPE, OIP_MEDIA_TYPE, problem_of
 
 MAX_FIELDS = 2000
 """In the query of an address."""
@@ -35,16 +35,16 @@ class Reply:
 class HttpCall:
     """One request. A method reads it, writes messages and returns bytes, or aborts, as with gRPC."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, read: Callable[["HttpCall"], Any]) -> None:
-        """`read` makes of the request what `read` of gRPC gives, or raises InvalidRequestError."""
+    def __init__(self, scope: Scope, receive: Receive, send: Send, endpoint: "Endpoint") -> None:
         self.reply = Reply()
         """To be set before something is written."""
         self.method: str = scope["method"]
+        self.address: str = scope["path"]
         self.path: Mapping[str, str] = scope.get("path_params", {})
         """The parts of the path that the route names."""
         self.connection: Connection = scope["state"]["connection"]
         self.receive = receive
-        self._scope, self._send, self._read = scope, send, read
+        self._scope, self._send, self._endpoint = scope, send, endpoint
         self._every: dict[str, str] = {}  # headers of each answer
         self._has_begun = self._is_over = False
         self._code = StatusCode.OK
@@ -53,6 +53,11 @@ class HttpCall:
         """The value of a header, whose name is in small letters; the first of several."""
         wanted = name.encode()
         return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
+
+    def has_tag(self, tag: str) -> bool:
+        """Whether its sender has the answer with an entity tag already."""
+        tags = (self.header("if-none-match") or "").strip()
+        return tags == "*" or tag in [each.strip().removeprefix("W/") for each in tags.split(",")]
 
     def query(self) -> dict[str, list[str]]:
         """The fields of the query. Raises InvalidRequestError if there are too many."""
@@ -95,8 +100,11 @@ class HttpCall:
         return self._code
 
     async def read(self) -> Any:
-        """The request. Raises InvalidRequestError."""
-        found = self._read(self)
+        """What the endpoint makes of it. Raises InvalidRequestError, or NotImplementedError for another verb."""
+        if self.method not in self._endpoint.verbs:
+            self.set_trailing_metadata((("allow", ", ".join(self._endpoint.verbs)),))
+            raise NotImplementedError
+        found = self._endpoint.read(self)
         return await found if isinstance(found, Awaitable) else found
 
     async def write(self, message: bytes) -> None:
@@ -139,7 +147,8 @@ class HttpCall:
             self.connection.abort()
         else:
             self._has_begun = True
-            status, body, headers = problem_of(code, details, trailing_metadata)
+            media_type = OIP_MEDIA_TYPE if self.address.startswith("/v2") else MEDIA_TYPE
+            status, body, headers = problem_of(code, details, trailing_metadata, media_type=media_type)
             await self._begin(status, headers)
             await self._send({"type": "http.response.body", "body": body})
             await self.connection.flow.drain()
@@ -155,24 +164,28 @@ class HttpCall:
 
 
 class Endpoint:
-    """A route's ASGI application: a guarded method, called with what is read from the request."""
+    """An address's ASGI application: a guarded method, called with what is read from the request."""
 
     def __init__(
         self,
         guard: CallGuard,
-        name: str,
+        route: tuple[str, str],
         method: Callable[[Any, HttpCall], Awaitable[Any]],
         read: Callable[[HttpCall], Any] = lambda call: call,
         *,
         is_open: bool = False,
     ) -> None:
-        """`name`: what records call it. The method returns the last bytes of the body. is_open: needs no token."""
-        self._guarded = guard.guard(method, name, is_open=is_open)
-        self._read = read
+        """`route`: a verb and a path, as records call it. is_open: it needs no token.
+
+        The method returns the last bytes of the body. read: what makes its argument, a coroutine if it waits.
+        """
+        self.verbs = ("GET", "HEAD") if route[0] == "GET" else route[:1]
+        self.read = read
+        self._guarded = guard.guard(method, " ".join(route), is_open=is_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        call = HttpCall(scope, receive, send, self._read)
+        call = HttpCall(scope, receive, send, self)
         task = asyncio.current_task()
         assert task is not None  # uvicorn answers each request in one
         call.connection.calls.add(task)

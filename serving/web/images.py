@@ -126,7 +126,7 @@ class Images:
         reply.length = encoding.length
         if is_fixed:
             tag = reply.headers["etag"] = _tag(plan, encoding)
-            if _has(call.header("if-none-match"), tag):
+            if call.has_tag(tag):
                 reply.status, reply.length = 304, None
                 return b""
         has_parts = is_fixed and call.method == "GET"
@@ -255,13 +255,6 @@ def _tag(plan: StreamPlan, encoding: Encoding) -> str:
     if encoding.row_bytes is None:  # how it is written may change
         parts += [version_of("bgan"), zlib.ZLIB_RUNTIME_VERSION]
     return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
-
-
-def _has(tags: str | None, tag: str) -> bool:
-    """Whether a list of entity tags has one, or is `*`."""
-    if tags is None:
-        return False
-    return tags.strip() == "*" or tag in [each.strip().removeprefix("W/") for each in tags.split(",")]
 
 
 def _range_of(call: HttpCall, encoding: Encoding, reply: Reply) -> tuple[int, int] | None:

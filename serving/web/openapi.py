@@ -9,7 +9,7 @@ from ..models.noise import INDEX_END
 from .encodings import ENCODINGS
 from .images import DEFAULT_COUNT, DESCRIBING
 from .inference import EXTENSIONS, HEADER_LENGTH
-from .problems import MEDIA_TYPE
+from .problems import MEDIA_TYPE, OIP_MEDIA_TYPE
 
 _Json = dict[str, Any]
 _REVISION = "5b443831366fff18c2e025f9484fe507"
@@ -372,7 +372,8 @@ def _problem() -> _Json:
         "code": "INVALID_ARGUMENT",
         "errors": [{"field": "count", "detail": detail.partition(": ")[2]}],
     }
+    content = {"schema": _ref("Problem"), "example": example}
     return {
         "description": "An error, as RFC 9457 has them; `errors` names the fields, if it is theirs.",
-        "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "example": example}},
+        "content": {MEDIA_TYPE: content, OIP_MEDIA_TYPE: content},
     }

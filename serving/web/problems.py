@@ -19,7 +19,7 @@ STATUSES = {
     StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
     StatusCode.FAILED_PRECONDITION: HTTPStatus.CONFLICT,
     StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
-    StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    StatusCode.UNIMPLEMENTED: HTTPStatus.METHOD_NOT_ALLOWED,
     StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
@@ -32,6 +32,8 @@ _OF_HEADERS = {
 }
 """For a field that is no part of the protos."""
 MEDIA_TYPE = "application/problem+json"
+OIP_MEDIA_TYPE = "application/json"
+"""Of the Open Inference Protocol: KServe's client reads the text in `error` of no other kind."""
 _FIELDS = {"image_count": "count", "labels": "label"}
 """What HTTP calls the fields of a request, where it does not call them as the protos do."""
 
@@ -42,19 +44,20 @@ def problem(
     """The body and the headers of an answer that is an error."""
     status = HTTPStatus(status)
     content = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": printable(detail)}
-    # The Open Inference Protocol, and Triton's clients, look for the text in `error`.
     body = json.dumps({**content, "error": content["detail"], **members}, indent=1).encode() + b"\n"
     own = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "cache-control": "no-store"}
     return body, [(name.encode(), value.encode()) for name, value in {**own, **headers}.items()]
 
 
 def problem_of(
-    code: StatusCode, text: str, metadata: Iterable[tuple[str, str | bytes]]
+    code: StatusCode, text: str, metadata: Iterable[tuple[str, str | bytes]], *, media_type: str = MEDIA_TYPE
 ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """Status, body and headers for what a call of gRPC ends with."""
     status = STATUSES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     members: dict[str, Any] = {"code": code.name}
-    headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    headers = {"content-type": media_type}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
     for name, value in metadata:
         if name == DETAILS_KEY and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:

@@ -175,6 +175,7 @@ def test_a_bad_body_is_refused_by_its_field(http, body, field, says):
     assert [each["field"] for each in problem["errors"]] == [field]
     assert says in problem["errors"][0]["detail"]
     assert problem["error"] == problem["detail"]
+    assert response.headers["content-type"] == "application/json"  # else KServe's client shows no text
 
 
 @pytest.mark.parametrize(
