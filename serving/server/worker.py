@@ -55,6 +55,10 @@ class _Reports:
             self.tell()
             await asyncio.sleep(BEAT_SECONDS)
 
+    def close(self) -> None:
+        """Give standard output back: the log waits for everyone who could still write to standard error."""
+        os.dup2(self._file, 1)
+
 
 async def work(settings: ServerSettings) -> None:
     """Load the models and follow them, and take commands from standard input until it ends, or until SIGTERM.
@@ -77,6 +81,8 @@ async def work(settings: ServerSettings) -> None:
     except ServingError as error:
         reports.tell_error(error)
         raise
+    finally:
+        reports.close()
 
 
 async def _live(server: Server, reports: _Reports) -> None:

@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import threading
 import time
 import urllib.request
@@ -16,10 +18,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bgan.clients import RetryPolicy, SamplingClient
+from bgan.serving.config.settings import ServerSettings
 from bgan.serving.models.engine import load_engine
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.kit.cli import BGAN
-from tests.kit.servers import server
+from tests.kit.servers import free_port, server
 from tests.kit.waiting import eventually
 
 Request = sampling_pb2.SampleBinaryImagesRequest
@@ -286,6 +289,25 @@ def test_one_signal_stops_all_at_an_image_boundary(workers):
     assert not any(_alive(pid) for pid in children)
     for channel in channels:
         channel.close()
+
+
+def test_a_workers_log_ends_without_waiting_for_its_own_standard_output(tmp_path):
+    code = """
+        import os, threading
+        from bgan.serving.server import worker
+        from bgan.serving.telemetry import log_writer
+
+        def end(code, exit=os._exit):
+            print([each.name for each in threading.enumerate() if each.name == "stderr"], flush=True)
+            exit(code)
+
+        log_writer._SECONDS_TO_STOP, os._exit = 5, end
+        worker.main()
+    """
+    settings = ServerSettings(models=tmp_path / "none", port=free_port())
+    arguments = [sys.executable, "-c", textwrap.dedent(code), "0", settings.as_argument()]
+    ended = subprocess.run(arguments, check=True, capture_output=True, text=True, input="")
+    assert ended.stdout.endswith("}\n[]\n"), ended.stderr
 
 
 def test_no_worker_outlives_its_supervisor(workers):

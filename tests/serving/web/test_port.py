@@ -266,6 +266,24 @@ def test_streams_are_cut_at_an_image_and_the_rest_can_be_had(small_models):
     assert packed == whole.sample(1, count - 1000, 1000).packed_images
 
 
+def test_a_server_stops_in_time_whoever_stands_still(small_models):
+    """Readers who take nothing, and requests that do not arrive: none of them keeps the process."""
+    unfinished = b"POST /v2/models/sbn/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    with server(small_models, "--http-port", 0, "--grace-seconds", 0.4, "--workers", 2) as process:
+        host, port = process.http.removeprefix("http://").split(":")
+        sent = [f"GET {ENDLESS} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), unfinished, unfinished[:30], b""]
+        idle = [socket.create_connection((host, int(port)), 30) for _ in range(4 * len(sent))]
+        for number, each in enumerate(idle):
+            each.sendall(sent[number % len(sent)])
+            if number % len(sent) == 0:
+                assert each.recv(10).startswith(b"HTTP/1.1 2")
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(60) == 0
+        assert "still not stopped" not in process.output()
+        for each in idle:
+            each.close()
+
+
 def test_a_server_that_stops_is_not_ready_and_answers_until_its_time_is_over(small_models):
     options = "--http-port", 0, "--lame-duck-seconds", 300, "--grace-seconds", 0
     with server(small_models, *options) as process, httpx.Client(base_url=process.http) as client:
