@@ -13,7 +13,6 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from .. import errors
-from ..security.auth import Authenticator
 from ..telemetry.calls import REQUEST_ID_KEY, CallRecord
 from .admission import Ending, open_calls
 from .arrivals import Arrivals
@@ -101,17 +100,10 @@ class CallGuard:
         kinds = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in service.methods:
-            authenticator = self._open if method.name in open_methods else self._authenticator
-            handlers[method.name] = kinds[method.client_streaming](
-                self._guarded(
-                    (self._answer_all if method.client_streaming else self._answer_one)(
-                        getattr(servicer, method.name)
-                    ),
-                    f"{service.full_name}/{method.name}",
-                    authenticator,
-                ),
-                _parser(method.input_type),
-            )
+            name, is_open = f"{service.full_name}/{method.name}", method.name in open_methods
+            answer = self._answer_all if method.client_streaming else self._answer_one
+            guarded = self._guarded(answer(getattr(servicer, method.name)), name, is_open=is_open)
+            handlers[method.name] = kinds[method.client_streaming](guarded, _parser(method.input_type))
         if in_order:
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
         else:
@@ -123,9 +115,10 @@ class CallGuard:
         It is called with None and a context that has what gRPC's has (`HttpCall`), in a task of its own, and
         returns the bytes of the last answer. name: what records call it. is_open: it needs no token.
         """
-        return self._guarded(self._answer_one(method), name, self._open if is_open else self._authenticator)
+        return self._guarded(self._answer_one(method), name, is_open=is_open)
 
-    def _guarded(self, answer_call: _Method, name: str, authenticator: Authenticator) -> _Method:
+    def _guarded(self, answer_call: _Method, name: str, *, is_open: bool) -> _Method:
+        authenticator = self._open if is_open else self._authenticator
         calls, open_calls, admission = self._calls, self._open_calls, self._admission
 
         async def call(_: object, context: _Context) -> Any:

@@ -1,5 +1,6 @@
 """The ports of a server, held for the sockets that share them."""
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -38,18 +39,29 @@ def reserved_port(host: str, port: int, *, use: Literal["", "HTTP"] = "") -> Ite
         return
     if host == "*":
         raise StartError(cannot_listen(OSError(), host, port, use=use))
+    with bound_socket(host, port, use=use, is_shared=False) as exclusive:  # other servers may share theirs with us
+        port = exclusive.getsockname()[1]
+    with bound_socket(host, port, use=use):  # it never listens, so it gets no connections
+        yield port
+
+
+def bound_socket(host: str, port: int, *, use: Literal["", "HTTP"] = "", is_shared: bool = True) -> socket.socket:
+    """A socket on a port that others of this server may have too, or on one that nobody has.
+
+    Raises StartError if the port is taken, or the host is not of this machine.
+    """
+    bound = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(
+        family, *_, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family) as exclusive:  # another server that shares its port would let us in
-            exclusive.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            exclusive.bind(address)
-            address = exclusive.getsockname()
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)  # it never listens, so it gets no connections
+        bound = socket.socket(family)
+        if os.name == "posix":  # elsewhere others could take the port over
+            option = socket.SO_REUSEPORT if is_shared and SHAREABLE else socket.SO_REUSEADDR
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        bound.bind(address)
     except (OSError, UnicodeError) as error:
+        if bound is not None:
+            bound.close()
         raise StartError(cannot_listen(error, host, port, use=use)) from error
-    with reserved:
-        yield address[1]
+    return bound

@@ -29,7 +29,7 @@ from ..telemetry.start import start_metrics
 from .connections import SLACK, Connections, connection_bound
 from .health import Health
 from .listeners import Listeners
-from .ports import reserved_ports
+from .ports import bound_socket, reserved_ports
 from .stop import Stop
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ async def serve(settings: ServerSettings) -> None:
         reserved_ports(settings) as held,
     ):
         async with Server(held, start_metrics(settings), stop) as server:
-            server.watch(_live(server, held))
+            server.watch(_live(server))
             await server.wait()
             notify("STOPPING=1")
     _log.info("stopped")
 
 
-async def _live(server: "Server", settings: ServerSettings) -> None:
-    await server.listen()
+async def _live(server: "Server") -> None:
+    settings = await server.listen()
     await server.load()
     server.set_serving()
     log_addresses(settings)
@@ -175,13 +175,14 @@ class Server:
         _log.error("a part of the server ended: %s", self._ended, exc_info=error)
         raise ServerFaultError(f"a part of the server ended ({type(error).__name__}: {error}); the log says more")
 
-    async def listen(self) -> int:
-        """Take calls; returns gRPC's port. Raises StartError if one is taken."""
-        port = await self._listeners.start()
-        if self._web is not None:
-            await self._web.start()
+    async def listen(self) -> ServerSettings:
+        """Take calls; returns the settings with the ports as they are. Raises StartError if one is taken."""
+        settings, ports = self._settings, {"port": await self._listeners.start()}
+        if self._web is not None and settings.http_port is not None:
+            bound = bound_socket(settings.host, settings.http_port, use="HTTP")
+            ports["http_port"] = await self._web.start(bound)
         self.watch(self._listeners.watch())
-        return port
+        return settings.model_copy(update=ports)
 
     async def load(self) -> Registry:
         """Load, check and warm the models. Raises StartError if there is none to serve."""

@@ -8,9 +8,7 @@ from typing import Any
 
 from uvicorn.config import Config
 
-from ..config.addresses import cannot_listen
 from ..config.settings import ServerSettings
-from ..errors import StartError
 from ..security.tls import Certificates
 from .connection import HEAD_SECONDS, MAX_HEAD_BYTES, Connections, connections_of
 
@@ -24,7 +22,6 @@ class WebListener:
         self, app: Any, settings: ServerSettings, certificates: Certificates | None, *, max_connections: int
     ) -> None:
         """`certificates`: None for plaintext. max_connections: more are closed at once."""
-        self._settings = settings
         self._certificates = certificates
         self._connections = Connections(max_connections, max_age_seconds=settings.max_connection_age_seconds)
         self._server: asyncio.Server | None = None
@@ -40,8 +37,8 @@ class WebListener:
         )
         self._config.load()
 
-    async def start(self) -> None:
-        """Take requests. Raises StartError if the port is taken."""
+    async def start(self, bound: socket.socket) -> int:
+        """Take requests from a socket, which is closed in `stop`; returns its port."""
         context: ssl.SSLContext | None = None
         seconds: dict[str, Any] = {}
         if self._certificates is not None:
@@ -49,11 +46,13 @@ class WebListener:
             seconds = {"ssl_handshake_timeout": HEAD_SECONDS, "ssl_shutdown_timeout": 1}
         self._server = await asyncio.get_running_loop().create_server(
             connections_of(self._config, self._connections),
-            sock=self._socket(),
+            sock=bound,
             ssl=context,
             backlog=_BACKLOG,
             **seconds,
         )
+        port: int = bound.getsockname()[1]
+        return port
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, and end those that still run after `grace` seconds."""
@@ -66,18 +65,3 @@ class WebListener:
                 await self._connections.empty.wait()
         for connection in list(self._connections.connections):
             connection.abort()  # type: ignore[union-attr] # all are of our kind
-
-    def _socket(self) -> socket.socket:
-        host, port = self._settings.host.strip("[]"), self._settings.http_port
-        assert port is not None  # without one there is no listener
-        try:
-            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-                0
-            ]
-            listening = socket.socket(family)
-            if hasattr(socket, "SO_REUSEPORT"):  # other workers, and what reserves the port
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listening.bind(address)
-        except (OSError, UnicodeError) as error:
-            raise StartError(cannot_listen(error, host, port, use="HTTP")) from error
-        return listening

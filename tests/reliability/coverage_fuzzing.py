@@ -78,7 +78,7 @@ def _serve(models: Path):
         with reserved_port(settings.host, 0) as port:
             stop = Stop(seconds=_SECONDS)  # which nothing begins
             async with Server(settings.model_copy(update={"port": port}), NO_METRICS, stop) as server:
-                ports.append(await server.listen())
+                ports.append((await server.listen()).port)
                 await server.load()
                 server.set_serving()
                 ready.set()

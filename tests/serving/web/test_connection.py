@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from bgan.serving.config.settings import ServerSettings
+from bgan.serving.server.ports import bound_socket
 from bgan.serving.web import connection
 from bgan.serving.web.listener import WebListener
 from tests.kit.servers import server
@@ -25,9 +26,9 @@ async def _app(scope, receive, send):
 @asynccontextmanager
 async def _listening(*, most=100):
     listener = WebListener(_app, ServerSettings(http_port=0), None, max_connections=most)
-    await listener.start()
+    port = await listener.start(bound_socket("127.0.0.1", 0))
     try:
-        yield listener._server.sockets[0].getsockname()[1]
+        yield port
     finally:
         await listener.stop(0)
 

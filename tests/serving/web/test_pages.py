@@ -11,6 +11,7 @@ from bgan.serving.rpc.guard import CallGuard
 from bgan.serving.rpc.open_inference import OpenInferenceServicer
 from bgan.serving.rpc.sampling import SamplingServicer
 from bgan.serving.server.health import Health
+from bgan.serving.server.ports import bound_socket
 from bgan.serving.telemetry.metrics import NO_METRICS
 from bgan.serving.web.app import make_app
 from bgan.serving.web.listener import WebListener
@@ -25,8 +26,7 @@ async def _client(folder):
     services = SamplingServicer(context), OpenInferenceServicer(context), Health(context)
     app = make_app(context, CallGuard(context), *services, pages=folder)
     listener = WebListener(app, settings, None, max_connections=100)
-    await listener.start()
-    port = listener._server.sockets[0].getsockname()[1]
+    port = await listener.start(bound_socket("127.0.0.1", 0))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         yield client
     await listener.stop(0)
