@@ -74,52 +74,44 @@ _VERSION = _parameter(
 _NATURAL = {"type": "integer", "format": "int64", "minimum": 0, "maximum": INDEX_END}
 
 
+_SEED = _parameter("seed", _NATURAL, "The stream's seed. Without one it is drawn, and told in `bgan-seed`.", 1)
+_NUMBER = _parameter("version", _NATURAL, "The number of the model's version; 0: the highest.", 0)
+_OF_REVISION = _parameter("revision", {"type": "string"}, "A model's revision.", _REVISION, place="path")
+_WHICH = [
+    _parameter("first_index", {**_NATURAL, "default": 0}, "The index of the first image in the stream.", 0),
+    _parameter(
+        "count",
+        {"type": "integer", "format": "int64", "minimum": 1, "default": DEFAULT_COUNT},
+        "How many images; /v1/models tells the most.",
+        16,
+    ),
+    _parameter(
+        "label",
+        {"type": "array", "items": {"type": "string"}},
+        "A class of a class-conditional model, by name or number; several take turns.",
+        None,
+        explode=True,
+    ),
+    _parameter(
+        "format",
+        {"type": "string", "enum": list(ENCODINGS)},
+        "png: one image, or a grid. npz: packed images and their origin, for numpy. npy: uint8 [n, channels, "
+        "height, width]. bits: packed images alone. json: pixels. Without it, `Accept` decides.",
+        "png",
+    ),
+    _parameter("Range", {"type": "string"}, "Bytes of npy or bits; needs a seed.", "bytes=0-", place="header"),
+    _parameter("If-Range", {"type": "string"}, "The entity tag of the range's whole.", '"x"', place="header"),
+    _parameter("If-None-Match", {"type": "string"}, "Entity tags that are there.", '"x"', place="header"),
+]
+
+
 def _image_paths() -> _Json:
-    seed = _parameter("seed", _NATURAL, "The stream's seed. Without one it is drawn, and told in `bgan-seed`.", 1)
-    others = [
-        _parameter("first_index", {**_NATURAL, "default": 0}, "The index of the first image in the stream.", 0),
-        _parameter(
-            "count",
-            {"type": "integer", "format": "int64", "minimum": 1, "default": DEFAULT_COUNT},
-            "How many images; /v1/models tells the most.",
-            16,
-        ),
-        _parameter(
-            "label",
-            {"type": "array", "items": {"type": "string"}},
-            "A class of a class-conditional model, by name or number; several take turns.",
-            None,
-            explode=True,
-        ),
-        _parameter(
-            "format",
-            {"type": "string", "enum": list(ENCODINGS)},
-            "png: one image, or a grid. npz: packed images and their origin, for numpy. npy: uint8 [n, channels, "
-            "height, width]. bits: packed images alone. json: pixels. Without it, `Accept` decides.",
-            "png",
-        ),
-        _parameter("Range", {"type": "string"}, "Bytes of npy or bits; needs a seed.", "bytes=0-", place="header"),
-        _parameter("If-Range", {"type": "string"}, "The entity tag of the range's whole.", '"x"', place="header"),
-        _parameter("If-None-Match", {"type": "string"}, "Entity tags that are there.", '"x"', place="header"),
-    ]
-    number = _parameter("version", _NATURAL, "The number of the model's version; 0: the highest.", 0)
-    revision = _parameter("revision", {"type": "string"}, "A model's revision.", _REVISION, place="path")
-    of_model = [_MODEL, seed, number, *others]
-    of_revision = [revision, {**seed, "required": True}, *others]
-    return {
-        "/v1/models/{name}/images": {
-            "get": _operation("sampleModel", "images", "Images of a model", _images(), parameters=of_model)
-        },
-        "/v1/revisions/{revision}/images": {
-            "get": _operation(
-                "sampleRevision",
-                "images",
-                "Images of a revision, which never change and may be cached for ever",
-                _images(),
-                parameters=of_revision,
-            )
-        },
-    }
+    of_model = [_MODEL, _SEED, _NUMBER, *_WHICH]
+    of_revision = [_OF_REVISION, {**_SEED, "required": True}, *_WHICH]
+    for_ever = "Images of a revision, which never change and may be cached for ever"
+    model = _operation("sampleModel", "images", "Images of a model", _images(), parameters=of_model)
+    revision = _operation("sampleRevision", "images", for_ever, _images(), parameters=of_revision)
+    return {"/v1/models/{name}/images": {"get": model}, "/v1/revisions/{revision}/images": {"get": revision}}
 
 
 def _images() -> _Json:
@@ -159,113 +151,85 @@ _LIMITS = {"max_image_count": "1000000000", "max_batch_size": 4096, "max_message
 
 def _model_paths() -> _Json:
     many = {"models": [_SERVED], "limits": _LIMITS, "failures": []}
+    one = {"model": _SERVED, "limits": _LIMITS}
+    listed = _json_answer("bgan.v1.ListModelsResponse.", _ref("Models"), many)
+    got = _json_answer("bgan.v1.GetModelResponse.", _ref("Model"), one)
     return {
-        "/v1/models": {
-            "get": _operation(
-                "listModels",
-                "models",
-                "All models",
-                _json_answer("bgan.v1.ListModelsResponse.", _ref("Models"), many),
-            )
-        },
-        "/v1/models/{name}": {
-            "get": _operation(
-                "getModel",
-                "models",
-                "One model",
-                _json_answer("bgan.v1.GetModelResponse.", _ref("Model"), {"model": _SERVED, "limits": _LIMITS}),
-                parameters=[_MODEL],
-            )
-        },
+        "/v1/models": {"get": _operation("listModels", "models", "All models", listed)},
+        "/v1/models/{name}": {"get": _operation("getModel", "models", "One model", got, parameters=[_MODEL])},
     }
+
+
+_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_ABOUT_SERVER = {"name": "bgan", "version": version("bgan"), "extensions": list(EXTENSIONS)}
+_ABOUT_MODEL = {
+    "name": "mlp-dbn",
+    "versions": [_REVISION],
+    "platform": "onnx_onnxv1",
+    "inputs": [{"name": "latents", "datatype": "FP32", "shape": [-1, 128]}],
+    "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 1, 28, 28]}],
+}
+_INFER = {
+    "inputs": [{"name": "latents", "datatype": "FP32", "shape": [1, 4], "data": [0.5, -1.0, 0.25, 2.0]}],
+    "outputs": [{"name": "images"}],
+}
+_INFERRED = {
+    "model_name": "mlp-dbn",
+    "model_version": _REVISION,
+    "outputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 2, 2], "data": [0, 1, 1, 0]}],
+}
+_LENGTH = _parameter(
+    HEADER_LENGTH,
+    {"type": "integer", "minimum": 0},
+    "Bytes of JSON before binary tensors; without it all of the body is JSON.",
+    None,
+    place="header",
+)
 
 
 def _inference_paths() -> _Json:
-    tensor = {"name": "latents", "datatype": "FP32", "shape": [1, 4], "data": [0.5, -1.0, 0.25, 2.0]}
-    image = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 2, 2], "data": [0, 1, 1, 0]}
-    request = {"inputs": [tensor], "outputs": [{"name": "images"}]}
-    answer = {"model_name": "mlp-dbn", "model_version": _REVISION, "outputs": [image]}
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    infer_body = {
-        "required": True,
-        "content": {
-            "application/json": {"schema": _ref("InferRequest"), "example": request},
-            "application/octet-stream": binary,
-        },
-    }
-    length = _parameter(
-        HEADER_LENGTH,
-        {"type": "integer", "minimum": 0},
-        "Bytes of JSON before binary tensors; without it all of the body is JSON.",
-        None,
-        place="header",
-    )
-    infer_answer = _json_answer("The outputs.", _ref("InferResponse"), answer)
-    infer_answer["200"]["content"]["application/octet-stream"] = binary
-    about = {
-        "name": "mlp-dbn",
-        "versions": [_REVISION],
-        "platform": "onnx_onnxv1",
-        "inputs": [{"name": "latents", "datatype": "FP32", "shape": [-1, 128]}],
-        "outputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 1, 28, 28]}],
-    }
-    is_ready = {"name": "mlp-dbn", "ready": True}
+    about = _json_answer("They are.", {"type": "object"}, _ABOUT_SERVER)
+    live, ready = _state("live", "It does.", "It does not."), _state("ready", "They are.", "They are not.")
     paths: _Json = {
-        "/v2": {
-            "get": _operation(
-                "serverMetadata",
-                "inference",
-                "Name, version and extensions of the server",
-                _json_answer(
-                    "They are.",
-                    {"type": "object"},
-                    {"name": "bgan", "version": version("bgan"), "extensions": list(EXTENSIONS)},
-                ),
-            )
-        },
-        "/v2/health/live": {"get": _state("serverLive", "inference", "Whether the server answers", "live")},
-        "/v2/health/ready": {"get": _state("serverReady", "inference", "Whether the models are loaded", "ready")},
+        "/v2": _operation("serverMetadata", "inference", "Name, version and extensions of the server", about),
+        "/v2/health/live": _operation("serverLive", "inference", "Whether the server answers", live),
+        "/v2/health/ready": _operation("serverReady", "inference", "Whether the models are loaded", ready),
     }
-    for path, which, parameters in (
-        ("/v2/models/{name}", "", [_MODEL]),
-        ("/v2/models/{name}/versions/{version}", "Version", [_MODEL, _VERSION]),
-    ):
-        metadata = _json_answer("Its tensors.", _ref("ModelMetadata"), about)
-        ready = {
-            **_json_answer("It is.", {"type": "object"}, is_ready),
-            **_json_answer(
-                "The models are still loading.", {"type": "object"}, {**is_ready, "ready": False}, "503"
-            ),
-        }
-        paths[path] = {
-            "get": _operation(
-                f"model{which}Metadata", "inference", "The tensors of a model", metadata, parameters=parameters
-            )
-        }
-        paths[f"{path}/ready"] = {
-            "get": _operation(
-                f"model{which}Ready", "inference", "Whether a model is loaded", ready, parameters=parameters
-            )
-        }
-        paths[f"{path}/infer"] = {
-            "post": _operation(
-                f"model{which}Infer",
-                "inference",
-                "Run the model's graph on a batch of your own noise (Open Inference Protocol)",
-                infer_answer,
-                parameters=[*parameters, length],
-                body=infer_body,
-            )
-        }
-    return paths
+    return {
+        **{path: {"get": operation} for path, operation in paths.items()},
+        **_tensor_paths("/v2/models/{name}", "model", [_MODEL]),
+        **_tensor_paths("/v2/models/{name}/versions/{version}", "modelVersion", [_MODEL, _VERSION]),
+    }
 
 
-def _state(name: str, tag: str, summary: str, word: str) -> _Json:
-    answers = {
-        **_json_answer("It is.", {"type": "object"}, {word: True}),
-        **_json_answer("It is not.", {"type": "object"}, {word: False}, "503"),
+def _tensor_paths(path: str, name: str, parameters: list[_Json]) -> _Json:
+    """The addresses of a model, or of one version of it."""
+    described = _json_answer("Its tensors.", _ref("ModelMetadata"), _ABOUT_MODEL)
+    ready = _state("ready", "It is.", "The models are still loading.", name="mlp-dbn")
+    answer = _json_answer("The outputs.", _ref("InferResponse"), _INFERRED)
+    answer["200"]["content"].update(_BINARY)
+    json_body = {"application/json": {"schema": _ref("InferRequest"), "example": _INFER}}
+    infer = _operation(
+        f"{name}Infer",
+        "inference",
+        "Run the model's graph on a batch of your own noise (Open Inference Protocol)",
+        answer,
+        parameters=[*parameters, _LENGTH],
+        body={"required": True, "content": {**json_body, **_BINARY}},
+    )
+    metadata = _operation(
+        f"{name}Metadata", "inference", "The tensors of a model", described, parameters=parameters
+    )
+    is_ready = _operation(f"{name}Ready", "inference", "Whether a model is loaded", ready, parameters=parameters)
+    return {path: {"get": metadata}, f"{path}/ready": {"get": is_ready}, f"{path}/infer": {"post": infer}}
+
+
+def _state(word: str, yes: str, no: str, **more: str) -> _Json:
+    """Answers that say yes or no."""
+    return {
+        **_json_answer(yes, {"type": "object"}, {**more, word: True}),
+        **_json_answer(no, {"type": "object"}, {**more, word: False}, "503"),
     }
-    return _operation(name, tag, summary, answers)
 
 
 def _server_paths() -> _Json:
@@ -287,78 +251,73 @@ def _server_paths() -> _Json:
     }
 
 
-def _schemas() -> _Json:
-    def of(required: _Json, **optional: _Json) -> _Json:
-        return {"type": "object", "required": list(required), "properties": {**required, **optional}}
+def _object(required: _Json, **optional: _Json) -> _Json:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
 
-    text, count = {"type": "string"}, {"type": "integer", "minimum": 1}
-    int64 = {"type": "string", "pattern": "^-?[0-9]+$"}
-    shape = of({"channels": count, "height": count, "width": count})
-    pixels: _Json = {"type": "integer", "enum": [0, 1]}
-    for _ in range(3):
-        pixels = {"type": "array", "items": pixels}
-    image = of({"index": int64, "pixels": pixels}, label={"type": "integer", "minimum": 0})
-    served = of(
-        {
-            "model": {"type": "object", "description": "bgan.v1.Model, the manifest of the file."},
-            "revision": text,
-            "is_default": {"type": "boolean"},
-            "execution": text,
-            "version": int64,
-        }
-    )
-    limits = of(
-        {"max_image_count": int64, "max_batch_size": {"type": "integer"}, "max_message_bytes": {"type": "integer"}}
-    )
-    sizes = {"type": "array", "items": {"type": "integer"}}
-    tensor = of(
-        {"name": text, "datatype": {"type": "string", "enum": ["FP32", "INT64", "UINT8"]}, "shape": sizes},
-        data={"type": "array"},
-        parameters={"type": "object"},
-    )
-    tensors = {"type": "array", "items": _ref("Tensor")}
-    violation = of({"field": text, "detail": text})
-    return {
-        "Images": of(
-            {
-                **dict.fromkeys(("model", "revision"), text),
-                **dict.fromkeys(("seed", "first_index", "image_count"), int64),
-                "image_shape": shape,
-                "images": {"type": "array", "items": image},
-            },
-            classes={"type": "array", "items": text},
-        ),
-        "Model": of({"model": served, "limits": limits}),
-        "Models": of(
-            {
-                "models": {"type": "array", "items": served},
-                "limits": limits,
-                "failures": {"type": "array", "items": of({"model": text, "reason": text})},
-            }
-        ),
-        "Tensor": tensor,
-        "ModelMetadata": of(
-            {
-                **dict.fromkeys(("name", "platform"), text),
-                "versions": {"type": "array", "items": text},
-                "inputs": tensors,
-                "outputs": tensors,
-            }
-        ),
-        "InferRequest": of(
-            {"inputs": tensors},
-            id=text,
-            parameters={"type": "object"},
-            outputs={"type": "array", "items": of({"name": text}, parameters={"type": "object"})},
-        ),
-        "InferResponse": of({"model_name": text, "model_version": text, "outputs": tensors}, id=text),
-        "Problem": of(
-            {"type": text, "title": text, "status": {"type": "integer"}, "detail": text, "error": text},
-            code={"type": "string", "description": "gRPC's code."},
-            errors={"type": "array", "items": violation},
-            next_index=text,
-        ),
+
+def _list(items: _Json) -> _Json:
+    return {"type": "array", "items": items}
+
+
+_TEXT, _COUNT, _ANY = {"type": "string"}, {"type": "integer", "minimum": 1}, {"type": "object"}
+_SIZE = {"type": "integer"}
+_INT64 = {"type": "string", "pattern": "^-?[0-9]+$"}
+
+
+def _schemas() -> _Json:
+    return {**_image_schemas(), **_model_schemas(), **_inference_schemas(), "Problem": _problem_schema()}
+
+
+def _image_schemas() -> _Json:
+    pixels = _list(_list(_list({"type": "integer", "enum": [0, 1]})))
+    image = _object({"index": _INT64, "pixels": pixels}, label={"type": "integer", "minimum": 0})
+    about = {
+        **dict.fromkeys(("model", "revision"), _TEXT),
+        **dict.fromkeys(("seed", "first_index", "image_count"), _INT64),
+        "image_shape": _object({"channels": _COUNT, "height": _COUNT, "width": _COUNT}),
     }
+    return {"Images": _object({**about, "images": _list(image)}, classes=_list(_TEXT))}
+
+
+def _model_schemas() -> _Json:
+    served = {
+        "model": {"type": "object", "description": "bgan.v1.Model, the manifest of the file."},
+        "revision": _TEXT,
+        "is_default": {"type": "boolean"},
+        "execution": _TEXT,
+        "version": _INT64,
+    }
+    limits = _object({"max_image_count": _INT64, "max_batch_size": _SIZE, "max_message_bytes": _SIZE})
+    failures = _list(_object({"model": _TEXT, "reason": _TEXT}))
+    return {
+        "Model": _object({"model": _object(served), "limits": limits}),
+        "Models": _object({"models": _list(_object(served)), "limits": limits, "failures": failures}),
+    }
+
+
+def _inference_schemas() -> _Json:
+    tensor = {
+        "name": _TEXT,
+        "datatype": {"type": "string", "enum": ["FP32", "INT64", "UINT8"]},
+        "shape": _list(_SIZE),
+    }
+    tensors, wanted = _list(_ref("Tensor")), _list(_object({"name": _TEXT}, parameters=_ANY))
+    about = {"name": _TEXT, "platform": _TEXT, "versions": _list(_TEXT), "inputs": tensors, "outputs": tensors}
+    return {
+        "Tensor": _object(tensor, data={"type": "array"}, parameters=_ANY),
+        "ModelMetadata": _object(about),
+        "InferRequest": _object({"inputs": tensors}, id=_TEXT, parameters=_ANY, outputs=wanted),
+        "InferResponse": _object({"model_name": _TEXT, "model_version": _TEXT, "outputs": tensors}, id=_TEXT),
+    }
+
+
+def _problem_schema() -> _Json:
+    return _object(
+        {"type": _TEXT, "title": _TEXT, "status": _SIZE, "detail": _TEXT, "error": _TEXT},
+        code={"type": "string", "description": "gRPC's code."},
+        errors=_list(_object({"field": _TEXT, "detail": _TEXT})),
+        next_index=_TEXT,
+    )
 
 
 def _problem() -> _Json:
