@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -48,6 +49,7 @@ class HttpCall:
         self._every: dict[str, str] = {}  # headers of each answer
         self._has_begun = self._is_over = False
         self._code = StatusCode.OK
+        self._status: HTTPStatus | None = None  # of an error; None: that of its code
 
     def header(self, name: str) -> str | None:
         """The value of a header, whose name is in small letters; the first of several."""
@@ -58,6 +60,11 @@ class HttpCall:
         """Whether its sender has the answer with an entity tag already."""
         tags = (self.header("if-none-match") or "").strip()
         return tags == "*" or tag in [each.strip().removeprefix("W/") for each in tags.split(",")]
+
+    def refusal(self, status: HTTPStatus, field: str, text: str) -> InvalidRequestError:
+        """The error of a part of the request that has a status of its own."""
+        self._status = status
+        return InvalidRequestError({field: text})
 
     def query(self) -> dict[str, list[str]]:
         """The fields of the query. Raises InvalidRequestError if there are too many."""
@@ -148,7 +155,9 @@ class HttpCall:
         else:
             self._has_begun = True
             media_type = OIP_MEDIA_TYPE if self.address.startswith("/v2") else MEDIA_TYPE
-            status, body, headers = problem_of(code, details, trailing_metadata, media_type=media_type)
+            status, body, headers = problem_of(
+                code, details, trailing_metadata, status=self._status, media_type=media_type
+            )
             await self._begin(status, headers)
             await self._send({"type": "http.response.body", "body": body})
             await self.connection.flow.drain()

@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.metadata import version as version_of
 from typing import Any, TypeVar
 
@@ -76,7 +77,7 @@ def read_images_request(call: HttpCall) -> ImagesRequest:
         violations["format"] = f"is '{foreign(named)}'; use one of {', '.join(ENCODINGS)}"
     if violations:
         raise InvalidRequestError(violations)
-    encoding = ENCODINGS[named] if named else _accepted(call.header("accept"))
+    encoding = ENCODINGS[named] if named else _accepted(call)
     return ImagesRequest(message, labels, encoding, is_negotiated=not named)
 
 
@@ -209,18 +210,18 @@ def _int64(text: str) -> int | None:
     return int(text)
 
 
-def _accepted(accept: str | None) -> type[Encoding]:
+def _accepted(call: HttpCall) -> type[Encoding]:
     """The format that a caller likes most; of equals the first of ours. Raises InvalidRequestError."""
-    best, most = None, 0.0
+    best, most, accept = None, 0.0, call.header("accept") or "*/*"
     for each in ENCODINGS.values():
         kind = each.media_type.partition("/")[0]
-        weights = _weights(accept or "*/*")
+        weights = _weights(accept)
         weight = next((weights[name] for name in (each.media_type, f"{kind}/*", "*/*") if name in weights), 0.0)
         if weight > most:
             best, most = each, weight
     if best is None:
         kinds = ", ".join(each.media_type for each in ENCODINGS.values())
-        raise InvalidRequestError({"accept": f"is '{foreign(accept or '')}'; there are {kinds}"})
+        raise call.refusal(HTTPStatus.NOT_ACCEPTABLE, "accept", f"is '{foreign(accept)}'; there are {kinds}")
     return best
 
 
@@ -273,7 +274,8 @@ def _range_of(call: HttpCall, encoding: Encoding, reply: Reply) -> tuple[int, in
         return None
     if start >= total:
         call.set_trailing_metadata((("content-range", f"bytes */{total}"),))
-        raise InvalidRequestError({"range": f"begins after the last of {total} bytes"})
+        text = f"begins after the last of {total} bytes"
+        raise call.refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range", text)
     reply.status, reply.length = 206, stop - start
     reply.headers["content-range"] = f"bytes {start}-{stop - 1}/{total}"
     return start, stop

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -122,10 +123,9 @@ class Inference:
 
     async def read(self, call: HttpCall) -> InferRequest:
         """The request of an inference. Raises InvalidRequestError."""
-        if (encoding := call.header("content-encoding")) not in (None, "identity"):
-            raise InvalidRequestError(
-                {"content-encoding": f"is '{foreign(encoding or '')}'; send the body as it is"}
-            )
+        if (encoding := call.header("content-encoding") or "identity") != "identity":
+            text = f"is '{foreign(encoding)}'; send the body as it is"
+            raise call.refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content-encoding", text)
         body = await _read_body(call, self._most)
         return await self._compute(call, len(body), _parse, body, call)
 
@@ -162,20 +162,18 @@ class Inference:
 
 async def _read_body(call: HttpCall, most: int) -> bytes:
     """Raises InvalidRequestError if it has more bytes than it may."""
-    too_long = InvalidRequestError({"body": f"is too long; send at most {most} bytes"})
-    length = call.header("content-length") or "0"
-    if len(length) > 18 or int(length) > most:
-        raise too_long
-    body = bytearray()
-    while True:
+    body, is_whole = bytearray(), False
+    length = int((call.header("content-length") or "0")[:19])
+    while max(length, len(body)) <= most:
+        if is_whole:
+            return bytes(body)
         message = await call.receive()
         if message["type"] == "http.disconnect":
             raise asyncio.CancelledError
         body += message.get("body", b"")
-        if len(body) > most:
-            raise too_long
-        if not message.get("more_body"):
-            return bytes(body)
+        is_whole = not message.get("more_body")
+    text = f"is too long; send at most {most} bytes"
+    raise call.refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body", text)
 
 
 def _parse(body: bytes, call: HttpCall) -> InferRequest:

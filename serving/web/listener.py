@@ -45,11 +45,7 @@ class WebListener:
             context = self._certificates.ssl_context()
             seconds = {"ssl_handshake_timeout": HEAD_SECONDS, "ssl_shutdown_timeout": 1}
         self._server = await asyncio.get_running_loop().create_server(
-            connections_of(self._config, self._connections),
-            sock=bound,
-            ssl=context,
-            backlog=_BACKLOG,
-            **seconds,
+            connections_of(self._config, self._connections), sock=bound, ssl=context, backlog=_BACKLOG, **seconds
         )
         port: int = bound.getsockname()[1]
         return port

@@ -24,13 +24,6 @@ STATUSES = {
     StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
 """By gRPC's code; any other is an Internal Server Error."""
-_OF_HEADERS = {
-    "accept": HTTPStatus.NOT_ACCEPTABLE,
-    "range": HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-    "content-encoding": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "body": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
-"""For a field that is no part of the protos."""
 MEDIA_TYPE = "application/problem+json"
 OIP_MEDIA_TYPE = "application/json"
 """Of the Open Inference Protocol: KServe's client reads the text in `error` of no other kind."""
@@ -50,10 +43,15 @@ def problem(
 
 
 def problem_of(
-    code: StatusCode, text: str, metadata: Iterable[tuple[str, str | bytes]], *, media_type: str = MEDIA_TYPE
+    code: StatusCode,
+    text: str,
+    metadata: Iterable[tuple[str, str | bytes]],
+    *,
+    status: int | None,
+    media_type: str,
 ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    """Status, body and headers for what a call of gRPC ends with."""
-    status = STATUSES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    """Status, body and headers for what a call of gRPC ends with; `status`: None for that of the code."""
+    status = status or STATUSES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     members: dict[str, Any] = {"code": code.name}
     headers = {"content-type": media_type}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -67,7 +65,6 @@ def problem_of(
         elif isinstance(value, str):
             headers[name] = value
     if errors := members.get("errors"):
-        status = _OF_HEADERS.get(errors[0]["field"], status)
         text = "; ".join(f"{each['field']}: {each['detail']}" for each in errors)
     return int(status), *problem(status, text, members, headers)
 

@@ -85,14 +85,7 @@ KEYS = [
 VERBS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "OPTIONS"])
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-BIG, BIG), st.floats(), st.text(max_size=6)),
-    lambda each: st.one_of(
-        st.lists(each, max_size=4),
-        st.dictionaries(
-            st.sampled_from(KEYS),
-            each,
-            max_size=5,
-        ),
-    ),
+    lambda each: st.one_of(st.lists(each, max_size=4), st.dictionaries(st.sampled_from(KEYS), each, max_size=5)),
     max_leaves=20,
 )
 BODIES = st.one_of(st.just(b""), st.binary(max_size=40), JSON.map(lambda each: json.dumps(each).encode()))

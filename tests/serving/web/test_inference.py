@@ -135,16 +135,8 @@ BAD = [
     ({"inputs": [_tensor(data=[float("nan")] * 128)]}, "latents", "has nan as value 0; latents are finite"),
     ({"inputs": [_tensor()] * 2}, "inputs", "are latents, latents; the model takes latents, each once"),
     ({"inputs": [_tensor(parameters=[])]}, "inputs[0].parameters", "should be an object"),
-    (
-        {"inputs": [_tensor(parameters={"shared_memory_region": "x"})]},
-        "latents",
-        "has the parameter shared",
-    ),
-    (
-        {"inputs": [_tensor(parameters={"binary_data_size": 41})]},
-        "inputs[0]",
-        "has 41 bytes after the",
-    ),
+    ({"inputs": [_tensor(parameters={"shared_memory_region": "x"})]}, "latents", "has the parameter shared"),
+    ({"inputs": [_tensor(parameters={"binary_data_size": 41})]}, "inputs[0]", "has 41 bytes after the"),
     ({"inputs": [_tensor(parameters={"binary_data_size": -1})]}, "inputs[0]", "has -1 bytes after the JSON"),
     (
         {"inputs": [_tensor(parameters={"binary_data_size": 1.5})]},

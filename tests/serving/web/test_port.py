@@ -138,6 +138,8 @@ def test_what_is_not_there_is_said_in_the_same_words(http):
     assert http.get("/v1/models?name=x").json()["errors"] == [
         {"field": "name", "detail": "is no field of this address; it has none"}
     ]
+    for name in ("range", "accept", "body", "content-encoding"):  # of headers they would have other statuses
+        assert http.get(f"/v1/models/mlp-dbn/images?{name}=x").status_code == 400
     assert http.get("/v1/models/").status_code == 404  # no redirect, which would trust the host that was named
     assert http.get("/").status_code == 404  # the gallery's place
 
