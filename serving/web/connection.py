@@ -27,11 +27,12 @@ logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= lo
 class Connections(ServerState):
     """The connections of one process."""
 
-    def __init__(self, most: int, *, max_age_seconds: float) -> None:
-        """`most`: more are closed at once. max_age_seconds: 0 for any."""
+    def __init__(self, most: int, *, max_age_seconds: float, stalled_seconds: float) -> None:
+        """`most`: more are closed. max_age_seconds: 0 for any. stalled_seconds: how long one may take nothing."""
         super().__init__()
         self.most = most
         self.max_age_seconds = max_age_seconds
+        self.stalled_seconds = stalled_seconds
         self.empty = asyncio.Event()
         """Set while there is none."""
         self.empty.set()
@@ -62,6 +63,7 @@ class Connection(H11Protocol):
         self.calls: set[asyncio.Task[Any]] = set()
         """Those that it waits for."""
         self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._began = time.monotonic()
 
     @property
@@ -101,6 +103,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended: nobody waits for its calls."""
         self._stop_waiting()
+        self.resume_writing()
         super().connection_lost(exc)
         for task in self.calls:
             task.cancel()
@@ -111,6 +114,18 @@ class Connection(H11Protocol):
         """Bytes of one request or of several."""
         super().data_received(data)
         self._watch_request()
+
+    def pause_writing(self) -> None:
+        """What was written is not taken: end the connection if that goes on, whatever was answered."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.server_state.stalled_seconds, self.abort)
+
+    def resume_writing(self) -> None:
+        """All of it was."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def on_response_complete(self) -> None:
         """A request was answered; the next one may have arrived before."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 import grpc
 from grpc import StatusCode
@@ -68,15 +68,11 @@ class HttpCall:
 
     def query(self) -> dict[str, list[str]]:
         """The fields of the query. Raises InvalidRequestError if there are too many."""
+        text = self._scope["query_string"].decode("latin-1")
         try:
-            text = self._scope["query_string"].decode("latin-1")
-            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+            return parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
         except ValueError:
             raise InvalidRequestError({"query": f"has more than {MAX_FIELDS} fields"}) from None
-        fields: dict[str, list[str]] = {}
-        for name, value in pairs:
-            fields.setdefault(name, []).append(value)
-        return fields
 
     def peer(self) -> str:
         """The other side, as gRPC writes it."""

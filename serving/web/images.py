@@ -96,9 +96,9 @@ class Images:
         return await self._answer(engine, request, call, cache_control=f"{how}, no-transform")
 
     async def of_revision(self, request: ImagesRequest, call: HttpCall) -> bytes:
-        """Images of a revision, which never change: any cache may keep them, those of tokens only the caller's."""
-        engine = self._engine_of(request.message.revision)
-        whose = "public" if self._context.settings.tokens is None else "private"
+        """Images of a revision, which never change: any cache may keep what anyone may have, else the caller's."""
+        engine, settings = self._engine_of(request.message.revision), self._context.settings
+        whose = "public" if settings.tokens is None and settings.tls_client_ca is None else "private"
         how = f"{whose}, max-age={_YEAR}, immutable, no-transform"
         return await self._answer(engine, request, call, cache_control=how)
 

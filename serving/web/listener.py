@@ -23,7 +23,12 @@ class WebListener:
     ) -> None:
         """`certificates`: None for plaintext. max_connections: more are closed at once."""
         self._certificates = certificates
-        self._connections = Connections(max_connections, max_age_seconds=settings.max_connection_age_seconds)
+        self._connections = Connections(
+            max_connections,
+            max_age_seconds=settings.max_connection_age_seconds,
+            # A call has a limit of its own, and its error as long again.
+            stalled_seconds=2 * settings.stalled_write_seconds,
+        )
         self._server: asyncio.Server | None = None
         self._config = Config(
             app,

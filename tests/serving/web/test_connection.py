@@ -24,8 +24,8 @@ async def _app(scope, receive, send):
 
 
 @asynccontextmanager
-async def _listening(*, most=100):
-    listener = WebListener(_app, ServerSettings(http_port=0), None, max_connections=most)
+async def _listening(app=_app, *, most=100, **options):
+    listener = WebListener(app, ServerSettings(http_port=0, **options), None, max_connections=most)
     port = await listener.start(bound_socket("127.0.0.1", 0))
     try:
         yield port
@@ -71,6 +71,24 @@ async def test_a_body_that_nobody_reads_does_not_keep_a_connection(monkeypatch):
                     writer.write(b"3\r\nabc\r\n")
                     await writer.drain()
                     await asyncio.sleep(0)
+        writer.close()
+
+
+async def test_an_answer_that_nobody_takes_does_not_keep_a_connection():
+    """Also one of no call, such as that of CORS, which has no other limit."""
+    ended = asyncio.get_running_loop().create_future()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(2**25), "more_body": True})
+        await scope["state"]["connection"].flow.drain()
+        ended.set_result(scope["state"]["connection"].cycle.disconnected)
+
+    async with _listening(app, stalled_write_seconds=0.05) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+        writer.write(REQUEST)
+        async with asyncio.timeout(30):
+            assert await ended is True
         writer.close()
 
 

@@ -358,7 +358,11 @@ def test_mutual_tls_lets_in_whom_an_authority_certified_until_it_is_removed(smal
     with server(small_models, "--http-port", 0, *options, "--tls-client-ca", trusted) as process:
         address = process.http.replace("127.0.0.1", "localhost") + IMAGES
         for name in ("direct", "indirect"):
-            assert httpx.get(address, verify=_context(tmp_path, clients[name])).status_code == 200
+            found = httpx.get(address, verify=_context(tmp_path, clients[name]))
+            assert found.status_code == 200
+        kept = address.replace("models/sbn", f"revisions/{found.headers['bgan-revision']}")
+        kept = httpx.get(kept, verify=_context(tmp_path, clients["direct"]))
+        assert kept.headers["cache-control"].startswith("private,")  # a cache cannot tell who is certified
         for name in ("stranger", None):
             with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError, httpx.ConnectError)):
                 httpx.get(address, verify=_context(tmp_path, clients.get(name)))
