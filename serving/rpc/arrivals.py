@@ -6,14 +6,23 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.settings import ServerSettings
 from ..errors import RequestLateError
 from .turns import Turns, wake_next
 
 MAX_ARRIVING = 16
 """Requests of a process that may be unfinished at once; each takes what a message may have, 4 MiB if not set."""
+HEAD_SECONDS = 10
+"""For what comes before a request: TLS, the first frames of HTTP/2, or all headers of HTTP/1.1."""
+_MIN_BYTES = 4 * 1024 * 1024  # gRPC's own limit
 _MAX_SECONDS = 20.0
 _SECONDS_IF_OTHERS_WAIT = 1.0
 _LOOK_SECONDS = _SECONDS_IF_OTHERS_WAIT / MAX_ARRIVING
+
+
+def max_request_bytes(settings: ServerSettings) -> int:
+    """How large a request may be: as an answer, and gRPC's own limit is never lowered."""
+    return max(settings.max_message_bytes, _MIN_BYTES)
 
 
 @dataclass(eq=False, slots=True)

@@ -20,6 +20,7 @@ from ..config.settings import ServerSettings
 from ..errors import StartError
 from ..rpc import open_inference
 from ..rpc.admission import OTHER_CALLS
+from ..rpc.arrivals import HEAD_SECONDS, max_request_bytes
 from ..rpc.context import ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.sampling import SamplingServicer
@@ -35,9 +36,7 @@ _REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"
 _REFLECTED = (*SERVICES, _HEALTH.full_name, _REFLECTION.full_name)
 # grpc.aio takes new calls one by one, each after a turn of the event loop; several listeners take several at once.
 _LISTENER_COUNT = 4 if SHAREABLE else 1
-_GRPC_RECEIVE_BYTES = 4 * 1024 * 1024
 _UNREAD_BYTES = 64 * 1024  # of each call
-_HANDSHAKE_SECONDS = 10
 _KEEPALIVE_TIMEOUT_SECONDS = 20
 _CLIENT_PING_SECONDS = 10
 _NEVER = 2**31 - 1  # milliseconds, as gRPC reads them
@@ -201,15 +200,14 @@ def channel_options(settings: ServerSettings, *, listeners: int = 1) -> list[tup
     connections = math.ceil(SLACK * connection_bound(settings) / listeners)
     return [
         ("grpc.so_reuseport", int(SHAREABLE)),
-        # A request may be as large as an answer; gRPC's own limit is never lowered.
-        ("grpc.max_receive_message_length", max(settings.max_message_bytes, _GRPC_RECEIVE_BYTES)),
+        ("grpc.max_receive_message_length", max_request_bytes(settings)),
         # Before a request is read, its sender has no more room than this, and it gets no more for speed.
         ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_SECONDS),  # TLS and the first frame of HTTP/2
+        ("grpc.server_handshake_timeout_ms", 1000 * HEAD_SECONDS),  # TLS and the first frame of HTTP/2
         # Until its settings are acknowledged, gRPC takes 16 MiB of metadata from the other side.
-        ("grpc.http2.settings_timeout", 1000 * _HANDSHAKE_SECONDS),
+        ("grpc.http2.settings_timeout", 1000 * HEAD_SECONDS),
         # More calls on one connection wait at the client; what it did not read of ended ones is bounded too.
         ("grpc.max_concurrent_streams", min(calls, 2**31 - 1)),
         # Calls in flight are not cut: gRPC gives them all the time they need.

@@ -1,5 +1,6 @@
 """The addresses of the HTTP port, and which method answers each."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def _metrics(context: ServiceContext) -> _Method:
         if caller().model_patterns != ("*",):
             raise NotAllowedError("metrics are of all models, and this token does not cover all")
         call.reply.headers = {**_PLAIN, "content-type": "text/plain; version=0.0.4; charset=utf-8"}
-        return context.metrics.scrape()
+        return await asyncio.to_thread(context.metrics.scrape)  # it reads a file of each worker
 
     return show
 

@@ -14,13 +14,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from ..rpc.arrivals import HEAD_SECONDS
 from ..rpc.peers import peer_name
 from .problems import problem
 
 MAX_HEAD_BYTES = 16 * 1024
 """Of a request's line and its headers."""
-HEAD_SECONDS = 10
-"""For all of a request's head, and for the rest of a body after its answer."""
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= logging.ERROR)  # strangers' requests
 
 

@@ -213,9 +213,9 @@ def _int64(text: str) -> int | None:
 def _accepted(call: HttpCall) -> type[Encoding]:
     """The format that a caller likes most; of equals the first of ours. Raises InvalidRequestError."""
     best, most, accept = None, 0.0, call.header("accept") or "*/*"
+    weights = _weights(accept)
     for each in ENCODINGS.values():
         kind = each.media_type.partition("/")[0]
-        weights = _weights(accept)
         weight = next((weights[name] for name in (each.media_type, f"{kind}/*", "*/*") if name in weights), 0.0)
         if weight > most:
             best, most = each, weight

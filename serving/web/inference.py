@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import InvalidRequestError, foreign
 from ..models.manifest import output_specs
 from ..rpc.admission import who_calls
+from ..rpc.arrivals import max_request_bytes
 from ..rpc.context import ServiceContext
 from ..rpc.oip_tensors import row_bytes
 from ..rpc.open_inference import OpenInferenceServicer
@@ -22,7 +23,6 @@ from .http_call import HttpCall
 
 HEADER_LENGTH = "inference-header-content-length"
 EXTENSIONS = ("binary_tensor_data",)
-_BYTES = 4 * 1024 * 1024  # of a body, at least; as of gRPC's messages
 _FEW_BYTES = 64 * 1024  # that are parsed on the event loop
 _JSON_BYTES = 21  # the most that a number takes in JSON, with what separates it
 _MAX_TENSORS = 16
@@ -86,7 +86,7 @@ class Inference:
     def __init__(self, context: ServiceContext, servicer: OpenInferenceServicer) -> None:
         self._context = context
         self._servicer = servicer
-        self._most = max(context.settings.max_message_bytes, _BYTES)
+        self._most = max_request_bytes(context.settings)
 
     async def live(self, _: HttpCall, call: HttpCall) -> bytes:
         """Whether the server answers at all."""

@@ -9,8 +9,9 @@ from typing import Any
 from uvicorn.config import Config
 
 from ..config.settings import ServerSettings
+from ..rpc.arrivals import HEAD_SECONDS
 from ..security.tls import Certificates
-from .connection import HEAD_SECONDS, MAX_HEAD_BYTES, Connections, connections_of
+from .connection import MAX_HEAD_BYTES, Connections, connections_of
 
 _BACKLOG = 1024
 

@@ -108,6 +108,34 @@ async def test_a_connection_that_waits_between_requests_is_kept(monkeypatch):
             each.close()
 
 
+async def test_the_end_waits_for_none_who_stand_still():
+    """Readers who take nothing, requests that do not arrive, and silence."""
+    writing = []
+
+    async def app(scope, receive, send):
+        if scope["method"] == "POST":
+            await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        writing.append(scope)
+        await send({"type": "http.response.body", "body": bytes(2**25), "more_body": True})
+        await scope["state"]["connection"].flow.drain()
+
+    post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+    async with _listening(app) as port, asyncio.timeout(30):
+        pairs = [await asyncio.open_connection("127.0.0.1", port, limit=1000) for _ in range(4)]
+        for (_, writer), sent in zip(pairs, (REQUEST, post, post[:30], b""), strict=True):
+            writer.write(sent)
+        while len(writing) < 2:
+            await asyncio.sleep(0)
+    # It has ended, and with it all connections.
+    async with asyncio.timeout(30):
+        for reader, writer in pairs:
+            with suppress(ConnectionResetError):
+                while await reader.read(2**20):
+                    pass
+            writer.close()
+
+
 async def test_more_connections_than_may_be_are_closed_at_once():
     async with _listening(most=2) as port:
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]

@@ -250,13 +250,14 @@ def test_an_answer_that_nobody_takes_ends_its_call_and_its_connection(small_mode
 
 def test_streams_are_cut_at_an_image_and_the_rest_can_be_had(small_models):
     whole = load_engine(next(small_models.glob("*.onnx")))
-    with server(small_models, "--http-port", 0, "--grace-seconds", 1) as process:
+    with server(small_models, "--http-port", 0, "--grace-seconds", 6) as process:
         with httpx.Client(base_url=process.http, timeout=60) as client, client.stream("GET", ENDLESS) as answer:
             assert answer.headers["content-length"] == str(128 + 10**9 * int(np.prod(whole.image_shape)))
             parts, received = answer.iter_raw(), b""
             while len(received) < 10_000:
                 received += next(parts)
             process.process.send_signal(signal.SIGTERM)
+            eventually(lambda: "ending the remaining streams" in process.output())  # 3 s are left to read on
             with pytest.raises(httpx.RemoteProtocolError):  # it ends before its length
                 for part in parts:
                     received += part
@@ -266,24 +267,6 @@ def test_streams_are_cut_at_an_image_and_the_rest_can_be_had(small_models):
     assert rest == 0
     packed = np.packbits(pixels.reshape(count, -1)[-1000:], axis=1).tobytes()
     assert packed == whole.sample(1, count - 1000, 1000).packed_images
-
-
-def test_a_server_stops_in_time_whoever_stands_still(small_models):
-    """Readers who take nothing, and requests that do not arrive: none of them keeps the process."""
-    unfinished = b"POST /v2/models/sbn/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
-    with server(small_models, "--http-port", 0, "--grace-seconds", 0.4, "--workers", 2) as process:
-        host, port = process.http.removeprefix("http://").split(":")
-        sent = [f"GET {ENDLESS} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), unfinished, unfinished[:30], b""]
-        idle = [socket.create_connection((host, int(port)), 30) for _ in range(4 * len(sent))]
-        for number, each in enumerate(idle):
-            each.sendall(sent[number % len(sent)])
-            if number % len(sent) == 0:
-                assert each.recv(10).startswith(b"HTTP/1.1 2")
-        process.process.send_signal(signal.SIGTERM)
-        assert process.process.wait(60) == 0
-        assert "still not stopped" not in process.output()
-        for each in idle:
-            each.close()
 
 
 def test_a_server_that_stops_is_not_ready_and_answers_until_its_time_is_over(small_models):
@@ -368,9 +351,13 @@ def test_mutual_tls_lets_in_whom_an_authority_certified_until_it_is_removed(smal
                 httpx.get(address, verify=_context(tmp_path, clients.get(name)))
         with httpx.Client(verify=_context(tmp_path, clients["direct"])) as client:
             assert client.get(address).status_code == 200
-            write(trusted, Authority().pem)
+            other = Authority()
+            write(trusted, other.pem)
             eventually(lambda: client.get(address).status_code == 401)  # on an open connection, too
             assert "its authority was removed" in client.get(address).json()["detail"]
+        certificate, key = other.issue("other")
+        pair = write(tmp_path / "other.pem", certificate), write(tmp_path / "other.key", key)
+        assert httpx.get(address, verify=_context(tmp_path, pair)).status_code == 200
 
 
 def test_fifty_callers_at_once_get_what_one_gets(web, http):
