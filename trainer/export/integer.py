@@ -40,6 +40,7 @@ _OFFSET_LIMIT = 2**22
 _ROUNDED_OFFSET_LIMIT = 2**17  # each input that makes offsets costs a 128th of a product
 _LEAST_POWER = -24  # of two: a smaller one leaves nothing of a sum
 _TRIED_POWERS = range(-2, 4)  # around the one that suits the median channel
+_DAMPING = 0.01  # of the mean square of an input, as GPTQ has it
 _PERCENTILE = 99.99  # of a layer's activations: larger ones are clipped, which leaves finer steps to the rest
 
 
@@ -207,11 +208,28 @@ class _Sums:
 
     def _in_steps(self, steps: Floats, shift: float) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
         """The weights, and the offsets [1 or classes, columns]."""
-        weight = np.round(self._weight / steps).astype(np.int8)
+        weight = _rounded_weights(self._weight / steps, self._product.rows(self._inputs))
         # The zero of the latents, and the mean error that rounding brings, go into the offsets.
         errors = self._sums / steps - multiplied(self._product.rows(self._inputs), weight)
         offsets = np.round(self._biases / steps + errors.mean(axis=tuple(range(errors.ndim - 1))) + shift / steps)
         return weight, np.clip(offsets, -SUM_LIMIT, SUM_LIMIT).astype(np.int32)  # one beyond is refused
+
+
+def _rounded_weights(weight: Floats, rows: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Weights [K, columns] as integers, of which each makes up for what the rounding of those before it does to rows.
+
+    Rows [..., K] are inputs of the calibration. Frantar et al. 2023 (GPTQ), section 3.
+    """
+    inputs = rows.reshape(-1, len(weight)).astype(np.float64)
+    moments = inputs.T @ inputs
+    moments += np.eye(len(weight)) * (_DAMPING * moments.trace() / len(weight) or 1)
+    carried = np.linalg.cholesky(np.linalg.inv(moments)).T  # row i: how the error of input i is made up for
+    left, rounded = weight.copy(), np.empty(weight.shape, np.int8)
+    for place, shares in enumerate(carried):
+        rounded[place] = np.clip(np.round(left[place]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
+        error = (left[place] - rounded[place]) / shares[place]
+        left[place + 1 :] -= np.outer(shares[place + 1 :], error)
+    return rounded
 
 
 def quantized_latents(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
