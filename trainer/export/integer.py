@@ -41,7 +41,9 @@ _ROUNDED_OFFSET_LIMIT = 2**17  # each input that makes offsets costs a 128th of 
 _LEAST_POWER = -24  # of two: a smaller one leaves nothing of a sum
 _TRIED_POWERS = range(-2, 4)  # around the one that suits the median channel
 _DAMPING = 0.01  # of the mean square of an input, as GPTQ has it
-_PERCENTILE = 99.99  # of a layer's activations: larger ones are clipped, which leaves finer steps to the rest
+# One activation that is clipped costs the first layer more than coarser steps cost all of them.
+_HEADROOM = 1.1  # over the largest of the calibration
+_PERCENTILE = 99.99  # of a channel's activations, at all places: larger ones are clipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +218,9 @@ class _Sums:
 
 
 def _rounded_weights(weight: Floats, rows: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Weights [K, columns] as integers, of which each makes up for what the rounding of those before it does to rows.
+    """Weights [K, columns] as integers, each of which makes up for the rounding of those before it.
 
-    Rows [..., K] are inputs of the calibration. Frantar et al. 2023 (GPTQ), section 3.
+    Rows [..., K] are inputs of the calibration, on which that is so. Frantar et al. 2023 (GPTQ), section 3.
     """
     inputs = rows.reshape(-1, len(weight)).astype(np.float64)
     moments = inputs.T @ inputs
@@ -278,7 +280,7 @@ def _unit(activations: Floats, number: int) -> float:
             f"layer {number} gives {activations.max():.3g} for whatever latents, so its integers have no scale; "
             "train for longer, or export it with --arithmetic float"
         )
-    return float(np.percentile(activations, _PERCENTILE) or activations.max()) / LEVELS
+    return float(_HEADROOM * activations.max() / LEVELS)
 
 
 def _check_sums(layer: IntegerLayer, number: int) -> None:
