@@ -28,10 +28,10 @@ PUBLISHED ?=
 # The models that come with bgan: what each is trained with on MNIST, in a run of its name.
 SHIPPED := serving/shipped
 SHIPPED_MODELS := mlp-dbn mlp-sbn cnn-dbn cnn-sbn
-RECIPE_mlp-dbn := --preset modern --no-conditional --network mlp --epochs 50
-RECIPE_mlp-sbn := --preset modern --no-conditional --network mlp --epochs 50 --neuron sbn
-RECIPE_cnn-dbn := --preset modern --no-conditional --epochs 60 --seed 1
-RECIPE_cnn-sbn := --preset modern --no-conditional --epochs 60 --neuron sbn
+RECIPE_mlp-dbn := --preset modern --network mlp --epochs 100
+RECIPE_mlp-sbn := $(RECIPE_mlp-dbn) --neuron sbn
+RECIPE_cnn-dbn := --preset modern --discriminator mlp --epochs 60
+RECIPE_cnn-sbn := $(RECIPE_cnn-dbn) --neuron sbn
 
 export BGAN_DATA_DIR
 # Where it is set, every process compiles again what it imports, the tests' rewritten asserts too.
@@ -106,7 +106,7 @@ models: $(SHIPPED_MODELS) ## Train, export and measure the models that come with
 
 $(SHIPPED_MODELS): %: $(READY)
 	OMP_NUM_THREADS=1 $(BGAN) train --dataset mnist --name $@ $(RECIPE_$@)
-	$(BGAN) export $@ --models $(SHIPPED)
+	$(BGAN) export $@ --arithmetic integer --models $(SHIPPED)
 
 cards: $(READY) ## Measure those models and write their cards and picture: PUBLISHED=samples.npz of the published code
 	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --licence "MIT, as bgan itself" \
