@@ -42,7 +42,7 @@ MODELS = {
     "cnn-dbn": {"neuron": "dbn"},
     "cnn-sbn": {"neuron": "sbn"},
     "mlp-dbn": {"neuron": "dbn", "network": "mlp"},
-    "estimators": {"neuron": "sbn", "network": "mlp"},
+    "estimators": {"neuron": "sbn", "network": "mlp", "learning_rate_decay": "none"},
 }
 CHANGES = {
     "cnn-dbn": {
