@@ -15,11 +15,11 @@ from tritonclient.utils import InferenceServerException
 
 from bgan.clients import AsyncSamplingClient, ModelNotFoundError, SamplingClient, SamplingError
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
-from tests.conftest import ROOT
+from tests.conftest import FOLDER
 from tests.kit.cli import bgan
 from tests.kit.servers import server
 
-SHIPPED = ROOT / "serving" / "shipped"
+FLOATS = FOLDER / "models" / "mlp-dbn.onnx"
 Request = sampling_pb2.SampleBinaryImagesRequest
 JSON = ("--log-format", "json", "--log-calls", "all")
 MADE = re.compile("[0-9a-f]{32}")
@@ -27,8 +27,8 @@ MADE = re.compile("[0-9a-f]{32}")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shipped")
-    shutil.copy(SHIPPED / "mlp-dbn.onnx", folder)
+    folder = tmp_path_factory.mktemp("floats")
+    shutil.copy(FLOATS, folder)
     return folder
 
 
@@ -45,7 +45,7 @@ def breakable(tmp_path_factory):
     import onnx
     from onnx import TensorProto, helper
 
-    model = onnx.load(SHIPPED / "mlp-dbn.onnx")
+    model = onnx.load(FLOATS)
     for node in model.graph.node:
         node.input[:] = ["checked" if name == "latents" else name for name in node.input]
     constants = {"million": (TensorProto.FLOAT, 1e6), "zero": (TensorProto.FLOAT, 0.0)}
