@@ -57,8 +57,9 @@ def bound_socket(host: str, port: int, *, use: Literal["", "HTTP"] = "", is_shar
         )[0]
         bound = socket.socket(family)
         if os.name == "posix":  # elsewhere others could take the port over
-            option = socket.SO_REUSEPORT if is_shared and SHAREABLE else socket.SO_REUSEADDR
-            bound.setsockopt(socket.SOL_SOCKET, option, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # an earlier server's connections may linger
+            if is_shared and SHAREABLE:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
     except (OSError, UnicodeError) as error:
         if bound is not None:
