@@ -110,6 +110,8 @@ class ServerSettings(BaseSettings):
     """Who may ask for the server's health: everyone, or only callers with a token."""
     reflection: bool = _setting(_SECURITY, True, shown="on")
     """Tell all callers which services there are (server reflection)."""
+    model_files: bool = _setting(_SECURITY, True, shown="on")
+    """Let callers over HTTP download the files of models they may sample, with which pages compute images."""
     metrics_port: int | None = _setting(_TELEMETRY, None, shown="no metrics", ge=0, le=65535)
     """The port that shows metrics to Prometheus and all who reach it; 0 picks a free one, which the log shows."""
     metrics_host: str = _setting(_TELEMETRY, "127.0.0.1")

@@ -42,5 +42,6 @@ def open_checked(file: FileSnapshot, found: Check | None, max_bytes: int) -> Eng
         raise ModelFileError(f"{file.path} {error.message}", detail=error.detail) from error
     if engine.revision != found.revision:  # its times alone may change: with a hard link, or with `chmod`
         raise ModelFileError(f"{file.path} changed while it was read; it is read again once it settles")
+    engine.path = file.path
     engine.tile_rows, engine.seconds_per_image = found.tile_rows, found.seconds_per_image
     return engine

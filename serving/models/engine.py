@@ -7,10 +7,11 @@ import math
 import platform
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,7 @@ def load_engine(
         _probe(engine)
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
+    engine.path = path
     return engine
 
 
@@ -93,7 +95,9 @@ def open_engine(content: bytes, *, threads: int = 1, name: str | None = None, ve
     session = _open_session(content, threads)
     manifest = read_manifest(session)
     manifest.name = name or manifest.name
-    return Engine(session, manifest, revision=_revision(content, manifest), version=version)
+    return Engine(
+        session, manifest, revision=_revision(hashlib.sha256(content).hexdigest(), manifest), version=version
+    )
 
 
 class Engine:
@@ -106,6 +110,8 @@ class Engine:
         self.manifest = manifest
         self.revision = revision
         self.version = version
+        self.path: Path | None = None
+        """Where its file was, which may hold another one by now; None: nowhere."""
         self.image_shape = shape_of(manifest)
         pixels = math.prod(self.image_shape)
         self.class_count = len(manifest.classes)
@@ -127,6 +133,22 @@ class Engine:
     def __str__(self) -> str:
         number = f" version {self.version}" if self.version else ""
         return f"{self.manifest.name}{number}, revision {self.revision}"
+
+    def open_file(self) -> BinaryIO:
+        """Its file, open at the start. Raises ModelFileError if that is there no more."""
+        try:
+            if self.path is None or not self.path.is_file():  # a pipe would be waited for
+                raise ModelFileError(f"the file of {self} is there no more")
+            with ExitStack() as stack:
+                file = stack.enter_context(self.path.open("rb"))
+                digest = hashlib.file_digest(file, "sha256").hexdigest()  # 256 KiB at a time
+                if _revision(digest, self.manifest) != self.revision:
+                    raise ModelFileError(f"{self.path} holds another model by now")
+                file.seek(0)
+                stack.pop_all()
+                return file
+        except OSError as error:
+            raise ModelFileError(f"{self.path} cannot be read ({error.strerror})") from error
 
     def preferred_batch_size(self, *, with_probabilities: bool = False) -> int:
         """The images a response carries unless the caller says otherwise: whole runs, where it has several."""
@@ -318,9 +340,9 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _revision(content: bytes, manifest: model_pb2.Model) -> str:
+def _revision(file_sha256: str, manifest: model_pb2.Model) -> str:
     """A digest of all that decides a stream's bits: for floats also of what adds them up."""
-    parts = [hashlib.sha256(content).hexdigest(), str(layout_number(manifest.class_counts))]
+    parts = [file_sha256, str(layout_number(manifest.class_counts))]
     if not is_integer(manifest):
         parts += [onnxruntime.__version__, cpu_class()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

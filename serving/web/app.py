@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from bgan.v1 import sampling_pb2 as pb
 
+from ..config.gallery import GALLERY
 from ..errors import InvalidRequestError, NotAllowedError, foreign
 from ..rpc.context import ServiceContext
 from ..rpc.guard import CallGuard
@@ -25,7 +26,7 @@ from .http_call import Endpoint, HttpCall
 from .images import DESCRIBING, Images, read_images_request
 from .inference import HEADER_LENGTH, Inference
 from .openapi import openapi_json
-from .pages import GALLERY, Pages
+from .pages import Pages
 
 _SHOWN = (*DESCRIBING, "etag", "content-range", "retry-after", "x-request-id", HEADER_LENGTH)
 _PLAIN = {"content-type": "text/plain", "cache-control": "no-store"}
@@ -67,6 +68,7 @@ def make_app(
     routes.add("/v1/models/{name}", _as_json(sampling.GetModel), _read_model)
     routes.add("/v1/models/{name}/images", images.of_model, read_images_request)
     routes.add("/v1/revisions/{revision}/images", images.of_revision, read_images_request)
+    routes.add("/v1/revisions/{revision}/file", images.file_of_revision, _no_fields(object))
     routes.add("/healthz", _alive, is_open=is_open)
     routes.add("/readyz", _readiness(health), is_open=is_open)
     routes.add("/metrics", _metrics(context))

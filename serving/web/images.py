@@ -1,6 +1,7 @@
 """Images over HTTP: requests of the sampling service, in addresses; answers that caches keep and parts of them."""
 
 import hashlib
+import os
 import re
 import zlib
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from bgan.v1 import sampling_pb2 as pb
 
-from ..errors import InvalidRequestError, ModelNotFoundError, foreign
+from ..errors import InvalidRequestError, ModelFileError, ModelNotFoundError, NotAllowedError, foreign
 from ..models.engine import Engine
 from ..models.manifest import class_numbers
 from ..rpc.admission import who_calls
@@ -22,6 +23,7 @@ from ..rpc.sampling import SamplingServicer
 from ..rpc.stream_plan import StreamPlan, plan_stream
 from .encodings import ENCODINGS, Encoding
 from .http_call import HttpCall, Reply
+from .pages import send_file
 
 DEFAULT_COUNT = 64
 """Images of a request that does not say how many."""
@@ -97,10 +99,37 @@ class Images:
 
     async def of_revision(self, request: ImagesRequest, call: HttpCall) -> bytes:
         """Images of a revision, which never change: any cache may keep what anyone may have, else the caller's."""
-        engine, settings = self._engine_of(request.message.revision), self._context.settings
+        engine = self._engine_of(request.message.revision)
+        return await self._answer(engine, request, call, cache_control=self._for_ever())
+
+    async def file_of_revision(self, _: object, call: HttpCall) -> bytes:
+        """The model's file, with which others compute the same images. Raises NotAllowedError."""
+        settings = self._context.settings
+        if not settings.model_files:
+            raise NotAllowedError("this server does not give its models' files away (--no-model-files)")
+        engine = self._engine_of(call.path["revision"])
+        try:
+            file = await self._context.pool.run(who_calls(call.peer()), in_one_step(engine.open_file))
+        except ModelFileError as error:
+            raise ModelNotFoundError(f"the file of {engine} is there no more") from error
+        headers = {
+            "content-type": "application/octet-stream",
+            "content-disposition": f'attachment; filename="{engine.manifest.name}.onnx"',
+            "cache-control": self._for_ever(),
+            "etag": f'"{engine.revision}"',
+        }
+        with file:
+            call.reply = Reply(headers=headers, length=os.fstat(file.fileno()).st_size)
+            if call.has_tag(headers["etag"]):
+                call.reply.status, call.reply.length = 304, None
+                return b""
+            return b"" if call.method == "HEAD" else await send_file(file, call, settings.stalled_write_seconds)
+
+    def _for_ever(self) -> str:
+        """How caches may keep what never changes."""
+        settings = self._context.settings
         whose = "public" if settings.tokens is None and settings.tls_client_ca is None else "private"
-        how = f"{whose}, max-age={_YEAR}, immutable, no-transform"
-        return await self._answer(engine, request, call, cache_control=how)
+        return f"{whose}, max-age={_YEAR}, immutable, no-transform"
 
     def _engine_of(self, revision: str) -> Engine:
         models = self._context.models

@@ -111,7 +111,22 @@ def _image_paths() -> _Json:
     for_ever = "Images of a revision, which never change and may be cached for ever"
     model = _operation("sampleModel", "images", "Images of a model", _images(), parameters=of_model)
     revision = _operation("sampleRevision", "images", for_ever, _images(), parameters=of_revision)
-    return {"/v1/models/{name}/images": {"get": model}, "/v1/revisions/{revision}/images": {"get": revision}}
+    return {
+        "/v1/models/{name}/images": {"get": model},
+        "/v1/revisions/{revision}/images": {"get": revision},
+        "/v1/revisions/{revision}/file": {"get": _file()},
+    }
+
+
+def _file() -> _Json:
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    headers = {"etag": {"schema": {"type": "string"}}}
+    answers = {
+        "200": {"description": "The file.", "headers": headers, "content": content},
+        "304": {"description": "It is as the entity tag says."},
+    }
+    summary = "The ONNX file of a revision, which computes the same images elsewhere"
+    return _operation("getFile", "models", summary, answers, parameters=[_OF_REVISION])
 
 
 def _images() -> _Json:

@@ -4,18 +4,17 @@ import asyncio
 from importlib.metadata import version
 from mimetypes import guess_type
 from pathlib import Path
+from typing import BinaryIO
 
 from grpc import StatusCode
 
 from ..errors import foreign
 from .http_call import HttpCall, Reply
 
-GALLERY = Path(__file__).parents[2] / "clients" / "browser"
-"""Where it lies, in a checkout as in a wheel; without it there is nothing at `/`."""
 _AT_ONCE = 64 * 1024
 _POLICY = "; ".join(
     [
-        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:",
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:",
         "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ]
 )
@@ -43,9 +42,14 @@ class Pages:
         if call.method == "HEAD":
             return b""
         with path.open("rb") as file:
-            while len(part := await asyncio.to_thread(file.read, _AT_ONCE)) == _AT_ONCE:
-                await call.write_in_time(part, self._stalled_seconds)
-        return part
+            return await send_file(file, call, self._stalled_seconds)
+
+
+async def send_file(file: BinaryIO, call: HttpCall, stalled_seconds: float) -> bytes:
+    """Send a file but for its last part, which is returned. Raises StalledReaderError."""
+    while len(part := await asyncio.to_thread(file.read, _AT_ONCE)) == _AT_ONCE:
+        await call.write_in_time(part, stalled_seconds)
+    return part
 
 
 def _described(path: Path) -> Reply:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from bgan.serving.config.gallery import GALLERY
 from tests.conftest import ROOT
 
 LONG = bytes(range(256)) * 1000
@@ -90,3 +91,9 @@ def test_without_the_folder_there_is_nothing_and_other_verbs_are_refused(tmp_pat
         refused = client.post("/", content=b"x")
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
         assert client.get("/openapi.json").json()["openapi"] == "3.1.0"
+
+
+def test_a_folder_on_another_web_host_has_the_same_policy(client):
+    policy = client.get("/").headers["content-security-policy"].removesuffix("; frame-ancestors 'none'")
+    assert f'content="{policy}"' in (GALLERY / "index.html").read_text()  # an element cannot say who may frame it
+    assert "unsafe" not in policy.replace("wasm-unsafe-eval", "")
