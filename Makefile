@@ -20,6 +20,10 @@ FAKETIME := .tools/faketime
 FAKETIME_READY := $(FAKETIME)/.ready
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
+WEB_RUNTIME := clients/browser/onnxruntime-web
+WEB_RUNTIME_VERSION := 1.30.0
+WEB_RUNTIME_READY := $(WEB_RUNTIME)/.ready-$(WEB_RUNTIME_VERSION)
+WEB_RUNTIME_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 MODELS ?=
 PORT ?= 50051
 STUBS := proto
@@ -38,7 +42,7 @@ export BGAN_DATA_DIR
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve browser test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint clean
 
 help: ## Show this list
@@ -69,10 +73,23 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 	done; \
 	echo "$(BGAN) serve --models demo/models --port $$port"; \
 	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
-	echo "The picture is $(CURDIR)/demo/digits.png"
+	echo "The picture is $(CURDIR)/demo/digits.png"; \
+	echo "To look at more, run $(BGAN) serve --models demo/models --http-port 8080 and open http://localhost:8080/"
 
 serve: $(SERVE_READY) ## Serve the models in models/, or else those that come with bgan: MODELS=folder PORT=50051
 	$(BGAN) serve --port $(PORT) $(if $(MODELS),--models $(MODELS))
+
+browser: $(WEB_RUNTIME_READY) ## Fetch onnxruntime-web, with which the gallery computes images in the page
+
+# npm's package names its licence without its text; Python's, of the same sources, has that.
+$(WEB_RUNTIME_READY): | $(SERVE_READY)
+	@command -v npm > /dev/null || { echo "onnxruntime-web comes as an npm package; install Node.js and npm" >&2; exit 1; }
+	npm install --silent --no-save --ignore-scripts --prefix .tools/web onnxruntime-web@$(WEB_RUNTIME_VERSION)
+	rm -rf $(WEB_RUNTIME) && mkdir $(WEB_RUNTIME)
+	cp $(WEB_RUNTIME_FILES:%=.tools/web/node_modules/onnxruntime-web/dist/%) $(WEB_RUNTIME)
+	from=$$($(BIN)/python -c "import importlib.util as util; print(*util.find_spec('onnxruntime').submodule_search_locations)") \
+		&& cp $$from/LICENSE $(WEB_RUNTIME)/LICENSE.txt && cp $$from/ThirdPartyNotices.txt $(WEB_RUNTIME)
+	@touch $@
 
 # A test's tier is told from what it uses: tests/kit/tiers.py.
 test-fast: $(READY) ## Run the tests that start no process and train for 50 steps at most
@@ -174,4 +191,4 @@ $(BUF):
 	npm install --silent --no-save --prefix .tools @bufbuild/buf@$(BUF_VERSION)
 
 clean: ## Remove what was made, but for runs/, models/ and data/
-	rm -rf $(VENV) .tools build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) $(WEB_RUNTIME) .tools build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo

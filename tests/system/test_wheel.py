@@ -43,6 +43,8 @@ def test_wheel_and_source_distribution_hold_all_modules_and_models(distributions
         inside_source = {path.partition("/")[2] for path in file.getnames()}
     expected = {path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     expected |= {path.relative_to(ROOT) for path in SHIPPED.iterdir()}
+    expected |= {path.relative_to(ROOT) for path in (ROOT / "clients" / "browser").glob("*.*")}
+    assert not [path for path in inside if path.endswith(".wasm")]
     assert len([path for path in expected if path.suffix == ".onnx"]) == 4
     assert {f"bgan/{path}" for path in expected} <= inside
     assert {str(path) for path in expected} <= inside_source

@@ -1,0 +1,1 @@
+"""The gallery, in headless Chromium, and its noise in Node.js."""
