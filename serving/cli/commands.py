@@ -1,4 +1,4 @@
-"""The commands that run a model: bgan serve, health, top, token and generate."""
+"""The commands that run a model: bgan serve, health, top, token, generate and gallery."""
 
 import inspect
 import os
@@ -251,3 +251,37 @@ def generate(
     )
     origin = run(open_model(model, models or model_folder()), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
+
+
+def gallery(
+    models: Annotated[
+        list[str], Argument(metavar="MODEL...", help=".onnx files, or names of models in the folder of models.")
+    ],
+    output: Annotated[Path, Option("--output", "-o", help="The folder to write.")],
+    folder: Annotated[
+        Path | None,
+        Option(
+            "--models",
+            help="The folder of models in which to look names up.",
+            envvar="BGAN_MODELS",
+            show_default=WHICH_FOLDER,
+        ),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        Option(help="The folder `dist` of npm's onnxruntime-web.", show_default="what `make browser` fetched"),
+    ] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing gallery.")] = False,
+) -> None:
+    """The page of `bgan serve --http-port` as files for any web host: it computes the images itself.
+
+    Example: bgan gallery mlp-dbn cnn-dbn --output site;  python3 -m http.server --directory site
+    """
+    from ..generate.gallery import GalleryRequest, write_gallery
+    from ..generate.generate import open_model
+
+    given: dict[str, Any] = {} if runtime is None else {"runtime": runtime}
+    request = GalleryRequest(output=output, overwrite=overwrite, **given)
+    engines = [open_model(model, folder or model_folder()) for model in dict.fromkeys(models)]
+    size = write_gallery(engines, request)
+    typer.echo(f"{output}: {', '.join(each.manifest.name for each in engines)}; {size / 1e6:.1f} MB")
