@@ -24,8 +24,9 @@ def browser(processes):
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+        arguments.append("--host-resolver-rules=MAP gallery.test 127.0.0.1")
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield chromium
         chromium.close()
 

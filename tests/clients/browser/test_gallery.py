@@ -209,6 +209,21 @@ def test_the_page_computes_the_bits_of_the_server_itself(runtime, open_page, cli
         np.testing.assert_array_equal(bits, stream(client, "mlp-sbn", 3, 50000, 300))
 
 
+@pytest.mark.long
+def test_a_page_of_another_machine_without_tls_has_no_digests_and_compares_all_the_same(
+    runtime, new_page, gallery, client
+):
+    address = gallery.http.replace("127.0.0.1", "gallery.test")  # of 127.0.0.1 browsers think better
+    page = new_page(address)
+    page.goto("/?model=integers&seed=3&compute=here")
+    page.get_by_text("images 0 to 1023 of seed 3 are the server's, bit for bit").wait_for()
+    assert not page.evaluate("isSecureContext")
+    check_sheet(page, client, "integers", 3)
+    page.locator("#sheet").press("Enter")
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("The address bar has the link.").wait_for()
+
+
 def test_without_what_computes_the_server_goes_on_showing(open_page, client):
     page = open_page("about:blank")
     page.route("**/onnxruntime-web/*", lambda route: route.abort())

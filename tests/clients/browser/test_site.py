@@ -57,6 +57,13 @@ def test_the_first_images_are_there_and_others_are_computed(site, new_page, gall
     page.get_by_text("are the model's, bit for bit").wait_for()
 
 
+def test_from_a_disk_the_page_says_how_to_open_it(site, new_page):
+    page = new_page("file:///")
+    page.goto(f"file://{site[0]}/index.html")
+    page.get_by_text("The gallery has not started.").wait_for()
+    page.get_by_text("python3 -m http.server").wait_for()
+
+
 @pytest.mark.long
 def test_pixels_that_differ_are_counted(site, new_page):
     folder, address = site
