@@ -73,7 +73,7 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 	done; \
 	echo "$(BGAN) serve --models demo/models --port $$port"; \
 	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
-	echo "The picture is $(CURDIR)/demo/digits.png"; \
+	echo "The picture is $(CURDIR)/demo/digits.png" && \
 	echo "To look at more, run $(BGAN) serve --models demo/models --http-port 8080 and open http://localhost:8080/"
 
 serve: $(SERVE_READY) ## Serve the models in models/, or else those that come with bgan: MODELS=folder PORT=50051
