@@ -277,7 +277,7 @@ let asking = null;
 /** Asks the person for a token, once for all who want one. */
 function askToken(text, isWrong) {
   asking ??= new Promise((resolve) => {
-    $("token-text").textContent = isWrong ? `This token does not open it: ${text}` : "This server asks for a token, which `bgan token` makes.";
+    $("token-text").textContent = isWrong ? `This token does not open it: ${text}` : "This server asks for a token. Who runs it makes one by: bgan token";
     $("token-dialog").showModal();
     $("token-dialog").onclose = () => {
       asking = null;

@@ -32,7 +32,7 @@ export class Panel {
     this.target ??= index + 1n < INDEX_END ? index + 1n : 0n;
     this.layout = layoutOf(model);
     $("panel").hidden = false;
-    $("title").textContent = `Image ${index.toLocaleString("en")}`;
+    $("title").textContent = `Image ${index < 10n ** 12n ? index.toLocaleString("en") : index}`;
     $("draws-section").hidden = !model.isStochastic;
     $("facts").textContent = this.labelText(index);
     $("target").value = this.target;

@@ -139,7 +139,7 @@ export class Sheet {
         context.strokeRect(x - gap / 4, y - gap / 4, width * scale + gap / 2, height * scale + gap / 2);
       }
     }
-    this.view = { first, offset, rowCount };
+    this.view = { first, offset };
     this.forget(wanted);
     this.fetchMore(wanted);
     const { shape } = this.model;

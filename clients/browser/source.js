@@ -29,7 +29,6 @@ function describe({ model, revision, version = "0", is_default: isDefault = fals
     isInteger: model.arithmetic === "ARITHMETIC_INTEGER",
     classes: model.classes ?? [],
     classCounts: (model.class_counts ?? []).map(Number),
-    dataset: model.dataset,
     mostImages: Number(limits?.max_image_count ?? 1e9),
   };
 }
@@ -56,7 +55,8 @@ class Fetcher {
         }
         const text = await problemOf(response);
         if (response.status === 401) {
-          this.setToken(await this.says.token(text, this.token !== null));
+          this.token = await this.says.token(text, this.token !== null);
+          sessionStorage.setItem("bgan-token", this.token);
           continue;
         }
         if (!TRANSIENT.has(response.status)) throw new ProblemError(response.status, text);
@@ -68,11 +68,6 @@ class Fetcher {
       }
       await pause(wait, signal);
     }
-  }
-
-  setToken(token) {
-    this.token = token;
-    sessionStorage.setItem("bgan-token", token);
   }
 }
 
