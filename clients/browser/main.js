@@ -218,7 +218,7 @@ function showSpeed() {
   const { images, ms, noiseMs } = computer;
   if (images < MEASURED) return;
   const rate = Math.round((1000 * images) / ms).toLocaleString("en");
-  $("computed").textContent = `${computedText} ${rate} images/s, of which noise takes ${Math.round((100 * noiseMs) / ms)} %.`;
+  $("computed").textContent = `${computedText} ${rate} images/s; noise takes ${Math.round((100 * noiseMs) / ms)} % of the time.`;
 }
 
 let computedText = "";
