@@ -47,9 +47,11 @@ export class Sheet {
     const ratio = devicePixelRatio;
     const [width, height] = tileSize(this.model);
     const target = [22, 34, 56, 84, 140, 224][this.size] * ratio;
-    this.scale = Math.max(1, Math.round(target / Math.max(width, height)));
+    const scale = target / Math.max(width, height);
+    this.scale = scale < 1 ? scale : Math.round(scale); // whole pixels, where there are enough
     this.gap = Math.round(6 * ratio);
-    this.pitch = [width * this.scale + this.gap, height * this.scale + this.gap];
+    this.cell = [width, height].map((side) => Math.max(1, Math.round(side * this.scale)));
+    this.pitch = this.cell.map((side) => side + this.gap);
     this.canvas.width = Math.floor(this.scroller.clientWidth * ratio);
     this.canvas.height = Math.floor(this.scroller.clientHeight * ratio);
     this.canvas.style.height = `${this.scroller.clientHeight}px`;
@@ -103,47 +105,50 @@ export class Sheet {
   }
 
   drawNow() {
-    const { context, canvas, columns, scale, gap, left } = this;
-    const [width, height] = tileSize(this.model);
+    const { context, canvas, columns, scale, gap, left, pitch } = this;
     const { row, offset } = this.position();
     const first = row * BigInt(columns);
-    const rowCount = Math.ceil((canvas.height + offset) / this.pitch[1]);
-    const style = getComputedStyle(document.documentElement);
+    const rowCount = Math.ceil((canvas.height + offset) / pitch[1]);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.imageSmoothingEnabled = false;
-    const size = BigInt(this.chunkImages);
-    const start = first - (first % size);
+    context.imageSmoothingEnabled = scale < 1;
+    const start = first - (first % BigInt(this.chunkImages));
+    const colours = getComputedStyle(document.documentElement);
     const wanted = new Set();
     let missing = 0;
     for (let cell = 0; cell < rowCount * columns; cell++) {
       const place = Number(first - start) + cell;
-      const number = Math.floor(place / this.chunkImages);
       const index = start + BigInt(place);
       if (index >= INDEX_END) break;
-      const x = left + (cell % columns) * this.pitch[0];
-      const y = gap + Math.floor(cell / columns) * this.pitch[1] - offset;
-      const chunk = this.chunk(start + BigInt(number) * size, wanted);
       const inside = place % this.chunkImages;
-      if (chunk.bits) {
-        chunk.picture ??= this.picture(chunk);
-        const [sx, sy] = [(inside % STRIP) * width, Math.floor(inside / STRIP) * height];
-        context.drawImage(chunk.picture, sx, sy, width, height, x, y, width * scale, height * scale);
-      } else {
-        missing++;
-        context.fillStyle = style.getPropertyValue("--missing");
-        context.fillRect(x, y, width * scale, height * scale);
-      }
-      if (index === this.cursor) {
-        context.strokeStyle = style.getPropertyValue("--accent");
-        context.lineWidth = Math.max(2, gap / 2);
-        context.strokeRect(x - gap / 4, y - gap / 4, width * scale + gap / 2, height * scale + gap / 2);
-      }
+      const chunk = this.chunk(index - BigInt(inside), wanted);
+      const [x, y] = [left + (cell % columns) * pitch[0], gap + Math.floor(cell / columns) * pitch[1] - offset];
+      this.drawImage(chunk, inside, x, y, colours);
+      if (index === this.cursor) this.drawFrame(x, y, colours);
+      missing += chunk.bits ? 0 : 1;
     }
     this.view = { first, offset };
     this.forget(wanted);
     this.fetchMore(wanted);
-    const { shape } = this.model;
-    Object.assign(canvas.dataset, { first, columns, scale, gap, left, offset, missing, shape });
+    Object.assign(canvas.dataset, { first, columns, scale, gap, left, offset, missing, shape: this.model.shape });
+  }
+
+  drawImage(chunk, inside, x, y, colours) {
+    if (chunk.bits) {
+      const [width, height] = tileSize(this.model);
+      chunk.picture ??= this.picture(chunk);
+      const from = [(inside % STRIP) * width, Math.floor(inside / STRIP) * height];
+      this.context.drawImage(chunk.picture, ...from, width, height, x, y, ...this.cell);
+    } else {
+      this.context.fillStyle = colours.getPropertyValue("--missing");
+      this.context.fillRect(x, y, ...this.cell);
+    }
+  }
+
+  drawFrame(x, y, colours) {
+    const { context, gap, cell } = this;
+    context.strokeStyle = colours.getPropertyValue("--accent");
+    context.lineWidth = Math.max(2, gap / 2);
+    context.strokeRect(x - gap / 4, y - gap / 4, cell[0] + gap / 2, cell[1] + gap / 2);
   }
 
   chunk(first, wanted) {

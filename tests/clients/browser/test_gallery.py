@@ -14,6 +14,7 @@ from bgan.serving.models.engine import load_engine
 from bgan.serving.models.noise import INDEX_END
 from bgan.serving.security.tokens import make_token
 from tests.clients.browser.conftest import settled, shown, until
+from tests.fixtures.write import write_model
 from tests.kit.servers import free_port, restarting_server, server
 
 
@@ -207,6 +208,20 @@ def test_the_page_computes_the_bits_of_the_server_itself(runtime, open_page, cli
         }
         bits = np.unpackbits(file["packed_images"], axis=1, count=784)
         np.testing.assert_array_equal(bits, stream(client, "mlp-sbn", 3, 50000, 300))
+
+
+@pytest.mark.long
+def test_images_larger_than_their_place_and_few_at_once(new_page, tmp_path):
+    write_model(tmp_path, "big", shape=(1, 200, 300), latent_size=10)
+    with server(tmp_path, "--http-port", 0, "--max-image-count", 10) as process:
+        page = new_page(process.http, width=360, height=640)
+        page.goto("/?index=100&image=101")
+        settled(page)
+        shown_now = page.locator("#sheet canvas").evaluate("(canvas) => ({...canvas.dataset})")
+        assert int(shown_now["columns"]) == 5
+        assert float(shown_now["scale"]) < 1
+        page.locator("#image[aria-label]").wait_for()
+        assert picture(page, "image").shape == (200, 300, 3)
 
 
 @pytest.mark.long
