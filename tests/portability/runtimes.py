@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-VERSIONS = ("1.22.0", "1.24.4", "1.27.0", "1.29.0", "1.32.0")
+VERSIONS = ("1.24.4", "1.27.0", "1.29.0", "1.32.0")
 """Of onnxruntime, from the oldest that pyproject.toml allows to the one in constraints.txt."""
 WEB_VERSION = "1.30.0"
 OPENVINO_VERSION = "2026.4.1"

@@ -1,5 +1,5 @@
 """Integer models over environments: the folder of another onnxruntime, as `pip install --no-deps --target FOLDER
-onnxruntime==1.22.0` makes one, is named by BGAN_OTHER_ONNXRUNTIME."""
+onnxruntime==1.24.4` makes one, is named by BGAN_OTHER_ONNXRUNTIME."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ COUNT, BATCH, KILLS = 60_000, 500, 4
 @pytest.mark.long
 @pytest.mark.skipif(OTHER is None, reason="BGAN_OTHER_ONNXRUNTIME names no other onnxruntime")
 def test_a_stream_goes_on_at_servers_of_another_onnxruntime(tmp_path, processes):
-    run = make_run(tmp_path / "run", neuron="sbn", shape=(1, 12, 12))
+    run = make_run(tmp_path / "run", network="doubling-cnn", neuron="sbn", shape=(1, 12, 12))
     path = export_run(run, tmp_path / "models", arithmetic="integer").path
     port, started = free_port(), 0
 
