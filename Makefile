@@ -32,7 +32,7 @@ PUBLISHED ?=
 # The models that come with bgan: what each is trained with on MNIST, in a run of its name.
 SHIPPED := serving/shipped
 SHIPPED_MODELS := mlp-dbn mlp-sbn cnn-dbn cnn-sbn
-RECIPE_mlp-dbn := --preset modern --conditional --network mlp --epochs 100
+RECIPE_mlp-dbn := --preset modern --conditional --network mlp --learning-rate-decay cosine --epochs 100
 RECIPE_mlp-sbn := $(RECIPE_mlp-dbn) --neuron sbn
 RECIPE_cnn-dbn := --preset modern --conditional --discriminator mlp --epochs 60
 RECIPE_cnn-sbn := $(RECIPE_cnn-dbn) --neuron sbn

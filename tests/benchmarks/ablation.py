@@ -42,7 +42,7 @@ MODELS = {
     "cnn-dbn": {"neuron": "dbn"},
     "cnn-sbn": {"neuron": "sbn"},
     "mlp-dbn": {"neuron": "dbn", "network": "mlp"},
-    "estimators": {"neuron": "sbn", "network": "mlp", "learning_rate_decay": "none"},
+    "estimators": {"neuron": "sbn", "network": "mlp"},
 }
 CHANGES = {
     "cnn-dbn": {
@@ -74,11 +74,11 @@ CHANGES = {
     },
     "mlp-dbn": {
         "the recipe": {},
-        "constant learning rate": {"learning_rate_decay": "none"},
+        "learning rate to 0": {"learning_rate_decay": "cosine"},
         "discriminator: mlp+strided-cnn": {"discriminator": "mlp+strided-cnn"},
         "trained as sbn, reinmax": {"training_neuron": "sbn", "estimator": "reinmax"},
         "class-conditional": {"conditional": True},
-        "class-conditional, constant learning rate": {"conditional": True, "learning_rate_decay": "none"},
+        "class-conditional, learning rate to 0": {"conditional": True, "learning_rate_decay": "cosine"},
         "class-conditional, discriminator: mlp+strided-cnn": {
             "conditional": True,
             "discriminator": "mlp+strided-cnn",

@@ -133,6 +133,7 @@ PRESETS = {
                     "discriminator": Value("mlp", "the one that an MLP learns from best"),
                     "learning_rate": Value(4e-3, "of the generator; an MLP takes twice the rate"),
                     "discriminator_learning_rate": Value(2e-3, "as with convolutions"),
+                    "learning_rate_decay": Value("none", "the EMA over a high rate is smoother"),
                     "training_neuron": Value(None, "trained as it is sampled"),
                     "estimator": Value(
                         "sigmoid-adjusted", "an MLP discriminator's loss is nearly linear in each bit"
