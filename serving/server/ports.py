@@ -57,9 +57,8 @@ def bound_socket(host: str, port: int, *, use: Literal["", "HTTP"] = "", is_shar
         )[0]
         bound = socket.socket(family)
         if os.name == "posix":  # elsewhere others could take the port over
-            bound.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # an earlier server's connections may linger
+            # Connections of an earlier server may linger.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if is_shared and SHAREABLE:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)

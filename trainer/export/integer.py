@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -147,10 +148,9 @@ class _Sums:
         root of the inputs' number: a label chooses a row of biases.
         """
         known = exact.shape[-1] if labels is not None else len(product.weight)
-        self._product, self._inputs = product, inputs
-        self._weight: Floats = (
-            np.resize(units, (known, 1)) * product.weight[:known]
-        )  # channels are last, and repeat
+        self._product, self._inputs, self._rows = product, inputs, product.rows(inputs)
+        # Channels are last, and repeat.
+        self._weight: Floats = np.resize(units, (known, 1)) * product.weight[:known]
         self._biases = product.bias + (
             math.sqrt(known) * product.weight[known:] if labels is not None else np.zeros((1, 1))
         )
@@ -210,22 +210,26 @@ class _Sums:
 
     def _in_steps(self, steps: Floats, shift: float) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
         """The weights, and the offsets [1 or classes, columns]."""
-        weight = _rounded_weights(self._weight / steps, self._product.rows(self._inputs))
+        weight = _rounded_weights(self._weight / steps, self._carried)
         # The zero of the latents, and the mean error that rounding brings, go into the offsets.
-        errors = self._sums / steps - multiplied(self._product.rows(self._inputs), weight)
+        errors = self._sums / steps - multiplied(self._rows, weight)
         offsets = np.round(self._biases / steps + errors.mean(axis=tuple(range(errors.ndim - 1))) + shift / steps)
         return weight, np.clip(offsets, -SUM_LIMIT, SUM_LIMIT).astype(np.int32)  # one beyond is refused
 
+    @cached_property
+    def _carried(self) -> Floats:
+        """[K, K]: row i says how the inputs after it make up for an error of weight i, on these rows."""
+        inputs = self._rows.reshape(-1, len(self._weight)).astype(np.float64)
+        moments = inputs.T @ inputs
+        moments += np.eye(len(moments)) * (_DAMPING * moments.trace() / len(moments) or 1)
+        return np.linalg.cholesky(np.linalg.inv(moments)).T
 
-def _rounded_weights(weight: Floats, rows: NDArray[np.uint8]) -> NDArray[np.int8]:
+
+def _rounded_weights(weight: Floats, carried: Floats) -> NDArray[np.int8]:
     """Weights [K, columns] as integers, each of which makes up for the rounding of those before it.
 
-    Rows [..., K] are inputs of the calibration, on which that is so. Frantar et al. 2023 (GPTQ), section 3.
+    Frantar et al. 2023 (GPTQ), section 3.
     """
-    inputs = rows.reshape(-1, len(weight)).astype(np.float64)
-    moments = inputs.T @ inputs
-    moments += np.eye(len(weight)) * (_DAMPING * moments.trace() / len(weight) or 1)
-    carried = np.linalg.cholesky(np.linalg.inv(moments)).T  # row i: how the error of input i is made up for
     left, rounded = weight.copy(), np.empty(weight.shape, np.int8)
     for place, shares in enumerate(carried):
         rounded[place] = np.clip(np.round(left[place]), -WEIGHT_LIMIT, WEIGHT_LIMIT)

@@ -160,10 +160,6 @@ class Patches:
         whole = lines.reshape(len(blocks), down.count * down.outputs, across.count * across.outputs, -1)
         return whole[:, down.kept, across.kept]
 
-    def in_patches(self, products: NDArray[Values]) -> NDArray[Values]:
-        """Products [N, all of an image] by patches, [N, patches, patches, columns]."""
-        return products.reshape(-1, self.rows.count, self.columns.count, products.shape[1] // self.count)
-
     @property
     def count(self) -> int:
         """How many patches an image has."""
