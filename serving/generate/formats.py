@@ -3,7 +3,6 @@
 An unfinished file is a head and rows of one size, one an image, so it can be cut after any row and resumed.
 """
 
-import io
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..models.noise import ImageRange, Int64Array
+from ..models.npy import array_head
 
 _CHUNK_BYTES = 1 << 20
 _LABELS_AT_ONCE = 4096
@@ -110,7 +110,7 @@ class NpyFormat(Format):
 
     def __init__(self, spec: GenerationSpec) -> None:
         super().__init__(spec)
-        self.head = _array_head((spec.count, *spec.image_shape))
+        self.head = array_head((spec.count, *spec.image_shape))
         self.row_bytes = spec.pixels
 
     def rows(self, packed_images: bytes) -> memoryview:
@@ -127,7 +127,7 @@ class NpzFormat(Format):
         spec = self.spec
         with _whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
             with partial.open("rb") as rows, archive.open("packed_images.npy", "w", force_zip64=True) as member:
-                member.write(_array_head((spec.count, self.row_bytes)))
+                member.write(array_head((spec.count, self.row_bytes)))
                 while chunk := rows.read(_CHUNK_BYTES):
                     check()
                     member.write(chunk)
@@ -144,12 +144,11 @@ class NpzFormat(Format):
         with archive.open("classes.npy", "w") as member:
             np.lib.format.write_array(member, np.array(labels.names), allow_pickle=False)
         with archive.open("labels.npy", "w", force_zip64=True) as member:
-            member.write(_array_head((spec.count,), "<i4"))
-            for start in range(0, spec.count, _LABELS_AT_ONCE):
+            member.write(array_head((spec.count,), "<i4"))
+            images = ImageRange(spec.seed, spec.first_index, spec.count, spec.labels)
+            for part in images.parts(_LABELS_AT_ONCE):
                 check()
-                count = min(_LABELS_AT_ONCE, spec.count - start)
-                images = ImageRange(spec.seed, spec.first_index + start, count, spec.labels)
-                member.write(labels.draw(images).astype("<i4").tobytes())
+                member.write(labels.draw(part).astype("<i4").tobytes())
 
 
 FORMATS: dict[str, type[Format]] = {".npz": NpzFormat, ".npy": NpyFormat, ".bits": BitsFormat, ".bin": BitsFormat}
@@ -164,13 +163,6 @@ def sidecar(output: Path) -> Path:
 def outputs(output: Path) -> list[Path]:
     """All files that finishing `output` writes."""
     return [output, sidecar(output)] if FORMATS[output.suffix] is BitsFormat else [output]
-
-
-def _array_head(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
-    """What numpy writes before the values of an array, of uint8 unless said otherwise."""
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": descr, "fortran_order": False, "shape": shape})
-    return head.getvalue()
 
 
 @contextmanager

@@ -59,6 +59,12 @@ class ImageRange:
     labels: tuple[int, ...] = ()
     """Image i is of the class labels[i mod their number]; none: its class is drawn, where it has one."""
 
+    def parts(self, most: int) -> "Iterator[ImageRange]":
+        """The same images, one after the other, at most so many at a time."""
+        end = self.first_index + self.count
+        for first in range(self.first_index, end, most):
+            yield ImageRange(self.seed, first, min(most, end - first), self.labels)
+
 
 class Noise(NamedTuple):
     """The inputs of some images."""
@@ -128,11 +134,10 @@ class NoiseLayout:
     def _words(self, ranges: Iterable[ImageRange]) -> Iterator[tuple[ImageRange, npt.NDArray[np.uint64]]]:
         """The words of all images, [n, words an image], for some of them at a time."""
         for images in ranges:
-            for first in range(images.first_index, images.first_index + images.count, self.images_at_once):
-                count = min(self.images_at_once, images.first_index + images.count - first)
-                counter = first * self.counters_per_image
-                words = self._philox.words(images.seed, counter, count * self._words_per_image)
-                yield ImageRange(images.seed, first, count, images.labels), words.reshape(count, -1)
+            for part in images.parts(self.images_at_once):
+                counter = part.first_index * self.counters_per_image
+                words = self._philox.words(part.seed, counter, part.count * self._words_per_image)
+                yield part, words.reshape(part.count, -1)
 
     def _write_uniforms(self, words: npt.NDArray[np.uint64], uniforms: Float32Array) -> None:
         halves = words[:, self._latent_words : self._latent_words + self._uniform_words].view("<u4")

@@ -17,6 +17,7 @@ from bgan.v1 import sampling_pb2 as pb
 from ..errors import InvalidRequestError
 from ..models.engine import Engine
 from ..models.noise import ImageRange
+from ..models.npy import array_head
 
 MAX_COLUMNS = 100
 """Of a picture's grid."""
@@ -83,7 +84,7 @@ class NpyEncoding(Encoding):
 
     def __init__(self, engine: Engine, images: ImageRange) -> None:
         super().__init__(engine, images)
-        self.head = _array_head((images.count, *engine.image_shape))
+        self.head = array_head((images.count, *engine.image_shape))
         self.row_bytes = math.prod(engine.image_shape)
 
     def encode(self, response: pb.SampleBinaryImagesResponse) -> bytes:
@@ -101,7 +102,7 @@ class NpzEncoding(Encoding):
         self._sink = _Sink()
         self._archive = _Archive(self._sink, "w")
         self._member = self._archive.open("packed_images.npy", "w", force_zip64=True)
-        self._member.write(_array_head((images.count, engine.packed_bytes)))
+        self._member.write(array_head((images.count, engine.packed_bytes)))
         self.head = self._sink.take()
 
     def encode(self, response: pb.SampleBinaryImagesResponse) -> bytes:
@@ -132,11 +133,9 @@ class NpzEncoding(Encoding):
         """The labels, int32 [n]. They are drawn again, since they would not all fit into memory."""
         images = self.images
         with self._archive.open("labels.npy", "w", force_zip64=True) as member:
-            member.write(_array_head((images.count,), "<i4"))
-            for start in range(0, images.count, _LABELS_AT_ONCE):
-                count = min(_LABELS_AT_ONCE, images.count - start)
-                some = ImageRange(images.seed, images.first_index + start, count, images.labels)
-                member.write(self.engine.noise.draw_labels(some).astype("<i4").tobytes())
+            member.write(array_head((images.count,), "<i4"))
+            for part in images.parts(_LABELS_AT_ONCE):
+                member.write(self.engine.noise.draw_labels(part).astype("<i4").tobytes())
                 yield self._sink.take()
 
 
@@ -300,13 +299,6 @@ def _pixels(response: pb.SampleBinaryImagesResponse, engine: Engine) -> _Bits:
     """The images of a message, [n, channels, height, width]."""
     packed = np.frombuffer(response.packed_images, np.uint8).reshape(response.image_count, -1)
     return np.unpackbits(packed, axis=1, count=math.prod(engine.image_shape)).reshape(-1, *engine.image_shape)
-
-
-def _array_head(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
-    """What numpy writes before the values of an array."""
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": descr, "fortran_order": False, "shape": shape})
-    return head.getvalue()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
