@@ -1,13 +1,8 @@
 // Noise layouts 1 and 2 (serving/models/noise.py): the latents, uniforms and label of image i of a seed.
-// Philox 4x64-10 (Salmon et al. 2011) in 32-bit limbs; BigInt would take ten times as long.
+import { Philox } from "./philox.js";
 
 export const INDEX_END = 2n ** 63n - 1n; // where the indices of every stream end, and the largest seed
-const ROUNDS = 10;
 const TABLE_CHECK = 0xbe7c6ca1; // of the table of quantiles, as `check` computes it
-const TWO_32 = 2 ** 32;
-// The multipliers of Philox, high and low half.
-const [A1, A0, B1, B0] = Int32Array.of(0xd2e7470e, 0xe14c6c93, 0xca5a8263, 0x95121157);
-const WEYL = [0x9e3779b97f4a7c15n, 0xbb67ae8584caa73bn];
 
 /** Where one model's latents, uniforms and label lie within the words of an image. */
 export class NoiseLayout {
@@ -22,20 +17,20 @@ export class NoiseLayout {
     this.latentWords = Math.ceil(latentSize / 4);
     this.labelWord = this.latentWords + Math.ceil(uniformCount / 2);
     this.counters = Math.ceil((this.labelWord + (classCount ? 1 : 0)) / 4);
-    this.words = new Uint32Array(8 * this.counters);
-    this.halves = new Uint16Array(this.words.buffer);
+    this.philox = new Philox(this.counters);
+    this.halves = new Uint16Array(this.philox.words.buffer);
   }
 
   /** The noise of `count` images from index `first` on (BigInt): latents and uniforms as Float32Array, labels. */
   draw(seed, first, count, labels = []) {
-    const { latentSize, uniformCount, latentWords, words, halves } = this;
+    const { latentSize, uniformCount, latentWords, halves } = this;
+    const { words } = this.philox;
     const latents = new Float32Array(count * latentSize);
     const uniforms = uniformCount ? new Float32Array(count * uniformCount) : null;
     const drawn = this.classCount ? new Int32Array(count) : null;
     const table = quantiles();
-    const philox = new Philox(seed, BigInt(first) * BigInt(this.counters));
     for (let row = 0; row < count; row++) {
-      philox.fill(words);
+      this.philox.draw(seed, (BigInt(first) + BigInt(row)) * BigInt(this.counters));
       for (let i = 0, at = row * latentSize; i < latentSize; i++) latents[at + i] = table[halves[i]];
       for (let i = 0, at = row * uniformCount; i < uniformCount; i++)
         uniforms[at + i] = (words[2 * latentWords + i] >>> 8) * 2 ** -24;
@@ -45,7 +40,7 @@ export class NoiseLayout {
   }
 
   labelOf(half) {
-    const image = high(half, this.classEnds.at(-1)) >>> 0;
+    const image = highOfProduct(half, this.classEnds.at(-1));
     return this.classEnds.findIndex((end) => image < end);
   }
 }
@@ -55,52 +50,9 @@ function labelOf(labels, first, row) {
   return labels[Number((BigInt(first) + BigInt(row)) % BigInt(labels.length))];
 }
 
-/** The words of a seed from a counter on, each as its low and its high half; integers are signed 32-bit ones. */
-class Philox {
-  constructor(seed, counter) {
-    this.keys = new Int32Array(4 * ROUNDS);
-    for (let round = 0; round < ROUNDS; round++)
-      [BigInt(seed), 0n].forEach((key, i) => {
-        const value = BigInt.asUintN(64, key + BigInt(round) * WEYL[i]);
-        this.keys[4 * round + 2 * i] = Number(value & 0xffffffffn);
-        this.keys[4 * round + 2 * i + 1] = Number(value >> 32n);
-      });
-    this.counter = Int32Array.from({ length: 4 }, (_, i) => Number((counter >> BigInt(32 * i)) & 0xffffffffn));
-  }
-
-  fill(words) {
-    const { keys, counter } = this;
-    for (let at = 0; at < words.length; at += 8) {
-      for (let i = 0; i < 4 && !(counter[i] += 1, counter[i]); i++); // numpy advances it first
-      let [x0, x1, y0, y1] = counter;
-      let z0 = 0, z1 = 0, w0 = 0, w1 = 0;
-      for (let k = 0; k < 4 * ROUNDS; k += 4) {
-        // The 128-bit products of x and A, and of z and B, in four limbs: p0 to p3 and q0 to q3.
-        const p0 = Math.imul(x0, A0), a = high(x0, A0), b = Math.imul(x0, A1), c = Math.imul(x1, A0);
-        const ab = (a + b) | 0, p1 = (ab + c) | 0, d = high(x0, A1), e = high(x1, A0), f = Math.imul(x1, A1);
-        const g = carry(a, b, ab) + carry(ab, c, p1), de = (d + e) | 0, def = (de + f) | 0, p2 = (def + g) | 0;
-        const p3 = high(x1, A1) + carry(d, e, de) + carry(de, f, def) + carry(def, g, p2);
-        const q0 = Math.imul(z0, B0), h = high(z0, B0), i = Math.imul(z0, B1), j = Math.imul(z1, B0);
-        const hi = (h + i) | 0, q1 = (hi + j) | 0, l = high(z0, B1), m = high(z1, B0), n = Math.imul(z1, B1);
-        const o = carry(h, i, hi) + carry(hi, j, q1), lm = (l + m) | 0, lmn = (lm + n) | 0, q2 = (lmn + o) | 0;
-        const q3 = high(z1, B1) + carry(l, m, lm) + carry(lm, n, lmn) + carry(lmn, o, q2);
-        x0 = q2 ^ y0 ^ keys[k]; x1 = q3 ^ y1 ^ keys[k + 1]; y0 = q0; y1 = q1;
-        z0 = p2 ^ w0 ^ keys[k + 2]; z1 = p3 ^ w1 ^ keys[k + 3]; w0 = p0; w1 = p1;
-      }
-      words[at] = x0; words[at + 1] = x1; words[at + 2] = y0; words[at + 3] = y1;
-      words[at + 4] = z0; words[at + 5] = z1; words[at + 6] = w0; words[at + 7] = w1;
-    }
-  }
-}
-
-/** The high half of the product of two unsigned integers: floats have all of it but some of the low bits. */
-function high(a, b) {
-  return (((a >>> 0) * (b >>> 0) - (Math.imul(a, b) >>> 0)) / TWO_32 + 0.5) | 0;
-}
-
-/** What a + b, whose low half is `sum`, carries. */
-function carry(a, b, sum) {
-  return ((a & b) | ((a | b) & ~sum)) >>> 31;
+/** The high half of the product of two unsigned 32-bit integers. */
+function highOfProduct(a, b) {
+  return Number((BigInt(a) * BigInt(b)) >> 32n);
 }
 
 let table = null;

@@ -31,8 +31,10 @@ def draw(tmp_path):
     """What Node.js draws: latents, uniforms and labels of each request, as bytes, and the table."""
     if (node := shutil.which("node")) is None:
         pytest.skip("no Node.js here")
-    module = tmp_path / "noise.mjs"  # by whose name older ones know it for a module
-    shutil.copy(ROOT / "clients" / "browser" / "noise.js", module)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    for name in ("noise.js", "philox.js"):
+        shutil.copy(ROOT / "clients" / "browser" / name, tmp_path)
+    module = tmp_path / "noise.js"
 
     def run(*requests):
         command = [node, "--input-type=module", "--eval", DRAW % module.as_uri(), "--", json.dumps(requests)]
