@@ -237,7 +237,7 @@ export class Computer {
       else reject(new Error(error));
     };
     worker.onerror = () => {
-      const error = new Error("onnxruntime-web is not here; `make browser` fetches it");
+      const error = new Error("onnxruntime-web is not here; `make browser` fetches it, or --http-runtime names it to the server");
       for (const { reject } of this.pending.values()) reject(error);
       this.pending.clear();
       this.opened.clear();

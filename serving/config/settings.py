@@ -94,6 +94,8 @@ class ServerSettings(BaseSettings):
     """The port that answers HTTP: images, models, health and metrics; 0 picks a free one, which the log shows."""
     http_origins: str | None = _setting(_ADDRESS, None, shown="no others", pattern=_ORIGINS)
     """The web pages of other servers that may call it, such as https://a.example,https://b.example (CORS)."""
+    http_runtime: Path | None = _setting(_ADDRESS, None, shown="what `make browser` fetched")
+    """The folder `dist` of npm's package onnxruntime-web, with which the gallery computes images in the page."""
     workers: int = _setting(_ADDRESS, 1, ge=1, le=256)
     """Processes that share the port (Linux only); each loads the models and has its own limits on calls."""
     threads: int = _setting(_ADDRESS, 0, ge=0, shown="its share of the cores")

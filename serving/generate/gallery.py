@@ -9,14 +9,13 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 
-from ..config.gallery import GALLERY, RUNTIME
+from ..config.gallery import GALLERY, RUNTIME, RUNTIME_FILES, lack_of_runtime
 from ..errors import GenerationError
 from ..models.engine import Engine
 
 REFERENCE_IMAGES = 1024
 """Images of seed 0 that are written beside each model: shown at once, and compared with what a page computes."""
 _MODELS = "models.json"
-_COMPUTING = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +29,8 @@ class GalleryRequest:
 
     def __post_init__(self) -> None:
         output = self.output
-        if missing := [name for name in _COMPUTING if not (self.runtime / name).is_file()]:
-            raise GenerationError(
-                f"{self.runtime} has no {missing[0]}: `make browser` fetches it, or name the folder `dist` of "
-                "npm's package onnxruntime-web with --runtime"
-            )
+        if lack := lack_of_runtime(self.runtime, "--runtime"):
+            raise GenerationError(lack)
         if not output.absolute().parent.is_dir():
             raise GenerationError(f"--output: the folder {output.parent} does not exist")
         if output.is_symlink() or (output.exists() and not output.is_dir()):
@@ -74,7 +70,7 @@ def _write(folder: Path, engines: Sequence[Engine], runtime: Path) -> None:
     page.write_text(page.read_text("utf-8").replace('content="server"', 'content="folder"'), "utf-8")
     (folder / RUNTIME).mkdir()
     licences = [path.name for path in runtime.glob("*.txt")]
-    for name in (*_COMPUTING, *licences):
+    for name in (*RUNTIME_FILES, *licences):
         shutil.copyfile(runtime / name, folder / RUNTIME / name)
     (folder / "models").mkdir()
     for engine in engines:

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from bgan.v1 import sampling_pb2 as pb
 
-from ..config.gallery import GALLERY
-from ..errors import InvalidRequestError, NotAllowedError, foreign
+from ..config.gallery import GALLERY, RUNTIME, lack_of_runtime
+from ..errors import InvalidRequestError, NotAllowedError, StartError, foreign
 from ..rpc.context import ServiceContext
 from ..rpc.guard import CallGuard
 from ..rpc.open_inference import OpenInferenceServicer
@@ -60,7 +60,10 @@ def make_app(
     health: Any,
     pages: Path = GALLERY,
 ) -> Starlette:
-    """The ASGI application. `health`: the servicer of grpc.health.v1. pages: a folder of files for other paths."""
+    """The ASGI application. `health`: the servicer of grpc.health.v1. pages: a folder of files for other paths.
+
+    Raises StartError if the setting `http_runtime` names a folder without onnxruntime-web.
+    """
     images = Images(context, sampling)
     routes = _Routes(guard)
     is_open = context.settings.health == "open"
@@ -74,11 +77,20 @@ def make_app(
     routes.add("/metrics", _metrics(context))
     routes.add("/openapi.json", _document, is_open=True)
     _add_inference(routes, Inference(context, inference), is_open=is_open)
-    files = Pages(pages, context.settings.stalled_write_seconds)
+    files = Pages(_folders(pages, context.settings.http_runtime), context.settings.stalled_write_seconds)
     app = Starlette(routes=routes.all, middleware=_cross_origin(context.settings.http_origins))
     app.router.default = Endpoint(guard, ("GET", "/*"), files.show, is_open=True)
     app.router.redirect_slashes = False  # by the host that the request names
     return app
+
+
+def _folders(pages: Path, runtime: Path | None) -> dict[str, Path]:
+    """Which folders' files are shown where."""
+    if runtime is None:
+        return {"": pages}
+    if lack := lack_of_runtime(runtime, "--http-runtime"):
+        raise StartError(lack)
+    return {"": pages, f"/{RUNTIME}": runtime}
 
 
 def _add_inference(routes: _Routes, inference: Inference, *, is_open: bool) -> None:

@@ -1,6 +1,7 @@
 """The files of the gallery, which anyone may read: they are the same for all servers."""
 
 import asyncio
+from collections.abc import Mapping
 from importlib.metadata import version
 from mimetypes import guess_type
 from pathlib import Path
@@ -21,11 +22,16 @@ _POLICY = "; ".join(
 
 
 class Pages:
-    """Answers the paths of a folder's files: no others can be had, whatever a path says."""
+    """Answers the paths of some folders' files: no others can be had, whatever a path says."""
 
-    def __init__(self, folder: Path, stalled_seconds: float) -> None:
-        """`stalled_seconds`: how long a reader may take nothing."""
-        found = {f"/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*") if path.is_file()}
+    def __init__(self, folders: Mapping[str, Path], stalled_seconds: float) -> None:
+        """`folders`: by the path at which each is shown; stalled_seconds: how long a reader may take nothing."""
+        found = {
+            f"{at}/{path.relative_to(folder).as_posix()}": path
+            for at, folder in folders.items()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
         self._files = {path.removesuffix("index.html"): file for path, file in found.items()}
         self._stalled_seconds = stalled_seconds
 

@@ -245,7 +245,7 @@ def test_without_what_computes_the_server_goes_on_showing(open_page, client):
     page.goto("/?model=mlp-dbn&seed=5")
     settled(page)
     page.get_by_label("Compute here").check()
-    page.get_by_text("onnxruntime-web is not here; `make browser` fetches it.").wait_for()
+    page.get_by_text("onnxruntime-web is not here; `make browser` fetches it").wait_for()
     assert not page.get_by_label("Compute here").is_checked()
     check_sheet(page, client, "mlp-dbn", 5)
 

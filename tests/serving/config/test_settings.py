@@ -47,7 +47,7 @@ def test_what_is_printed_gives_the_same_settings_again(file, tmp_path):
     assert tomllib.loads(_printed("--config", printed)) == settings
     assert settings["host"] == 'a "b" \x7f ä'
     assert settings["grace_seconds"] == 0.25
-    files = {"tls_certificate", "tls_key", "tls_client_ca", "tokens"}
+    files = {"tls_certificate", "tls_key", "tls_client_ca", "tokens", "http_runtime"}
     unset = {"default_model", "http_port", "http_origins", "metrics_port", "trace_endpoint", *files}
     assert settings.keys() == ServerSettings.model_fields.keys() - unset
 

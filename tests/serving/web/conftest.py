@@ -5,6 +5,7 @@ import shutil
 import httpx
 import pytest
 
+from bgan.serving.config.gallery import RUNTIME_FILES
 from tests.conftest import FOLDER
 from tests.kit.servers import server
 
@@ -15,7 +16,11 @@ def web(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
     for path in (*(FOLDER / "models").glob("*.onnx"), *(FOLDER / "classes").glob("*.onnx")):
         shutil.copy(path, folder)
-    with server(folder, "--http-port", 0, "--default-model", "mlp-dbn", "--max-image-count", 10**6) as process:
+    runtime = tmp_path_factory.mktemp("runtime")
+    for name in RUNTIME_FILES:
+        (runtime / name).write_text(name)
+    options = "--http-port", 0, "--http-runtime", runtime, "--default-model", "mlp-dbn"
+    with server(folder, *options, "--max-image-count", 10**6) as process:
         yield process
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bgan.serving.config.gallery import GALLERY
 from tests.conftest import ROOT
+from tests.kit.cli import bgan_process
 
 LONG = bytes(range(256)) * 1000
 
@@ -91,6 +92,19 @@ def test_without_the_folder_there_is_nothing_and_other_verbs_are_refused(tmp_pat
         refused = client.post("/", content=b"x")
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
         assert client.get("/openapi.json").json()["openapi"] == "3.1.0"
+
+
+def test_onnxruntime_web_may_lie_anywhere(http, tmp_path):
+    """It is in no wheel."""
+    found = http.get("/onnxruntime-web/ort.wasm.min.mjs")
+    assert (found.status_code, found.text) == (200, "ort.wasm.min.mjs")
+    refused = bgan_process("serve", "--port", 0, "--http-port", 0, "--http-runtime", tmp_path)
+    assert refused.returncode == 1
+    expected = (
+        f"bgan: {tmp_path} has no ort.wasm.min.mjs: `make browser` fetches it, or name the folder `dist` of "
+    )
+    assert refused.stderr.splitlines()[-1].startswith(expected)
+    assert refused.stderr.endswith("with --http-runtime\n")
 
 
 def test_a_folder_on_another_web_host_has_the_same_policy(client):
