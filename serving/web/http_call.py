@@ -52,9 +52,10 @@ class HttpCall:
         self._status: HTTPStatus | None = None  # of an error; None: that of its code
 
     def header(self, name: str) -> str | None:
-        """The value of a header, whose name is in small letters; the first of several."""
+        """The value of a header, whose name is in small letters; one list of several lines (RFC 9110, 5.3)."""
         wanted = name.encode()
-        return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted), None)
+        values = [value.decode("latin-1") for key, value in self._scope["headers"] if key == wanted]
+        return ", ".join(values) if values else None
 
     def has_tag(self, tag: str) -> bool:
         """Whether its sender has the answer with an entity tag already."""

@@ -34,6 +34,7 @@ DESCRIBING = (
 """The headers that say what the images are."""
 _INTEGERS = {"seed": "seed", "first_index": "first_index", "count": "image_count", "version": "version"}
 _FIELDS = (*_INTEGERS, "label", "format")
+_OF_REVISION = tuple(name for name in _FIELDS if name != "version")  # which a revision is one of
 _INT64 = range(-(2**63), 2**63)
 _MANY_LABELS = 1000
 _MAX_ENCODED_BYTES = 2**20  # of a message's images, if one image has less
@@ -59,9 +60,10 @@ def read_images_request(call: HttpCall) -> ImagesRequest:
     query, violations = call.query(), {}
     message = pb.SampleBinaryImagesRequest(image_count=DEFAULT_COUNT, model=call.path.get("name", ""))
     message.revision = call.path.get("revision", "")
+    fields = _OF_REVISION if message.revision else _FIELDS
     for name, values in query.items():
-        if name not in _FIELDS:
-            violations[name] = f"is no field of this address; it has {', '.join(_FIELDS)}"
+        if name not in fields:
+            violations[name] = f"is no field of this address; it has {', '.join(fields)}"
         elif name != "label" and len(values) > 1:
             violations[name] = f"is there {len(values)} times; send it once"
         elif name in _INTEGERS:

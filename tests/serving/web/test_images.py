@@ -262,6 +262,15 @@ def test_accept_decides_where_the_format_does_not(http, accept, kind):
     assert "vary" not in fixed
 
 
+def test_a_header_of_several_lines_is_one_list(http):
+    address = "/v1/models/mlp-dbn/images?seed=1"
+    lines = [("accept", "text/html"), ("accept", "application/json;q=0.5"), ("accept", "application/x-npy")]
+    answer = http.head(address, headers=lines)
+    assert answer.headers["content-type"] == "application/x-npy"
+    lines += [("if-none-match", '"other"'), ("if-none-match", answer.headers["etag"])]
+    assert http.get(address, headers=lines).status_code == 304
+
+
 def test_who_takes_none_of_the_formats_is_told_which_there_are(http):
     problem = _get(http, "/v1/models/mlp-dbn/images?seed=1", 406, accept="text/html").json()
     assert problem["errors"][0]["field"] == "accept"
@@ -296,6 +305,13 @@ def test_a_bad_field_is_named_on_one_line(http, query, field, says):
     assert says in problem["errors"][0]["detail"]
     assert problem["detail"] == f"{field}: {problem['errors'][0]['detail']}"
     assert "\n" not in problem["detail"]
+
+
+def test_a_revision_has_no_version(http, engines):
+    problem = _get(http, f"/v1/revisions/{engines['mlp-dbn'].revision}/images?seed=1&version=7", 400).json()
+    assert problem["detail"] == (
+        "version: is no field of this address; it has seed, first_index, count, label, format"
+    )
 
 
 def test_an_unknown_model_or_version_is_not_found(http):
