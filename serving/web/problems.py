@@ -28,7 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 OIP_MEDIA_TYPE = "application/json"
 """Of the Open Inference Protocol: KServe's client reads the text in `error` of no other kind."""
 _FIELDS = {"image_count": "count", "labels": "label"}
-"""What HTTP calls the fields of a request, where it does not call them as the protos do."""
+"""What addresses call the fields of a request, where they do not call them as the protos do."""
 
 
 def problem(
@@ -53,13 +53,14 @@ def problem_of(
     """Status, body and headers for what a call of gRPC ends with; `status`: None for that of the code."""
     status = status or STATUSES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     members: dict[str, Any] = {"code": code.name}
+    names = {} if media_type == OIP_MEDIA_TYPE else _FIELDS
     headers = {"content-type": media_type}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     for name, value in metadata:
         if name == DETAILS_KEY and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:
-                _add_detail(detail, members, headers)
+                _add_detail(detail, members, headers, names)
         elif name == NEXT_INDEX_KEY:
             members["next_index"] = value
         elif isinstance(value, str):
@@ -69,11 +70,11 @@ def problem_of(
     return int(status), *problem(status, text, members, headers)
 
 
-def _add_detail(detail: Any, members: dict[str, Any], headers: dict[str, str]) -> None:
+def _add_detail(detail: Any, members: dict[str, Any], headers: dict[str, str], names: Mapping[str, str]) -> None:
     bad, retry, info = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo(), error_details_pb2.ErrorInfo()
     if detail.Unpack(bad):
         members["errors"] = [
-            {"field": _FIELDS.get(each.field, each.field), "detail": each.description}
+            {"field": names.get(each.field, each.field), "detail": each.description}
             for each in bad.field_violations
         ]
     elif detail.Unpack(retry):

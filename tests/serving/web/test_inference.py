@@ -170,6 +170,14 @@ def test_a_bad_body_is_refused_by_its_field(http, body, field, says):
     assert response.headers["content-type"] == "application/json"  # else KServe's client shows no text
 
 
+def test_a_tensor_is_called_by_its_own_name(http):
+    labels = {"name": "labels", "datatype": "INT64", "shape": [1], "data": [99]}
+    size = http.get("/v2/models/dbn").json()["inputs"][0]["shape"][1]
+    latents = _tensor(shape=[1, size], data=[0] * size)
+    problem = http.post("/v2/models/dbn/infer", json={"inputs": [latents, labels]}).json()
+    assert problem["detail"].startswith("labels: has 99 as value 0; the classes of the model are 0 to ")
+
+
 @pytest.mark.parametrize(
     ("length", "says"), [("x", "is 'x', where the body has 2 bytes"), ("3", "is '3', where"), ("-1", "is '-1'")]
 )
