@@ -108,15 +108,22 @@ def _cross_origin(origins: str | None) -> list[Middleware]:
     """Lets pages of other servers read the answers, where a setting names these servers."""
     if origins is None:
         return []
-    headers = ["authorization", "range", "if-range", "if-none-match", "content-type", "x-request-id"]
+    conditions = "range", "if-range", "if-none-match"
+    headers = ["authorization", "content-type", "x-request-id", *conditions, HEADER_LENGTH]
     cors: Any = Middleware(
         CORSMiddleware,
-        allow_origins=origins.split(","),
+        allow_origins=[_as_browsers_say(origin) for origin in origins.split(",")],
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=headers,
         expose_headers=_SHOWN,
     )
     return [cors]
+
+
+def _as_browsers_say(origin: str) -> str:
+    """An origin in small letters, without the port that its scheme has anyway."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(':80' if scheme == 'http' else ':443')}"
 
 
 def _as_json(method: _Method) -> _Method:

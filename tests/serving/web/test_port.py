@@ -41,7 +41,9 @@ def tokens(tmp_path_factory):
 @pytest.fixture(scope="module")
 def guarded(models, tokens):
     with (
-        server(models, "--tokens", tokens[0], "--http-port", 0, "--http-origins", "https://a.example") as process,
+        server(
+            models, "--tokens", tokens[0], "--http-port", 0, "--http-origins", "https://A.example:443"
+        ) as process,
         httpx.Client(base_url=process.http, timeout=60) as client,
     ):
         yield client
@@ -110,13 +112,23 @@ def test_pages_of_named_servers_may_read_the_answers_and_no_others(guarded, toke
         assert asked.headers.get("access-control-allow-origin") == allowed
         before = {
             "origin": origin,
-            "access-control-request-method": "GET",
-            "access-control-request-headers": "authorization",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization, content-type, inference-header-content-length",
         }
-        preflight = guarded.options("/v1/models", headers=before)
+        preflight = guarded.options("/v2/models/mlp-dbn/infer", headers=before)
+        assert preflight.is_success == (allowed is not None)
         assert preflight.headers.get("access-control-allow-origin") == allowed
     closed = http.get("/v1/models", headers={"origin": "https://a.example"})
     assert not [name for name in closed.headers if name.startswith("access-control")]
+
+
+def test_a_cache_keeps_no_answer_for_pages_of_servers_it_is_not_for(guarded, tokens, http):
+    headers = _bearer(tokens[1]["all"])
+    for origin in ({}, {"origin": "https://a.example"}, {"origin": "https://b.example"}):
+        assert guarded.get("/v1/models", headers={**headers, **origin}).headers["vary"] == "Origin"
+    negotiated = guarded.head("/v1/models/mlp-dbn/images?seed=1", headers=headers)
+    assert negotiated.headers["vary"] == "Accept, Origin"
+    assert "vary" not in http.get("/v1/models").headers
 
 
 def test_a_call_has_its_callers_request_id(web, http):
