@@ -7,6 +7,7 @@ import { Computer, ProblemError, Server, Site } from "./source.js";
 
 const $ = (id) => document.getElementById(id);
 const MEASURED = 2048; // images by which the speed of computing is shown
+const AGAIN_MS = 2000;
 const isServer = document.querySelector("meta[name=bgan-source]").content === "server";
 const FIRST_SEED = isServer ? 1n : 0n; // a folder has images of seed 0
 const says = { waiting: (text) => ($("status").textContent = text), token: askToken };
@@ -14,6 +15,7 @@ const source = isServer ? new Server(says) : new Site(says);
 const computer = new Computer(source);
 const state = { model: null, seed: FIRST_SEED, index: 0n, label: null, image: null };
 let models = [];
+let finding = null;
 
 const sheet = new Sheet($("sheet"), loadBits, {
   moved(index) {
@@ -25,7 +27,10 @@ const sheet = new Sheet($("sheet"), loadBits, {
     if (!isOpened) speak(index);
     if (isOpened || !$("panel").hidden) openImage(index, isOpened);
   },
-  failed,
+  loaded() {
+    if (unsaid !== null && sheet.bitsOf(unsaid)) speak(unsaid);
+  },
+  failed: (error) => failed(error, () => sheet.reload()),
 });
 const panel = new Panel((model, noise) => (isComputing() ? computer : source).infer(model, noise), {
   changed: keepAddress,
@@ -96,7 +101,7 @@ function readAddress() {
   const number = (name, end) => parseNumber(query.get(name) ?? "", end);
   const named = models.filter((each) => each.name === query.get("model"));
   const model = named.find((each) => `${each.version}` === query.get("version")) ?? named[0];
-  state.model = model ?? models.find((each) => each.isDefault) ?? models[0];
+  state.model = model ?? usual();
   state.seed = number("seed", INDEX_END + 1n) ?? FIRST_SEED;
   state.index = number("index", INDEX_END) ?? 0n;
   state.image = number("image", INDEX_END);
@@ -140,8 +145,11 @@ function keepAddress() {
 
 // One image
 
+let unsaid = null; // an image whose bits were not there when its number was said
+
 function speak(index) {
   const bits = sheet.bitsOf(index);
+  unsaid = bits ? null : index;
   $("spoken").textContent = `Image ${index}${bits ? `, ${countOn(bits)} pixels on` : ""}`;
 }
 
@@ -186,7 +194,7 @@ async function download(format) {
 async function makeFile(model, request, format) {
   const bits = await loadBits({ model, ...request });
   if (format === "png") return png(bits, request.count, model);
-  return npz(bits, request, model, panel.layout.draw(request.seed, request.first, request.count, request.labels).labels);
+  return npz(bits, request, model, panel.layout.labels(request.seed, request.first, request.count, request.labels));
 }
 
 function showTaking() {
@@ -257,19 +265,28 @@ function notice(text) {
   $("notice").hidden = !text;
 }
 
-async function failed(error) {
+/** Says so, and shows another model where the one that is shown is gone. `again`: what to do where it is back. */
+async function failed(error, again = null) {
   if (error.name === "AbortError") return;
   const { model } = state;
   if (error instanceof ProblemError && error.status === 404 && isServer) {
     await findModels(); // the revision is served no longer
     if (state.model !== model) return; // which another failure has seen to
-    if (!models.some((each) => each.revision === model.revision)) {
-      state.model = models.find((each) => each.name === model.name) ?? models[0];
-      showAll();
-      return notice("The model has changed: these are images of its new revision.");
-    }
+    if (!models.some((each) => each.revision === model.revision)) return showInstead(model);
+    if (again) return setTimeout(again, AGAIN_MS);
   }
   notice(`${error.message}.`.replace(/\.\.$/, "."));
+}
+
+function showInstead({ name, classes }) {
+  const newer = models.find((each) => each.name === name);
+  state.model = newer ?? usual();
+  const label = state.model.classes.indexOf(classes[state.label]);
+  state.label = label < 0 ? null : label;
+  showAll();
+  notice(newer
+    ? "The model has changed: these are images of its new revision."
+    : `There is no model ${name} any more; this is ${state.model.title}.`);
 }
 
 let asking = null;
@@ -287,9 +304,18 @@ function askToken(text, isWrong) {
   return asking;
 }
 
-async function findModels() {
+function findModels() {
+  return (finding ??= listModels().finally(() => (finding = null)));
+}
+
+async function listModels() {
   models = await source.models();
   $("model").replaceChildren(...models.map((each, number) => new Option(each.title, number)));
+}
+
+/** The model that is shown where none is asked for. */
+function usual() {
+  return models.find((each) => each.isDefault) ?? models[0];
 }
 
 /** Changes what is shown. */
@@ -339,8 +365,8 @@ function listen() {
   $("npz").onclick = () => download("npz");
   $("link").onclick = async () => {
     history.replaceState(null, "", address());
-    await navigator.clipboard?.writeText(location.href);
-    $("status").textContent = navigator.clipboard ? "The link is copied." : "The address bar has the link.";
+    const isCopied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+    $("status").textContent = isCopied ? "The link is copied." : "The address bar has the link.";
   };
   matchMedia("(prefers-color-scheme: dark)").onchange = () => {
     sheet.repaint();
@@ -352,10 +378,8 @@ $("start").hidden = true;
 listen();
 try {
   await findModels();
-  if (models.length) {
-    readAddress();
-    showAll();
-  } else notice("The server has no models yet.");
+  readAddress();
+  showAll();
 } catch (error) {
   notice(error.message);
 }

@@ -39,6 +39,16 @@ export class NoiseLayout {
     return { latents, uniforms, labels: drawn };
   }
 
+  /** The labels alone, of any number of images; null without classes. */
+  labels(seed, first, count, labels = []) {
+    if (!this.classCount) return null;
+    return Int32Array.from({ length: count }, (_, row) => {
+      if (labels.length) return labelOf(labels, first, row);
+      this.philox.draw(seed, (BigInt(first) + BigInt(row)) * BigInt(this.counters));
+      return this.labelOf(this.philox.words[2 * this.labelWord]);
+    });
+  }
+
   labelOf(half) {
     const image = highOfProduct(half, this.classEnds.at(-1));
     return this.classEnds.findIndex((end) => image < end);

@@ -55,11 +55,12 @@ function mix(a, b, share) {
   return [0, 1, 2, 3].reduce((sum, i) => sum | (Math.round(byte(a, i) + (byte(b, i) - byte(a, i)) * share) << (8 * i)), 0);
 }
 
-/** A picture as the server draws it: white on black, gaps grey. */
+/** A picture as the server draws it: white on black, gaps grey. Rejects where a canvas cannot hold it. */
 export function png(bits, count, model) {
   const columns = Math.min(100, Math.ceil(Math.sqrt(count)));
   const canvas = grid(bitsOf(bits, model), count, model, columns, count > 1 ? 2 : 0, { on: 0xffffffff, off: 0xff000000 }, 0xff5a5a5a);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  const error = new Error("This is more than one picture holds here; take fewer images, or .npz");
+  return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(error)), "image/png"));
 }
 
 /** The arrays that `bgan sample` writes, as an .npz: a zip that is not compressed. */

@@ -9,7 +9,7 @@ const SPAN = 4_000_000; // CSS pixels that the scroll bar covers; beyond, it is 
 const STRIP = 16; // images in a row of a chunk's picture
 
 export class Sheet {
-  /** `load(request, signal)`: packed bits. `says`: {moved(index), chosen(index), opened(), failed(error)}. */
+  /** `load(request, signal)`: packed bits. `says`: {moved(index), chosen(index, isOpened), loaded(), failed(error)}. */
   constructor(scroller, load, says) {
     Object.assign(this, { scroller, load, says, chunks: new Map(), cursor: null, size: 2, top: 0n, base: 0n });
     this.spacer = scroller.querySelector(".spacer");
@@ -188,6 +188,7 @@ export class Sheet {
         (bits) => {
           chunk.bits = bits;
           this.draw();
+          this.says.loaded();
         },
         (error) => {
           chunk.hasFailed = true;

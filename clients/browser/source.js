@@ -44,7 +44,8 @@ class Fetcher {
   async get(path, { signal, ...options } = {}) {
     for (let tries = 0; ; tries++) {
       const headers = { ...options.headers };
-      if (this.token) headers.authorization = `Bearer ${this.token}`;
+      const { token } = this;
+      if (token) headers.authorization = `Bearer ${token}`;
       let wait = RETRY_MS[Math.min(tries, RETRY_MS.length - 1)];
       try {
         const response = await fetch(path, { ...options, headers, signal });
@@ -55,9 +56,8 @@ class Fetcher {
         }
         const text = await problemOf(response);
         if (response.status === 401) {
-          this.token = await this.says.token(text, this.token !== null);
-          sessionStorage.setItem("bgan-token", this.token);
-          continue;
+          if (this.token === token) this.keep(await this.says.token(text, token !== null));
+          continue; // or with the token that was given meanwhile
         }
         if (!TRANSIENT.has(response.status)) throw new ProblemError(response.status, text);
         wait = Math.max(wait, 1000 * Number(response.headers.get("retry-after") ?? 0));
@@ -68,6 +68,13 @@ class Fetcher {
       }
       await pause(wait, signal);
     }
+  }
+
+  /** `token`: "" where the person gave none. */
+  keep(token) {
+    this.token = token || null;
+    if (token) sessionStorage.setItem("bgan-token", token);
+    else sessionStorage.removeItem("bgan-token");
   }
 }
 
@@ -96,9 +103,14 @@ export class Server {
     this.fetcher = new Fetcher(says);
   }
 
+  /** Those that it serves, once there are some. */
   async models() {
-    const { models = [], limits } = JSON.parse(new TextDecoder().decode((await this.fetcher.get("v1/models")).body));
-    return models.map((each) => describe(each, limits));
+    for (;;) {
+      const { models = [], limits } = JSON.parse(new TextDecoder().decode((await this.fetcher.get("v1/models")).body));
+      if (models.length) return models.map((each) => describe(each, limits));
+      this.fetcher.says.waiting("The server has no models. Trying again.");
+      await pause(RETRY_MS.at(-1));
+    }
   }
 
   /** The address of images. They never change, so that browsers keep them. */

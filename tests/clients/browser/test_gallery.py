@@ -14,6 +14,7 @@ from bgan.serving.models.engine import load_engine
 from bgan.serving.models.noise import INDEX_END
 from bgan.serving.security.tokens import make_token
 from tests.clients.browser.conftest import settled, shown, until
+from tests.conftest import FOLDER
 from tests.fixtures.write import write_model
 from tests.kit.servers import free_port, restarting_server, server
 
@@ -269,21 +270,34 @@ def test_a_server_that_stops_and_comes_back(new_page, gallery_models):
 
 
 @pytest.mark.long
-def test_a_model_that_is_replaced_is_shown_in_its_new_revision(new_page, gallery_models, tmp_path):
+def test_a_model_that_is_replaced_or_gone_is_followed(new_page, tmp_path):
     target = tmp_path / "x.onnx"
-    target.write_bytes((gallery_models / "mlp-dbn.onnx").read_bytes())
+    target.write_bytes((FOLDER / "classes" / "sbn.onnx").read_bytes())
     options = ("--http-port", 0, "--model-poll-seconds", 0.1, "--model-keep-seconds", 0)
     with server(tmp_path, *options) as process, SamplingClient(process.target) as client:
+
+        def serves(*names):
+            while [(each.name, *each.classes[:1]) for each in client.list_models()] != [*names]:
+                page.wait_for_timeout(100)
+            page.get_by_label("Go to image").fill(f"{70000 + page.evaluate('Date.now() % 10000')}")
+            page.get_by_label("Go to image").press("Enter")
+
         page = new_page(process.http)
         page.goto("/?seed=5")
         settled(page)
-        target.write_bytes((gallery_models / "mlp-sbn.onnx").read_bytes())
-        while client.list_models()[0].name != "mlp-sbn":
-            page.wait_for_timeout(100)
-        page.get_by_label("Go to image").fill("70000")
-        page.get_by_label("Go to image").press("Enter")
+        page.get_by_label("Class").select_option(index=1)
+        settled(page)
+        target.write_bytes((FOLDER / "other" / "sbn.onnx").read_bytes())  # without classes
+        serves(("sbn",))
         page.get_by_text("The model has changed: these are images of its new revision.").wait_for()
-        check_sheet(page, client, "mlp-sbn", 5)
+        check_sheet(page, client, "sbn", 5)
+        target.unlink()
+        serves()
+        page.get_by_text("The server has no models. Trying again.").wait_for()
+        target.write_bytes((FOLDER / "models" / "mlp-dbn.onnx").read_bytes())
+        page.get_by_text("There is no model sbn any more; this is mlp-dbn.").wait_for()
+        check_sheet(page, client, "mlp-dbn", 5)
+        assert page.locator("#status").inner_text() == ""
 
 
 @pytest.mark.long
@@ -296,6 +310,11 @@ def test_a_token_is_asked_for_and_kept_out_of_the_address(new_page, gallery_mode
     ):
         page = new_page(process.http)
         page.goto("/?seed=5")
+        asks = page.get_by_text("This server asks for a token.")
+        asks.wait_for()
+        page.evaluate("document.getElementById('token-text').textContent = ''")
+        page.keyboard.press("Escape")
+        asks.wait_for()  # no token is no wrong one
         for wrong in ("bgan_wrong_00", token):
             page.get_by_role("textbox", name="Token").fill(wrong)
             page.get_by_role("button", name="Use it").click()
@@ -335,6 +354,9 @@ def test_all_is_done_by_keyboard_and_said_in_words(open_page):
     assert page.evaluate("document.activeElement.id") == "sheet"
     page.keyboard.press("End")
     page.wait_for_url("**index=92233720368547*")
+    page.locator("#spoken", has_text=re.compile(rf"^Image {INDEX_END - 1}, \d+ pixels on$")).wait_for(
+        state="attached"
+    )
     page.keyboard.press("Home")
     page.wait_for_url(re.compile(r"^((?!index=).)*$"))
     names = "[...document.querySelectorAll('button, input, select')].filter((each) => !each.labels?.length "
@@ -351,6 +373,13 @@ def test_a_phone_in_the_dark_shows_all_of_it(open_page, client):
     page.get_by_role("heading", name=re.compile("Image")).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#panel").bounding_box()["width"] == 360
+    page.locator("#target").fill("x")
+    page.locator("#target").press("Enter")
+    page.get_by_text("x is no whole number").wait_for()
+    top = "(id) => { const { x, y } = document.querySelector(id).getBoundingClientRect(); "
+    top += "return document.elementFromPoint(x + 1, y + 1).closest(id) !== null; }"
+    assert page.evaluate(top, "#notice")  # the panel does not lie on what is said
+    assert page.evaluate(top, "footer")
     page.get_by_role("button", name="Close").tap()
     assert page.locator("#panel").is_hidden()
 
@@ -364,3 +393,16 @@ def test_what_is_no_number_is_marked(open_page):
     page.get_by_label("Seed", exact=True).press("Tab")
     page.get_by_text(f"-3 is no whole number from 0 to {2**63 - 1}").wait_for()
     assert page.locator("#seed").get_attribute("aria-invalid") == "true"
+
+
+def test_what_a_browser_refuses_is_said(open_page):
+    page = open_page("/?model=mlp-dbn&seed=5&image=0")
+    settled(page)
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("The address bar has the link.").wait_for()
+    large = "{ shape: [1, 70000, 1], bytes: 8750 }"  # pixels high, where a canvas has at most 65,535
+    picture = (
+        f"import('/pictures.js').then((it) => it.png(new Uint8Array(8750), 1, {large})).catch((e) => e.message)"
+    )
+    assert page.evaluate(picture) == "This is more than one picture holds here; take fewer images, or .npz"

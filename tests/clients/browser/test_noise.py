@@ -19,7 +19,10 @@ const write = (values) => {
   for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at);
 };
 for (const [seed, first, count, layout, labels] of JSON.parse(process.argv[1])) {
-  const noise = new NoiseLayout(layout).draw(BigInt(seed), BigInt(first), count, labels);
+  const made = new NoiseLayout(layout);
+  const noise = made.draw(BigInt(seed), BigInt(first), count, labels);
+  const alone = made.labels(BigInt(seed), BigInt(first), count, labels);
+  if (`${alone}` !== `${noise.labels}`) throw new Error(`${alone} are not the labels ${noise.labels}`);
   for (const values of [noise.latents, noise.uniforms, noise.labels]) if (values) write(values);
 }
 write(quantiles());
