@@ -204,13 +204,13 @@ export class Computer {
     this.source = source;
     this.opened = new Map(); // promises, by revision
     this.pending = new Map();
+    this.last = Promise.resolve();
     this.images = this.ms = this.noiseMs = 0;
   }
 
   async bits(model, request, signal) {
     await this.open(model);
-    signal?.throwIfAborted();
-    const { bits, ms, noiseMs } = await this.call("bits", { model, request });
+    const { bits, ms, noiseMs } = await this.call("bits", { model, request }, signal);
     this.images += request.count;
     this.ms += ms;
     this.noiseMs += noiseMs;
@@ -231,7 +231,17 @@ export class Computer {
     return this.opened.get(model.revision);
   }
 
-  call(call, more) {
+  /** Asks the worker, which does one thing at a time: what is no longer wanted when its turn comes is left out. */
+  call(call, more, signal) {
+    const answer = this.last.then(() => {
+      signal?.throwIfAborted();
+      return this.post(call, more);
+    });
+    this.last = answer.catch(() => {});
+    return answer;
+  }
+
+  post(call, more) {
     this.worker ??= this.start();
     const id = crypto.getRandomValues(new Uint32Array(2)).join("-");
     return new Promise((resolve, reject) => {

@@ -19,13 +19,11 @@ const calls = {
   infer: ({ model, noise }) => generators.get(model.revision).infer(noise),
 };
 
-let last = Promise.resolve(); // onnxruntime-web runs one inference at a time
-self.onmessage = ({ data }) => {
-  last = last.then(async () => {
-    try {
-      self.postMessage({ id: data.id, value: await calls[data.call](data) });
-    } catch (error) {
-      self.postMessage({ id: data.id, error: String(error.message ?? error) });
-    }
-  });
+// One at a time, for which `source.js` waits: onnxruntime-web runs one inference at a time.
+self.onmessage = async ({ data }) => {
+  try {
+    self.postMessage({ id: data.id, value: await calls[data.call](data) });
+  } catch (error) {
+    self.postMessage({ id: data.id, error: String(error.message ?? error) });
+  }
 };

@@ -395,6 +395,29 @@ def test_what_is_no_number_is_marked(open_page):
     assert page.locator("#seed").get_attribute("aria-invalid") == "true"
 
 
+ABANDONED = """async () => {
+  const { Computer, Server } = await import("/source.js");
+  const server = new Server({ waiting() {}, token() {} });
+  const computer = new Computer(server);
+  const [model] = await server.models();
+  const ask = (first, signal) => computer.bits(model, { seed: 1n, first, count: 128, labels: [] }, signal);
+  const stop = new AbortController();
+  const asked = Array.from({ length: 40 }, (_, i) => ask(BigInt(128 * i), stop.signal).catch(({ name }) => name));
+  await asked[0];
+  stop.abort();
+  await ask(0n);
+  return [computer.images, await asked[39]];
+}"""
+
+
+def test_what_is_scrolled_past_is_not_computed(runtime, open_page):
+    page = open_page("/")
+    settled(page)
+    images, last = page.evaluate(ABANDONED)
+    assert images <= 3 * 128
+    assert last == "AbortError"
+
+
 def test_what_a_browser_refuses_is_said(open_page):
     page = open_page("/?model=mlp-dbn&seed=5&image=0")
     settled(page)
