@@ -71,7 +71,7 @@ _SHOWN_AT_MOST = 20  # of many that are wrong
 # Small limits, so that requests of the fuzzer which are good by chance cost little.
 _STEADY = (
     *("--metrics-port", 0, "--http-port", 0, "--max-streams", 700, "--max-streams-per-caller", 700),
-    *("--max-image-count", 50_000),
+    *("--max-image-count", 50_000, "--max-connections-per-address", 1000),  # strangers and load have one address
     *("--max-batch-size", 1000, "--model-poll-seconds", 0.2, "--model-keep-seconds", 1),
     *("--stalled-write-seconds", 10, "--grace-seconds", 5, "--default-model", _FIXED[0]),
 )

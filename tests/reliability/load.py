@@ -99,7 +99,7 @@ class Load:
                 first_index=self._reference.draw(rng, count, model),
                 model=model,
                 labels=self._reference.draw_labels(rng, model),
-                batch_size=rng.choice((None, None, 1 + count // 3, 17)),
+                batch_size=rng.choice((None, None, -(-count // 3), 17)),
                 include_probabilities=rng.random() < 0.2,
                 timeout_seconds=CALL_SECONDS,
             )

@@ -60,7 +60,7 @@ def valid_messages(path: str, manifest: model_pb2.Model) -> list[dict]:
         "/inference.GRPCInferenceService/ModelReady": [{"name": model}, {"name": model, "version": "1"}],
         "/inference.GRPCInferenceService/ModelMetadata": [{"name": model}],
         "/inference.GRPCInferenceService/ModelInfer": [
-            {"modelName": model, "inputs": [{**latents, "contents": {"fp32Contents": [0.5] * latent_size}}]},
+            {"modelName": model, "inputs": [{**each, "contents": _contents(each)} for each in inputs]},
             {
                 "modelName": model,
                 "inputs": inputs,
@@ -79,6 +79,12 @@ def valid_messages(path: str, manifest: model_pb2.Model) -> list[dict]:
         ],
     }
     return known.get(path, [{}])
+
+
+def _contents(tensor):
+    """Values of a tensor that its model takes."""
+    name, value = ("int64Contents", 0) if tensor["datatype"] == "INT64" else ("fp32Contents", 0.5)
+    return {name: [value] * prod(tensor["shape"])}
 
 
 def _other_inputs(manifest):
