@@ -1,6 +1,5 @@
 """The document of the HTTP port: complete, true to its own schemas, and kept by the server."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -71,7 +70,6 @@ def test_the_formats_are_those_that_there_are(document):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(importlib.util.find_spec("schemathesis") is None, reason="needs pip install schemathesis")
 def test_a_contract_fuzzer_finds_nothing(models, tmp_path):
     with server(models, "--http-port", 0, "--max-image-count", 500) as process:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{process.http}/openapi.json"]
