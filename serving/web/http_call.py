@@ -164,7 +164,9 @@ class HttpCall:
         names = {name for name, _ in headers}
         own = [(key.encode(), value.encode()) for key, value in self._every.items()]
         headers = headers + [each for each in own if each[0] not in names]
-        if self.connection.is_old:
+        # One with two lengths may be meant to smuggle another in: nothing after it is read (RFC 9112, 6.1).
+        has_two_lengths = self.header("content-length") and self.header("transfer-encoding")
+        if self.connection.is_old or has_two_lengths:
             headers.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 

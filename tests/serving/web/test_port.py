@@ -196,6 +196,14 @@ def test_requests_follow_each_other_on_a_connection(web):
     assert answer.endswith(bits)
 
 
+def test_nothing_is_read_after_a_request_with_two_lengths(web):
+    smuggled = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+    lengths = b"content-length: %d\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" % (5 + len(smuggled))
+    answer = _talk(web, b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + lengths + smuggled)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer.lower()
+
+
 def test_a_call_ends_with_its_connection(web):
     before = web.output()
     host, port = web.http.removeprefix("http://").split(":")
