@@ -62,6 +62,10 @@ class StartError(ServingError):
     """A setting, a file, a folder or a port keeps the server from starting."""
 
 
+class StoreError(ServingError):
+    """Models behind a URL cannot be fetched; the message says where, why and what to do."""
+
+
 class ServerFaultError(ServingError):
     """A part of a running server ended by itself, and the server with it; the log says more."""
 
