@@ -20,6 +20,7 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from ..config.limits import MAX_MODEL_BYTES, MODEL_CACHE_BYTES
+from ..config.stores import open_store, store_error
 from ..errors import StoreError, printable
 from .model_files import address_of
 
@@ -62,7 +63,7 @@ class Mirror:
         self._url = url
         self._versions = versions + _SPARE_VERSIONS
         self._max_model_bytes, self._max_bytes = max_model_bytes, max_bytes
-        self._store: _Store | None = None
+        self._store: _Files | None = None
         self._problems: dict[str, str] = {}
 
     @property
@@ -79,11 +80,13 @@ class Mirror:
         known, self._problems = self._problems, {}
         try:
             with self._locked():
-                self._store = self._store or _Store(self._url, self.shown)
+                self._store = self._store or _Files(self._url, self.shown)
                 kept = self._follow(self._store)
         except StoreError:
             self._problems = known
-            self._store = None  # the next one reads the credentials again
+            if self._store is not None:
+                self._store.close()
+                self._store = None
             raise
         except OSError as error:
             text = f"{self.folder} cannot keep the models of {self.shown} ({error.strerror}); name another folder"
@@ -95,7 +98,7 @@ class Mirror:
             nothing = f"{self.shown} has no .onnx file where models are looked for; write one with `bgan export`"
             raise StoreError(next(iter(self._problems.values()), nothing))
 
-    def _follow(self, store: _Store) -> dict[str, _Content]:
+    def _follow(self, store: _Files) -> dict[str, _Content]:
         """Do all that `sync` does with a store; returns what the folder has then."""
         there, kept = store.list(), self._kept()
         chosen = self._choose(store, there, kept)
@@ -108,7 +111,7 @@ class Mirror:
         return kept
 
     def _choose(
-        self, store: _Store, there: Mapping[str, _Content | None], kept: Mapping[str, _Content]
+        self, store: _Files, there: Mapping[str, _Content | None], kept: Mapping[str, _Content]
     ) -> dict[str, _Content]:
         """The files to have, the most wanted first; one that is not to be had as it is, as it was."""
         chosen: dict[str, _Content] = {}
@@ -121,19 +124,19 @@ class Mirror:
                 contents.insert(0, self._acceptable(store, name, there[name]))
             fitting = [content for content in contents if (content.size or 0) <= left]
             if contents and contents[0] not in fitting and rank < self._versions:
-                self._note(name, f"does not fit into what --model-cache-bytes, {self._max_bytes}, leaves for it")
+                self._note(name, f"{self.shown}/{name} does not fit into what --model-cache-bytes, {self._max_bytes}, leaves for it")
             if fitting:
                 chosen[name] = fitting[0]
                 left -= fitting[0].size or 0
         return chosen
 
-    def _acceptable(self, store: _Store, name: str, listed: _Content | None) -> _Content:
+    def _acceptable(self, store: _Files, name: str, listed: _Content | None) -> _Content:
         content = listed or store.look(name)
         if (content.size or 0) > self._max_model_bytes:
-            raise StoreError(f"has {content.size} bytes; --max-model-bytes is {self._max_model_bytes}")
+            raise StoreError(f"{self.shown}/{name} has {content.size} bytes; --max-model-bytes is {self._max_model_bytes}")
         return content
 
-    def _fetch(self, store: _Store, name: str, listed: _Content, kept: dict[str, _Content]) -> None:
+    def _fetch(self, store: _Files, name: str, listed: _Content, kept: dict[str, _Content]) -> None:
         """Have a file in this content, or in that which the store has meanwhile. Raises StoreError."""
         path = self.folder / name
         if listed.is_like(kept.get(name)) and _is_there(path, listed):
@@ -153,7 +156,7 @@ class Mirror:
         self._keep(kept)
         _log.info("fetched %s/%s, %d bytes", self.shown, name, content.size)
 
-    def _read(self, store: _Store, name: str, temporary: Path, kept: Mapping[str, _Content]) -> _Content | None:
+    def _read(self, store: _Files, name: str, temporary: Path, kept: Mapping[str, _Content]) -> _Content | None:
         """Read a file that nobody replaces meanwhile; None: the folder has it. Raises StoreError."""
         content = store.look(name)  # a listing may be behind
         for _ in range(_TRIES):
@@ -166,7 +169,7 @@ class Mirror:
                 with open(temporary, "rb") as file:
                     os.fsync(file.fileno())
                 return _Content(content.tag, size)
-        raise StoreError("changed, or came cut short, each time that it was read")
+        raise StoreError(f"{self.shown}/{name} changed, or came cut short, each time that it was read")
 
     def _remove(self, name: str, kept: dict[str, _Content]) -> None:
         path = self.folder / name
@@ -208,15 +211,14 @@ class Mirror:
     def _noting(self, name: str) -> Iterator[None]:
         try:
             yield
-        except _GoneError:  # a listing that is behind has it still
-            pass
         except StoreError as error:
-            self._note(name, str(error))
+            if error.fault != "missing":  # a listing that is behind has it still
+                self._note(name, str(error))
         except OSError as error:
-            self._note(name, f"cannot be kept in {self.folder} ({error.strerror})")
+            self._note(name, f"{self.shown}/{name} cannot be kept in {self.folder} ({error.strerror})")
 
     def _note(self, name: str, text: str) -> None:
-        self._problems.setdefault(name, printable(f"{self.shown}/{name} {text}"))
+        self._problems.setdefault(name, printable(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,34 +242,34 @@ class _Content:
         return self.tag == other.tag and (None in (self.size, other.size) or self.size == other.size)
 
 
-class _GoneError(StoreError):
-    """A file is not there, or not any more."""
-
-
-class _Store:
-    """The files behind a URL, by their paths below it. Errors become StoreError, whose text names no file."""
+class _Files:
+    """The files behind a URL, by their paths below it. What their library raises becomes StoreError."""
 
     def __init__(self, url: str, shown: str) -> None:
         self._shown = shown
         self._secret = _secret(url)
         self._paths: dict[str, str] = {}
-        with self._explained():
-            import fsspec
-
-            # Listings are always new ones.
-            self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-        self._root = str(root).rstrip("/")
-        protocol = self._files.protocol
+        try:
+            self._store = open_store(url)
+        except ImportError as error:
+            raise StoreError(f"{shown} needs fsspec ({error}): pip install 'bgan[s3]'") from error
+        except StoreError as error:
+            raise StoreError(str(error).replace(url, shown), fault=error.fault) from error
+        protocol = self._store.files.protocol
         self._protocols = {protocol} if isinstance(protocol, str) else {*protocol}
+
+    def close(self) -> None:
+        """Let the next one read the credentials again."""
+        self._store.files.clear_instance_cache()
 
     def list(self) -> dict[str, _Content | None]:
         """The files of models; None: the listing does not tell contents."""
         how: dict[str, Any] = {} if self._protocols & _FLAT else {"maxdepth": _DEPTH, "on_error": "raise"}
         with self._explained():
-            found = self._files.find(self._root, detail=True, **how)
+            found = self._store.files.find(self._store.root, detail=True, **how)
             if not found:
-                self._files.ls(self._root)  # says why
-        self._paths = {self._name(path): path for path in found if path.startswith(f"{self._root}/")}
+                self._store.files.ls(self._store.root)  # says why
+        self._paths = {self._name(path): path for path in found if path.startswith(f"{self._store.root}/")}
         contents = {name: _Content.of(found[path]) for name, path in self._paths.items() if address_of(name)}
         return {name: content if content.tag else None for name, content in contents.items()}
 
@@ -290,26 +292,28 @@ class _Store:
         """Write a file's content to a path."""
         from fsspec.callbacks import Callback
 
+        shown = f"{self._shown}/{name}"
+
         class Bound(Callback):  # type: ignore[misc]
             def relative_update(self, inc: int = 1) -> None:
                 super().relative_update(inc)
                 if self.value > most:
-                    raise StoreError(f"goes on after {most} bytes")
+                    raise StoreError(f"{shown} goes on after {most} bytes")
 
         with self._explained(name):
-            self._files.get_file(self._path(name), str(path), callback=Bound())
+            self._store.files.get_file(self._path(name), str(path), callback=Bound())
 
     def _info(self, name: str) -> Mapping[str, Any]:
-        self._files.invalidate_cache()
-        info: Mapping[str, Any] = self._files.info(self._path(name))
+        self._store.files.invalidate_cache()
+        info: Mapping[str, Any] = self._store.files.info(self._path(name))
         return info
 
     def _name(self, path: str) -> str:
-        name = path[len(self._root) + 1 :]
+        name = path[len(self._store.root) + 1 :]
         return unquote(name) if self._protocols & _WEB else name
 
     def _path(self, name: str) -> str:
-        return self._paths.get(name, f"{self._root}/{quote(name) if self._protocols & _WEB else name}")
+        return self._paths.get(name, self._store.path(quote(name) if self._protocols & _WEB else name))
 
     @contextmanager
     def _explained(self, name: str = "") -> Iterator[None]:
@@ -319,20 +323,8 @@ class _Store:
         except StoreError:
             raise
         except Exception as error:  # of whatever library the store has
-            kind = _GoneError if name and isinstance(error, FileNotFoundError) else StoreError
-            text = (str(error) or type(error).__name__).replace(self._secret or "\0", "")
-            raise kind(("" if name else f"{self._shown} ") + _explain(error, printable(text))) from error
-
-
-def _explain(error: Exception, text: str) -> str:
-    if isinstance(error, ImportError):
-        return f"needs a package that is not here ({text}); pip install 'bgan[store]' has that of s3://"
-    if isinstance(error, FileNotFoundError):
-        return f"is not there ({text}); check its name, or write a model there with `bgan export --models`"
-    is_refused = getattr(error, "status", 0) in (401, 403) or type(error).__name__ == "NoCredentialsError"
-    if is_refused or isinstance(error, PermissionError):
-        return f"may not be read ({text}); check the credentials of this user or machine"
-    return f"cannot be read ({text})"
+            found = store_error(f"{self._shown}/{name}".rstrip("/"), error)
+            raise StoreError(printable(str(found).replace(self._secret or "\0", "")), fault=found.fault) from error
 
 
 def _by_rank(names: Iterable[str]) -> list[tuple[int, str]]:
