@@ -124,7 +124,11 @@ class Mirror:
                 contents.insert(0, self._acceptable(store, name, there[name]))
             fitting = [content for content in contents if (content.size or 0) <= left]
             if contents and contents[0] not in fitting and rank < self._versions:
-                self._note(name, f"{self.shown}/{name} does not fit into what --model-cache-bytes, {self._max_bytes}, leaves for it")
+                size = contents[0].size
+                self._note(
+                    name,
+                    f"{self.shown}/{name}, {size} bytes, is too much: --model-cache-bytes is {self._max_bytes}",
+                )
             if fitting:
                 chosen[name] = fitting[0]
                 left -= fitting[0].size or 0
@@ -133,7 +137,9 @@ class Mirror:
     def _acceptable(self, store: _Files, name: str, listed: _Content | None) -> _Content:
         content = listed or store.look(name)
         if (content.size or 0) > self._max_model_bytes:
-            raise StoreError(f"{self.shown}/{name} has {content.size} bytes; --max-model-bytes is {self._max_model_bytes}")
+            raise StoreError(
+                f"{self.shown}/{name} has {content.size} bytes; --max-model-bytes is {self._max_model_bytes}"
+            )
         return content
 
     def _fetch(self, store: _Files, name: str, listed: _Content, kept: dict[str, _Content]) -> None:
