@@ -82,11 +82,11 @@ class Mirror:
             with self._locked():
                 self._store = self._store or _Files(self._url, self.shown)
                 kept = self._follow(self._store)
-        except StoreError:
+        except StoreError as error:
             self._problems = known
-            if self._store is not None:
+            if self._store is not None and error.fault == "forbidden":
                 self._store.close()
-                self._store = None
+                self._store = None  # the next one reads the credentials again
             raise
         except OSError as error:
             text = f"{self.folder} cannot keep the models of {self.shown} ({error.strerror}); name another folder"
@@ -265,7 +265,7 @@ class _Files:
         self._protocols = {protocol} if isinstance(protocol, str) else {*protocol}
 
     def close(self) -> None:
-        """Let the next one read the credentials again."""
+        """Forget the client, which takes most of a second to make."""
         self._store.files.clear_instance_cache()
 
     def list(self) -> dict[str, _Content | None]:

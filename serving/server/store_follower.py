@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from ..errors import StoreError
 from ..models.remote import Mirror
 
 _PATIENCE_SECONDS = 10.0
+_DOUBLINGS = 4  # of the time between two polls, while the store is away
 _log = logging.getLogger(__name__)
 
 
 class StoreFollower:
-    """One thread that asks the store every `model_poll_seconds`; it ends with the process.
+    """One thread that asks the store every `model_poll_seconds`, less often while it is away; it is never ended.
 
     All processes of a server follow the folder of this one. A thread, since libraries of stores may wait for
     minutes, and only the folder stays as it is meanwhile.
@@ -62,10 +64,11 @@ class StoreFollower:
         error = self._sync()
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(first.set_result, error)
-        is_over = threading.Event()
+        failures = 0
         while self._poll_seconds:
-            is_over.wait(self._poll_seconds)
-            self._sync()
+            failures = 0 if error is None else min(failures + 1, _DOUBLINGS)
+            time.sleep(self._poll_seconds * 2**failures)
+            error = self._sync()
 
     def _sync(self) -> StoreError | None:
         """Bring the folder in step; what is in the way is logged when it changes."""
