@@ -298,16 +298,16 @@ def test_a_listing_on_the_web(web, tmp_path):
 # Object stores.
 
 
-@pytest.fixture(scope="module", params=["moto", "nanio"])
-def s3(request, tmp_path_factory):
-    with s3_server(request.param, tmp_path_factory.mktemp(request.param)) as port:
-        yield port
-
-
 @pytest.fixture(scope="module")
-def nanio(tmp_path_factory):
-    with s3_server("nanio", tmp_path_factory.mktemp("nanio")) as port:
+def moto(tmp_path_factory):
+    with s3_server("moto", tmp_path_factory.mktemp("moto")) as port:
         yield port
+
+
+@pytest.fixture(params=["moto", "s3_port"])
+def s3(request, processes):
+    """The port of each store in turn."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -369,22 +369,22 @@ def test_a_bucket_that_is_not_there_is_one_line(s3, asks, tmp_path):
         _mirror(tmp_path, "s3://no-such-bucket/models").sync()
 
 
-def test_a_bucket_that_is_not_allowed_is_one_line(nanio, asks, request, tmp_path):
+def test_a_bucket_that_is_not_allowed_is_one_line(s3_port, asks, request, tmp_path):
     url = _url(request)
-    bucket(nanio).put_object(**_key(url, "a.onnx"), Body=b"a")
-    asks(nanio, AWS_SECRET_ACCESS_KEY="wrong")
+    bucket(s3_port).put_object(**_key(url, "a.onnx"), Body=b"a")
+    asks(s3_port, AWS_SECRET_ACCESS_KEY="wrong")
     mirror = _mirror(tmp_path, url)
     with pytest.raises(StoreError, match=f"^{url}: .*signature.*; check the credentials, which are found as"):
         mirror.sync()
-    asks(nanio)  # new ones are read at the next try
+    asks(s3_port)  # new ones are read at the next try
     mirror.sync()
     assert _there(mirror) == {"a.onnx": b"a"}
 
 
 @pytest.fixture(scope="module")
-def proxy(nanio):
-    with FaultyProxy(nanio) as proxy:
-        proxy.client = bucket(nanio)
+def proxy(s3_port):
+    with FaultyProxy(s3_port) as proxy:
+        proxy.client = bucket(s3_port)
         yield proxy
 
 
