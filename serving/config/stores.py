@@ -111,6 +111,8 @@ def store_error(url: str, error: BaseException) -> StoreError:
     fault = _fault(error)
     text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
     reason = next(iter(text.strip().splitlines()), "")[:_MAX_REASON] or type(error).__name__
+    if fault == "missing" and url.endswith(reason):  # its path is all that some libraries say
+        reason = "it is not there"
     advice = f"; {_ADVICE[fault]}" if fault in _ADVICE else ""
     return StoreError(f"{url}: {reason}{advice}", fault=fault)
 
@@ -120,7 +122,7 @@ def _fault(error: BaseException | None) -> StoreFault:
         names = {kind.__name__ for kind in type(error).__mro__}
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return "missing"
-        if isinstance(error, PermissionError) or names & _FORBIDDEN:
+        if isinstance(error, PermissionError) or names & _FORBIDDEN or getattr(error, "status", 0) in (401, 403):
             return "forbidden"
         if getattr(error, "errno", None) in _FULL or any(code in str(error) for code in _FULL_CODES):
             return "full"

@@ -306,8 +306,14 @@ class _Files:
                 if self.value > most:
                     raise StoreError(f"{shown} goes on after {most} bytes")
 
-        with self._explained(name):
-            self._store.files.get_file(self._path(name), str(path), callback=Bound())
+        try:
+            with self._explained(name):
+                self._store.files.get_file(self._path(name), str(path), callback=Bound())
+        except StoreError as error:
+            if error.fault != "full":
+                raise
+            text = f"{shown} has no room in {path.parent}; make some, or name another folder with --model-cache"
+            raise StoreError(text, fault="full") from error
 
     def _info(self, name: str) -> Mapping[str, Any]:
         self._store.files.invalidate_cache()

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgan.serving.errors import StoreError
@@ -17,6 +19,7 @@ from bgan.serving.models.model_files import address_of, scan
 from bgan.serving.models.remote import Mirror
 from bgan.serving.models.repository import Repository
 from tests.kit.stores import BUCKET, FaultyProxy, bucket, s3_environment, s3_server
+from tests.reliability.machine import ON_SMALL_DISK
 
 fsspec = pytest.importorskip("fsspec", reason="the extra s3 is not installed")
 OTHERS = ("readme.md", ".hidden.onnx", "digits/0.onnx", "digits/latest.onnx", "digits/3/weights.bin", "a/b/1.onnx")
@@ -66,6 +69,7 @@ def test_models_are_fetched_and_the_rest_is_left(store, tmp_path):
 _NAMES = st.sampled_from(["a", "a.onnx", "1", "1.onnx", "01.onnx", "model.onnx", ".a", "x y", "..", "2", "é.onnx"])
 
 
+@settings(deadline=None)
 @given(st.lists(_NAMES, min_size=1, max_size=4))
 def test_the_files_of_a_store_are_those_of_a_folder(tmp_path_factory, parts):
     name = "/".join(parts)
@@ -180,6 +184,32 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(store, tmp_path):
         _mirror(tmp_path).sync()
 
 
+_FULL = """if True:
+    import logging, pathlib, sys
+    from bgan.serving.models.remote import Mirror
+    logging.basicConfig(format="%(message)s")
+    mirror = Mirror(sys.argv[1], pathlib.Path(sys.argv[2]))
+    mirror.sync()
+    print(sorted(path.name for path in mirror.folder.rglob("*") if path.suffix in {".onnx", ".part"}))
+"""
+
+
+def test_a_disk_that_is_full_is_one_line_and_keeps_what_is_there(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.onnx").write_bytes(b"a")
+    (tmp_path / "models" / "b.onnx").write_bytes(bytes(2_000_000))
+    (tmp_path / "small").mkdir()
+    url = f"file://{tmp_path}/models"
+    command = (*ON_SMALL_DISK, tmp_path / "small", sys.executable, "-c", _FULL, url, tmp_path / "small")
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100, check=False)
+    if result.returncode and not result.stdout:
+        pytest.skip(f"this user may not mount a small disk ({result.stderr.strip()})")
+    assert result.stdout == "['a.onnx']\n"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{url}/b.onnx has no room in {tmp_path}/small/")
+    assert line.endswith("; make some, or name another folder with --model-cache")
+
+
 def test_processes_with_one_folder_take_turns(store, tmp_path):
     store("a.onnx", b"a")
     mirror = _mirror(tmp_path)
@@ -207,7 +237,7 @@ def test_the_user_has_a_cache(tmp_path, monkeypatch):
 
 def test_a_store_that_is_not_there_is_one_line(store, tmp_path):
     for url, says in (
-        ("memory://nothing", "memory://nothing: "),
+        ("memory://nothing", "memory://nothing: it is not there; make it first, or name another"),
         ("what://bucket", "what://bucket is no URL that fsspec opens (Protocol not known: what)"),
         ("http://user:secret@127.0.0.1:1/m", "http://127.0.0.1:1/m: Connect call failed"),
     ):
@@ -290,7 +320,7 @@ def test_a_listing_on_the_web(web, tmp_path):
     assert _there(mirror).keys() == {"digits/2/model.onnx", "ä b.onnx"}
     assert (mirror.folder / "ä b.onnx").stat().st_ino != inode
     shutil.rmtree(folder)
-    with pytest.raises(StoreError, match=f"^{url}: "):
+    with pytest.raises(StoreError, match=f"^{url}: it is not there; make it first, or name another$"):
         mirror.sync()
     assert _there(mirror).keys() == {"digits/2/model.onnx", "ä b.onnx"}
 
