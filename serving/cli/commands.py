@@ -250,7 +250,7 @@ def generate(
         labels=tuple(label or ()),
         overwrite=overwrite,
     )
-    origin = run(open_model(model, _local_folder(models)), request, Console(stderr=True), threads=threads)
+    origin = run(open_model(model, _local_folder(models, [model])), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
 
 
@@ -284,20 +284,23 @@ def gallery(
 
     given: dict[str, Any] = {} if runtime is None else {"runtime": runtime}
     request = GalleryRequest(output=output, overwrite=overwrite, **given)
-    local = _local_folder(folder)
+    local = _local_folder(folder, models)
     engines = [open_model(model, local) for model in dict.fromkeys(models)]
     size = write_gallery(engines, request)
     typer.echo(f"{output}: {', '.join(each.manifest.name for each in engines)}; {size / 1e6:.1f} MB")
 
 
-def _local_folder(models: str | None) -> Path:
-    """The folder to look models up in; of a URL the one that its files were fetched into just now."""
-    if models is None:
+def _local_folder(folder: str | None, models: list[str]) -> Path:
+    """The folder to look models up in; of a URL the one that those not named by their path are fetched into."""
+    if folder is None:
         return model_folder()
-    if not is_url(models):
-        return Path(models)
+    if not is_url(folder):
+        return Path(folder)
     from ..models.remote import Mirror
 
-    mirror = Mirror(models, resolve({}, None).settings.model_cache)
-    mirror.sync()
+    settings = resolve({}, None).settings
+    named = [model for model in models if not Path(model).is_file()]
+    mirror = Mirror(folder, settings.model_cache, max_bytes=settings.model_cache_bytes, models=named)
+    if named:
+        mirror.sync()
     return mirror.folder

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -50,8 +50,11 @@ class Mirror:
         versions: int = 1,
         max_model_bytes: int = MAX_MODEL_BYTES,
         max_bytes: int = MODEL_CACHE_BYTES,
+        models: Collection[str] = (),
     ) -> None:
         """`cache` has a folder for each URL; None: the user's own. Raises StoreError where the user has none.
+
+        `models`: what the files or folders of those that are wanted are called; none: all.
 
         Of each model the highest `versions` are fetched, and one to spare; of all files those that fit into
         `max_bytes`, the highest versions first. While a file is fetched, its bytes come on top.
@@ -63,6 +66,7 @@ class Mirror:
         self._url = url
         self._versions = versions + _SPARE_VERSIONS
         self._max_model_bytes, self._max_bytes = max_model_bytes, max_bytes
+        self._models = {*models}
         self._store: _Files | None = None
         self._problems: dict[str, str] = {}
 
@@ -101,14 +105,22 @@ class Mirror:
     def _follow(self, store: _Files) -> dict[str, _Content]:
         """Do all that `sync` does with a store; returns what the folder has then."""
         there, kept = store.list(), self._kept()
-        chosen = self._choose(store, there, kept)
-        for name in sorted(kept.keys() - chosen.keys()):
+        names = {*map(_model_of, there)}
+        if missing := self._models - names:
+            text = f"{self.shown} has no model {min(missing)!r}; there are {', '.join(sorted(names)) or 'none'}"
+            raise StoreError(text, fault="missing")
+        wanted = {name: content for name, content in there.items() if self._is_wanted(name)}
+        chosen = self._choose(store, wanted, kept)
+        for name in sorted(filter(self._is_wanted, kept.keys() - chosen.keys())):
             if name in there or store.is_gone(name):  # a listing may be behind
                 self._remove(name, kept)
         for name, content in chosen.items():
             with self._noting(name):
                 self._fetch(store, name, content, kept)
         return kept
+
+    def _is_wanted(self, name: str) -> bool:
+        return not self._models or _model_of(name) in self._models
 
     def _choose(
         self, store: _Files, there: Mapping[str, _Content | None], kept: Mapping[str, _Content]
@@ -238,7 +250,8 @@ class _Content:
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> Self:
         tags = [info[key] for key in _TAGS if info.get(key)]
-        times = [info[key] for key in _TIMES if info.get(key)]
+        # A listing may have numbers where others have datetimes.
+        times = [getattr(info[key], "timestamp", lambda time=info[key]: time)() for key in _TIMES if info.get(key)]
         return cls(str(tags[0]).strip('"') if tags else " ".join(map(str, times)), info.get("size"))
 
     def is_like(self, other: _Content | None) -> bool:
@@ -337,6 +350,11 @@ class _Files:
         except Exception as error:  # of whatever library the store has
             found = store_error(f"{self._shown}/{name}".rstrip("/"), error)
             raise StoreError(printable(str(found).replace(self._secret or "\0", "")), fault=found.fault) from error
+
+
+def _model_of(name: str) -> str:
+    """What the file of a model, or the folder of its versions, is called."""
+    return name.partition("/")[0].removesuffix(".onnx")
 
 
 def _by_rank(names: Iterable[str]) -> list[tuple[int, str]]:

@@ -89,7 +89,15 @@ def test_a_model_of_a_store(models, tmp_path):
     assert bgan("generate", *options, "of-store.bits", cwd=tmp_path, env=store).returncode == 0
     assert bgan("generate", *options, "of-folder.bits", "--models", models, cwd=tmp_path).returncode == 0
     assert (tmp_path / "of-store.bits").read_bytes() == (tmp_path / "of-folder.bits").read_bytes()
+    files.pipe_file("/models/other.onnx", b"not fetched")
+    line = error_line(
+        bgan("generate", "mlp", *options[1:], "of-store.bits", "--overwrite", cwd=tmp_path, env=store)
+    )
+    assert line == "bgan: memory://models has no model 'mlp'; there are mlp-dbn, other"
+    assert [path.name for path in (tmp_path / "cache").rglob("*.onnx")] == ["mlp-dbn.onnx"]
     files.store.clear()
+    named = (models / "mlp-dbn.onnx", *options[1:], "of-store.bits", "--overwrite")
+    assert bgan("generate", *named, cwd=tmp_path, env=store).returncode == 0
     line = error_line(bgan("generate", *options, "of-store.bits", "--overwrite", cwd=tmp_path, env=store))
     assert line.startswith("bgan: memory://models: ")
 

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from bgan.serving.errors import StoreError
 from bgan.serving.models.model_files import address_of, scan
-from bgan.serving.models.remote import Mirror
+from bgan.serving.models.remote import Mirror, _Files
 from bgan.serving.models.repository import Repository
 from tests.kit.stores import BUCKET, FaultyProxy, bucket, s3_environment, s3_server
 from tests.reliability.machine import ON_SMALL_DISK
@@ -117,6 +118,17 @@ def test_folders_of_versions_that_are_gone_are_removed(store, tmp_path):
     assert not (mirror.folder / "digits").exists()
 
 
+def test_models_that_are_named_are_fetched_alone(store, tmp_path):
+    for name in ("a.onnx", "digits/3.onnx", "digits/4/model.onnx"):
+        store(name, name.encode())
+    _mirror(tmp_path, models=["digits"]).sync()
+    assert _there(_mirror(tmp_path)).keys() == {"digits/3.onnx", "digits/4/model.onnx"}
+    _mirror(tmp_path, models=["a"]).sync()  # and the others stay
+    assert _there(_mirror(tmp_path)).keys() == {"a.onnx", "digits/3.onnx", "digits/4/model.onnx"}
+    with pytest.raises(StoreError, match=r"^memory://models has no model 'b'; there are a, digits$"):
+        _mirror(tmp_path, models=["a", "b"]).sync()
+
+
 # The bound.
 
 
@@ -186,7 +198,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(store, tmp_path):
 
 _FULL = """if True:
     import logging, pathlib, sys
-    from bgan.serving.models.remote import Mirror
+    from bgan.serving.models.remote import Mirror, _Files
     logging.basicConfig(format="%(message)s")
     mirror = Mirror(sys.argv[1], pathlib.Path(sys.argv[2]))
     mirror.sync()
@@ -248,6 +260,15 @@ def test_a_store_that_is_not_there_is_one_line(store, tmp_path):
         assert "secret" not in str(caught.value)
 
 
+def test_what_a_library_says_shows_no_password():
+    files = _Files("memory://user:secret@models", "memory://models")
+    with (
+        pytest.raises(StoreError, match=r"^memory://models/a\.onnx: memory://models has a bad day$"),
+        files._explained("a.onnx"),
+    ):
+        raise ValueError("memory://user:secret@models has a bad day")
+
+
 def test_a_store_without_models_is_one_line(store, tmp_path):
     store("readme.md", b"text")
     with pytest.raises(StoreError, match=r"^memory://models has no \.onnx file where models are looked for;"):
@@ -283,6 +304,20 @@ def test_a_folder_by_its_url(tmp_path):
     assert _there(mirror) == {"x y.onnx": b"2"}
 
 
+@contextmanager
+def _listening(handler):
+    """The URL where a handler of requests answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.fixture
 def web(tmp_path):
     """A folder, and the URL where Python's own HTTP server lists it."""
@@ -293,13 +328,8 @@ def web(tmp_path):
         def log_message(self, *arguments):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/web"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with _listening(partial(Quiet, directory=tmp_path)) as url:
+        yield folder, f"{url}/web"
 
 
 def test_a_listing_on_the_web(web, tmp_path):
@@ -323,6 +353,35 @@ def test_a_listing_on_the_web(web, tmp_path):
     with pytest.raises(StoreError, match=f"^{url}: it is not there; make it first, or name another$"):
         mirror.sync()
     assert _there(mirror).keys() == {"digits/2/model.onnx", "ä b.onnx"}
+
+
+def test_a_body_without_an_end_is_left(tmp_path, caplog):
+    pytest.importorskip("aiohttp", reason="the extra s3 is not installed")
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            if self.path == "/models":
+                self.wfile.write(b'<a href="a.onnx">a.onnx</a>')
+                return
+            with suppress(OSError):  # the reader has gone
+                while True:
+                    self.wfile.write(bytes(10_000))
+
+        def log_message(self, *arguments):
+            pass
+
+    with (
+        _listening(Endless) as url,
+        pytest.raises(StoreError, match=r"/models/a.onnx goes on after 100000 bytes$"),
+    ):
+        _mirror(tmp_path, f"{url}/models", max_model_bytes=100_000).sync()
+    assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 # Object stores.
@@ -526,7 +585,7 @@ def test_an_object_that_is_always_replaced_keeps_its_last_content(faulty, caplog
     assert "a.onnx changed, or came cut short, each time that it was read" in caplog.text
 
 
-def test_a_listing_that_lags_does_not_bring_back_what_was(faulty):
+def test_a_listing_that_lags_does_not_bring_back_what_was(faulty, caplog):
     proxy, mirror = faulty
     listing = []
 
@@ -552,6 +611,7 @@ def test_a_listing_that_lags_does_not_bring_back_what_was(faulty):
     assert (mirror.folder / "a.onnx").stat().st_ino == inode
     proxy.client.delete_object(**proxy.key("a.onnx"))
     mirror.sync()  # it is still listed, and not there
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
     proxy.tamper = None
     mirror.sync()
     assert _there(mirror) == {"b.onnx": b"b"}
