@@ -111,13 +111,23 @@ class Mirror:
             raise StoreError(text, fault="missing")
         wanted = {name: content for name, content in there.items() if self._is_wanted(name)}
         chosen = self._choose(store, wanted, kept)
-        for name in sorted(filter(self._is_wanted, kept.keys() - chosen.keys())):
-            if name in there or store.is_gone(name):  # a listing may be behind
+        surplus = sorted(filter(self._is_wanted, kept.keys() - chosen.keys()), key=_version_of)
+        for name in surplus:
+            if name not in there and store.is_gone(name):  # a listing may be behind
                 self._remove(name, kept)
         for name, content in chosen.items():
             with self._noting(name):
                 self._fetch(store, name, content, kept)
+                self._make_room(surplus, kept)
         return kept
+
+    def _make_room(self, surplus: Iterable[str], kept: dict[str, _Content]) -> None:
+        """Remove files of these, the lowest versions first, as far as the bound needs it."""
+        for name in surplus:
+            if sum(content.size or 0 for content in kept.values()) <= self._max_bytes:
+                return
+            if name in kept:
+                self._remove(name, kept)
 
     def _is_wanted(self, name: str) -> bool:
         return not self._models or _model_of(name) in self._models
@@ -355,6 +365,10 @@ class _Files:
 def _model_of(name: str) -> str:
     """What the file of a model, or the folder of its versions, is called."""
     return name.partition("/")[0].removesuffix(".onnx")
+
+
+def _version_of(name: str) -> int:
+    return (address_of(name) or (None, 0))[1]
 
 
 def _by_rank(names: Iterable[str]) -> list[tuple[int, str]]:

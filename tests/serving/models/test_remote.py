@@ -538,6 +538,25 @@ def test_a_body_that_is_cut_short_is_never_a_file(faulty, caplog):
     assert _there(mirror) == {"a.onnx": b"new" * 1000}
 
 
+def test_an_old_version_makes_room_once_the_new_one_is_there(faulty, request, tmp_path):
+    proxy, _ = faulty
+    mirror = _mirror(tmp_path, _url(request), max_bytes=6000)
+    proxy.client.put_object(**proxy.key("digits/1.onnx"), Body=b"one" * 1000)
+    mirror.sync()
+    proxy.client.put_object(**proxy.key("digits/2.onnx"), Body=b"two" * 1000)
+
+    def cut(answer):
+        if answer.method == "GET" and "2.onnx" in answer.path:
+            answer.cut = 0
+
+    proxy.tamper = cut
+    mirror.sync()
+    assert _there(mirror).keys() == {"a.onnx", "digits/1.onnx"}
+    proxy.tamper = None
+    mirror.sync()
+    assert _there(mirror).keys() == {"a.onnx", "digits/2.onnx"}
+
+
 def test_a_short_body_that_says_that_it_is_whole_is_none(faulty):
     proxy, mirror = faulty
     proxy.client.put_object(**proxy.key("a.onnx"), Body=b"new" * 1000)
