@@ -10,6 +10,7 @@ import pytest
 
 from tests.fixtures.write import FOLDER
 from tests.kit.servers import server
+from tests.kit.stores import s3_server
 
 pytest_plugins = ["tests.kit.tiers"]
 
@@ -75,6 +76,13 @@ def small_models():
 def other_models():
     """A folder of a model of the same name with other weights."""
     return FOLDER / "other"
+
+
+@pytest.fixture(scope="session")
+def s3_port(tmp_path_factory):
+    """The port of a store of the S3 protocol, which checks signatures; a test takes a folder of its own in it."""
+    with s3_server("nanio", tmp_path_factory.mktemp("nanio")) as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

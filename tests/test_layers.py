@@ -110,7 +110,7 @@ def test_modules_import_each_other_in_no_circle(room):
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("bgan.serving.server.server", (*TORCH, "prometheus_client", "opentelemetry")),
+        ("bgan.serving.server.server", (*TORCH, "prometheus_client", "opentelemetry", "fsspec")),
         ("bgan.clients", (*TORCH, "onnxruntime")),
         ("bgan.clients._files", (*TORCH, "onnxruntime")),
         ("bgan.trainer.cli.app", ("typer",)),
@@ -130,8 +130,8 @@ def test_a_module_loads_only_what_it_may(module, forbidden):
     [
         ("bgan.trainer.config", (*TORCH, "numpy", "rich")),
         ("bgan.serving.config", ("grpc", "onnxruntime", "numpy")),
-        ("bgan.serving.models", ("grpc", *TORCH)),
-        ("bgan.serving.generate", ("grpc", *TORCH)),
+        ("bgan.serving.models", ("grpc", "fsspec", *TORCH)),
+        ("bgan.serving.generate", ("grpc", "fsspec", *TORCH)),
         ("bgan.serving.security", ("onnxruntime", *TORCH)),
     ],
 )

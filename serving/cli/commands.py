@@ -14,7 +14,7 @@ import typer
 from typer import Argument, BadParameter, Option
 
 from ..config.addresses import own_address
-from ..config.settings import SETTINGS, SHIPPED, WHICH_FOLDER, Setting, model_folder
+from ..config.settings import SETTINGS, SHIPPED, WHICH_FOLDER, Setting, is_url, model_folder
 from ..config.sources import resolve
 
 _ConfigFile = Annotated[
@@ -221,9 +221,10 @@ def generate(
         ),
     ] = None,
     models: Annotated[
-        Path | None,
+        str | None,
         Option(
-            help="The folder of models in which to look a name up.",
+            metavar="PATH|URL",
+            help="The folder, or URL (s3://, https://), of models in which to look a name up.",
             envvar="BGAN_MODELS",
             show_default=WHICH_FOLDER,
         ),
@@ -249,7 +250,7 @@ def generate(
         labels=tuple(label or ()),
         overwrite=overwrite,
     )
-    origin = run(open_model(model, models or model_folder()), request, Console(stderr=True), threads=threads)
+    origin = run(open_model(model, _local_folder(models, [model])), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
 
 
@@ -259,10 +260,11 @@ def gallery(
     ],
     output: Annotated[Path, Option("--output", "-o", help="The folder to write.")],
     folder: Annotated[
-        Path | None,
+        str | None,
         Option(
             "--models",
-            help="The folder of models in which to look names up.",
+            metavar="PATH|URL",
+            help="The folder, or URL (s3://, https://), of models in which to look names up.",
             envvar="BGAN_MODELS",
             show_default=WHICH_FOLDER,
         ),
@@ -282,6 +284,23 @@ def gallery(
 
     given: dict[str, Any] = {} if runtime is None else {"runtime": runtime}
     request = GalleryRequest(output=output, overwrite=overwrite, **given)
-    engines = [open_model(model, folder or model_folder()) for model in dict.fromkeys(models)]
+    local = _local_folder(folder, models)
+    engines = [open_model(model, local) for model in dict.fromkeys(models)]
     size = write_gallery(engines, request)
     typer.echo(f"{output}: {', '.join(each.manifest.name for each in engines)}; {size / 1e6:.1f} MB")
+
+
+def _local_folder(folder: str | None, models: list[str]) -> Path:
+    """The folder to look models up in; of a URL the one that those not named by their path are fetched into."""
+    if folder is None:
+        return model_folder()
+    if not is_url(folder):
+        return Path(folder)
+    from ..models.remote import Mirror
+
+    settings = resolve({}, None).settings
+    named = [model for model in models if not Path(model).is_file()]
+    mirror = Mirror(folder, settings.model_cache, max_bytes=settings.model_cache_bytes, models=named)
+    if named:
+        mirror.sync()
+    return mirror.folder

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .limits import MAX_MODEL_BYTES
+from .limits import MAX_MODEL_BYTES, MODEL_CACHE_BYTES
 
 ENVIRONMENT_PREFIX = "BGAN_"
 SHIPPED = Path(__file__).parents[1] / "shipped"
@@ -32,6 +32,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "string": (str, "text"),
     "path": (Path, "a path"),
     "boolean": (bool, "true or false"),
+    "location": (str, "a path, or a URL such as s3://bucket/models"),  # as a path a URL would lose a slash
 }
 _PATTERNS = {_ORIGINS: "origins such as https://a.example, without paths, with commas between them"}
 _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
@@ -40,6 +41,19 @@ _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
 def model_folder() -> Path:
     """./models, where `bgan export` writes, if it exists, else the models that come with bgan."""
     return own if (own := Path("models")).exists() else SHIPPED
+
+
+def is_url(text: str) -> bool:
+    """Whether a text names no path, but what a library of stores opens."""
+    return "://" in text
+
+
+def _location(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and not is_url(value) else value
+
+
+Location = Annotated[Path | str, BeforeValidator(_location), Field(json_schema_extra={"format": "location"})]
+"""A folder, or as text a URL."""
 
 
 def _setting(
@@ -74,8 +88,8 @@ class ServerSettings(BaseSettings):
         """What is given alone: `sources.resolve` reads the environment."""
         return (init_settings,)
 
-    models: Path = _setting(_MODELS, model_folder, shown=WHICH_FOLDER)
-    """The folder of models: NAME.onnx, NAME/VERSION.onnx or NAME/VERSION/model.onnx."""
+    models: Location = _setting(_MODELS, model_folder, shown=WHICH_FOLDER)
+    """The folder, or URL (s3://, https://), of models: NAME.onnx, NAME/VERSION.onnx or NAME/VERSION/model.onnx."""
     default_model: str | None = _setting(_MODELS, None, shown="the first by name")
     """The model for calls that name none."""
     model_versions: int = _setting(_MODELS, 2, ge=1)
@@ -86,6 +100,10 @@ class ServerSettings(BaseSettings):
     """How long a replaced or removed version still answers by its revision after its last call."""
     max_model_bytes: int = _setting(_MODELS, MAX_MODEL_BYTES, ge=1024, le=INT32_MAX)
     """The largest model file to read; larger ones are not served."""
+    model_cache: Path | None = _setting(_MODELS, None, shown="in the user's cache")
+    """Where the files of a URL are kept, in a folder for each URL."""
+    model_cache_bytes: int = _setting(_MODELS, MODEL_CACHE_BYTES, ge=1024)
+    """The most bytes of them; the highest versions come first."""
     host: str = _setting(_ADDRESS, "127.0.0.1")
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = _setting(_ADDRESS, 50051, ge=0, le=65535)
@@ -190,9 +208,9 @@ class Setting:
 
 
 def _describe(name: str, schema: dict[str, Any]) -> Setting:
-    schema = {**schema, **schema.get("anyOf", [{}])[0]}
+    schema = {**schema.get("anyOf", [{}])[0], **schema}
     kind, allowed = _KINDS[schema.get("format", schema["type"])]
-    metavar = None
+    metavar = "PATH|URL" if schema.get("format") == "location" else None
     if "pattern" in schema:
         allowed = _PATTERNS[schema["pattern"]]
     if choices := schema.get("enum", []):

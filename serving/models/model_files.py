@@ -65,6 +65,23 @@ def _candidates(path: Path) -> Iterator[tuple[Path, str | None, int]]:
                 yield inner / "model.onnx", path.name, int(inner.name)
 
 
+def address_of(name: str) -> tuple[str | None, int] | None:
+    """The model, where a folder says it, and the version of a file by its path below the folder of models.
+
+    None: no model is looked for there. The path has slashes, whatever the system has.
+    """
+    first, *rest = name.split("/")
+    if first.startswith(".") or "\\" in name or not name.isprintable():
+        return None
+    if first.endswith(".onnx"):
+        return None if rest else (None, 0)
+    file = rest[0].removesuffix(".onnx") if len(rest) == 1 and rest[0].endswith(".onnx") else ""
+    version = rest[0] if len(rest) == 2 and rest[1] == "model.onnx" else file
+    if not NAME.fullmatch(first) or not _VERSION.fullmatch(version):
+        return None
+    return first, int(version)
+
+
 def snapshot(path: Path, model: str | None = None, version: int = 0) -> FileSnapshot | None:
     """The file at a path as it is now; None if there is none. Raises OSError if that cannot be told."""
     try:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..config.addresses import in_brackets
@@ -31,6 +32,7 @@ from .health import Health
 from .listeners import Listeners
 from .ports import bound_socket, reserved_ports
 from .stop import Stop
+from .store_follower import StoreFollower
 
 if TYPE_CHECKING:
     from ..web.listener import WebListener
@@ -52,15 +54,26 @@ async def serve(settings: ServerSettings) -> None:
         Stop(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, seconds=seconds) as stop,
         reserved_ports(settings) as held,
     ):
-        async with Server(held, start_metrics(settings), stop) as server:
-            server.watch(_live(server))
+        follower, local = followed(held)
+        async with Server(local, start_metrics(settings), stop) as server:
+            server.watch(_live(server, follower))
             await server.wait()
             notify("STOPPING=1")
     _log.info("stopped")
 
 
-async def _live(server: "Server") -> None:
+def followed(settings: ServerSettings) -> tuple[StoreFollower | None, ServerSettings]:
+    """What follows the URL of the models, None for a folder, and the settings with a folder. Raises StoreError."""
+    if isinstance(settings.models, Path):
+        return None, settings
+    follower = StoreFollower(settings)
+    return follower, settings.model_copy(update={"models": follower.folder})
+
+
+async def _live(server: "Server", follower: StoreFollower | None) -> None:
     settings = await server.listen()
+    if follower is not None:
+        await follower.start()
     await server.load()
     server.set_serving()
     log_addresses(settings)
@@ -121,7 +134,7 @@ class Server:
         self._listeners = Listeners(self._context, *services, self._certificates)
         self._web = None if settings.http_port is None else self._make_web(*services)
         self._repository = Repository(
-            settings.models,
+            Path(settings.models),
             default_model=settings.default_model,
             versions=settings.model_versions,
             keep_seconds=settings.model_keep_seconds,

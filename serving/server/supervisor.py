@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..telemetry.logs import log_target
 from ..telemetry.metrics import WORKERS_VARIABLE
 from ..telemetry.start import check_tracing, count_worker, forget_worker, workers_folder
 from .ports import SHAREABLE, reserved_ports
-from .server import log_addresses, notify, seconds_to_stop
+from .server import followed, log_addresses, notify, seconds_to_stop
 from .stop import Stop
 from .worker import BEAT_SECONDS, LISTEN, SET_SERVING
 
@@ -51,9 +51,11 @@ async def supervise(settings: ServerSettings) -> None:
         workers_folder(settings) as metrics,
         _quotas_folder(settings) as quotas,
     ):
-        pool = _Pool(held, metrics, quotas)
+        follower, local = followed(held)
+        pool = _Pool(local, metrics, quotas)
         try:
-            await pool.start(stop)
+            if follower is None or await _ends_before(stop, follower.start()):
+                await pool.start(stop)
             if not stop.is_set():
                 log_addresses(held)
                 notify("READY=1")
@@ -63,6 +65,19 @@ async def supervise(settings: ServerSettings) -> None:
             stop.begin()
             await pool.stop()
     _log.info("stopped")
+
+
+async def _ends_before(stop: Stop, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether work ends before the process is to stop, or else is cancelled. Raises what it raises."""
+    task = asyncio.create_task(work)
+    either: list[asyncio.Task[Any]] = [task, asyncio.create_task(stop.wait())]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    has_ended = task.done()
+    for each in either:
+        each.cancel()
+    if has_ended:
+        task.result()
+    return has_ended
 
 
 @contextmanager
@@ -94,13 +109,7 @@ class _Pool:
             self._workers.append(await self._start_worker(number))
         for worker in self._workers:
             worker.tell(LISTEN)
-        loading = asyncio.create_task(self._agree_at_start())
-        either: list[asyncio.Task[Any]] = [loading, asyncio.create_task(stop.wait())]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        for task in either:
-            task.cancel()
-        if loading.done():
-            loading.result()
+        if await _ends_before(stop, self._agree_at_start()):
             for worker in self._workers:
                 worker.set_serving()
 

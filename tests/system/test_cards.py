@@ -120,6 +120,23 @@ def test_the_picture_is_drawn_and_linked(card, folder):
     assert (folder / "pictures.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_card_of_a_model_in_a_store_goes_beside_it(card, folder, cache_environment):
+    files = pytest.importorskip("fsspec", reason="the extra s3 is not installed").filesystem("memory")
+    files.pipe_file("/models/mine.onnx", (folder / "models" / "mine.onnx").read_bytes())
+    options = ("--picture", folder / "of-the-store.png", "--licence", "MIT", "--count", COUNT)
+    said = _runs(("card", "mine", "--models", "memory://models", *options), folder, cache_environment)
+    assert said == "memory://models/mine.md\n"
+    written = files.cat_file("/models/mine.md").decode()
+    assert written.splitlines()[0] == card.splitlines()[0]
+    assert "![Samples of the models](of-the-store.png)" in written
+    assert files.cat_file("/models/of-the-store.png") == (folder / "of-the-store.png").read_bytes()
+    result = bgan("card", "memory://models/gone.onnx", cwd=folder)
+    assert result.stderr.splitlines()[-1] == "bgan: there is no file memory://models/gone.onnx"
+    result = bgan("card", "memory://models/mine.onnx", "--runs-dir", "no-runs", cwd=folder)
+    assert result.stderr.splitlines()[-1].startswith("bgan: ")
+    files.store.clear()
+
+
 def test_models_without_their_run(folder, tmp_path):
     runs = tmp_path / "runs"
     write_model(tmp_path, "unfinished")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..common.errors import ConfigError, SamplesError
+from ..common.stores import Store, is_url
 from .evaluate import named, read_reference
 from .options import DataDir, RunsDir, writable
 
@@ -24,7 +28,18 @@ _PICTURE_SEED = 1
 
 
 def card(
-    models: Annotated[list[Path], typer.Argument(help="Files that `bgan export` wrote.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Files that `bgan export` wrote, their URLs, or names of models.")
+    ],
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            metavar="PATH|URL",
+            help="The folder, or URL (s3://), of models in which to look names up.",
+            show_default="no names",
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(help="The licence of the weights.", show_default="none is stated")
     ] = None,
@@ -47,7 +62,8 @@ def card(
     A card says what the file is, which command trained it on what data in what time, what `bgan evaluate`
     measures of it, beside real images, and its licence. The run that it was exported from has to be there.
 
-    Example: bgan card models/digits.onnx --licence MIT --picture digits.png
+    Examples: bgan card models/digits.onnx --licence MIT --picture digits.png;
+    bgan card digits --models s3://bucket/models
     """
     from rich.console import Console
 
@@ -57,37 +73,86 @@ def card(
     from ..evaluation.samples import load_samples
     from ..reports.card import card_text, open_trained_model
 
-    for path in (*models, published_samples or models[0]):
-        if not path.is_file():
-            raise SamplesError(f"there is no file {path}")
-    trained = [open_trained_model(path, runs_dir) for path in models]
-    console = Console(stderr=True)
-    reference = read_reference(_common_spec(trained, data_dir), console)
-    if picture is not None:
-        from ..reports.figures import grid_figure
+    with ExitStack() as stack:
+        places = [_locate(model, folder, stack) for model in models]
+        for path in (*(place.path for place in places), *([published_samples] if published_samples else [])):
+            if not path.is_file():
+                raise SamplesError(f"there is no file {path}")
+        trained = [open_trained_model(place.path, runs_dir) for place in places]
+        console = Console(stderr=True)
+        reference = read_reference(_common_spec(trained, data_dir), console)
+        if picture is not None:
+            from ..reports.figures import grid_figure
 
-        panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
-        grid_figure(picture, [(model.generator.name, False) for model in trained], {"": panels})
-    with progress_line(console) as report:
+            panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
+            grid_figure(picture, [(model.generator.name, False) for model in trained], {"": panels})
+        with progress_line(console) as report:
 
-        def measured(samples: Samples) -> Evaluation:
-            return evaluate_samples(samples, reference, report=named(samples.source, report))
+            def measured(samples: Samples) -> Evaluation:
+                return evaluate_samples(samples, reference, report=named(samples.source, report))
 
-        published = None
-        if published_samples is not None:
-            published = measured(load_samples(published_samples, reference.test.shape[1:]).first(count)).figures
-        for model in trained:
-            text = card_text(
-                model,
-                measured(model.generator.sample(count)),
-                reference,
-                published=published,
-                licence=licence,
-                picture=None if picture is None else os.path.relpath(picture, model.path.parent),
-            )
-            write_atomically(model.card, text.encode())
-    for model in trained:
-        typer.echo(model.card)
+            published = None
+            if published_samples is not None:
+                images = load_samples(published_samples, reference.test.shape[1:]).first(count)
+                published = measured(images).figures
+            for model, place in zip(trained, places, strict=True):
+                text = card_text(
+                    model,
+                    measured(model.generator.sample(count)),
+                    reference,
+                    published=published,
+                    licence=licence,
+                    picture=place.link(picture),
+                )
+                write_atomically(model.card, text.encode())
+        for model, place in zip(trained, places, strict=True):
+            typer.echo(place.publish(model.card, picture))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A model file: a path, and where it is of a store, a copy of it."""
+
+    path: Path
+    store: Store | None = None
+    name: str = ""
+    """Its path in the store."""
+
+    def link(self, picture: Path | None) -> str | None:
+        """What its card calls a picture, which a store gets beside it."""
+        if picture is None:
+            return None
+        return picture.name if self.store else os.path.relpath(picture, self.path.parent)
+
+    def publish(self, card: Path, picture: Path | None) -> str:
+        """Bring a card, and its picture, to where the model is; returns where that is."""
+        if self.store is None:
+            return str(card)
+        folder = self.name.rpartition("/")[0]
+        for path in (picture, card) if picture else (card,):
+            place = self.store.send(path, f"{folder}/{path.name}".lstrip("/"))
+        return place
+
+
+def _locate(model: str, folder: str | None, stack: ExitStack) -> _Place:
+    """Find a model by its path, its URL, or its name in a folder; `stack` has the copy of one of a store.
+
+    Raises SamplesError.
+    """
+    if folder is None and is_url(model):
+        folder, _, model = model.rpartition("/")
+    elif folder is None or Path(model).is_file():
+        return _Place(Path(model))
+    name = model if model.endswith(".onnx") else f"{model}.onnx"
+    if not is_url(folder):
+        return _Place(Path(folder) / name)
+    store = Store(folder)
+    copies = Path(stack.enter_context(TemporaryDirectory(prefix="bgan-card-")))
+    path = store.fetch(name, copies)
+    if path is None:
+        raise SamplesError(f"there is no file {store.shown}/{name}")
+    stack.enter_context(store.naming(copies))
+    return _Place(path, store, name)
 
 
 def _common_spec(trained: list[TrainedModel], data_dir: Path | None) -> DatasetSpec:

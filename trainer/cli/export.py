@@ -2,18 +2,27 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common.stores import Store, is_url
 from .options import BinarizationName, RunName, RunsDir, warn
+
+if TYPE_CHECKING:
+    from ..export.exporter import ExportResult
+    from ..training.run import Run
 
 
 def export(
     run: RunName = None,
-    models: Annotated[Path, typer.Option(help="The folder of models to serve, which gets the file too.")] = Path(
-        "models"
-    ),
+    models: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH|URL", help="The folder, or URL (s3://), of models to serve, which gets the file too."
+        ),
+    ] = "models",
     name: Annotated[str | None, typer.Option(help="The model's name.", show_default="the run's name")] = None,
     binarization: BinarizationName = None,
     graph: Annotated[
@@ -35,22 +44,37 @@ def export(
     from ..training.run import find_run
 
     found = find_run(run, runs_dir)
-    result = export_run(
-        found,
-        models,
-        name=name,
-        binarization=binarization,
-        graph=graph,
-        arithmetic=arithmetic,
-        overwrite=overwrite,
-        warn=warn,
-    )
+    options: dict[str, Any] = {
+        "name": name,
+        "binarization": binarization,
+        "graph": graph,
+        "arithmetic": arithmetic,
+        "overwrite": overwrite,
+        "warn": warn,
+    }
+    if is_url(models):
+        result, place = _export_to_store(found, Store(models), **options)
+    else:
+        result = export_run(found, Path(models), **options)
+        place = str(result.path)
     differing = f"{result.differing_bits} of {result.bits} bits differ"
     if arithmetic == "integer":
         finding = f"every bit is that of numpy's integers; {differing} from torch's floats"
     else:
         finding = f"probabilities within {result.largest_error:.1e} of torch in double precision, {differing}"
     typer.echo(
-        f"{result.path}\nchecked on {result.rows} rows: {finding}\n"
-        f"next: {shlex.join(['bgan', 'serve', '--models', str(models)])}"
+        f"{place}\nchecked on {result.rows} rows: {finding}\n"
+        f"next: {shlex.join(['bgan', 'serve', '--models', models])}"
     )
+
+
+def _export_to_store(run: "Run", store: Store, *, name: str | None, **options: Any) -> "tuple[ExportResult, str]":
+    """Export a run to a store; returns the URL too. A model that is there is looked at as one in a folder is."""
+    from ..export.exporter import export_run
+
+    with TemporaryDirectory(prefix="bgan-export-") as temporary:
+        folder = Path(temporary)
+        with store.naming(folder):
+            store.fetch(f"{name or run.name}.onnx", folder)
+            result = export_run(run, folder, name=name, **options)
+        return result, store.send(result.path, result.path.name)

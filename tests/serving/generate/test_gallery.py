@@ -50,6 +50,17 @@ def test_the_folder_has_the_page_the_models_and_what_computes(models, runtime, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dist", "site"]
 
 
+def test_models_of_a_store(models, runtime, tmp_path, processes):
+    pytest.importorskip("fsspec", reason="the extra s3 is not installed")
+    site, cache = tmp_path / "site", {"BGAN_CACHE_DIR": str(tmp_path / "cache")}
+    options = ("--models", f"file://{models}", "--runtime", runtime, "-o", site)
+    assert bgan("gallery", "mlp-dbn", *options, env=cache).returncode == 0
+    (each,) = json.loads((site / "models.json").read_text())["models"]
+    assert (site / "models" / f"{each['revision']}.onnx").read_bytes() == (models / "mlp-dbn.onnx").read_bytes()
+    line = error_line(bgan("gallery", "none", *options, "--overwrite", env=cache))
+    assert line == f"bgan: file://{models} has no model 'none'; there are cnn-sbn, mlp-dbn, mlp-sbn"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

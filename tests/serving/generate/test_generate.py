@@ -22,7 +22,7 @@ from bgan.serving.generate.formats import FORMATS, GenerationSpec
 from bgan.serving.generate.generate import GenerationRequest, computed_ahead, find_model, generate, open_model
 from bgan.serving.generate.partial_file import open_partial
 from bgan.serving.models.engine import load_engine
-from tests.kit.cli import bgan, bgan_process
+from tests.kit.cli import bgan, bgan_process, error_line
 
 pytestmark = pytest.mark.usefixtures("processes")
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
@@ -79,6 +79,27 @@ def test_files_hold_the_bits_of_the_stream(running, models, tmp_path, name):
     description = json.loads((tmp_path / "a.bits.json").read_text())
     assert [description[key] for key in ("model", "revision", "seed", "first_index")] == origin
     assert (description["image_count"], tuple(description["image_shape"])) == (2500, SHAPES[name])
+
+
+def test_a_model_of_a_store(models, tmp_path):
+    files = pytest.importorskip("fsspec", reason="the extra s3 is not installed").filesystem("memory")
+    files.pipe_file("/models/mlp-dbn.onnx", (models / "mlp-dbn.onnx").read_bytes())
+    options = ("mlp-dbn", "--count", 8, "--seed", 1, "--output")
+    store = {"BGAN_MODELS": "memory://models", "BGAN_CACHE_DIR": str(tmp_path / "cache")}
+    assert bgan("generate", *options, "of-store.bits", cwd=tmp_path, env=store).returncode == 0
+    assert bgan("generate", *options, "of-folder.bits", "--models", models, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "of-store.bits").read_bytes() == (tmp_path / "of-folder.bits").read_bytes()
+    files.pipe_file("/models/other.onnx", b"not fetched")
+    line = error_line(
+        bgan("generate", "mlp", *options[1:], "of-store.bits", "--overwrite", cwd=tmp_path, env=store)
+    )
+    assert line == "bgan: memory://models has no model 'mlp'; there are mlp-dbn, other"
+    assert [path.name for path in (tmp_path / "cache").rglob("*.onnx")] == ["mlp-dbn.onnx"]
+    files.store.clear()
+    named = (models / "mlp-dbn.onnx", *options[1:], "of-store.bits", "--overwrite")
+    assert bgan("generate", *named, cwd=tmp_path, env=store).returncode == 0
+    line = error_line(bgan("generate", *options, "of-store.bits", "--overwrite", cwd=tmp_path, env=store))
+    assert line.startswith("bgan: memory://models: ")
 
 
 def test_parts_lie_end_to_end(models, tmp_path):
