@@ -215,3 +215,51 @@ def test_images_are_built_with_extras_that_there_are():
     named = {extra for names in re.findall(r"EXTRAS=([\w,]+)", text) for extra in names.split(",")}
     assert named >= {"serve", "train"}
     assert named <= project["optional-dependencies"].keys()
+
+
+def pods(resources):
+    """Every pod's spec, or what stands for it."""
+    return {
+        "KServe": resources["kserve"]["ServingRuntime"]["spec"],
+        "Ray": ray_pods(resources["bulk"]["RayJob"])[0]["spec"],
+        "training": resources["training"]["Job"]["spec"]["template"]["spec"],
+    }
+
+
+def test_pods_may_do_nothing_that_they_need_not(resources):
+    user = int(image()["USER"].split(":")[0])
+    for name, pod in pods(resources).items():
+        (container,) = pod["containers"]
+        allowed = {**pod.get("securityContext", {}), **container["securityContext"]}
+        assert allowed["runAsNonRoot"], name
+        assert allowed["runAsUser"] == user, name
+        assert allowed["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not allowed["allowPrivilegeEscalation"], name
+        assert allowed["capabilities"] == {"drop": ["ALL"]}, name
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        assert {mount["name"] for mount in container.get("volumeMounts", [])} == volumes, name
+    service = resources["kserve"]["InferenceService"]["spec"]["predictor"]
+    for pod in (service, pods(resources)["Ray"], pods(resources)["training"]):
+        assert not pod["enableServiceLinks"]  # they would set variables that begin with BGAN_
+        assert not pod["automountServiceAccountToken"]
+
+
+def test_the_commands_of_the_documentation_name_what_there_is(resources):
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    commands = [line for line in text.splitlines() if line.startswith("    kubectl --namespace images ")]
+    known = {
+        f"{kind.lower()}/{resource['metadata']['name']}"
+        for folder in resources.values()
+        for kind, resource in folder.items()
+    }
+    known.add(f"deployment/{resources['kserve']['InferenceService']['metadata']['name']}-predictor")  # KServe's
+    named = {name for line in commands for name in re.findall(r"\w+/bgan[\w-]*(?=$| )", line)}
+    assert len(named) == 3
+    assert named <= known
+    labels = resources["training"]["Job"]["spec"]["template"]["metadata"]["labels"]
+    labels |= {
+        "job-name": resources["bulk"]["RayJob"]["metadata"]["name"]
+    }  # KubeRay's submitter is a job of that name
+    selectors = dict(re.findall(r"--selector (\S+)=(\S+)", "\n".join(commands)))
+    assert len(selectors) == 2
+    assert selectors.items() <= labels.items()
