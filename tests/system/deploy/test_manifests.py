@@ -1,6 +1,5 @@
 """The image, the systemd unit and the manifests: checkers take them, and they agree with the server's settings."""
 
-import copy
 import json
 import re
 import shutil
@@ -18,15 +17,20 @@ from tests.kit.cli import BGAN, bgan
 from tests.system.deploy.files import (
     CONTAINERFILE,
     KUBERNETES,
+    RELEASES,
     RESOURCES,
     UNIT,
     container,
     image,
     image_variables,
     manifest,
+    misspelt,
     pod,
     pod_variables,
     probes,
+    rendered,
+    seconds_to_stop,
+    settings,
     unit,
 )
 
@@ -36,25 +40,12 @@ SERVICES = (
     "inference.GRPCInferenceService",
 )
 
-RELEASES = ("1.27", "1.37")  # gRPC probes are stable since the first; the second has the newest schemas
 MISSPELT = {
     "deployment": "spec.template.spec.containers.0.readinessProbe.periodSecond",
     "service": "spec.ports.0.targetport",
     "disruption-budget": "spec.maxUnavailble",
     "autoscaler": "spec.metrics.0.pods.metric.names",
 }
-SECONDS_BEYOND_GRACE = 6  # a supervisor's, and one to end
-
-
-def settings(variables):
-    """What a server makes of these variables."""
-    result = bgan("serve", "--print-config", env=variables)
-    assert result.returncode == 0, result.stderr
-    return tomllib.loads(result.stdout)
-
-
-def seconds_to_stop(found):
-    return found["lame_duck_seconds"] + found["grace_seconds"] + SECONDS_BEYOND_GRACE
 
 
 def hadolint(path):
@@ -115,13 +106,8 @@ def test_systemd_waits_longer_than_the_server_takes_to_stop():
 def test_kubernetes_takes_the_manifests_and_no_misspelt_field(name, release):
     resource = manifest(name)
     kubernetes_validate.validate(resource, release, strict=True)
-    *path, field = MISSPELT[name].split(".")
-    place = spoiled = copy.deepcopy(resource)
-    for key in path:
-        place = place[int(key) if key.isdigit() else key]
-    place[field] = 1
-    with pytest.raises(kubernetes_validate.ValidationError, match=field):
-        kubernetes_validate.validate(spoiled, release, strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError, match=MISSPELT[name].split(".")[-1]):
+        kubernetes_validate.validate(misspelt(resource, MISSPELT[name]), release, strict=True)
 
 
 def test_the_manifests_are_of_one_whole():
@@ -143,7 +129,6 @@ def test_the_manifests_are_of_one_whole():
     assert container()["image"] == f"bgan:{version('bgan')}"
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
 def test_the_kustomization_of_the_documentation_gives_manifests_that_kubernetes_takes(tmp_path):
     text = (ROOT / "docs" / "deploying.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?kind: Kustomization\n.*?)```", text, re.S)
@@ -151,11 +136,7 @@ def test_the_kustomization_of_the_documentation_gives_manifests_that_kubernetes_
     (tmp_path / "own").mkdir()
     own = example.replace("bgan/serving/deploy/kubernetes", "../base")
     (tmp_path / "own" / "kustomization.yaml").write_text(own)
-    result = subprocess.run(
-        ["kubectl", "kustomize", tmp_path / "own"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    resources = {resource["kind"]: resource for resource in yaml.safe_load_all(result.stdout)}
+    resources = rendered(tmp_path / "own")
     assert len(resources) == len(RESOURCES)
     for resource in resources.values():
         kubernetes_validate.validate(resource, RELEASES[-1], strict=True)
@@ -163,6 +144,23 @@ def test_the_kustomization_of_the_documentation_gives_manifests_that_kubernetes_
     models = next(one["value"] for one in server["env"] if one["name"] == "BGAN_MODELS")
     assert models in [mount["mountPath"] for mount in server["volumeMounts"]]
     assert len(server["env"]) == len(container()["env"]) + 1  # the rest is as it was
+
+
+@pytest.mark.xfail(reason="bgan serve --model-cache is on its way", strict=True)
+def test_models_of_a_store_are_kept_where_a_pod_may_write(tmp_path):
+    (tmp_path / "base").symlink_to(KUBERNETES)
+    own = {"resources": ["base"], "components": ["base/models-store"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    deployment = rendered(tmp_path)["Deployment"]
+    kubernetes_validate.validate(deployment, RELEASES[-1], strict=True)
+    pod = deployment["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    found = settings(pod_variables(server))
+    (name,) = [one["name"] for one in server["volumeMounts"] if one["mountPath"] == found["model_cache"]]
+    (volume,) = [one["emptyDir"] for one in pod["volumes"] if one["name"] == name]
+    assert volume == {"sizeLimit": "2Gi"}
+    assert found["model_cache_bytes"] + found["max_model_bytes"] < 2 * 2**30
+    assert server["envFrom"] == [{"secretRef": {"name": "bgan-store"}}]
 
 
 def test_a_pod_listens_where_it_is_asked_and_has_time_to_stop():
