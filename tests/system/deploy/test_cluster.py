@@ -38,7 +38,7 @@ MISSPELT = {
     "Job": ["spec.completionsMode", "spec.template.spec.containers.0.commands"],
     "Service": ["spec.publishNotReadyAddress"],
 }
-RESOURCES = [(folder, kind) for folder, kinds in KINDS.items() for kind in kinds]
+RESOURCES = [(folder, kind) for folder, kinds in KINDS.items() for kind in sorted(kinds)]
 
 
 def documented(folder):
