@@ -1,4 +1,4 @@
-"""Commands that several processes run together, as torchrun starts them; forked, so that none imports torch again."""
+"""Commands that several processes run together, as of torchrun; forked, so that none imports torch again."""
 
 import multiprocessing
 import socket

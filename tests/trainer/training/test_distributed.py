@@ -2,9 +2,7 @@
 
 import json
 import os
-import shlex
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
