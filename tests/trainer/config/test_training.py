@@ -42,6 +42,7 @@ def test_the_papers_settings_are_the_defaults():
         "latent_size": 128,
         "epochs": 20,
         "batch_size": 64,
+        "shards": 1,
         "learning_rate": 1e-4,
         "discriminator_learning_rate": 1e-4,
         "learning_rate_decay": "none",
