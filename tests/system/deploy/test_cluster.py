@@ -188,7 +188,6 @@ def test_the_pods_of_a_training_meet_where_the_first_one_is(resources):
     assert options.rdzv_backend == "c10d"
 
 
-@pytest.mark.xfail(reason="bgan train --shards is on its way", strict=True)
 def test_the_processes_of_a_training_share_its_shards(resources):
     job, options = resources["training"]["Job"], torchrun(resources["training"]["Job"])
     assert int(options.nnodes) == job["spec"]["completions"] == job["spec"]["parallelism"]
@@ -207,7 +206,6 @@ def test_a_pod_of_a_training_that_is_replaced_is_found_again(resources):
     assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" in inspect.getsource(dynamic_rendezvous)
 
 
-@pytest.mark.xfail(reason="the extras bulk and s3 are on their way", strict=True)
 def test_images_are_built_with_extras_that_there_are():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pages = [ROOT / "docs" / page for page in ("cluster.md", "deploying.md")]

@@ -146,7 +146,6 @@ def test_the_kustomization_of_the_documentation_gives_manifests_that_kubernetes_
     assert len(server["env"]) == len(container()["env"]) + 1  # the rest is as it was
 
 
-@pytest.mark.xfail(reason="bgan serve --model-cache is on its way", strict=True)
 def test_models_of_a_store_are_kept_where_a_pod_may_write(tmp_path):
     (tmp_path / "base").symlink_to(KUBERNETES)
     own = {"resources": ["base"], "components": ["base/models-store"]}

@@ -63,7 +63,6 @@ def job(folder):
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(reason="bgan train --shards is on its way", strict=True)
 def test_a_training_that_loses_the_pod_of_its_first_process_ends_with_the_weights_of_one_that_does_not(tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
