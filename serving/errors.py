@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 # In bytes. All that a call ends with must fit into 8 KiB, where a text takes up to three times as many: else gRPC
 # tells its callers of another code.
@@ -72,6 +72,18 @@ class TokenFileError(ServingError):
 
 class GenerationError(ServingError):
     """Images cannot be generated into a file; the message says why and what to do."""
+
+
+StoreFault = Literal["missing", "forbidden", "full", "away", "other"]
+"""What is wrong with a store, as far as that is known."""
+
+
+class StoreError(ServingError):
+    """A store of files, or something in it, cannot be used; the message says where, why and what to do."""
+
+    def __init__(self, message: str, *, fault: StoreFault = "other") -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class NotServingError(ServingError):
