@@ -6,8 +6,9 @@ Nodes need bgan and access to the store; the model comes with the tasks. Ray is 
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,7 @@ from .processes import TICK_SECONDS, Made
 from .shards import ShardJob, make_shard
 
 _TASKS_AHEAD = 2  # for each CPU: one that runs, and one that waits
-_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
 LOCAL, AUTO = "local", "auto"
 
 
@@ -28,7 +29,8 @@ def ray_cluster(job: ShardJob, address: str) -> Iterator[Callable[[Iterable[int]
         cluster of this machine alone, until left. Raises GenerationError where none answers.
     """
     ray = _connect(address)
-    try:
+    with redirect_stdout(sys.stderr), ExitStack() as stack:  # Ray prints which nodes were lost
+        stack.callback(ray.shutdown)
         task = ray.remote(max_retries=-1)(make_shard)  # whose node is lost is run again, however often
         shared = ray.put(job)
 
@@ -45,8 +47,6 @@ def ray_cluster(job: ShardJob, address: str) -> Iterator[Callable[[Iterable[int]
                 yield None
 
         yield make
-    finally:
-        ray.shutdown()
 
 
 def _record(ray: Any, reference: Any) -> dict[str, Any]:
@@ -81,13 +81,26 @@ def _connect(address: str) -> Any:
 
 
 def _check_address(address: str) -> None:
-    """Raise GenerationError where nothing answers: Ray would try for a minute, and say so in many lines."""
+    """Raise GenerationError where no Ray answers: Ray itself would try for minutes, and say so in many lines."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise GenerationError(f"--ray {address} is no address; use HOST:PORT, ray://HOST:PORT, auto or local")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        if os.environ.get("RAY_USE_TLS") != "1":
+            _wait_for_grpc(f"{host}:{port}")
     except (OSError, OverflowError, UnicodeError) as error:
         raise GenerationError(
             f"--ray {address} does not answer ({error}); start a cluster with `ray start --head`, or name another"
         ) from error
+
+
+def _wait_for_grpc(target: str) -> None:
+    """Raise TimeoutError where what listens is no gRPC server, as the heads of Ray clusters are."""
+    import grpc
+
+    with grpc.insecure_channel(target) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(_ANSWER_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise TimeoutError("what listens there is no Ray cluster") from error
