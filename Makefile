@@ -56,7 +56,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,trace,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,trace,data,bulk,s3,dev]'
 	@touch $(SERVE_READY) $@
 
 $(SERVE_READY): pyproject.toml constraints.txt | $(BIN)/pip

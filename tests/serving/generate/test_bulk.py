@@ -25,6 +25,7 @@ from bgan.serving.generate.processes import local_processes
 from bgan.serving.generate.shards import ShardJob, make_shard
 from bgan.serving.models import engine as engine_module
 from bgan.serving.models.engine import load_engine
+from tests.conftest import ROOT
 from tests.fixtures.write import FOLDER
 from tests.kit.cli import BGAN, bgan, error_line
 from tests.kit.limits import files_of_at_most
@@ -297,3 +298,43 @@ def test_a_machine_of_another_kind(tmp_path, monkeypatch):
     assert not (tmp_path / "a").exists()
     assert make_shard(integers, 3) == expected
     shards._engine.cache_clear()
+
+
+def _blocks():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/bulk.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The folders that docs/bulk.md reads."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name, format_ in (("digits", "parquet"), ("digits-npz", "npz"), ("digits-bits", "bits")):
+        job = _job(SHIPPED / "mlp-dbn.onnx", folder / name, format_)
+        for shard in range(4):
+            make_shard(job, shard)
+        (folder / name / "plan.json").write_bytes(as_json(job.plan.to_dict()))
+    return folder
+
+
+@pytest.mark.parametrize("block", _blocks(), ids=range(len(_blocks())))
+def test_the_page_reads_all_shards(digits, block, tmp_path, monkeypatch):
+    package = next(name for name in ("datasets", "pyarrow", "numpy") if f"import {name}" in block)
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.chdir(digits)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    expected = load_engine(SHIPPED / "mlp-dbn.onnx").sample(7, 50, COUNT)
+    if package == "datasets":  # in a process: it brings warnings, threads and a cache
+        code = f"{block}\nprint(dataset.num_rows, dataset.column_names, b''.join(dataset['image']).hex())"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert said == f"{COUNT} ['index', 'seed', 'revision', 'label', 'image'] {expected.packed_images.hex()}\n"
+        return
+    found = {}
+    exec(block, found)
+    if "images" in found:
+        assert found["images"].shape == (COUNT, 1, 28, 28)
+        assert np.packbits(found["images"].reshape(COUNT, -1), axis=1).tobytes() == expected.packed_images
+    elif "packed" in found:
+        assert found["packed"].tobytes() == expected.packed_images
+    else:
+        assert tuple(found["table"]["label"].to_pylist()) == expected.labels
