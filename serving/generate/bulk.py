@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ _Records = dict[int, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkRequest:
-    """What to generate, where to and by whom. Raises GenerationError where a value is out of range."""
+    """What to generate, where to and by whom. Raises GenerationError where a value is out of range.
+
+    Raises ModuleNotFoundError where the format needs a package that is not installed.
+    """
 
     output: str
     """The store: a folder, or any URL that fsspec opens."""
@@ -59,6 +63,8 @@ class BulkRequest:
 
     def __post_init__(self) -> None:
         check_range(self.count, self.seed, self.first_index)
+        if self.format == "parquet" and find_spec("pyarrow") is None:
+            raise ModuleNotFoundError("no pyarrow", name="pyarrow")
         if self.ray is not None and self.workers:
             raise GenerationError("--workers counts processes of this machine; with --ray the cluster decides")
 

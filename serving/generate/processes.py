@@ -59,9 +59,9 @@ class _Workers:
     def make(self, shard: int) -> dict[str, Any]:
         """The record of a shard, which another process makes if the first is killed."""
         for _ in range(_TRIES):
-            process = self._process()
+            process, greeting = self._process()
             try:
-                found: dict[str, Any] | Exception = _ask(process, shard)
+                found: dict[str, Any] | Exception = _ask(process, greeting, shard)
             except (EOFError, OSError, pickle.UnpicklingError):
                 process.kill()
                 code = process.wait()
@@ -85,11 +85,11 @@ class _Workers:
                 with suppress(OSError):  # what was not sent yet
                     pipe.close()  # type: ignore[union-attr]
 
-    def _process(self) -> subprocess.Popen[bytes]:
-        """The process of this thread, or another one where that has ended."""
+    def _process(self) -> tuple[subprocess.Popen[bytes], bytes]:
+        """The process of this thread, or another one where that has ended; and what it must be told first."""
         process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)
         if process is not None and process.poll() is None:
-            return process
+            return process, b""
         with self._lock:
             if self._is_stopped:
                 raise GenerationError("stopped")
@@ -99,14 +99,13 @@ class _Workers:
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
             self._all.append(process)
         self._own.process = process
-        process.stdin.write(self._job)  # type: ignore[union-attr]
-        return process
+        return process, self._job
 
 
-def _ask(process: subprocess.Popen[bytes], shard: int) -> Any:
+def _ask(process: subprocess.Popen[bytes], greeting: bytes, shard: int) -> Any:
     assert process.stdin is not None
     assert process.stdout is not None
-    pickle.dump(shard, process.stdin)
+    process.stdin.write(greeting + pickle.dumps(shard))
     process.stdin.flush()
     return pickle.load(process.stdout)
 

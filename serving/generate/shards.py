@@ -153,8 +153,7 @@ def _npz(spec: GenerationSpec, shard: ShardImages) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            # Without a date, so that a shard has the same bytes whenever it is made.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
     return file.getvalue()
 

@@ -1,7 +1,7 @@
 """`bgan reproduce --ray`: the trainings of a reproduction on the nodes of a real Ray cluster."""
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +13,9 @@ from tests.kit.ray_cluster import ray_cluster
 from tests.kit.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("processes", "training"), pytest.mark.timeout(600)]
-EPOCHS = 4
 ARGUMENTS = (
     *("reproduce", "--dataset", "digits", "--experiment", "I", "--preset", "paper", "--count", "64"),
-    *("--epochs", EPOCHS),
+    *("--epochs", 400),
 )
 # Without what comes after the trainings.
 _RUN_JOBS = """if True:
@@ -63,23 +62,26 @@ def test_runs_are_those_of_one_machine(cluster, tmp_path):
     assert not list((tmp_path / "there").rglob("*.seen"))
 
 
-def _reports(folder):
-    return [json.loads(path.read_text())["epochs"] for path in folder.glob("runs/*/report.json")]
-
-
 def test_a_signal_saves_the_trainings_for_the_same_command_to_resume(cluster, tmp_path, cache_environment):
     output = tmp_path / "out"
     command = [str(each) for each in (BGAN, *ARGUMENTS, "--output", output, "--ray", cluster.address)]
-    environment = {**os.environ, **cache_environment}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        eventually(lambda: len(list(output.glob("runs/*/metrics.jsonl"))) == 2, seconds=200)
-        process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "SIGTERM: stopped, and the running trainings were saved; the same command resumes them" in said
-    assert _reports(output) != [EPOCHS, EPOCHS]
-    assert len(_weights(output / "runs")) >= 2
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        eventually(lambda: _reports(output) == [EPOCHS, EPOCHS], seconds=300)
-        process.terminate()  # what it measures afterwards is no matter of Ray
-        process.stderr.read()
+
+    def logs():
+        return [path.read_text() for path in output.glob("logs/*")]
+
+    for until in (r"step \d+/", "resuming at step [1-9]"):
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, **cache_environment}
+        ) as process:
+            eventually(lambda until=until: len([log for log in logs() if re.search(until, log)]) == 2, seconds=200)
+            process.send_signal(signal.SIGTERM)
+            said = process.stderr.read()
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "SIGTERM: stopped, and the running trainings were saved; the same command resumes them" in said
+        assert [
+            re.search(r"SIGTERM: stopped and saved at step \d+; the same", log) is not None for log in logs()
+        ] == [
+            True,
+            True,
+        ]
+        assert len(_weights(output / "runs")) >= 2

@@ -95,11 +95,11 @@ def test_a_row_says_which_image_it_is(tmp_path):
 
 
 def test_a_shard_has_the_same_bytes_whenever_it_is_made(tmp_path, monkeypatch):
-    for format_ in FORMATS:
-        job = _job(CONDITIONAL, tmp_path, format_)
-        first = make_shard(job, 3)
-        monkeypatch.setattr("time.localtime", lambda *moment: (2031, 1, 2, 3, 4, 5, 0, 0, 0))
-        assert make_shard(job, 3) == first
+    jobs = [_job(CONDITIONAL, tmp_path, format_) for format_ in FORMATS]
+    first = [make_shard(job, 3) for job in jobs]
+    monkeypatch.setattr("time.time", lambda: 1.9e9)
+    monkeypatch.setattr("time.localtime", lambda *moment: (2031, 1, 2, 3, 4, 5, 0, 0, 0))
+    assert [make_shard(job, 3) for job in jobs] == first
     with np.load(tmp_path / "data/images-00003-of-00004.npz") as file:
         assert sorted(file) == [
             *("classes", "first_index", "image_shape", "labels", "model", "packed_images", "revision", "seed")
@@ -251,6 +251,13 @@ def test_a_store_that_fills_up_keeps_what_is_whole(tmp_path):
     assert not list(output.rglob("*.tmp"))
     _bulk(DBN, output, **request)
     assert _packed(output) == load_engine(DBN).sample(7, 50, 1000).packed_images
+
+
+def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = bgan("bulk", DBN, "-n", 9, "-o", tmp_path / "out")
+    assert error_line(result) == "bgan: this command needs the package 'pyarrow': pip install 'bgan[data]'"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

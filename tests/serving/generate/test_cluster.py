@@ -65,12 +65,16 @@ def _packed(output):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("processes")
-def test_a_lost_driver(cluster, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lost_driver(cluster, tmp_path, number):
     """Its tasks end with it, and the same command resumes."""
     output = tmp_path / "out"
     with _start(cluster, output) as process:
         eventually(lambda: len(_whole(output)) >= 3)
-        process.kill()
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), said
+    assert ("the same command resumes" in said) == (number == signal.SIGTERM)
     kept = {path: path.stat().st_mtime_ns for path in output.glob("records/*")}
     assert 3 <= len(kept) < COUNT // SHARD
     result = bgan_process(*REQUEST, "--output", output, "--ray", cluster.address)
