@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 _HOST = """if True:
-    import os, sys
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import os, sys, tempfile
+    # Not in /tmp/ray, where the address of the last cluster that was started is "auto" for all.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-")}
     from ray.cluster_utils import Cluster
     options = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})

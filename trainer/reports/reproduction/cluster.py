@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from ...common.errors import RunError
 
 _ANSWER_SECONDS = 10.0
+_POLL_SECONDS = 0.2
 _LOCAL, _AUTO = "local", "auto"
 _COMMAND = (
     "from bgan.trainer.reports.reproduction.cluster import end_with_parent; end_with_parent();"
@@ -113,10 +115,12 @@ def run_on_node(command: list[str], log: str, marker: str, folder: str, environm
             start_new_session=True,
         )
     try:
-        return process.wait()
-    except KeyboardInterrupt:  # how Ray cancels
+        while (code := process.poll()) is None:
+            time.sleep(_POLL_SECONDS)  # Ray cancels by a KeyboardInterrupt, which no system call ends for
+    except KeyboardInterrupt:
         process.send_signal(signal.SIGTERM)
         return process.wait()
+    return code
 
 
 def end_with_parent() -> None:
