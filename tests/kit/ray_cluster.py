@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 _HOST = """if True:
-    import os, sys, tempfile
+    import os, shutil, sys, tempfile
     # Not in /tmp/ray, where the address of the last cluster that was started is "auto" for all.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-")}
     from ray.cluster_utils import Cluster
@@ -19,6 +19,7 @@ _HOST = """if True:
     print("cluster", cluster.address, *pids, flush=True)
     sys.stdin.read()
     cluster.shutdown()
+    shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 """
 
 
