@@ -16,7 +16,7 @@ from bgan.v1 import model_pb2, sampling_pb2
 
 COMMANDS = (
     *("train", "data", "export", "presets", "evaluate", "card", "diagnose-gradients", "explore", "reproduce"),
-    *("serve", "health", "top", "token", "generate", "sample", "models"),
+    *("serve", "health", "top", "token", "generate", "bulk", "sample", "models"),
 )
 PRESETS = ("modern", "paper", "published")
 PLAIN = "--no-conditional"  # what the preset modern is where there are no labels

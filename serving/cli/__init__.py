@@ -7,6 +7,7 @@ COMMANDS = {
     "top": ("Serve", "Watch a running server: its images per second, queue and models.", f"{_MODULE}:top"),
     "token": ("Serve", "Make a token for a caller and print it.", f"{_MODULE}:token"),
     "generate": ("Sample", "Generate images into a file, as a server would stream them.", f"{_MODULE}:generate"),
+    "bulk": ("Sample", "Generate any number of images as shards in a folder or bucket.", f"{_MODULE}:bulk"),
     "gallery": ("Sample", "Write a gallery of models as files for any web host.", f"{_MODULE}:gallery"),
 }
 """By name of the command: its panel in `bgan --help`, its summary and its function."""

@@ -1,4 +1,4 @@
-"""The commands that run a model: bgan serve, health, top, token, generate and gallery."""
+"""The commands that run a model: bgan serve, health, top, token, generate, bulk and gallery."""
 
 import inspect
 import os
@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, BadParameter, Option
@@ -252,6 +252,78 @@ def generate(
     )
     origin = run(open_model(model, _local_folder(models, [model])), request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
+
+
+def bulk(
+    model: Annotated[str, Argument(help="An .onnx file, or the name of a model in the folder of models.")],
+    output: Annotated[
+        str,
+        Option("--output", "-o", help="A folder, or a URL: s3://bucket/prefix, gs://..., whatever fsspec opens."),
+    ],
+    count: Annotated[int, Option("--count", "-n", help="How many images.")],
+    seed: Annotated[int | None, Option(help="The stream's seed.", show_default="drawn")] = None,
+    first_index: Annotated[int, Option(help="The index of the first image in the stream.")] = 0,
+    label: Annotated[
+        list[str] | None,
+        Option(help="A class, as for bgan generate; several take turns.", show_default="drawn, all alike"),
+    ] = None,
+    format_: Annotated[
+        Literal["parquet", "npz", "bits"],
+        Option(
+            "--format",
+            help="parquet: rows of index, seed, revision, label and packed bits. npz: as bgan generate writes it. "
+            "bits: packed bits alone.",
+        ),
+    ] = "parquet",
+    shard_images: Annotated[
+        int | None, Option(help="Images of a shard.", show_default="about 64 MiB of packed bits")
+    ] = None,
+    workers: Annotated[
+        int, Option(min=0, max=1024, help="Processes of this machine.", show_default="one for each core")
+    ] = 0,
+    ray: Annotated[
+        str | None,
+        Option(
+            help="Have a Ray cluster make the shards: its address, auto, or local to start one here.",
+            show_default="this machine's processes",
+        ),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        Option(
+            help="The folder of models in which to look a name up.",
+            envvar="BGAN_MODELS",
+            show_default=WHICH_FOLDER,
+        ),
+    ] = None,
+) -> None:
+    """The images are those of bgan generate, whoever makes them; the same command resumes what was stopped.
+
+    Examples: bgan bulk cnn-dbn --count 100000000 --seed 1 --output digits;
+    bgan bulk cnn-dbn --count 100000000 --seed 1 --output s3://bucket/digits --ray auto
+    """
+    from rich.console import Console
+
+    from ..generate.bulk import BulkRequest
+    from ..generate.bulk import bulk as run
+    from ..generate.generate import open_model
+
+    request = BulkRequest(
+        output=output,
+        count=count,
+        seed=seed,
+        first_index=first_index,
+        labels=tuple(label or ()),
+        format=format_,
+        shard_images=shard_images,
+        workers=workers,
+        ray=ray,
+    )
+    plan = run(open_model(model, models or model_folder()), request, Console(stderr=True))
+    typer.echo(
+        f"{output}: {count} images of {plan.spec.model}, seed {plan.spec.seed}, from index {first_index}, "
+        f"in {plan.shard_count} shards"
+    )
 
 
 def gallery(

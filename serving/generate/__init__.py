@@ -1,1 +1,1 @@
-"""Images into a file, without a server."""
+"""Images into files, without a server."""

@@ -21,7 +21,7 @@ from ..models.npy import array_head
 
 _CHUNK_BYTES = 1 << 20
 _LABELS_AT_ONCE = 4096
-_PACKING = (
+PACKING = (
     "one bit a pixel, 1 = on, row-major (channel, row, column), most significant bit first, "
     "each image padded with zeros to a whole byte"
 )
@@ -97,7 +97,7 @@ class BitsFormat(Format):
             **({"classes": list(labels.names)} if labels else {}),
             "image_shape": list(spec.image_shape),
             "bytes_per_image": self.row_bytes,
-            "packing": _PACKING,
+            "packing": PACKING,
             "numpy": f"np.unpackbits(np.fromfile(path, np.uint8).reshape(-1, {self.row_bytes}), axis=1, "
             f"count={spec.pixels}).reshape(-1, {', '.join(map(str, spec.image_shape))})",
         }

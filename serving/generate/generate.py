@@ -2,20 +2,15 @@
 
 import os
 import secrets
-import signal
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ..errors import GenerationError, Interrupted
 from ..models.checked import load_checked
@@ -23,13 +18,11 @@ from ..models.engine import Engine
 from ..models.manifest import class_numbers
 from ..models.model_files import FileSnapshot, scan, snapshot
 from ..models.noise import INDEX_END
+from .console import cores, noted_stop_signals, progress_display, say
 from .formats import FORMATS, GenerationSpec, Labels, outputs
 from .partial_file import PartialFile, open_partial
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
-_BAR_INTERVAL_SECONDS = 0.1
-_LINE_INTERVAL_SECONDS = 10.0
-_SECONDS_SHOWN = 1e10  # of the time left, and more than can be waited for
 _Rows = tuple[bytes | memoryview, int]
 
 
@@ -48,14 +41,7 @@ class GenerationRequest:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise GenerationError(f"--count is {self.count}; ask for at least 1 image")
-        if self.seed is not None and not 0 <= self.seed <= INDEX_END:
-            raise GenerationError(f"--seed is {self.seed}; use 0 to 2^63 - 1, or none to have one drawn")
-        if self.first_index < 0:
-            raise GenerationError(f"--first-index is {self.first_index}; it must be at least 0")
-        if self.first_index + self.count > INDEX_END:
-            raise GenerationError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
+        check_range(self.count, self.seed, self.first_index)
         if self.output.suffix not in FORMATS:
             raise GenerationError(f"--output {self.output} must end in one of {', '.join(FORMATS)}")
         if not self.output.absolute().parent.is_dir():
@@ -73,6 +59,18 @@ class GenerationRequest:
         """Raise GenerationError if a file is there and must not be replaced."""
         if path.exists() and not self.overwrite:
             raise GenerationError(f"{path} exists; --overwrite replaces it")
+
+
+def check_range(count: int, seed: int | None, first_index: int) -> None:
+    """Raise GenerationError for what is no part of a stream."""
+    if count < 1:
+        raise GenerationError(f"--count is {count}; ask for at least 1 image")
+    if seed is not None and not 0 <= seed <= INDEX_END:
+        raise GenerationError(f"--seed is {seed}; use 0 to 2^63 - 1, or none to have one drawn")
+    if first_index < 0:
+        raise GenerationError(f"--first-index is {first_index}; it must be at least 0")
+    if first_index + count > INDEX_END:
+        raise GenerationError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
 
 
 def find_model(model: str, folder: Path) -> FileSnapshot:
@@ -113,18 +111,18 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
         seed=secrets.randbits(63) if request.seed is None else request.seed,
         first_index=request.first_index,
         count=request.count,
-        labels=_numbers(request.labels, engine),
+        labels=class_labels(request.labels, engine),
     )
     options = {"any_seed": request.seed is None, "overwrite": request.overwrite}
-    with _noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
+    with noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
         spec = partial.spec
         if partial.rows:
-            _say(console, f"resuming at image {partial.rows:,} of {request.output}, seed {spec.seed}")
+            say(console, f"resuming at image {partial.rows:,} of {request.output}, seed {spec.seed}")
         else:
             for path in outputs(request.output):
                 request.refuse_existing(path)
             if request.seed is None:
-                _say(console, f"seed {spec.seed}, drawn")
+                say(console, f"seed {spec.seed}, drawn")
 
         def check() -> None:
             if number := received():
@@ -135,8 +133,8 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
                 )
 
         try:
-            with _progress_display(console, total=spec.count, done=partial.rows) as show:
-                for rows, count in computed_ahead(engine, partial, threads or _cores()):
+            with progress_display(console, total=spec.count, done=partial.rows) as show:
+                for rows, count in computed_ahead(engine, partial, threads or cores()):
                     partial.append(rows, count)
                     show(partial.rows)
                     check()
@@ -148,7 +146,7 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
     return spec
 
 
-def _numbers(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
+def class_labels(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     """The classes that are named. Raises GenerationError where there is no such class."""
     # In a locale of C a word of the command line stands for its bytes.
     given = [label.encode(errors="surrogateescape").decode(errors="replace") for label in labels]
@@ -189,60 +187,3 @@ def _failed(error: OSError, partial: PartialFile) -> GenerationError:
     return GenerationError(
         f"{partial.path}: {error.strerror or error}; {kept}, and the same command resumes once that is mended"
     )
-
-
-def _cores() -> int:
-    """Those that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Only note the first SIGINT, SIGTERM or SIGHUP, and yield what says which came; a second one acts as always.
-
-    A SIGHUP that is ignored, as under nohup, stays ignored.
-    """
-    received: list[signal.Signals] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number))
-        handlers.close()
-
-    with ExitStack() as handlers:
-        noted = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            noted.append(signal.SIGHUP)
-        for number in noted:
-            handlers.callback(signal.signal, number, signal.getsignal(number))
-            signal.signal(number, note)
-        yield lambda: received[0] if received else None
-
-
-@contextmanager
-def _progress_display(console: Console, *, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line now and then elsewhere; call it with the images done, as often as you like."""
-    interval = _BAR_INTERVAL_SECONDS if console.is_terminal else _LINE_INTERVAL_SECONDS
-    columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[status]}")
-    started = shown = time.monotonic()
-
-    def update(now_done: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown < interval and now_done < total:
-            return
-        shown = now
-        rate = (now_done - done) / max(now - started, 1e-9)
-        left = timedelta(seconds=round(min((total - now_done) / max(rate, 1e-9), _SECONDS_SHOWN)))
-        status = f"{now_done:,} of {total:,} images  {rate:,.0f} images/s  left {left}"
-        bar.update(task, completed=now_done, status=status)
-        if not console.is_terminal:
-            _say(console, status)
-
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total, completed=done, status="")
-        yield update
-
-
-def _say(console: Console, text: str) -> None:
-    """Print a line as it stands: neither wrapped nor coloured, and brackets are no markup."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)

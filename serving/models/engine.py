@@ -73,17 +73,25 @@ def load_engine(
     """
     content = read_model_file(path, max_bytes)
     try:
-        check_model(content)
-        started = time.process_time()
-        engine = open_engine(content, threads=threads, name=name, version=version)
-        if is_timed and time.process_time() - started > _SECONDS_TO_OPEN:
-            raise ModelFileError(f"takes more than {_SECONDS_TO_OPEN} s of a core to open")
-        if is_integer(engine.manifest):
-            check_integers(content)
-        _probe(engine)
+        engine = probed_engine(content, threads=threads, name=name, version=version, is_timed=is_timed)
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
     engine.path = path
+    return engine
+
+
+def probed_engine(
+    content: bytes, *, threads: int = 1, name: str | None = None, version: int = 0, is_timed: bool = False
+) -> Engine:
+    """As `load_engine`, of a file's content. Raises ModelFileError, without the file's name."""
+    check_model(content)
+    started = time.process_time()
+    engine = open_engine(content, threads=threads, name=name, version=version)
+    if is_timed and time.process_time() - started > _SECONDS_TO_OPEN:
+        raise ModelFileError(f"takes more than {_SECONDS_TO_OPEN} s of a core to open")
+    if is_integer(engine.manifest):
+        check_integers(content)
+    _probe(engine)
     return engine
 
 

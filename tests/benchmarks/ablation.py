@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--changes", nargs="+", help="lines by their names (default: all)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (default: one a core)")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one a core)")
+    parser.add_argument("--ray", help="a Ray cluster whose nodes share this folder: its address, or auto")
     options = parser.parse_args()
     jobs = {
         (model, change, seed): _job(model, change, seed, options.epochs)
@@ -115,7 +116,7 @@ def main() -> None:
         parser.error(f"--changes: no line of {', '.join(options.models)} is called so")
     console = Console(stderr=True)
     waiting = [job for job in jobs.values() if not Run(job.folder).report_file.exists()]
-    failed = run_jobs(waiting, options.jobs, console)
+    failed = run_jobs(waiting, options.jobs, console, ray=options.ray)
     reference = load_reference(
         DatasetSpec(dataset="mnist", validation_images=VALIDATION_IMAGES), split="validation"
     )
@@ -155,8 +156,9 @@ def _measured(job, reference):
 
 def _circumstances(options):
     stamp = datetime.now(UTC).date().isoformat()
+    where = "nodes of a Ray cluster" if options.ray else f"{os.cpu_count()} cores"
     return (
-        f"{stamp}, {os.cpu_count()} cores ({platform.machine()}), {options.jobs} runs at once with a thread each, "
+        f"{stamp}, {where} ({platform.machine()}), {options.jobs or 'as many'} runs at once with a thread each, "
         f"{options.epochs} epochs, {options.seeds} seeds: mean ± standard deviation; the least of the seconds, "
         "which other work on the machine adds to."
     )

@@ -1,11 +1,14 @@
-"""Images a second of `bgan generate` into a file, against onnxruntime alone."""
+"""Images a second of `bgan generate` into a file, against onnxruntime alone; and of `bgan bulk` by two workers."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import onnxruntime
 from rich.console import Console
 
+from bgan.serving.config.settings import SHIPPED
+from bgan.serving.generate.bulk import BulkRequest, bulk
 from bgan.serving.generate.generate import GenerationRequest, generate, open_model
 from tests.kit.models import make_model
 
@@ -13,12 +16,30 @@ from .measure import Figure, in_turns
 
 _CASES = (("mlp", "dbn", 60_000), ("mlp", "sbn", 40_000), ("cnn", "dbn", 20_000))
 _SUFFIXES = (".npz", ".npy")
+_BULK_IMAGES, _SHARD_IMAGES = 1_000_000, 50_000
 
 
 def measure():
     """For each model, from the first image to the finished file; loading the model is not in it."""
     with tempfile.TemporaryDirectory() as folder:
-        return [figure for case in _CASES for figure in _measure_case(Path(folder), *case)]
+        alone = [figure for case in _CASES for figure in _measure_case(Path(folder), *case)]
+        return [*alone, *_measure_bulk(Path(folder) / "bulk")]
+
+
+def _measure_bulk(output):
+    """From the first worker's start to the manifest."""
+    engine = open_model("mlp-dbn", SHIPPED)
+
+    def made(workers):
+        request = BulkRequest(
+            output=str(output), count=_BULK_IMAGES, seed=1, shard_images=_SHARD_IMAGES, workers=workers
+        )
+        bulk(engine, request, Console(quiet=True))
+        shutil.rmtree(output)
+
+    one, two = in_turns(lambda: made(1), lambda: made(2), rounds=3)
+    yield Figure("bulk, one worker, parquet", _BULK_IMAGES / one, "images/s")
+    yield Figure("bulk, two workers / twice one", one / two / 2, "ratio", "at least 0.95")
 
 
 def _measure_case(folder, network, neuron, count):

@@ -24,6 +24,8 @@ _EXTRAS = {
         *("matplotlib", "markdown_it"),
     ),
     "data": ("h5py", "pyarrow"),
+    "bulk": ("fsspec",),
+    "ray": ("ray",),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }
 _INTERRUPTED = 128 + signal.SIGINT

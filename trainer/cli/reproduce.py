@@ -26,9 +26,16 @@ def reproduce(
         int | None,
         typer.Option(
             help="Trainings at once, which share the cores.",
-            show_default="1, or with --quick one for each core",
+            show_default="1, or with --quick or --ray one for each core",
             min=1,
             max=1024,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Train on a Ray cluster whose nodes share this folder: its address, or auto.",
+            show_default="on this machine",
         ),
     ] = None,
     quick: Annotated[
@@ -82,9 +89,9 @@ def reproduce(
         count=count or plan.count,
         experiments=dict.fromkeys(names, each),
         folder=output or plan.folder,
-        jobs=jobs or plan.jobs,
+        jobs=jobs or (plan.jobs if ray is None else None),
     )
     reproduction = Reproduction(plan, data_dir=data_folder, console=console)
     if train:
-        reproduction.train()
+        reproduction.train(ray=ray)
     typer.echo(f"{reproduction.report(published_samples)}\nthe same as one page: report.html next to it")

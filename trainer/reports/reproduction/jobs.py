@@ -1,4 +1,4 @@
-"""Trainings as processes of their own, a few at a time."""
+"""Trainings as processes of their own, a few at a time, on this machine or on the nodes of a Ray cluster."""
 
 import os
 import re
@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -69,34 +71,72 @@ class Job:
         return next((line.removeprefix("bgan: ") for line in lines if line.strip()), "it said nothing")
 
 
-def run_jobs(jobs: Iterable[Job], at_once: int, console: Console) -> dict[str, str]:
+class Training(Protocol):
+    """A job that runs: a process, or what stands for one elsewhere."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None: it has not ended."""
+
+    def terminate(self) -> None:
+        """Ask it to save and end."""
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+
+
+def run_jobs(
+    jobs: Iterable[Job], at_once: int | None, console: Console, *, ray: str | None = None
+) -> dict[str, str]:
     """Run all jobs, `at_once` at a time, and show how they go; why each that failed did, by name.
 
-    Raises Interrupted after a signal, when every process has saved its run.
+    at_once: None: one for each core, of the cluster if it is one.
+    ray: the address of a Ray cluster whose nodes run them; None: this machine does.
+    Raises Interrupted after a signal, when every process has saved its run, and RunError where no cluster answers.
     """
     waiting = deque(jobs)
-    running: dict[subprocess.Popen[bytes], Job] = {}
+    running: dict[Training, Job] = {}
     failed: dict[str, str] = {}
-    with StopSignals() as signals, _Bars(len(waiting), console) as bars:
+    with (
+        _host(at_once, ray) as (start, most),
+        StopSignals() as signals,
+        _Bars(len(waiting), console) as bars,
+    ):
         while waiting or running:
-            while waiting and len(running) < at_once:
+            while waiting and len(running) < most:
                 job = waiting.popleft()
-                running[job.start(max(1, (os.cpu_count() or 1) // at_once))] = job
+                running[start(job)] = job
             time.sleep(_POLL_SECONDS)
             if signals.received is not None:
                 _stop(running, signals.received)
-            for process in [process for process in running if process.poll() is not None]:
+            codes = {process: process.poll() for process in running}
+            for process, code in codes.items():
+                if code is None:
+                    continue
                 job = running.pop(process)
-                if process.returncode:
+                if code:
                     failed[job.name] = job.last_words()
                 bars.end(job, failed.get(job.name))
             bars.show(running.values())
     return failed
 
 
-def _stop(running: Iterable[subprocess.Popen[bytes]], received: signal.Signals) -> None:
+@contextmanager
+def _host(at_once: int | None, ray: str | None) -> Iterator[tuple[Callable[[Job], Training], int]]:
+    """What starts a job, and how many at once."""
+    if ray is None:
+        most = at_once or os.cpu_count() or 1
+        threads = max(1, (os.cpu_count() or 1) // most)
+        yield lambda job: job.start(threads), most
+        return
+    from .cluster import ray_cluster
+
+    with ray_cluster(ray, at_once) as cluster:
+        yield lambda job: cluster.start(job.command(), job.log, job.folder.parent), cluster.at_once
+
+
+def _stop(running: Iterable[Training], received: signal.Signals) -> None:
     for process in running:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
     for process in running:
         process.wait()
     raise Interrupted(

@@ -39,7 +39,8 @@ class ReproductionPlan:
     count: int
     experiments: dict[str, ExperimentPlan]
     folder: Path
-    jobs: int
+    jobs: int | None
+    """None: one for each core."""
 
 
 _FULL = ExperimentPlan(presets=COMPARED_PRESETS, epochs=PAPER_EPOCHS, seeds=1, overrides={})
@@ -66,15 +67,18 @@ class Reproduction:
         content = {"dataset": plan.dataset, "count": plan.count, "experiments": experiments}
         write_json(self._folder / PLAN_FILE, content)
 
-    def train(self) -> None:
-        """Train what is not trained yet. Raises Interrupted after a signal, and RunError if any failed."""
+    def train(self, *, ray: str | None = None) -> None:
+        """Train what is not trained yet, on a Ray cluster if its address is given.
+
+        Raises Interrupted after a signal, and RunError if any failed.
+        """
         logs = self._folder / "logs"
         jobs = [
             Job(config, run.folder, logs / f"{run.name}.log")
             for _, _, config, run in self._planned()
             if not _is_trained(run, config)
         ]
-        failed = run_jobs(jobs, self._plan.jobs, self._console) if jobs else {}
+        failed = run_jobs(jobs, self._plan.jobs, self._console, ray=ray) if jobs else {}
         if failed:
             name, reason = next(iter(failed.items()))
             others = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
