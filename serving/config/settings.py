@@ -86,6 +86,9 @@ class ServerSettings(BaseSettings):
     """How long a replaced or removed version still answers by its revision after its last call."""
     max_model_bytes: int = _setting(_MODELS, MAX_MODEL_BYTES, ge=1024, le=INT32_MAX)
     """The largest model file to read; larger ones are not served."""
+    provider: Literal["cpu", "cuda", "openvino"] = _setting(_MODELS, "cpu")
+    """What computes images: the CPU, CUDA (a GPU, with the package onnxruntime-gpu) or OpenVINO
+    (onnxruntime-openvino). Other providers give float models other revisions."""
     host: str = _setting(_ADDRESS, "127.0.0.1")
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = _setting(_ADDRESS, 50051, ge=0, le=65535)
