@@ -3,9 +3,11 @@
 import json
 import os
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +35,13 @@ from .options import (
     with_settings,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..training.distributed import World
+
 _CLASSES = {"conditional", "clusters"}
+_LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
 
 
 @with_settings(
@@ -76,6 +84,15 @@ def train(
         str | None, typer.Option(help="The run's name.", show_default="from the settings", rich_help_panel="Run")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes of this machine that train together; they share the --shards. For several machines: "
+            "torchrun.",
+            rich_help_panel="Run",
+        ),
+    ] = 1,
     **_: Any,
 ) -> None:
     """The same command again resumes a run that was stopped; Ctrl-C saves first.
@@ -83,28 +100,49 @@ def train(
     Examples: bgan train --neuron sbn --dataset mnist;  bgan train --objective gan --epochs 5;  bgan train --preset
     published --network cnn;  bgan train --config runs/NAME/config.json --seed 1
     """
-    given = _given(context, config)
-    settings = _settings(given)
-    classes_are_open = _CLASSES.isdisjoint(given) and PRESETS[settings.preset or "paper"].is_conditional
-    if print_config:
-        typer.echo(as_toml(settings, open_ones={"conditional"} if classes_are_open else ()), nl=False)
+    is_launched = os.environ.keys() >= _LAUNCHED and not (print_config or dry_run)
+    if is_launched:  # what is wrong with the settings is said once, by the first process
+        from ..training.distributed import joined
+
+        with joined() as world:
+            _train(world, partial(_resolved, context, config), name, runs_dir, processes)
         return
+    settings, open_ones = _resolved(context, config)
+    if print_config:
+        typer.echo(as_toml(settings, open_ones=open_ones), nl=False)
+        return
+    if processes > 1 and not dry_run:
+        from ..training.launch import launch
+
+        launch(processes, settings.optimization.shards)
+        return
+    from ..training.distributed import ALONE
+
+    _train(ALONE, lambda: (settings, open_ones), name, runs_dir, processes, dry_run=dry_run)
+
+
+def _train(
+    world: "World",
+    resolve: Callable[[], tuple[TrainingConfig, set[str]]],
+    name: str | None,
+    runs_dir: Path,
+    processes: int,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Train as one of the `world`, of whom the first settles what the data decide, and speaks for all."""
     from rich.console import Console
 
-    from ..common.console import counting_bar, say
+    from ..common.console import say
     from ..config.command import check_name, default_name
-    from ..data.catalog import choose_dataset, has_classes
     from ..training.loop import planned_sizes
     from ..training.loop import train as run_training
     from ..training.run import CONFIG_FILE
 
-    console = Console(stderr=True)
-    if settings.data.path is None:
-        found = choose_dataset(settings.data.dataset, data_dir=settings.data.data_dir, say=partial(say, console))
-        settings = settings.replace(dataset=found)
-    if classes_are_open:
-        with counting_bar(console, f"converting {settings.data.path}") as progress:
-            settings = settings.replace(conditional=has_classes(settings.data, progress=progress))
+    console = Console(stderr=True, quiet=not world.is_first)
+    settings, open_ones = world.together(resolve)
+    decided = world.together(lambda: _decided_by_data(settings, open_ones, console) if world.is_first else {})
+    settings = settings.replace(**world.from_first(decided))
     name = name or default_name(settings)
     folder = runs_dir / name
     if not (folder / CONFIG_FILE).exists():  # one of an older version may still be resumed
@@ -113,9 +151,34 @@ def train(
         say(console, planned_sizes(settings, console))
         typer.echo(json.dumps({"run": str(folder), **settings.to_dict()}, indent=2))
         return
-    run_training(settings, folder, console, warn)
-    where = [] if runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs") else ["--runs-dir", str(runs_dir)]
-    typer.echo(f"{folder}\nnext: {shlex.join(['bgan', 'export', name, *where])}")
+    run_training(settings, folder, console, warn if world.is_first else lambda text: None, world)
+    if world.is_first:
+        is_usual = runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs")
+        where = [] if is_usual else ["--runs-dir", str(runs_dir)]
+        typer.echo(f"{folder}\nnext: {shlex.join(['bgan', 'export', name, *where])}")
+
+
+def _resolved(context: typer.Context, file: Path | None) -> tuple[TrainingConfig, set[str]]:
+    """The settings, and the names of those that the data will decide."""
+    given = _given(context, file)
+    settings = _settings(given)
+    are_open = _CLASSES.isdisjoint(given) and PRESETS[settings.preset or "paper"].is_conditional
+    return settings, {"conditional"} if are_open else set()
+
+
+def _decided_by_data(settings: TrainingConfig, open_ones: set[str], console: "Console") -> dict[str, Any]:
+    """Which data set "auto" is, and whether there are classes, as settings by name."""
+    from ..common.console import counting_bar, say
+    from ..data.catalog import choose_dataset, has_classes
+
+    data, decided = settings.data, dict[str, Any]()
+    if data.path is None:
+        decided["dataset"] = choose_dataset(data.dataset, data_dir=data.data_dir, say=partial(say, console))
+        data = replace(data, dataset=decided["dataset"])
+    if open_ones:
+        with counting_bar(console, f"converting {data.path}") as progress:
+            decided["conditional"] = has_classes(data, progress=progress)
+    return decided
 
 
 def presets() -> None:

@@ -27,6 +27,10 @@ class DivergenceError(UserError):
     """A loss or the logits stopped being finite."""
 
 
+class PeerLostError(UserError):
+    """Another process of the same training has ended."""
+
+
 class SamplesError(UserError):
     """Samples cannot be measured: not binary, of another shape, too few, or not readable."""
 

@@ -159,6 +159,12 @@ class OptimizationConfig(SettingsGroup):
         "Epochs of floor(images / batch size) iterations. More of them extend a run.", 20, at_least=1, below=10**7
     )
     batch_size: int = setting("Images per batch; batch normalization needs at least 2.", 64, at_least=2)
+    shards: int = setting(
+        "Parts of a batch, each with batch normalization and noise of its own, which as many processes can share: "
+        "a power of two.",
+        1,
+        at_least=1,
+    )
     training_split: Literal["train", "all"] = setting(
         "Train on the train split, or on all images, which leaves none to measure with.", "train"
     )
@@ -189,6 +195,17 @@ class OptimizationConfig(SettingsGroup):
         "TensorFlow 1.",
         "torch",
     )
+
+    def __post_init__(self) -> None:
+        """Check every value, and that shards divide a batch into parts that batch normalization can take."""
+        SettingsGroup.__post_init__(self)
+        powers = [2**power for power in range(self.batch_size.bit_length() - 1)]  # a shard has two images or more
+        fitting = [count for count in powers if self.batch_size % count == 0]
+        if self.shards not in fitting:
+            raise ConfigError(
+                f"shards is {self.shards}, but a batch of {self.batch_size} can be in "
+                f"{', '.join(map(str, fitting))}; choose one of these, or another batch-size"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -138,34 +138,36 @@ class BatchStream:
         seed: int,
         device: torch.device | str = "cpu",
         labels: Tensor | None = None,
+        shards: int = 1,
     ) -> None:
         if batch_size > len(images):
             raise DataError(f"batch-size is {batch_size}, but there are only {len(images)} images to train on")
         self._images = images.to(device) if isinstance(images, Tensor) else images
         self._labels = None if labels is None else labels.to(device)
-        self._batch_size = batch_size
+        self._batch_size, self._shard_size = batch_size, batch_size // shards
         self._seed = seed
         self._device = device
         self.batches_per_epoch = len(images) // batch_size
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def batch(self, index: int) -> Tensor:
-        """Batch `index` as float32 [B, C, H, W] of 0 and 1, on the device."""
-        rows = self._rows(index)
+    def batch(self, index: int, shard: int = 0) -> Tensor:
+        """A shard of batch `index` as float32 [B / shards, C, H, W] of 0 and 1; no other is read."""
+        rows = self._rows(index, shard)
         if isinstance(self._images, Tensor):
             return self._images[rows].float()
         epoch = index // self.batches_per_epoch
         return self._images.in_epoch(rows, seed=self._seed, epoch=epoch).to(self._device).float()
 
-    def labels(self, index: int) -> Tensor | None:
-        """The labels of batch `index`, int64 [B] on the device; None without labels."""
-        return None if self._labels is None else self._labels[self._rows(index).to(self._device)]
+    def labels(self, index: int, shard: int = 0) -> Tensor | None:
+        """The labels of that shard, int64 [B / shards] on the device; None without labels."""
+        return None if self._labels is None else self._labels[self._rows(index, shard).to(self._device)]
 
-    def _rows(self, index: int) -> Tensor:
+    def _rows(self, index: int, shard: int) -> Tensor:
         epoch, position = divmod(index, self.batches_per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._images), generator=random_stream(self._seed, "order", epoch))
             self._order = order.to(self._images.device) if isinstance(self._images, Tensor) else order
             self._epoch = epoch
-        return self._order[position * self._batch_size : (position + 1) * self._batch_size]
+        start = position * self._batch_size + shard * self._shard_size
+        return self._order[start : start + self._shard_size]

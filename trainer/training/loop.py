@@ -1,14 +1,15 @@
 """The training loop, and what shows how it goes: it wires trainer, run folder, display and signals together."""
 
+import os
 import platform
 import resource
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from ..common.console import PLAIN_INTERVAL_SECONDS, counting_bar, say
-from ..common.errors import DivergenceError, Interrupted, RunError
+from ..common.errors import DivergenceError, Interrupted, PeerLostError, RunError
 from ..common.files import write_json
 from ..common.grids import GRID_COLUMNS, save_grid
 from ..common.signals import StopSignals
@@ -28,8 +29,10 @@ from ..config.training import TrainingConfig
 from ..data.catalog import known_image_shape
 from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
+from .agreement import check_agreement, share_state
 from .augmentation import build_augmentation
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
+from .distributed import ALONE, World
 from .run import Run, held_alone, open_run
 from .trainer import Losses, Trainer, resolve_device
 from .training_set import keep_clusters, open_training_set
@@ -42,37 +45,88 @@ _LEAST_IMAGES = 2  # of a class: of one there is nothing to learn but itself
 _RATE_WINDOW = 100  # steps that the speed is taken over
 
 
-def train(config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None]) -> None:
+def train(
+    config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None], world: World = ALONE
+) -> None:
     """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
 
     `warn` is called with a line for all that is odd about how the data were read, for each damaged checkpoint that
     was passed over, and for damaged metrics. Raises Interrupted after a signal, DivergenceError on a loss that is
     not finite, and RunError where the folder cannot be written, belongs to other settings or is trained by another
     process; each leaves the newest checkpoint whole. Invalid settings and data are found before there is a folder.
+
+    With others in the `world`, all call this; the first alone opens the folder, and the others get its state.
+    Raises in all what one of them raises before the first step, and PeerLostError where one has ended.
     """
-    dataset = _read(config, console, Run(folder), warn)
+    if config.optimization.shards > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # it decides bits; torchrun's default for several processes
+    dataset = world.in_turn(lambda: _read(config, console, Run(folder), warn))
+    if config.networks.clusters is not None:
+        dataset = replace(dataset, labels=world.from_first(dataset.labels))
     for note in dataset.notes:
         warn(note)
     config = config.replace(data_digest=dataset.digest)
-    trainer = Trainer(config, dataset, resolve_device(config.run.device))
+    check_agreement(world, config, dataset)
+    trainer = world.together(lambda: Trainer(config, dataset, resolve_device(config.run.device, world), world))
     _warn_of_lone_images(trainer, warn)
+    with ExitStack() as held:
+
+        def opened() -> _Loop | None:
+            if not world.is_first:
+                return None
+            loop = _Loop(trainer, held.enter_context(_opened(folder, config, dataset)))
+            say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
+            loop.resume(console, warn)
+            return loop
+
+        loop = world.together(opened)
+        share_state(world, trainer)
+        with StopSignals() as signals:
+            if loop is None:
+                _follow(trainer, signals)
+                return
+            with _Display(trainer, console) as display:
+                loop.run_to_end(signals, display)
+
+
+@contextmanager
+def _opened(folder: Path, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[Run]:
+    """The folder of the run, held alone. What ends the training says which checkpoint there is."""
     with held_alone(folder):
         run = open_run(folder, config)
         if config.networks.clusters is not None:
             keep_clusters(run, dataset)
-        say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
         try:
-            loop = _Loop(trainer, run)
-            loop.resume(console, warn)
-            with StopSignals() as signals, _Display(trainer, console) as display:
-                loop.run_to_end(signals, display)
-        except DivergenceError as error:
-            raise DivergenceError(f"{error}; {_kept(run)}") from error
+            yield run
+        except (DivergenceError, PeerLostError) as error:
+            raise type(error)(f"{error}; {_kept(run)}") from error
         except OSError as error:
             raise RunError(
                 f"cannot write to {error.filename or run.folder}: {error.strerror or error}; {_kept(run)}. "
                 "Make room and run the same command again"
             ) from error
+
+
+def _follow(trainer: Trainer, signals: StopSignals) -> None:
+    """Train along with the first process, which alone writes."""
+    while trainer.step < trainer.total_steps:
+        trainer.train_step()
+        if (received := _stop_signal(trainer.world, signals)) is not None:
+            raise _interrupted(trainer, received)
+
+
+def _stop_signal(world: World, signals: StopSignals) -> signal.Signals | None:
+    """The signal that asks for a stop, whichever process received it."""
+    if not world.any(signals.received is not None):
+        return None
+    return next(received for received in world.gather(signals.received) if received is not None)
+
+
+def _interrupted(trainer: Trainer, received: signal.Signals) -> Interrupted:
+    return Interrupted(
+        f"{received.name}: stopped and saved at step {trainer.step}; the same command resumes it",
+        exit_code=128 + received,
+    )
 
 
 def _warn_of_lone_images(trainer: Trainer, warn: Callable[[str], None]) -> None:
@@ -213,17 +267,11 @@ class _Loop:
                 if epoch_ends:
                     self._save_samples()
                     self._save_checkpoint()
-                if signals.received is not None:
-                    self._stop(signals.received)
+                if (received := _stop_signal(trainer.world, signals)) is not None:
+                    self._save_checkpoint()
+                    raise _interrupted(trainer, received)
                 display.update(losses)
         self._write_report()
-
-    def _stop(self, received: signal.Signals) -> None:
-        self._save_checkpoint()
-        raise Interrupted(
-            f"{received.name}: stopped and saved at step {self._trainer.step}; the same command resumes it",
-            exit_code=128 + received,
-        )
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

@@ -8,7 +8,7 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from ..networks.generators import set_output_bias
 from ..networks.neurons import OutputNeurons, annealed_slope
 from .augmentation import ImageTransform, build_augmentation
 from .checkpoint import EMA_NAME, load_optimizer, optimizer_tensors
+from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
 from .objectives import OBJECTIVES, ImageLosses, clip_weights, gradient_penalty, gradient_square
@@ -38,6 +39,7 @@ from .optimizers import (
     discriminator_steps_in,
     learning_rate_factor,
 )
+from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
 
@@ -75,8 +77,12 @@ class Trainer:
     `state_dict` and the step alone.
     """
 
-    def __init__(self, config: TrainingConfig, dataset: BinaryDataset, device: torch.device) -> None:
-        self.config = config
+    def __init__(
+        self, config: TrainingConfig, dataset: BinaryDataset, device: torch.device, world: World = ALONE
+    ) -> None:
+        """With others in the `world` this one trains on its shards of each batch; all have the same weights."""
+        self.config, self.world = config, world
+        self.shards = ShardMeans(config.optimization.shards, world)
         self.device = device
         self.objective = OBJECTIVES[config.objective.objective]
         self.image_shape = dataset.image_shape
@@ -93,6 +99,7 @@ class Trainer:
             seed=derived_seed(config.run.seed, "data"),
             device=device,
             labels=dataset.labels if config.networks.conditional else None,
+            shards=config.optimization.shards,
         )
         grid = random_stream(config.run.seed, "grid")
         self._grid_latents = torch.randn(GRID_COUNT, config.networks.latent_size, generator=grid).to(device)
@@ -103,7 +110,7 @@ class Trainer:
         config = self.config
         torch.manual_seed(derived_seed(config.run.seed, "weights"))
         self.generator = configured_generator(config, self.image_shape, len(self.classes))
-        if config.networks.output_bias == "mean":
+        if config.networks.output_bias == "mean" and self.world.is_first:  # whose state all others get
             set_output_bias(self.generator, dataset.mean_image())
         self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
         for network in (self.generator, self.discriminators):
@@ -155,8 +162,9 @@ class Trainer:
         loss exceeds what the objective takes for training.
         """
         self._set_learning_rates()
-        for inputs in self._step_inputs():
-            discriminator_loss, penalty = self._discriminator_step(inputs)
+        inputs: dict[int, StepInputs] = {}  # by shard
+        for index in self._batch_indices():
+            discriminator_loss, penalty = self._discriminator_step(inputs, index)
         generator_loss = self._generator_step(inputs)
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
@@ -208,22 +216,34 @@ class Trainer:
         ]
         return stateful if self.ema is None else [*stateful, (EMA_NAME, self.ema.module, None)]
 
-    def _step_inputs(self) -> Iterator[StepInputs]:
-        """The inputs of each discriminator step of this iteration; the generator's step has those of the last."""
+    def _inputs(self, shard: int, index: int, before: StepInputs | None) -> StepInputs:
+        """What a shard's discriminator step on batch `index` works on, after that `before` in the same iteration.
+
+        The generator's step works on what the last of them did.
+        """
+        labels = self.batches.labels(index, shard)
+        if before is None:
+            random = self._random("step", shard)
+            draw_transform = self._transforms(shard)
+            logits = None if self.config.objective.fresh_batches else self._logits(random, labels)
+        else:
+            random, draw_transform, logits = before.random, before.draw_transform, before.logits
+        real = _transformed(self.batches.batch(index, shard), draw_transform)
+        return StepInputs(real, labels, logits, self._finite_slope(), random, draw_transform)
+
+    def _random(self, purpose: str, shard: int) -> torch.Generator:
+        """The stream of this iteration for a purpose; each shard has its own."""
+        of_shard = "" if self.shards.count == 1 else f"/{shard} of {self.shards.count}"
+        return random_stream(self.config.run.seed, purpose + of_shard, self.step, device=self.device)
+
+    def _finite_slope(self) -> float:
+        """The slope of this iteration. Raises DivergenceError where it is too large for a float."""
         slope = self.slope_at(self.step)
         if not math.isfinite(slope):
             raise DivergenceError(
                 f"the slope overflowed at step {self.step}; bound it with --slope-cap, or lower --slope-rate"
             )
-        random = random_stream(self.config.run.seed, "step", self.step, device=self.device)
-        draw_transform = self._transforms()
-        logits = None
-        for index in self._batch_indices():
-            labels = self.batches.labels(index)
-            if logits is None and not self.config.objective.fresh_batches:
-                logits = self._logits(random, labels)
-            real = _transformed(self.batches.batch(index), draw_transform)
-            yield StepInputs(real, labels, logits, slope, random, draw_transform)
+        return slope
 
     def _batch_indices(self) -> range | list[int]:
         """Which batch of images each discriminator step of this iteration sees."""
@@ -235,28 +255,43 @@ class Trainer:
         first = discriminator_steps_before(self.step, steps=steps, bursts=bursts)
         return range(first, first + count)
 
-    def _transforms(self) -> Callable[[int], ImageTransform | None]:
-        """Draws this iteration's transforms of images, one after another; see `StepInputs.draw_transform`."""
+    def _transforms(self, shard: int) -> Callable[[int], ImageTransform | None]:
+        """Draws a shard's transforms of images, one after another; see `StepInputs.draw_transform`."""
         if self.augmentation is None:
             return lambda count: None
-        random = random_stream(self.config.run.seed, "augmentation", self.step, device=self.device)
-        return partial(self.augmentation.draw, random=random)
+        return partial(self.augmentation.draw, random=self._random("augmentation", shard))
 
-    def _discriminator_step(self, inputs: StepInputs) -> tuple[float, float]:
-        """The loss of the discriminators, and the penalty within it."""
+    def _discriminator_step(self, inputs: dict[int, StepInputs], index: int) -> tuple[float, float]:
+        """One step on batch `index`; the loss of the discriminators, and the penalty within it."""
+
+        def loss_of(shard: int) -> tuple[Tensor, Tensor]:
+            inputs[shard] = self._inputs(shard, index, inputs.get(shard))
+            return self._discriminators_loss(inputs[shard])
+
+        self.discriminators.requires_grad_(True)
+        loss, penalty = self._backward(loss_of, [self.discriminators])
+        if not loss <= len(self.discriminators) * self.objective.loss_at_most or math.isinf(loss):
+            raise self._diverged(f"the discriminator's loss is {loss:.4g}")
+        self.discriminator_optimizer.step()
+        if self.objective.clips_weights:
+            clip_weights(self.discriminators, self.config.objective.clip_value)
+        return loss, penalty
+
+    def _backward(self, loss_of: ShardLoss, trained: list[nn.Module]) -> list[float]:
+        """See `ShardMeans.backward`."""
+        modules = [module for _, module, _ in self._stateful()]
+        return self.shards.backward(loss_of, trained, modules).tolist()
+
+    def _discriminators_loss(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
+        """The loss of all discriminators, and that with the penalty within it, [2]."""
         with torch.no_grad():
             fake = _transformed(self._fake_images(inputs), inputs.draw_transform)  # [B, C, H, W]
-        self.discriminators.requires_grad_(True)
         losses, penalties = zip(
             *[self._discriminator_loss(each, fake, inputs) for each in self.discriminators], strict=True
         )
         penalty = torch.stack(penalties).sum()
         loss = torch.stack(losses).sum() + penalty
-        at_most = len(losses) * self.objective.loss_at_most
-        value = self._minimize(loss, self.discriminator_optimizer, "discriminator", at_most=at_most)
-        if self.objective.clips_weights:
-            clip_weights(self.discriminators, self.config.objective.clip_value)
-        return value, penalty.item()
+        return loss, torch.stack([loss, penalty])
 
     def _discriminator_loss(
         self, discriminator: Discriminator, fake: Tensor, inputs: StepInputs
@@ -270,21 +305,35 @@ class Trainer:
         (logits,) = of_both(lambda *images: (discriminator(*images),))
         loss = self.objective.discriminator_loss(*logits)
         if not self.objective.penalizes_gradient:
-            return loss, torch.zeros(())
+            return loss, torch.zeros_like(loss)
         mix = torch.rand(len(real), 1, 1, 1, generator=inputs.random, device=self.device)
         return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
-    def _generator_step(self, inputs: StepInputs) -> float:
+    def _generator_step(self, inputs: dict[int, StepInputs]) -> float:
         self.discriminators.requires_grad_(False)
-        logits = self._logits_of(inputs)
-        if not math.isfinite(logits.sum().item()):  # thresholded, NaN is a black image of a finite loss
+        trained: list[nn.Module] = [self.generator, self.estimator]
+        loss, surrogate, logits = self._backward(lambda shard: self._generator_loss(inputs[shard]), trained)
+        if not math.isfinite(logits):  # thresholded, NaN is a black image of a finite loss
             raise self._diverged("the generator's logits are not finite")
+        if not math.isfinite(loss):
+            raise self._diverged(f"the generator's loss is {loss:.4g}")
+        if not math.isfinite(surrogate):
+            raise self._diverged("the generator's gradient estimate is not finite")
+        self.generator_optimizer.step()
+        if self.estimator.optimizer is not None:
+            self.estimator.optimizer.step()
+        return loss
+
+    def _generator_loss(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
+        """What to call backward on; and the loss, the former, and the sum of the logits, [3]."""
+        logits = self._logits_of(inputs)
         transform = inputs.draw_transform(len(inputs.real))
         losses = ImageLosses(
             self.discriminators, self.objective, inputs.real, labels=inputs.labels, transform=transform
         )
         estimate = self.estimator(logits, inputs.slope, losses, inputs.random)
-        return self._minimize(estimate.surrogate, self.generator_optimizer, "generator", value=estimate.value)
+        values = (estimate.value, estimate.surrogate, logits.sum())
+        return estimate.surrogate, torch.stack([value.detach() for value in values])
 
     def _set_learning_rates(self) -> None:
         """Those of this step: a function of it alone."""
@@ -297,7 +346,8 @@ class Trainer:
 
     def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
-        size = self.config.optimization.batch_size, self.config.networks.latent_size
+        own = self.config.optimization
+        size = own.batch_size // own.shards, self.config.networks.latent_size
         logits: Tensor = self.generator(torch.randn(size, generator=random, device=self.device), labels)
         return logits
 
@@ -311,27 +361,6 @@ class Trainer:
         uniforms = draw_uniforms(logits, inputs.random) if neurons.needs_uniforms else None
         images: Tensor = neurons(logits, uniforms)
         return images
-
-    def _minimize(
-        self,
-        loss: Tensor,
-        optimizer: Optimizer,
-        network: str,
-        *,
-        value: Tensor | None = None,
-        at_most: float = math.inf,
-    ) -> float:
-        """One step of the optimizer, and the loss; `value` is what to report where `loss` is a surrogate."""
-        reported = loss.item() if value is None else value.item()
-        problem = None if math.isfinite(reported) and reported <= at_most else f"loss is {reported:.4g}"
-        if value is not None and value is not loss and not math.isfinite(loss.item()):
-            problem = problem or "gradient estimate is not finite"
-        if problem is not None:
-            raise self._diverged(f"the {network}'s {problem}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return reported
 
     def _diverged(self, problem: str) -> DivergenceError:
         return DivergenceError(
@@ -355,10 +384,15 @@ def _of_both(
     return [both.chunk(2) for both in judged]
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Raises ConfigError if it is not there."""
+def resolve_device(name: str, world: World = ALONE) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises ConfigError if it is not there.
+
+    Of several processes on a machine each has a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world.size > 1:
+        name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

@@ -249,7 +249,7 @@ def _asked(trainer, monkeypatch):
     """The indices of the batches that the trainer asks for."""
     asked = []
     batch = trainer.batches.batch
-    monkeypatch.setattr(trainer.batches, "batch", lambda index: asked.append(index) or batch(index))
+    monkeypatch.setattr(trainer.batches, "batch", lambda index, shard: asked.append(index) or batch(index, shard))
     return asked
 
 

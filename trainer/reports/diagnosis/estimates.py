@@ -135,6 +135,8 @@ def _estimate(subject: Subject, estimator: Estimator) -> tuple[Tensor, int, floa
     logits = subject.logits.clone().requires_grad_()
     started = time.process_time()
     estimate = estimator(logits, subject.slope, counted_losses, subject.random)
+    if estimator.optimizer is not None:
+        estimator.optimizer.step()
     (gradients,) = torch.autograd.grad(estimate.surrogate, logits)
     seconds = time.process_time() - started
     return (len(logits) * gradients.flatten(1)).double(), judged, seconds

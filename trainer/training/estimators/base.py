@@ -33,7 +33,7 @@ class Estimator(nn.Module, ABC):
     """Estimates the gradient of the expected loss by the logits; its parameters and buffers are its state."""
 
     optimizer: torch.optim.Optimizer | None = None
-    """Trains its parameters, if it has any, within `forward`."""
+    """Trains its parameters, if it has any, by the gradients that `forward` leaves in them."""
 
     @abstractmethod
     def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:

@@ -56,19 +56,19 @@ class Rebar(LogitEstimator):
         (correction,) = torch.autograd.grad((at_relaxed - at_conditional).sum(), logits, create_graph=True)
         deviations = bits - torch.sigmoid(logits.detach())
         gradients = by_image(values - at_conditional) * deviations + correction
-        self._reduce_variance(gradients)
+        self._set_slopes(gradients)
         return gradients.detach(), values
 
     def _control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         """c(z), [B], of relaxed logits z."""
         return self.scale * losses(torch.sigmoid(relaxed / self.log_temperature.exp()))
 
-    def _reduce_variance(self, gradients: Tensor) -> None:
+    def _set_slopes(self, gradients: Tensor) -> None:
+        """Leave in the parameters the gradients of the squared norm."""
         parameters = list(self.parameters())
         slopes = torch.autograd.grad(gradients.square().sum() / len(gradients), parameters)
         for parameter, slope in zip(parameters, slopes, strict=True):
             parameter.grad = slope
-        self.optimizer.step()
 
 
 class Relax(Rebar):

@@ -1,0 +1,64 @@
+"""What the processes of one training have in common: settings, images, and the state that they begin with."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..common.errors import RunError
+from ..config.images import HELD_OUT_FILES
+from ..config.setting import option
+from ..config.training import TrainingConfig
+from ..data.dataset import BinaryDataset
+from .distributed import World
+from .trainer import Trainer
+
+_OF_A_MACHINE = {"device", "data_dir", "data", *HELD_OUT_FILES}
+
+
+def check_agreement(world: World, config: TrainingConfig, dataset: BinaryDataset) -> None:
+    """Raise RunError, in all processes, where one has other settings or images than the first; it says which."""
+    if world.size == 1:
+        return
+    everyone = world.gather(_decisive(config, dataset))
+    first = everyone[0]
+    for rank, own in enumerate(everyone):
+        different = [name for name in first if own[name] != first[name]]
+        if "images" in different:
+            raise RunError(f"process {rank} reads other images than process 0; give all machines the same files")
+        if different:
+            listed = ", ".join(f"{option(name)} {first[name]} -> {own[name]}" for name in different)
+            raise RunError(
+                f"process {rank} has other settings than process 0 ({listed}); start all of them with one command"
+            )
+
+
+def _decisive(config: TrainingConfig, dataset: BinaryDataset) -> dict[str, Any]:
+    """All that decides weights, by name."""
+    settings = {"preset": config.preset, **config.settings(), **config.data.options.to_dict()}
+    kept = {name: value for name, value in settings.items() if name not in _OF_A_MACHINE}
+    known = {"data_digest": None, "images": dataset.digest or _digest(dataset)}
+    return {**kept, **known, "torch": torch.__version__, "OMP_NUM_THREADS": torch.get_num_threads()}
+
+
+def _digest(dataset: BinaryDataset) -> str:
+    """SHA-256 of the images and labels of a data set by name, which are in memory."""
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.numpy()).data)
+    if dataset.labels is not None:
+        digest.update(np.ascontiguousarray(dataset.labels.numpy()).data)
+    return digest.hexdigest()
+
+
+def share_state(world: World, trainer: Trainer) -> None:
+    """Give all processes the weights, statistics, optimizers and step of the first. Raises PeerLostError."""
+    if world.size == 1:
+        return
+    state: tuple[dict[str, Tensor], int] | None = None
+    if world.is_first:
+        state = {name: tensor.cpu() for name, tensor in trainer.state_dict().items()}, trainer.step
+    state = world.from_first(state)
+    if not world.is_first:
+        assert state is not None  # the first process has one
+        trainer.load_state_dict(*state)
