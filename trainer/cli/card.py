@@ -11,7 +11,7 @@ import typer
 
 from ..common.errors import ConfigError, SamplesError
 from .evaluate import named, read_reference
-from .options import DataDir, RunsDir, writable
+from .options import DataDir, DeviceName, RunsDir, writable
 
 if TYPE_CHECKING:
     from ..config.images import DatasetSpec
@@ -40,6 +40,7 @@ def card(
     ] = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     data_dir: DataDir = None,
+    device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure exported models and write a card beside each: MODEL.md.
@@ -56,13 +57,15 @@ def card(
     from ..evaluation.evaluate import evaluate_samples
     from ..evaluation.samples import load_samples
     from ..reports.card import card_text, open_trained_model
+    from ..training.trainer import resolve_device
 
     for path in (*models, published_samples or models[0]):
         if not path.is_file():
             raise SamplesError(f"there is no file {path}")
+    where = resolve_device(device)
     trained = [open_trained_model(path, runs_dir) for path in models]
     console = Console(stderr=True)
-    reference = read_reference(_common_spec(trained, data_dir), console)
+    reference = read_reference(_common_spec(trained, data_dir), console, device=where)
     if picture is not None:
         from ..reports.figures import grid_figure
 

@@ -403,4 +403,7 @@ def resolve_device(name: str, world: World = ALONE) -> torch.device:
         raise ConfigError(
             f"device {name!r} cannot be used ({reason}); use one of {', '.join(there)}, or auto"
         ) from error
+    # Convolutions in float32, each by one algorithm, as products are by default.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     return device
