@@ -19,7 +19,6 @@ LAYERS = {
         {"reports/figures", "reports/sheet"},
         {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
         "cli",
-        "__main__",
     ),
     "serving": (
         *({"errors", "call_context"}, "config", {"models", "security"}, "telemetry", "rpc", "web"),

@@ -46,7 +46,7 @@ def test_wheel_and_source_distribution_hold_all_modules_and_models(distributions
     expected |= {path.relative_to(ROOT) for path in (ROOT / "clients" / "browser").glob("*.*")}
     assert not [path for path in inside if path.endswith(".wasm")]
     assert len([path for path in expected if path.suffix == ".onnx"]) == 4
-    assert {f"bgan/{path}" for path in expected} <= inside
+    assert {f"bgan/{path}" for path in expected} | {"bgan/__main__.py"} <= inside
     assert {str(path) for path in expected} <= inside_source
 
 

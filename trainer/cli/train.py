@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common.errors import ConfigError
 from ..config.file import as_toml, read_settings
 from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions
 from ..config.presets import PRESETS, default_preset, preset_values
@@ -105,7 +106,8 @@ def train(
         from ..training.distributed import joined
 
         with joined() as world:
-            _train(world, partial(_resolved, context, config), name, runs_dir, processes)
+            world.together(partial(_check_processes, processes))
+            _train(world, partial(_resolved, context, config), name, runs_dir)
         return
     settings, open_ones = _resolved(context, config)
     if print_config:
@@ -118,7 +120,14 @@ def train(
         return
     from ..training.distributed import ALONE
 
-    _train(ALONE, lambda: (settings, open_ones), name, runs_dir, processes, dry_run=dry_run)
+    _train(ALONE, lambda: (settings, open_ones), name, runs_dir, dry_run=dry_run)
+
+
+def _check_processes(count: int) -> None:
+    """Raise ConfigError where --processes is not what the launcher of this process has started."""
+    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])
+    if count not in {1, int(here)}:
+        raise ConfigError(f"processes is {count}, but {here} were started here; leave out --processes")
 
 
 def _train(
@@ -126,7 +135,6 @@ def _train(
     resolve: Callable[[], tuple[TrainingConfig, set[str]]],
     name: str | None,
     runs_dir: Path,
-    processes: int,
     *,
     dry_run: bool = False,
 ) -> None:

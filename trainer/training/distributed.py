@@ -122,7 +122,9 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLostError("another process of this training has ended") from error
+        raise PeerLostError(
+            "another process of this training has ended; the same command resumes the run"
+        ) from error
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def launch(processes: int, shards: int) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "bgan.trainer", *sys.argv[1:])
+        elastic_launch(config, sys.executable)("-m", "bgan", *sys.argv[1:])
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from error
     except ChildFailedError as error:

@@ -1,5 +1,0 @@
-"""The `bgan` command, for launchers that start modules."""
-
-from .cli.app import main
-
-main()
