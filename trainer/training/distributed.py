@@ -5,6 +5,8 @@ leaves are the shards of a batch, so that weights do not depend on how many proc
 """
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +15,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ..common.errors import ConfigError, PeerLostError, UserError
 
 Value = TypeVar("Value")
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +139,51 @@ def joined() -> Iterator[World]:
     An error for the user is the same in all of them, or another has ended: only the first process raises it, the
     others end with its exit code.
     """
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    rank = dist.get_rank()
+    world = _connected()
     try:
-        yield World(rank, dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        yield world
     except UserError as error:
-        if rank == 0:
+        if world.is_first:
             raise
         raise SystemExit(error.exit_code) from error
     finally:
         dist.destroy_process_group()
+
+
+def _connected() -> World:
+    """Connect with the others. Raises ConfigError where they cannot be reached."""
+    try:
+        store, rank, size = next(rendezvous("env://"))
+        own = PrefixStore(_meeting(store, rank, size), store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size)
+    except (RuntimeError, ValueError) as error:
+        where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the other processes of this training cannot be reached at {where} ({reason})"
+        ) from error
+    return World(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _meeting(store: Any, rank: int, size: int) -> str:
+    """A name that the processes that were started together agree on.
+
+    torchrun gives those that it starts again the same store, where the addresses of those that have ended still
+    stand. So each says hello under a name of its own, and has an answer from the first, before it is counted.
+    """
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"hello/{rank}", own)
+        name: str = store.get(f"answer/{own}").decode()
+        store.set(f"here/{name}/{rank}", "")
+        return name
+    awaited = set(range(1, size))
+    while awaited:
+        for other in tuple(awaited):
+            if store.check([f"here/{own}/{other}"]):
+                awaited.remove(other)
+            elif store.check([f"hello/{other}"]):
+                store.set(f"answer/{store.get(f'hello/{other}').decode()}", own)
+        time.sleep(_POLL_SECONDS)
+    return own
