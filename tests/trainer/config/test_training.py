@@ -65,8 +65,10 @@ def test_the_papers_settings_are_the_defaults():
         "augment": "none",
         "slope_rate": 1.1,
         "slope_cap": None,
+        "shards": 1,
         "seed": 0,
         "device": "auto",
+        "capture": False,
     }
 
 

@@ -1,13 +1,18 @@
 """Iterations that no Python can disturb: how often the host waits for them, and their recordings."""
 
+import io
+import re
+
 import pytest
 import torch
+from rich.console import Console
 
 from bgan.trainer.common.errors import ConfigError, DivergenceError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
 from bgan.trainer.training.capture import CapturedIterations
+from bgan.trainer.training.loop import train
 from bgan.trainer.training.trainer import READ_EVERY_STEPS, Trainer
 from tests.kit.replaying import Tape, Waits
 
@@ -119,6 +124,19 @@ def test_a_loss_between_sound_ones_of_an_iteration_is_found():
     trainer._generator_step = lambda inputs: torch.zeros(3)
     with pytest.raises(DivergenceError, match="the discriminator's loss is inf at step 0"):
         trainer.train_step()
+
+
+def test_a_run_that_diverges_writes_no_checkpoint_of_it(tmp_path):
+    """In the middle of an epoch; it is read before the end of the epoch is written."""
+    config = TrainingConfig.resolve(
+        dataset="digits", batch_size=128, objective="relativistic", network="mlp", learning_rate=3.0, epochs=2
+    )
+    with pytest.raises(DivergenceError) as caught:
+        train(config, tmp_path / "run", Console(file=io.StringIO()), lambda text: None)
+    step = int(re.search(r"at step (\d+), epoch 1;", str(caught.value))[1])
+    assert 0 < step < 12
+    assert str(caught.value).endswith("; there is no checkpoint yet")
+    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["step_00000000.png"]
 
 
 @pytest.mark.parametrize(
