@@ -16,7 +16,7 @@ from bgan.serving.models.engine import cpu_class, load_engine
 from bgan.serving.models.model_files import snapshot
 from bgan.serving.models.noise import layout_number
 from bgan.serving.models.providers import CPU, Provider, open_session, start_provider
-from bgan.trainer.cli.app import main
+from tests.kit.cli import bgan, error_line
 
 OTHER = Provider("other", "AzureExecutionProvider", identity=("other", "a device", "a library 1.0"))
 
@@ -84,31 +84,23 @@ def test_a_provider_that_onnxruntime_leaves_out_in_silence_opens_no_model(model)
 
 @pytest.mark.parametrize("command", ["generate", "serve"])
 @pytest.mark.parametrize(("name", "package"), [("cuda", "onnxruntime-gpu"), ("openvino", "onnxruntime-openvino")])
-def test_a_provider_that_is_not_there_is_one_line(command, name, package, models, tmp_path, monkeypatch, capsys):
+def test_a_provider_that_is_not_there_is_one_line(command, name, package, models, tmp_path):
     if providers._OTHERS[name].kind in _available():
         pytest.skip(f"this onnxruntime has {name}")
-    own = ["mlp-dbn", "-o", str(tmp_path / "x.npz")] if command == "generate" else ["--port", "0"]
-    monkeypatch.setattr(
-        "sys.argv",
-        ["bgan", command, *own, "--models", str(models if command == "generate" else SHIPPED), "--provider", name],
+    own = ["mlp-dbn", "-o", tmp_path / "x.npz", "--models", models]
+    result = bgan(
+        command, *(own if command == "generate" else ["--port", 0, "--models", SHIPPED]), "--provider", name
     )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("bgan: "))
-    assert ended.value.code == 1
-    assert f"install {package} in place of onnxruntime, or use the provider cpu" in line
+    assert f"install {package} in place of onnxruntime, or use the provider cpu" in error_line(result)
 
 
-def test_a_provider_whose_device_is_missing_is_one_line(monkeypatch, capsys):
+def test_a_provider_whose_device_is_missing_is_one_line(monkeypatch):
     """Azure's in CUDA's place: it opens, and what it would run on is not found."""
     monkeypatch.setitem(providers._OTHERS, "cuda", replace(providers._OTHERS["cuda"], kind=OTHER.kind, options={}))
     start_provider.cache_clear()
-    monkeypatch.setattr("sys.argv", ["bgan", "generate", "mlp-dbn", "-o", "x.npz", "--provider", "cuda"])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    result = bgan("generate", "mlp-dbn", "-o", "x.npz", "--provider", "cuda")
     start_provider.cache_clear()
-    assert ended.value.code == 1
-    assert "provider cuda cannot be used here: libcuda.so.1: cannot open" in capsys.readouterr().err
+    assert "provider cuda cannot be used here: libcuda.so.1: cannot open" in error_line(result)
 
 
 def _available():
