@@ -4,6 +4,8 @@ import multiprocessing
 import socket
 from contextlib import closing
 
+import torch
+
 from tests.kit.cli import bgan
 
 _FORK = multiprocessing.get_context("fork")
@@ -28,6 +30,7 @@ class Ranks:
         env, *arguments = command if isinstance(command[0], dict) else ({}, *command)
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         places |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, **env}
+        torch.set_num_threads(places["OMP_NUM_THREADS"])  # as torch does where it is loaded
         result = bgan(*arguments, cwd=cwd, env={name: str(value) for name, value in places.items()})
         self._results.put((rank, result))
 

@@ -1,6 +1,7 @@
 """What the processes of one training have in common: settings, images, and the state that they begin with."""
 
 import hashlib
+import platform
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..data.dataset import BinaryDataset
 from .distributed import World
 from .trainer import Trainer
 
-_OF_A_MACHINE = {"device", "data_dir", "data", *HELD_OUT_FILES}
+_OF_A_MACHINE = {"data_digest", "device", "data_dir", "data", *HELD_OUT_FILES}
 
 
 def check_agreement(world: World, config: TrainingConfig, dataset: BinaryDataset) -> None:
@@ -29,18 +30,25 @@ def check_agreement(world: World, config: TrainingConfig, dataset: BinaryDataset
         if "images" in different:
             raise RunError(f"process {rank} reads other images than process 0; give all machines the same files")
         if different:
-            listed = ", ".join(f"{option(name)} {first[name]} -> {own[name]}" for name in different)
+            listed = ", ".join(f"{name} {first[name]} -> {own[name]}" for name in different)
             raise RunError(
                 f"process {rank} has other settings than process 0 ({listed}); start all of them with one command"
             )
 
 
 def _decisive(config: TrainingConfig, dataset: BinaryDataset) -> dict[str, Any]:
-    """All that decides weights, by name."""
+    """All that decides weights, by name, settings as on the command line."""
     settings = {"preset": config.preset, **config.settings(), **config.data.options.to_dict()}
-    kept = {name: value for name, value in settings.items() if name not in _OF_A_MACHINE}
-    known = {"data_digest": None, "images": dataset.digest or _digest(dataset)}
-    return {**kept, **known, "torch": torch.__version__, "OMP_NUM_THREADS": torch.get_num_threads()}
+    kept = {option(name): value for name, value in settings.items() if name not in _OF_A_MACHINE}
+    kept["images"] = dataset.digest or _digest(dataset)
+    versions = {"torch": torch.__version__, "OMP_NUM_THREADS": torch.get_num_threads(), "processor": _processor()}
+    return {**kept, **versions}
+
+
+def _processor() -> str:
+    """What computes here, as far as bits depend on it: optimizers of two kinds would drift apart."""
+    own = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{own} {torch.cuda.get_device_name()}" if torch.cuda.is_available() else own
 
 
 def _digest(dataset: BinaryDataset) -> str:

@@ -86,6 +86,9 @@ def test_processes_of_other_settings_or_images_are_named(train, images, tmp_path
     assert "process 1 has other settings than process 0 (epochs 20 -> 9, seed 0 -> 1); start all of them" in line
     assert not (tmp_path / "run").exists()
 
+    line = _refused(Ranks(train, ({"OMP_NUM_THREADS": 2}, *train)).results())
+    assert "other settings than process 0 (OMP_NUM_THREADS 1 -> 2)" in line
+
     other = tmp_path / "others.npy"
     np.save(other, 1 - np.load(images))
     line = _refused(Ranks(train, (*train, "--data", other)).results())
