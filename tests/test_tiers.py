@@ -33,7 +33,7 @@ def test_a_fast_test_may_not_start_a_process():
 def test_a_fast_test_may_not_train_for_long(tmp_path):
     from tests.kit.models import make_run
 
-    assert Trainer.train_step.__wrapped__
+    assert Trainer.advance.__wrapped__
     settings = {"shape": (1, 2, 2), "objective": "gan", "latent_size": 2}
     make_run(tmp_path / "short", steps=STEPS_AT_MOST - 1, **settings)
     with pytest.raises(pytest.fail.Exception, match="let it use the fixture `training`"):

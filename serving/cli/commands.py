@@ -230,6 +230,9 @@ def generate(
         ),
     ] = None,
     threads: Annotated[int, Option(min=0, max=1024, help="Cores to use.", show_default="all")] = 0,
+    provider: Annotated[
+        Literal["cpu", "cuda", "openvino"], Option(help="What computes the images; see bgan serve --provider.")
+    ] = "cpu",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Run the same command again to resume a file that was interrupted. Memory does not grow with the count.
@@ -250,7 +253,8 @@ def generate(
         labels=tuple(label or ()),
         overwrite=overwrite,
     )
-    origin = run(open_model(model, _local_folder(models, [model])), request, Console(stderr=True), threads=threads)
+    engine = open_model(model, _local_folder(models, [model]), provider)
+    origin = run(engine, request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
 
 

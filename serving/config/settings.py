@@ -104,6 +104,9 @@ class ServerSettings(BaseSettings):
     """Where the files of a URL are kept, in a folder for each URL."""
     model_cache_bytes: int = _setting(_MODELS, MODEL_CACHE_BYTES, ge=1024)
     """The most bytes of them; the highest versions come first."""
+    provider: Literal["cpu", "cuda", "openvino"] = _setting(_MODELS, "cpu")
+    """What computes images: the CPU, CUDA (a GPU, with the package onnxruntime-gpu) or OpenVINO
+    (onnxruntime-openvino). Other providers give float models other revisions."""
     host: str = _setting(_ADDRESS, "127.0.0.1")
     """The address to listen on; 0.0.0.0 or [::] for all of the machine's."""
     port: int = _setting(_ADDRESS, 50051, ge=0, le=65535)

@@ -18,6 +18,7 @@ from ..models.engine import Engine
 from ..models.manifest import class_numbers
 from ..models.model_files import FileSnapshot, scan, snapshot
 from ..models.noise import INDEX_END
+from ..models.providers import CPU, start_provider
 from .console import cores, noted_stop_signals, progress_display, say
 from .formats import FORMATS, GenerationSpec, Labels, outputs
 from .partial_file import PartialFile, open_partial
@@ -89,13 +90,14 @@ def find_model(model: str, folder: Path) -> FileSnapshot:
     )
 
 
-def open_model(model: str, folder: Path) -> Engine:
+def open_model(model: str, folder: Path, provider: str = CPU.name) -> Engine:
     """Load a model, named as for `find_model`, to run in several threads at once.
 
-    Raises GenerationError if there is no such file, and ModelFileError if it is no model.
+    Raises GenerationError if there is no such file, ModelFileError if it is no model, and StartError if the
+    provider cannot be used here.
     """
     file = find_model(model, folder)
-    return load_checked(file)
+    return load_checked(file, provider=start_provider(provider))
 
 
 def generate(engine: Engine, request: GenerationRequest, console: Console, *, threads: int = 0) -> GenerationSpec:

@@ -37,7 +37,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # it is a file's fault, whatever it leads a library to
         return {"error": "cannot be checked", "detail": f"{type(error).__name__}: {error}"[:_TEXT_AT_MOST]}
     return {
-        "revision": engine.revision,
+        "file_sha256": engine.file_sha256,
         "tile_rows": engine.tile_rows,
         "seconds_per_image": engine.seconds_per_image,
     }

@@ -26,7 +26,7 @@ _PAUSE = 20  # how many times as long as it took until a check that took too muc
 class Check:
     """What was found of a file: how to run it, or an error."""
 
-    revision: str = ""
+    file_sha256: str = ""
     tile_rows: int | None = None
     seconds_per_image: float = 0.0
     error: ModelFileError | None = None

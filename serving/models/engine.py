@@ -25,10 +25,11 @@ from .integer_check import check_integers
 from .manifest import is_integer, read_manifest, shape_of, takes_uniforms
 from .model_check import check_model, read_model_file
 from .noise import Float32Array, ImageRange, Int64Array, Noise, NoiseLayout, layout_number
+from .providers import CPU, Provider, first_line, open_session
 
 TILE_ROWS = 64
-RUN_ROWS = 128
-"""The most rows of one inference: as fast as more, while noise and outputs stay in the CPU's caches."""
+RUN_ROWS = CPU.run_rows
+"""The most rows of one inference on a CPU: as fast as more, while noise and outputs stay in its caches."""
 _PREFERRED_BATCH_BYTES = 256 * 1024  # a message costs a millisecond of CPU, whatever its size
 _PREFERRED_BATCH = (64, 4096)  # at least, and at most
 _PROBE_ROWS = 256
@@ -62,6 +63,7 @@ def load_engine(
     version: int = 0,
     max_bytes: int = MAX_MODEL_BYTES,
     is_timed: bool = False,
+    provider: Provider = CPU,
 ) -> Engine:
     """Read, check and probe a model file. Raises ModelFileError if it cannot be served.
 
@@ -70,10 +72,13 @@ def load_engine(
     name: what the model is called; None: as its manifest says.
     version: its number; 0: none.
     is_timed: refuse a file that takes long to open, since nothing can stop a process that opens it again.
+    provider: what computes it.
     """
     content = read_model_file(path, max_bytes)
     try:
-        engine = probed_engine(content, threads=threads, name=name, version=version, is_timed=is_timed)
+        engine = probed_engine(
+            content, threads=threads, name=name, version=version, provider=provider, is_timed=is_timed
+        )
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error.message}", detail=error.detail) from error
     engine.path = path
@@ -81,43 +86,58 @@ def load_engine(
 
 
 def probed_engine(
-    content: bytes, *, threads: int = 1, name: str | None = None, version: int = 0, is_timed: bool = False
+    content: bytes,
+    *,
+    threads: int = 1,
+    name: str | None = None,
+    version: int = 0,
+    provider: Provider = CPU,
+    is_timed: bool = False,
 ) -> Engine:
     """As `load_engine`, of a file's content. Raises ModelFileError, without the file's name."""
     check_model(content)
     started = time.process_time()
-    engine = open_engine(content, threads=threads, name=name, version=version)
+    engine = open_engine(content, threads=threads, name=name, version=version, provider=provider)
     if is_timed and time.process_time() - started > _SECONDS_TO_OPEN:
         raise ModelFileError(f"takes more than {_SECONDS_TO_OPEN} s of a core to open")
     if is_integer(engine.manifest):
         check_integers(content)
-    _probe(engine)
+    probe(engine)
     return engine
 
 
-def open_engine(content: bytes, *, threads: int = 1, name: str | None = None, version: int = 0) -> Engine:
+def open_engine(
+    content: bytes, *, threads: int = 1, name: str | None = None, version: int = 0, provider: Provider = CPU
+) -> Engine:
     """The engine of a file's content that was checked, neither probed nor timed.
 
     Raises ModelFileError, without the file's name.
     """
-    session = _open_session(content, threads)
+    session = open_session(content, provider, threads)
     manifest = read_manifest(session)
     manifest.name = name or manifest.name
-    return Engine(
-        session, manifest, revision=_revision(hashlib.sha256(content).hexdigest(), manifest), version=version
-    )
+    digest = hashlib.sha256(content).hexdigest()
+    return Engine(session, manifest, file_sha256=digest, version=version, provider=provider)
 
 
 class Engine:
     """A model that is ready to run; safe to use from several threads."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, manifest: model_pb2.Model, *, revision: str, version: int = 0
+        self,
+        session: onnxruntime.InferenceSession,
+        manifest: model_pb2.Model,
+        *,
+        file_sha256: str,
+        version: int = 0,
+        provider: Provider = CPU,
     ) -> None:
         self._session = session
         self.manifest = manifest
-        self.revision = revision
+        self.file_sha256 = file_sha256
+        self.revision = _revision(file_sha256, manifest, provider)
         self.version = version
+        self.provider = provider
         self.path: Path | None = None
         """Where its file was, which may hold another one by now; None: nowhere."""
         self.image_shape = shape_of(manifest)
@@ -133,6 +153,8 @@ class Engine:
         )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
+        self.run_rows = provider.run_rows
+        """The most rows of one inference."""
         self.tile_rows: int | None = None
         """Rows of the fixed tiles that a model runs in whose rows depend on the batch; None: any batch."""
         self.seconds_per_image = 0.001
@@ -150,7 +172,7 @@ class Engine:
             with ExitStack() as stack:
                 file = stack.enter_context(self.path.open("rb"))
                 digest = hashlib.file_digest(file, "sha256").hexdigest()  # 256 KiB at a time
-                if _revision(digest, self.manifest) != self.revision:
+                if digest != self.file_sha256:
                     raise ModelFileError(f"{self.path} holds another model by now")
                 file.seek(0)
                 stack.pop_all()
@@ -163,7 +185,10 @@ class Engine:
         image_bytes = self.packed_bytes + (self.probability_bytes if with_probabilities else 0)
         least, most = _PREFERRED_BATCH
         size = min(max(_PREFERRED_BATCH_BYTES // image_bytes, least), most)
-        return size - size % RUN_ROWS if size > RUN_ROWS else size
+        rows = self.run_rows
+        if self.tile_rows == rows:  # a part of a tile takes as long as all of it
+            return max(size - size % rows, rows)
+        return size - size % rows if size > rows else size
 
     def sample(
         self,
@@ -223,7 +248,7 @@ class Engine:
         Tiles are run whole and begin at multiples of their rows: each image always has the same neighbours.
         Noise is drawn for several runs at once, since a model leaves little of its table in a CPU's cache.
         """
-        rows = self.tile_rows or RUN_ROWS
+        rows = self.tile_rows or self.run_rows
         end = images.first_index + images.count
         first = images.first_index - images.first_index % rows if self.tile_rows else images.first_index
         at_once = rows * max(self.noise.images_at_once // rows, 1)
@@ -256,9 +281,9 @@ class Engine:
         return found
 
 
-def _probe(engine: Engine) -> None:
+def probe(engine: Engine) -> None:
     """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it is not to be served."""
-    noise = engine.noise.draw(0, 0, _PROBE_ROWS)
+    noise = engine.noise.draw(0, 0, max(_PROBE_ROWS, engine.run_rows))
     try:
         images, probabilities = engine.infer(*noise)
         again = engine.infer(*noise)
@@ -267,15 +292,15 @@ def _probe(engine: Engine) -> None:
         _check_outputs(engine, noise, images, probabilities)
         if is_integer(engine.manifest):
             _check_digest(engine)
-        engine.tile_rows = None if _rows_are_independent(engine, noise, probabilities) else TILE_ROWS
-        noise = engine.noise.draw(0, 0, RUN_ROWS)
+        engine.tile_rows = _tile_rows(engine, noise, probabilities)
+        noise = engine.noise.draw(0, 0, engine.run_rows)
         started = time.perf_counter()
         engine.infer(*noise)
-        engine.seconds_per_image = (time.perf_counter() - started) / RUN_ROWS
+        engine.seconds_per_image = (time.perf_counter() - started) / engine.run_rows
     except (ModelFileError, MemoryError):
         raise
-    except Exception as error:  # as in _open_session
-        raise ModelFileError("cannot be run", detail=_first_line(error)) from error
+    except Exception as error:  # as in open_session
+        raise ModelFileError("cannot be run", detail=first_line(error)) from error
 
 
 def _check_outputs(
@@ -306,10 +331,23 @@ def _check_digest(engine: Engine) -> None:
         )
 
 
+def _tile_rows(engine: Engine, noise: Noise, expected: Float32Array) -> int | None:
+    """The rows of a model's tiles; None: any batch gives the same.
+
+    Libraries of other providers choose a kernel by the number of rows, so that trying some numbers proves nothing.
+    """
+    if not engine.provider.is_cpu and not is_integer(engine.manifest):
+        return engine.run_rows
+    if _rows_are_independent(engine, noise, expected):
+        return None
+    return TILE_ROWS if engine.provider.is_cpu else engine.run_rows
+
+
 def _rows_are_independent(engine: Engine, noise: Noise, expected: Float32Array) -> bool:
     """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
+    end = len(expected)
     for count in _PROBE_COUNTS:
-        rows = slice(_PROBE_ROWS - count, _PROBE_ROWS)
+        rows = slice(end - count, end)
         _, found = engine.infer(*[None if each is None else each[rows] for each in noise])  # type: ignore[arg-type]
         if found.tobytes() != expected[rows].tobytes():
             return False
@@ -330,27 +368,9 @@ def cpu_class() -> str:
     return "-".join([platform.machine(), *[name for name in _CPU_CLASSES if name in flags][:1]])
 
 
-def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that wait for work in a loop would take the cores from the noise, the packing and the callers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was checked
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no public base
-        raise ModelFileError("is no ONNX model that onnxruntime can load", detail=_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _revision(file_sha256: str, manifest: model_pb2.Model) -> str:
+def _revision(file_sha256: str, manifest: model_pb2.Model, provider: Provider) -> str:
     """A digest of all that decides a stream's bits: for floats also of what adds them up."""
     parts = [file_sha256, str(layout_number(manifest.class_counts))]
     if not is_integer(manifest):
-        parts += [onnxruntime.__version__, cpu_class()]
+        parts += [onnxruntime.__version__, cpu_class(), *provider.identity]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

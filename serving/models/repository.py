@@ -15,6 +15,7 @@ from .checked import is_trusted, open_checked
 from .checker import Checker
 from .engine import Engine
 from .model_files import FileSnapshot, scan
+from .providers import CPU, Provider
 from .registry import ModelFailure, Registry, Retired
 
 _ADVICE = "write one with `bgan export`, or name another folder with --models"
@@ -57,6 +58,8 @@ class Repository:
     keep_seconds: float = 0.0
     """How long a version that is no longer served can still be asked for by its revision."""
     max_bytes: int = MAX_MODEL_BYTES
+    provider: Provider = CPU
+    """What computes the models."""
     is_followed: bool = True
     """Whether there will be polls."""
     checker: Checker | None = None
@@ -211,10 +214,10 @@ class Repository:
         if found is not None and found.error is not None:
             again = time.monotonic() + found.pause_seconds if found.error.may_pass else math.inf
             return _Loaded(file, before, found.error, try_again_at=again)
-        if before is not None and found is not None and before.revision == found.revision:
+        if before is not None and found is not None and before.file_sha256 == found.file_sha256:
             return _Loaded(file, before)  # the same content, written again
         try:
-            engine = open_checked(file, found, self.max_bytes)
+            engine = open_checked(file, found, self.max_bytes, self.provider)
         except (ModelFileError, MemoryError, OSError) as error:
             # Its frames, and those of its cause, would keep the engine that could not be made.
             text = error.message if isinstance(error, ModelFileError) else f"{file.path} cannot be loaded now"

@@ -7,7 +7,7 @@ from typing import Self
 
 from bgan.v1 import sampling_pb2
 
-from ..models.engine import RUN_ROWS, Engine, ImageBatch
+from ..models.engine import Engine, ImageBatch
 from ..models.noise import ImageRange
 from ..telemetry.metrics import NO_METRICS, Metrics
 from .pool import FairPool, in_one_step, timed
@@ -103,7 +103,7 @@ class DynamicBatcher:
         self._is_lone_caller = self._open_count == 1
         taken: list[_Waiting] = []
         rows = 0
-        while self._waiting and rows + self._waiting.peek()[1].count <= RUN_ROWS:
+        while self._waiting and rows + self._waiting.peek()[1].count <= self._engine.run_rows:
             waiting = self._waiting.take()
             if not waiting[2].done():  # its caller may have gone
                 taken.append(waiting)

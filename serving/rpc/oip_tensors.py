@@ -10,7 +10,7 @@ from open_inference.grpc import protocol as oip
 
 from ..config.settings import ServerSettings
 from ..errors import InvalidRequestError, foreign
-from ..models.engine import RUN_ROWS, Engine
+from ..models.engine import Engine
 from ..models.manifest import TensorSpec, input_specs, output_specs
 from .pool import Steps
 from .stream_plan import largest_batch
@@ -65,7 +65,7 @@ def infer(
 def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[tuple[_Values, _Values]]:
     """Images and probabilities of a batch; one whose rows do not depend on each other is run in parts."""
     count = len(tensors["latents"])
-    rows = RUN_ROWS if engine.tile_rows is None else count
+    rows = engine.run_rows if engine.tile_rows is None else count
     parts: list[tuple[_Values, _Values]] = []
     for start in range(0, count, rows):
         if parts:

@@ -10,7 +10,7 @@ from bgan.v1 import sampling_pb2 as pb
 from ..call_context import CallContext
 from ..config.settings import ServerSettings
 from ..errors import DeadlinePassedError, InvalidRequestError
-from ..models.engine import RUN_ROWS, Engine, ImageBatch
+from ..models.engine import Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
 from .pool import Steps
 
@@ -119,7 +119,7 @@ def plan_stream(
         batch_size=batch_size,
         # Left to choose, the server begins small: the first images come at once, and a stream that is
         # opened and not read holds little.
-        first_batch_size=request.batch_size or min(RUN_ROWS, batch_size),
+        first_batch_size=request.batch_size or min(engine.run_rows, batch_size),
         with_probabilities=request.include_probabilities,
         deadline=deadline,
     )

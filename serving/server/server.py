@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..config.addresses import in_brackets
 from ..config.settings import SHIPPED, ServerSettings
 from ..errors import ServerFaultError, ServingError
+from ..models.providers import start_provider
 from ..models.registry import Registry
 from ..models.repository import Repository
 from ..rpc.context import ServiceContext
@@ -140,6 +141,7 @@ class Server:
             keep_seconds=settings.model_keep_seconds,
             max_bytes=settings.max_model_bytes,
             is_followed=settings.model_poll_seconds > 0,
+            provider=start_provider(settings.provider),
         )
         # Models are loaded beside the calls, not in their way.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="models")
@@ -201,6 +203,8 @@ class Server:
         """Load, check and warm the models. Raises StartError if there is none to serve."""
         folder = self._settings.models
         _log.info("loading the models %s %s", "that come with bgan," if folder == SHIPPED else "in", folder)
+        if not self._repository.provider.is_cpu:
+            _log.info("images are computed by %s", self._repository.provider)
         registry = await asyncio.get_running_loop().run_in_executor(self._loader, self._repository.load)
         self._serve(registry)
         return registry

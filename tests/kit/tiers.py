@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_protocol(item):
     _Running.may_start_processes = item.get_closest_marker("process") is not None
     if (trainer := sys.modules.get("bgan.trainer.training.trainer")) is not None:
-        _count_steps(trainer.Trainer, "train_step")
+        _count_steps(trainer.Trainer, "advance")
     if (classifier := sys.modules.get("bgan.trainer.evaluation.classifier")) is not None:
         _count_steps(classifier.Classifier, "forward")  # also called to describe images, but not in training mode
     _Running.may_train, _Running.steps = item.get_closest_marker("training") is not None, 0

@@ -239,19 +239,19 @@ def _loaded(content):
     return loaded
 
 
-def open_engine(content, *, threads=1, name=None, version=0):
+def open_engine(content, *, threads=1, name=None, version=0, provider=None):
     """As the engine's, but a content is loaded and probed once for all simulations."""
     loaded = _loaded(content)
     if loaded is None:
         raise ModelFileError("is no ONNX model")
     manifest = type(loaded.manifest).FromString(loaded.manifest.SerializeToString())
     manifest.name = name or manifest.name
-    opened = engine.Engine(loaded._session, manifest, revision=loaded.revision, version=version)
+    opened = engine.Engine(loaded._session, manifest, file_sha256=loaded.file_sha256, version=version)
     opened.tile_rows, opened.seconds_per_image = loaded.tile_rows, loaded.seconds_per_image
     return opened
 
 
-def load_engine(path, *, threads=1, name=None, version=0, max_bytes=0):
+def load_engine(path, *, threads=1, name=None, version=0, max_bytes=0, provider=None):
     """As the engine's, from the simulated disk."""
     content = engine.read_model_file(path, max_bytes)
     try:
@@ -277,7 +277,7 @@ class Checker:
             found = load_engine(file.path, name=file.model, version=file.version, max_bytes=self._max_bytes)
         except ModelFileError as error:
             return Check(error=error)
-        return Check(found.revision, found.tile_rows, found.seconds_per_image)
+        return Check(found.file_sha256, found.tile_rows, found.seconds_per_image)
 
     def has(self, file):
         return False

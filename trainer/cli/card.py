@@ -15,7 +15,7 @@ import typer
 from ..common.errors import ConfigError, SamplesError
 from ..common.stores import Store, is_url
 from .evaluate import named, read_reference
-from .options import DataDir, RunsDir, writable
+from .options import DataDir, DeviceName, RunsDir, writable
 
 if TYPE_CHECKING:
     from ..config.images import DatasetSpec
@@ -55,6 +55,7 @@ def card(
     ] = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     data_dir: DataDir = None,
+    device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure exported models and write a card beside each: MODEL.md.
@@ -72,15 +73,17 @@ def card(
     from ..evaluation.evaluate import evaluate_samples
     from ..evaluation.samples import load_samples
     from ..reports.card import card_text, open_trained_model
+    from ..training.trainer import resolve_device
 
     with ExitStack() as stack:
         places = [_locate(model, folder, stack) for model in models]
         for path in (*(place.path for place in places), *([published_samples] if published_samples else [])):
             if not path.is_file():
                 raise SamplesError(f"there is no file {path}")
+        where = resolve_device(device)
         trained = [open_trained_model(place.path, runs_dir) for place in places]
         console = Console(stderr=True)
-        reference = read_reference(_common_spec(trained, data_dir), console)
+        reference = read_reference(_common_spec(trained, data_dir), console, device=where)
         if picture is not None:
             from ..reports.figures import grid_figure
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DataDir, RunName, RunsDir, warn, writable, wrote_json
+from .options import DataDir, DeviceName, RunName, RunsDir, warn, writable, wrote_json
 
 if TYPE_CHECKING:
     from ..reports.diagnosis.diagnose import Diagnosis
@@ -53,6 +53,7 @@ def diagnose_gradients(
         ),
     ] = None,
     data_dir: DataDir = None,
+    device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Measure the gradient estimators on a trained generator and discriminator: bias, noise, cosine and cost.
@@ -67,8 +68,9 @@ def diagnose_gradients(
     from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
     from ..reports.diagnosis.figure import diagnosis_figure
     from ..training.run import find_run
+    from ..training.trainer import resolve_device
 
-    found = find_run(run, runs_dir)
+    found, where = find_run(run, runs_dir), resolve_device(device)
     with progress_line(Console(stderr=True)) as report:
         diagnosis = diagnose(
             found,
@@ -76,6 +78,7 @@ def diagnose_gradients(
             estimators=estimator or (),
             neuron=neuron,
             data_dir=str(data_dir) if data_dir else None,
+            device=where,
             report=report,
             warn=warn,
         )

@@ -14,6 +14,7 @@ from ..common.errors import ConfigError, SamplesError
 from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .options import (
     BinarizationName,
+    DeviceName,
     RunsDir,
     given_settings,
     image_options,
@@ -25,6 +26,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -82,6 +84,7 @@ def evaluate(
             "--json", help="Write everything measured as JSON to this file; - prints it.", callback=writable
         ),
     ] = None,
+    device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
     **_: Any,
 ) -> None:
@@ -101,13 +104,14 @@ def evaluate(
     from ..evaluation.evaluate import evaluate_samples
     from ..evaluation.samples import load_samples
     from ..reports.least_certain import draw_least_certain
+    from ..training.trainer import resolve_device
 
-    console = Console(stderr=True)
+    console, where = Console(stderr=True), resolve_device(device)
     given = given_settings(context)
     asked = named_images(given)
     if asked is None and image_options(given) != ImageOptions():
         raise ConfigError("options of reading images go with --data or --dataset; a run has its own")
-    opened = [_opened(name, runs_dir) for name in sources or [""]]
+    opened = [_opened(name, runs_dir, where) for name in sources or [""]]
     unnamed = DatasetSpec(dataset="auto")  # files of samples do not say
     own = [unnamed if isinstance(source, Path) else source.dataset_spec for source in opened]
     advice = f"choose one of {', '.join(DATASETS)}, or name images of your own with --data"
@@ -117,7 +121,7 @@ def evaluate(
         specs = [dataclasses.replace(each, validation_images=given["validation_images"]) for each in specs]
     if split == "test":
         specs = [dataclasses.replace(each, validation_images=0) for each in specs]
-    reference = read_reference(_common(specs), console, split=split, labelled=labels)
+    reference = read_reference(_common(specs), console, split=split, labelled=labels, device=where)
     if picture is not None and reference.classifier is None:
         raise ConfigError("--picture needs a classifier of labels; leave it out, or --no-labels")
     measured, evaluations = [], []
@@ -139,7 +143,12 @@ def evaluate(
 
 
 def read_reference(
-    spec: DatasetSpec, console: Console, *, split: str = "test", labelled: bool | None = None
+    spec: DatasetSpec,
+    console: Console,
+    *,
+    device: torch.device,
+    split: str = "test",
+    labelled: bool | None = None,
 ) -> Reference:
     """The images to measure against, while a bar shows how far the training of their classifier has come."""
     from ..common.console import counting_bar, say
@@ -149,7 +158,12 @@ def read_reference(
     say(console, f"reading {spec.dataset}")
     with counting_bar(console, TRAINING) as progress:
         return load_reference(
-            spec, split=split, labelled=labelled, report=partial(say, console), progress=progress
+            spec,
+            split=split,
+            labelled=labelled,
+            device=device,
+            report=partial(say, console),
+            progress=progress,
         )
 
 
@@ -158,13 +172,13 @@ def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
     return lambda text: report(f"{name}: {text}")
 
 
-def _opened(name: str, runs_dir: Path) -> TrainedGenerator | Path:
+def _opened(name: str, runs_dir: Path, device: torch.device) -> TrainedGenerator | Path:
     """What is to be measured: a run, a model file, or the path of a file of samples."""
     from ..evaluation.generator import open_generator
 
     path = Path(name)
     if path.suffix not in _ARRAYS:
-        return open_generator(name or None, runs_dir, warn)
+        return open_generator(name or None, runs_dir, warn, device)
     if not path.is_file():
         raise SamplesError(f"there is no file {name}")
     return path

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import ConfigError
-from .options import DataDir, RunsDir, warn
+from .options import DataDir, DeviceName, RunsDir, warn
 
 PAGE = "exploration.html"
 
@@ -38,6 +38,7 @@ def explore(
             show_default="exploration in the run's folder, or exploration/MODEL",
         ),
     ] = None,
+    device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Draw what a generator has learned: one page to look at, offline, and its pictures as PNG.
@@ -55,10 +56,11 @@ def explore(
     from ..reports.exploration import explore as exploring
     from ..reports.exploration.page import build_page
     from ..reports.exploration.pictures import draw_pictures
+    from ..training.trainer import resolve_device
 
     plan = exploring.ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:
-        generator = open_generator(source, runs_dir, warn)
+        generator = open_generator(source, runs_dir, warn, resolve_device(device))
         folder = output or generator.output
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         if not existing.is_dir():  # known before anything is computed

@@ -28,6 +28,12 @@ RunName = Annotated[str | None, typer.Argument(help="A run's name or folder.", s
 BinarizationName = Annotated[
     str | None, typer.Option(help="threshold or bernoulli.", show_default="bernoulli for sbn, else threshold")
 ]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        help="Where torch computes: auto (a GPU if there is one), cpu, cuda, ...; model files use the CPU."
+    ),
+]
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.", envvar="BGAN_RUNS_DIR")]
 _WIDE = 24  # characters; more choices than that are in the help alone
 

@@ -4,6 +4,8 @@ import hashlib
 
 import torch
 
+CPU = torch.device("cpu")
+
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
     """A 63-bit seed for one purpose and index of a run's seed."""

@@ -13,7 +13,7 @@ from .training import SETTINGS, TrainingConfig, with_followed
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # also of files, and what a server takes
 _FILES = ("data", *HELD_OUT_FILES)
-_WHERE = {"device", "data_dir", "data_digest", *_FILES}
+_WHERE = {"device", "capture", "data_dir", "data_digest", *_FILES}
 
 
 def training_command(config: TrainingConfig, name: str) -> str:

@@ -216,6 +216,7 @@ class RunConfig(SettingsGroup):
         "Decides the initial weights, the order of the data and all noise.", 0, at_least=0, below=2**63
     )
     device: str = setting("auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...", "auto")
+    capture: bool = setting("Record an iteration once and replay it: on a GPU, a CUDA graph.", False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,7 +317,7 @@ RENAMED_SETTINGS = {field.setting.old_name: name for name, field in SETTINGS.ite
 """Names that an older version wrote, and what they are called today."""
 # Settings that say how long or where to train, not what is computed: a run may be resumed under other ones.
 # With learning-rate decay the number of epochs decides every step, see `differences`.
-_RESUMABLE = frozenset({"epochs", "device", "data_dir", "data"})
+_RESUMABLE = frozenset({"epochs", "device", "capture", "data_dir", "data"})
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:

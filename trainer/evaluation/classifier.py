@@ -69,10 +69,11 @@ class Classifier(nn.Module):
     def describe(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(features [N, 128], class probabilities [N, K]) of uint8 [N, C, H, W] images."""
         features, probabilities = [], []
+        device = next(self.parameters()).device
         for chunk in torch.split(torch.from_numpy(images), _ROWS):
-            features.append(self.body(chunk.float()))
+            features.append(self.body(chunk.to(device).float()))
             probabilities.append(F.softmax(self.head(features[-1]), dim=1))
-        return torch.cat(features).numpy(), torch.cat(probabilities).numpy()
+        return torch.cat(features).cpu().numpy(), torch.cat(probabilities).cpu().numpy()
 
 
 def train_classifier(

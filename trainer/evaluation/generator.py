@@ -15,7 +15,7 @@ from bgan.v1 import model_pb2
 
 from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
-from ..common.rng import random_stream
+from ..common.rng import CPU, random_stream
 from ..config.images import DatasetSpec
 from ..export.model_file import NEURONS, OnnxModel
 from ..training.checkpoint import trained_generator
@@ -99,20 +99,23 @@ class TrainedGenerator:
     noise: Callable[[int], Noise] = torch_noise
 
     @classmethod
-    def from_run(cls, run: Run, warn: Callable[[str], None] = lambda text: None) -> TrainedGenerator:
-        """The newest whole checkpoint of a run; `warn` is called with damaged ones.
+    def from_run(
+        cls, run: Run, warn: Callable[[str], None] = lambda text: None, device: torch.device = CPU
+    ) -> TrainedGenerator:
+        """The newest whole checkpoint of a run, computed on the device; `warn` is called with damaged ones.
 
         Raises RunError where there is no checkpoint, CheckpointError where all are damaged.
         """
         config = run.config()
         checkpoint = trained_checkpoint(run, warn)
         meta = checkpoint.meta
-        network = trained_generator(config, checkpoint)
+        network = trained_generator(config, checkpoint).to(device)
 
         @torch.no_grad()
         def probabilities(latents: Floats, labels: Labels | None) -> Floats:
-            logits = network(torch.from_numpy(latents), None if labels is None else torch.from_numpy(labels))
-            outputs: Floats = torch.sigmoid(meta.slope * logits).numpy()
+            classes = None if labels is None else torch.from_numpy(labels).to(device)
+            logits = network(torch.from_numpy(latents).to(device), classes)
+            outputs: Floats = torch.sigmoid(meta.slope * logits).cpu().numpy()
             return outputs
 
         return cls(
@@ -209,10 +212,13 @@ class TrainedGenerator:
         return np.searchsorted(ends, noise.labels(int(ends[-1]), count), side="right")
 
 
-def open_generator(source: str | None, runs_dir: Path, warn: Callable[[str], None]) -> TrainedGenerator:
+def open_generator(
+    source: str | None, runs_dir: Path, warn: Callable[[str], None], device: torch.device = CPU
+) -> TrainedGenerator:
     """A model file (.onnx), or the run of that name or folder, None being the newest one.
 
-    `warn` is called with damaged checkpoints. Raises RunError or SamplesError where there is neither.
+    `warn` is called with damaged checkpoints; a run is computed on the device. Raises RunError or SamplesError
+    where there is neither.
     """
     path = Path(source or "")
     if path.suffix == ".onnx":
@@ -221,4 +227,4 @@ def open_generator(source: str | None, runs_dir: Path, warn: Callable[[str], Non
         return TrainedGenerator.from_model(path)
     if path.is_file():
         raise SamplesError(f"{source} is neither the folder of a run nor a model (.onnx)")
-    return TrainedGenerator.from_run(find_run(source, runs_dir), warn)
+    return TrainedGenerator.from_run(find_run(source, runs_dir), warn, device)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..common.console import counted
 from ..common.errors import DataError
 from ..common.files import cache_folder
+from ..common.rng import CPU
 from ..config.images import DatasetSpec
 from ..data.catalog import open_dataset
 from ..data.dataset import BinaryDataset
@@ -36,6 +38,8 @@ class Reference:
     """What these are: "test" or "validation"."""
     digest: str
     """Of the images and of what measures them."""
+    device: torch.device
+    """Where networks measure."""
     classifier: Classifier | StackedClassifier | None
     """None: only what needs no labels is measured."""
     classifier_accuracy: float | None
@@ -52,6 +56,7 @@ def load_reference(
     *,
     split: str = "test",
     labelled: bool | None = None,
+    device: torch.device = CPU,
     report: Report = lambda text: None,
     progress: ProgressCallback | None = None,
 ) -> Reference:
@@ -65,7 +70,9 @@ def load_reference(
         choice = dataclasses.replace(choice, validation_images=0)
     training, test = (open_dataset(choice, split=part, progress=converting) for part in ("train", split))
     training, test = training.in_memory(_TRAINING_AT_MOST), test.in_memory(_TEST_AT_MOST)
-    return make_reference(training, test, split=split, labelled=labelled, report=report, progress=progress)
+    return make_reference(
+        training, test, split=split, labelled=labelled, device=device, report=report, progress=progress
+    )
 
 
 def make_reference(
@@ -74,6 +81,7 @@ def make_reference(
     *,
     split: str = "test",
     labelled: bool | None = None,
+    device: torch.device = CPU,
     cache: Path | None = None,
     report: Report = lambda text: None,
     progress: ProgressCallback | None = None,
@@ -81,7 +89,7 @@ def make_reference(
     """A reference of two splits; its classifier is trained on first use, see `cached_classifier`.
 
     `labelled` False leaves out what needs a classifier, None does so where there are no labels, and True
-    raises DataError there.
+    raises DataError there. Networks measure on the device; the classifier is trained on the CPU.
     """
     cache = cache or cache_folder()
     images, test_images = training.numpy(), test.numpy()
@@ -95,6 +103,7 @@ def make_reference(
         is_stacked = training.digest is None and training.name == "stacked-mnist"
         make = stacked_classifier if is_stacked else cached_classifier
         classifier, digest = make(images, training.labels.numpy(), cache=cache, report=report, progress=progress)
+        classifier.to(device)
         correct = accuracy(classifier, test_images, test.labels.numpy())
         shares = np.bincount(training.labels.numpy()) / len(images)
         classes = training.classes or tuple(map(str, range(len(shares))))
@@ -105,6 +114,7 @@ def make_reference(
         split=split,
         digest=data_digest(images, test_images, np.frombuffer(digest.encode(), np.uint8)),
         classifier=classifier,
+        device=device,
         classifier_accuracy=correct,
         class_shares=shares,
         classes=classes,

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 SIGMOID_ADJUSTED = "sigmoid-adjusted"
 IDENTITY = "identity"
 REINMAX = "reinmax"
+Number = float | Tensor
+"""A number, or a tensor [] of it: what the recording of an iteration reads."""
 
 
 class _StraightThrough(torch.autograd.Function):
     """Fires iff sigma(slope x) > threshold; backward, the chosen derivative stands in for the step's."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, threshold: Tensor | float, slope: float, estimator: str) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, threshold: Tensor | float, slope: Number, estimator: str) -> Tensor:
         probabilities = torch.sigmoid(slope * logits)
         output = (probabilities > threshold).to(logits.dtype)
         ctx.save_for_backward(probabilities, output)
@@ -36,7 +38,7 @@ class _StraightThrough(torch.autograd.Function):
         return ctx.slope * gradient, None, None, None
 
 
-def deterministic_binary(logits: Tensor, *, slope: float = 1.0, estimator: str = SIGMOID_ADJUSTED) -> Tensor:
+def deterministic_binary(logits: Tensor, *, slope: Number = 1.0, estimator: str = SIGMOID_ADJUSTED) -> Tensor:
     """DBN(x) = 1 if sigma(slope x) > 0.5 else 0 (paper, equation 1).
 
     The gradient is slope * sigma'(slope x) times the incoming one (`sigmoid-adjusted`), or slope
@@ -46,7 +48,7 @@ def deterministic_binary(logits: Tensor, *, slope: float = 1.0, estimator: str =
 
 
 def stochastic_binary(
-    logits: Tensor, uniforms: Tensor | float, *, slope: float = 1.0, estimator: str = SIGMOID_ADJUSTED
+    logits: Tensor, uniforms: Tensor | float, *, slope: Number = 1.0, estimator: str = SIGMOID_ADJUSTED
 ) -> Tensor:
     """SBN(x) = 1 if z < sigma(slope x) else 0 (paper, equation 2), z the `uniforms` in [0, 1).
 
@@ -69,7 +71,7 @@ def annealed_slope(epoch: int, *, rate: float, cap: float | None = None) -> floa
 class OutputNeurons(nn.Module):
     """The output layer of a generator: logits to images, by neuron "dbn", "sbn" or "real"."""
 
-    def __init__(self, neuron: str, *, estimator: str = SIGMOID_ADJUSTED, slope: float = 1.0) -> None:
+    def __init__(self, neuron: str, *, estimator: str = SIGMOID_ADJUSTED, slope: Number = 1.0) -> None:
         super().__init__()
         self.neuron, self.estimator, self.slope = neuron, estimator, slope
         self.needs_uniforms = neuron == "sbn"

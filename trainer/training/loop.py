@@ -34,10 +34,9 @@ from .augmentation import build_augmentation
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .distributed import ALONE, World
 from .run import Run, held_alone, open_run
-from .trainer import Losses, Trainer, resolve_device
+from .trainer import READ_EVERY_STEPS, Losses, Trainer, resolve_device
 from .training_set import keep_clusters, open_training_set
 
-LOG_EVERY_STEPS = 50
 _OUTPUT_IS_GONE = (OSError, SystemExit)
 """What writing raises once a terminal was closed or a pipe is not read, at which rich would end the program."""
 _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
@@ -110,9 +109,24 @@ def _opened(folder: Path, config: TrainingConfig, dataset: BinaryDataset) -> Ite
 def _follow(trainer: Trainer, signals: StopSignals) -> None:
     """Train along with the first process, which alone writes."""
     while trainer.step < trainer.total_steps:
-        trainer.train_step()
+        _advance(trainer)
         if (received := _stop_signal(trainer.world, signals)) is not None:
+            trainer.read_losses()
             raise _interrupted(trainer, received)
+
+
+def _advance(trainer: Trainer) -> Losses:
+    """One iteration, and the last losses that were read: in the same iterations by all processes.
+
+    They are read before anything is written, and else as rarely as may be: a GPU is waited for.
+    """
+    trainer.advance()
+    is_due = _ends_an_epoch(trainer) or trainer.step % READ_EVERY_STEPS == 0
+    return trainer.read_losses() if is_due or trainer.losses is None else trainer.losses
+
+
+def _ends_an_epoch(trainer: Trainer) -> bool:
+    return trainer.step % trainer.steps_per_epoch == 0
 
 
 def _stop_signal(world: World, signals: StopSignals) -> signal.Signals | None:
@@ -260,14 +274,15 @@ class _Loop:
             if trainer.step == 0:
                 self._save_samples()
             while trainer.step < trainer.total_steps:
-                losses = trainer.train_step()
-                epoch_ends = trainer.step % trainer.steps_per_epoch == 0
-                if epoch_ends or trainer.step % LOG_EVERY_STEPS == 0:
+                losses = _advance(trainer)
+                epoch_ends = _ends_an_epoch(trainer)
+                if epoch_ends or trainer.step % READ_EVERY_STEPS == 0:
                     self._log(losses, events)
                 if epoch_ends:
                     self._save_samples()
                     self._save_checkpoint()
                 if (received := _stop_signal(trainer.world, signals)) is not None:
+                    trainer.read_losses()
                     self._save_checkpoint()
                     raise _interrupted(trainer, received)
                 display.update(losses)

@@ -5,19 +5,19 @@ TF1's begins with 1 and decays by 0.9; torch's begins with 0 and decays by 0.99,
 learning rates.
 """
 
+import copy
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 _TENSORFLOW_EPSILON = 1e-8
 _BURST_STEPS = 100
 _BURST_FIRST = 25
 _BURST_EVERY = 500
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class TFAdam(torch.optim.Adam):
@@ -27,11 +27,20 @@ class TFAdam(torch.optim.Adam):
     torch adds eps to the bias-corrected sqrt(v / (1 - b2^t)); scaling it by 1 / sqrt(1 - b2^t) gives TF1's.
     """
 
+    _done: int | None = None  # steps, which on a GPU lie there; None: not read
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's."""
+        self._done = None
+        super().load_state_dict(state_dict)
+
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of all parameters."""
+        if self._done is None:
+            self._done = int(self.state[self.param_groups[0]["params"][0]].get("step", 0))
+        self._done += 1
         for group in self.param_groups:
-            steps = int(self.state[group["params"][0]].get("step", 0)) + 1
-            group["eps"] = _TENSORFLOW_EPSILON / math.sqrt(1 - group["betas"][1] ** steps)
+            group["eps"] = _TENSORFLOW_EPSILON / math.sqrt(1 - group["betas"][1] ** self._done)
         loss: float | None = super().step(closure)
         return loss
 
@@ -99,21 +108,32 @@ def learning_rate_factor(step: int, *, total: int, decay: str) -> float:
     return 1.0
 
 
-def build_ema(network: nn.Module, *, decay: float) -> AveragedModel:
-    """The average of a network, which begins as its copy; `update_parameters(network)` follows each iteration.
+class ExponentialAverage:
+    """The average of a network, which begins as its copy; `update` follows each iteration.
 
     Iteration `step` (from 0) moves each weight and batch-norm statistic a to d a + (1 - d) w; counters are copied.
     d is `decay`, but at most (1 + step) / (5 + step): a short run is averaged over its last fifth or so. Yazici et
     al. 2019 find that samples of the average are better for every objective.
     """
 
-    @torch.no_grad()
-    def update(averages: _Tensors, values: _Tensors, count: Tensor | int) -> None:
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - min(decay, int(count) / (4 + int(count))))
-        else:
-            torch._foreach_copy_(averages, values)
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.module = copy.deepcopy(network).requires_grad_(False).eval()
+        self._decay = decay
 
-    ema = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    ema.n_averaged.fill_(1)  # the copy counts as one iteration
-    return ema.requires_grad_(False).eval()
+    def weight_at(self, step: int) -> float:
+        """1 - d of iteration `step`."""
+        return 1 - min(self._decay, (step + 1) / (5 + step))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, weight: float | Tensor) -> None:
+        """Move the average towards the network by `weight_at` of an iteration, a number or a tensor []."""
+        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        averages, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(averages, values, weight if isinstance(weight, float) else [weight] * len(averages))
+        for count, value in pairs:
+            if not count.is_floating_point():
+                count.copy_(value)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(network.parameters(), network.buffers())

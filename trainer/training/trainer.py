@@ -25,15 +25,16 @@ from ..data.dataset import BatchStream, BinaryDataset
 from ..networks.build import configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminator
 from ..networks.generators import set_output_bias
-from ..networks.neurons import OutputNeurons, annealed_slope
+from ..networks.neurons import Number, OutputNeurons, annealed_slope
 from .augmentation import ImageTransform, build_augmentation
+from .capture import Batch, CapturedIterations, check_capture
 from .checkpoint import EMA_NAME, load_optimizer, optimizer_tensors
 from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
 from .objectives import OBJECTIVES, ImageLosses, clip_weights, gradient_penalty, gradient_square
 from .optimizers import (
-    build_ema,
+    ExponentialAverage,
     build_optimizer,
     discriminator_steps_before,
     discriminator_steps_in,
@@ -42,6 +43,8 @@ from .optimizers import (
 from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
+READ_EVERY_STEPS = 50
+"""Iterations after which losses are read from the device at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class StepInputs(NamedTuple):
     """Their classes [B], which the generated images have too; None without classes."""
     logits: Tensor | None
     """The generator's logits for all steps of the iteration; None: each step draws its own latents."""
-    slope: float
+    slope: Number
     random: torch.Generator
     """Where the noise of the iteration comes from."""
     draw_transform: Callable[[int], ImageTransform | None]
@@ -92,7 +95,14 @@ class Trainer:
         """How many images of each class there are."""
         self.augmentation = build_augmentation(config.objective.augment, self.image_shape)
         self.step = 0
+        self._unread: list[Tensor] = []  # the values of the last iterations, on the device
+        self.losses: Losses | None = None
+        """The last that were read."""
+        self._streams: dict[str, torch.Generator] = {}
+        self._scalars: dict[str, Tensor] = {}
+        self._captured = self._capture()
         self._build_networks(dataset)
+        self._discriminator_loss_at_most = len(self.discriminators) * self.objective.loss_at_most
         self.batches = BatchStream(
             dataset.images,
             batch_size=config.optimization.batch_size,
@@ -106,6 +116,13 @@ class Trainer:
         self._grid_uniforms = torch.rand(GRID_COUNT, *self.image_shape, generator=grid).to(device)
         self._grid_labels = torch.arange(GRID_COUNT, device=device) % len(self.classes) if self.classes else None
 
+    def _capture(self) -> CapturedIterations | None:
+        if not self.config.run.capture:
+            return None
+        check_capture(self.config, self.device)
+        iterate = lambda batches: self._iterate(len(batches), lambda place, shard: batches[place])  # noqa: E731
+        return CapturedIterations(iterate, self.device)
+
     def _build_networks(self, dataset: BinaryDataset) -> None:
         config = self.config
         torch.manual_seed(derived_seed(config.run.seed, "weights"))
@@ -116,7 +133,7 @@ class Trainer:
         for network in (self.generator, self.discriminators):
             network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         own = config.optimization
-        self.ema = build_ema(self.generator, decay=own.ema_decay) if own.ema_decay else None
+        self.ema = ExponentialAverage(self.generator, decay=own.ema_decay) if own.ema_decay else None
         self.estimator = build_estimator(config, self.image_shape).to(self.device)
         self.generator_optimizer = self._optimizer(self.generator, own.learning_rate)
         self.discriminator_optimizer = self._optimizer(self.discriminators, own.discriminator_learning_rate)
@@ -124,7 +141,13 @@ class Trainer:
     def _optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
         own = self.config.optimization
         betas = (own.adam_beta1, own.adam_beta2)
-        return build_optimizer(own.optimizer, own.optimizer_form, module, learning_rate=learning_rate, betas=betas)
+        optimizer = build_optimizer(
+            own.optimizer, own.optimizer_form, module, learning_rate=learning_rate, betas=betas
+        )
+        if self._captured is not None and self.device.type == "cuda":
+            for group in optimizer.param_groups:
+                group["capturable"] = True
+        return optimizer
 
     @property
     def steps_per_epoch(self) -> int:
@@ -154,22 +177,78 @@ class Trainer:
         return self.slope_at(max(self.step - 1, 0))
 
     def train_step(self) -> Losses:
-        """One iteration: the discriminator's steps, then the generator's.
+        """One iteration and its losses: `advance`, then `read_losses`."""
+        self.advance()
+        return self.read_losses()
+
+    def advance(self) -> None:
+        """One iteration: the discriminator's steps, then the generator's. No GPU is waited for.
 
         Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
         of images and one of latents, and one forward pass of the generator.
-        Raises DivergenceError, before the weights change, if a loss or the logits are not finite, or if a
-        loss exceeds what the objective takes for training.
+        Raises DivergenceError where the slope has overflowed, and every 50 iterations as `read_losses` does.
         """
-        self._set_learning_rates()
-        inputs: dict[int, StepInputs] = {}  # by shard
-        for index in self._batch_indices():
-            discriminator_loss, penalty = self._discriminator_step(inputs, index)
-        generator_loss = self._generator_step(inputs)
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
+        if len(self._unread) == READ_EVERY_STEPS:
+            self.read_losses()
+        self._set_schedule()
+        indices = self._batch_indices()
+        if self._captured is None:
+            values = self._iterate(len(indices), lambda place, shard: self._read_batch(indices[place], shard))
+        else:
+            for name, random in self._streams.items():
+                self._seed(random, name)
+            values = self._captured.run([self._read_batch(index, 0) for index in indices])
+        self._unread.append(values)
         self.step += 1
-        return Losses(discriminator_loss, generator_loss, penalty)
+
+    def read_losses(self) -> Losses:
+        """The losses of the last iteration; one copy from the device for all that were not read.
+
+        Raises DivergenceError, for the first iteration in which a loss or the logits were not finite, or a loss
+        exceeded what the objective takes for training. The weights have changed by then, and are worth nothing.
+        """
+        if self._unread:
+            rows = torch.stack(self._unread).tolist()
+            self._unread.clear()
+            for step, row in enumerate(rows, self.step - len(rows)):
+                self._check(step, *row)
+            discriminator_loss, penalty, generator_loss, *_ = rows[-1]
+            self.losses = Losses(discriminator_loss, generator_loss, penalty)
+        if self.losses is None:
+            raise ValueError("there was no iteration yet")
+        return self.losses
+
+    def _check(
+        self, step: int, discriminator_loss: float, penalty: float, loss: float, surrogate: float, logits: float
+    ) -> None:
+        if not _is_sound(discriminator_loss, self._discriminator_loss_at_most):
+            raise self._diverged(step, f"the discriminator's loss is {discriminator_loss:.4g}")
+        if not math.isfinite(logits):  # thresholded, NaN is a black image of a finite loss
+            raise self._diverged(step, "the generator's logits are not finite")
+        if not math.isfinite(loss):
+            raise self._diverged(step, f"the generator's loss is {loss:.4g}")
+        if not math.isfinite(surrogate):
+            raise self._diverged(step, "the generator's gradient estimate is not finite")
+
+    def _iterate(self, count: int, batch_of: Callable[[int, int], Batch]) -> Tensor:
+        """An iteration of `count` discriminator steps; `batch_of` gives that of a step, from 0, and a shard.
+
+        Its values [5]: the discriminators' loss (the first that is not sound, or the last), the penalty within it,
+        the generator's loss, its surrogate, and the sum of its logits.
+        """
+        inputs: dict[int, StepInputs] = {}  # by shard
+        found = None
+        for place in range(count):
+            values = self._discriminator_step(inputs, partial(batch_of, place))
+            if found is not None:
+                is_sound = found[0].isfinite() & (found[0] <= self._discriminator_loss_at_most)
+                values = torch.where(is_sound, values, found)
+            found = values
+        assert found is not None  # there is one step at least
+        values = torch.cat([found, self._generator_step(inputs)])
+        if self.ema is not None:
+            self.ema.update(self.generator, self._ema_weight)
+        return values
 
     @torch.no_grad()
     def sample_grid(self) -> Tensor:
@@ -203,9 +282,8 @@ class Trainer:
             module.load_state_dict(tensors_under(tensors, f"{name}."))
             if optimizer is not None:
                 load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
-        if self.ema is not None:
-            self.ema.n_averaged.fill_(step + 1)  # the copy at the start counts as one more
         self.step = step
+        self._unread.clear()
 
     def _stateful(self) -> list[tuple[str, nn.Module, Optimizer | None]]:
         """What state is kept of: a name, a module, and the optimizer of its parameters where it has one."""
@@ -216,25 +294,32 @@ class Trainer:
         ]
         return stateful if self.ema is None else [*stateful, (EMA_NAME, self.ema.module, None)]
 
-    def _inputs(self, shard: int, index: int, before: StepInputs | None) -> StepInputs:
-        """What a shard's discriminator step on batch `index` works on, after that `before` in the same iteration.
+    def _read_batch(self, index: int, shard: int) -> Batch:
+        return self.batches.batch(index, shard), self.batches.labels(index, shard)
+
+    def _inputs(self, shard: int, batch: Batch, before: StepInputs | None) -> StepInputs:
+        """What a shard's discriminator step on a batch works on, after that `before` in the same iteration.
 
         The generator's step works on what the last of them did.
         """
-        labels = self.batches.labels(index, shard)
+        images, labels = batch
         if before is None:
             random = self._random("step", shard)
             draw_transform = self._transforms(shard)
             logits = None if self.config.objective.fresh_batches else self._logits(random, labels)
         else:
             random, draw_transform, logits = before.random, before.draw_transform, before.logits
-        real = _transformed(self.batches.batch(index, shard), draw_transform)
-        return StepInputs(real, labels, logits, self._finite_slope(), random, draw_transform)
+        real = _transformed(images, draw_transform)
+        return StepInputs(real, labels, logits, self._slope, random, draw_transform)
 
     def _random(self, purpose: str, shard: int) -> torch.Generator:
         """The stream of this iteration for a purpose; each shard has its own."""
-        of_shard = "" if self.shards.count == 1 else f"/{shard} of {self.shards.count}"
-        return random_stream(self.config.run.seed, purpose + of_shard, self.step, device=self.device)
+        name = purpose + ("" if self.shards.count == 1 else f"/{shard} of {self.shards.count}")
+        random = self._streams.setdefault(name, torch.Generator(self.device))
+        return self._seed(random, name)
+
+    def _seed(self, random: torch.Generator, name: str) -> torch.Generator:
+        return random.manual_seed(derived_seed(self.config.run.seed, name, self.step))
 
     def _finite_slope(self) -> float:
         """The slope of this iteration. Raises DivergenceError where it is too large for a float."""
@@ -261,26 +346,24 @@ class Trainer:
             return lambda count: None
         return partial(self.augmentation.draw, random=self._random("augmentation", shard))
 
-    def _discriminator_step(self, inputs: dict[int, StepInputs], index: int) -> tuple[float, float]:
-        """One step on batch `index`; the loss of the discriminators, and the penalty within it."""
+    def _discriminator_step(self, inputs: dict[int, StepInputs], batch_of: Callable[[int], Batch]) -> Tensor:
+        """One step on a batch, by shard; the loss of the discriminators, and the penalty within it, [2]."""
 
         def loss_of(shard: int) -> tuple[Tensor, Tensor]:
-            inputs[shard] = self._inputs(shard, index, inputs.get(shard))
+            inputs[shard] = self._inputs(shard, batch_of(shard), inputs.get(shard))
             return self._discriminators_loss(inputs[shard])
 
         self.discriminators.requires_grad_(True)
-        loss, penalty = self._backward(loss_of, [self.discriminators])
-        if not loss <= len(self.discriminators) * self.objective.loss_at_most or math.isinf(loss):
-            raise self._diverged(f"the discriminator's loss is {loss:.4g}")
+        values = self._backward(loss_of, [self.discriminators])
         self.discriminator_optimizer.step()
         if self.objective.clips_weights:
             clip_weights(self.discriminators, self.config.objective.clip_value)
-        return loss, penalty
+        return values
 
-    def _backward(self, loss_of: ShardLoss, trained: list[nn.Module]) -> list[float]:
+    def _backward(self, loss_of: ShardLoss, trained: list[nn.Module]) -> Tensor:
         """See `ShardMeans.backward`."""
         modules = [module for _, module, _ in self._stateful()]
-        return self.shards.backward(loss_of, trained, modules).tolist()
+        return self.shards.backward(loss_of, trained, modules)
 
     def _discriminators_loss(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
         """The loss of all discriminators, and that with the penalty within it, [2]."""
@@ -309,20 +392,15 @@ class Trainer:
         mix = torch.rand(len(real), 1, 1, 1, generator=inputs.random, device=self.device)
         return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
-    def _generator_step(self, inputs: dict[int, StepInputs]) -> float:
+    def _generator_step(self, inputs: dict[int, StepInputs]) -> Tensor:
+        """One step on what the discriminators' last one worked on; the values [3] of `_generator_loss`."""
         self.discriminators.requires_grad_(False)
         trained: list[nn.Module] = [self.generator, self.estimator]
-        loss, surrogate, logits = self._backward(lambda shard: self._generator_loss(inputs[shard]), trained)
-        if not math.isfinite(logits):  # thresholded, NaN is a black image of a finite loss
-            raise self._diverged("the generator's logits are not finite")
-        if not math.isfinite(loss):
-            raise self._diverged(f"the generator's loss is {loss:.4g}")
-        if not math.isfinite(surrogate):
-            raise self._diverged("the generator's gradient estimate is not finite")
+        values = self._backward(lambda shard: self._generator_loss(inputs[shard]), trained)
         self.generator_optimizer.step()
         if self.estimator.optimizer is not None:
             self.estimator.optimizer.step()
-        return loss
+        return values
 
     def _generator_loss(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
         """What to call backward on; and the loss, the former, and the sum of the logits, [3]."""
@@ -335,14 +413,26 @@ class Trainer:
         values = (estimate.value, estimate.surrogate, logits.sum())
         return estimate.surrogate, torch.stack([value.detach() for value in values])
 
-    def _set_learning_rates(self) -> None:
-        """Those of this step: a function of it alone."""
+    def _set_schedule(self) -> None:
+        """The slope, learning rates and averaging weight of this step: functions of it alone."""
+        self._slope = self._number("slope", self._finite_slope())
+        if self.ema is not None:
+            self._ema_weight = self._number("ema weight", self.ema.weight_at(self.step))
         own = self.config.optimization
         factor = learning_rate_factor(self.step, total=self.total_steps, decay=own.learning_rate_decay)
-        for group in self.generator_optimizer.param_groups:
-            group["lr"] = factor * own.learning_rate
-        for group in self.discriminator_optimizer.param_groups:
-            group["lr"] = factor * own.discriminator_learning_rate
+        rates = (own.learning_rate, own.discriminator_learning_rate)
+        exact = torch.float64 if self.device.type == "cpu" else torch.float32  # as their kernels take it
+        for optimizer, rate in zip((self.generator_optimizer, self.discriminator_optimizer), rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = self._number(f"rate {id(optimizer)}", factor * rate, dtype=exact)
+
+    def _number(self, name: str, value: float, *, dtype: torch.dtype = torch.float32) -> Number:
+        """The value; where iterations are captured, in a tensor that stays where it is."""
+        if self._captured is None:
+            return value
+        if name not in self._scalars:
+            self._scalars[name] = torch.empty((), dtype=dtype, device=self.device)
+        return self._scalars[name].fill_(value)
 
     def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
         """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
@@ -362,11 +452,15 @@ class Trainer:
         images: Tensor = neurons(logits, uniforms)
         return images
 
-    def _diverged(self, problem: str) -> DivergenceError:
+    def _diverged(self, step: int, problem: str) -> DivergenceError:
         return DivergenceError(
-            f"{problem} at step {self.step}, epoch {self.epoch + 1}; try a lower --learning-rate, a lower "
-            "--slope-cap, or --objective wgan-gp"
+            f"{problem} at step {step}, epoch {step // self.steps_per_epoch + 1}; try a lower --learning-rate, "
+            "a lower --slope-cap, or --objective wgan-gp"
         )
+
+
+def _is_sound(loss: float, at_most: float) -> bool:
+    return math.isfinite(loss) and loss <= at_most
 
 
 def _transformed(images: Tensor, draw_transform: Callable[[int], ImageTransform | None]) -> Tensor:
@@ -403,4 +497,7 @@ def resolve_device(name: str, world: World = ALONE) -> torch.device:
         raise ConfigError(
             f"device {name!r} cannot be used ({reason}); use one of {', '.join(there)}, or auto"
         ) from error
+    # Convolutions in float32, each by one algorithm, as products are by default.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     return device

@@ -68,7 +68,7 @@ def _slow():
 def test_what_is_found_is_what_this_process_would_find(checker, models, tmp_path):
     for path in models.glob("*.onnx"):
         found, engine = _check(checker, snapshot(path)), load_engine(path)
-        assert (found.revision, found.tile_rows, found.error) == (engine.revision, engine.tile_rows, None)
+        assert (found.file_sha256, found.tile_rows, found.error) == (engine.file_sha256, engine.tile_rows, None)
         assert found.seconds_per_image > 0
     broken = tmp_path / "x.onnx"
     broken.write_bytes(b"broken")
@@ -215,7 +215,7 @@ def test_what_counts_of_a_file_that_was_checked_is_its_content(checker, tmp_path
     (tmp_path / "link").hardlink_to(path)
     path.chmod(0o600)
     assert snapshot(path) != file
-    assert open_checked(file, found, MAX_MODEL_BYTES).revision == found.revision
+    assert open_checked(file, found, MAX_MODEL_BYTES).file_sha256 == found.file_sha256
     _write(path, make(manifest={"name": "y"}))
     with pytest.raises(ModelFileError, match="changed while it was read"):
         open_checked(file, found, MAX_MODEL_BYTES)

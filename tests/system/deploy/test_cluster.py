@@ -159,7 +159,6 @@ def test_the_nodes_of_ray_are_alike_and_write_where_they_may(resources):
     assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
-@pytest.mark.xfail(reason="bgan bulk is on its way", strict=True)
 def test_the_entrypoint_of_ray_is_a_command_that_there_is(resources):
     program, command, *arguments = shlex.split(resources["bulk"]["RayJob"]["spec"]["entrypoint"])
     assert program == "bgan"

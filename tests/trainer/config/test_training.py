@@ -68,6 +68,7 @@ def test_the_papers_settings_are_the_defaults():
         "slope_cap": None,
         "seed": 0,
         "device": "auto",
+        "capture": False,
     }
 
 

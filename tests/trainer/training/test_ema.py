@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bgan.trainer.training.optimizers import build_ema
+from bgan.trainer.training.optimizers import ExponentialAverage
 
 
 def _network():
@@ -12,14 +12,14 @@ def _network():
 def test_the_average_is_the_one_of_a_loop_by_hand(decay):
     torch.manual_seed(0)
     network = _network()
-    ema = build_ema(network, decay=decay)
+    ema = ExponentialAverage(network, decay=decay)
     expected = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for step in range(40):
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(torch.randn_like(parameter))
         network(torch.randn(5, 3, dtype=torch.float64))  # moves the running statistics
-        ema.update_parameters(network)
+        ema.update(network, ema.weight_at(step))
         rate = min(decay, (1 + step) / (5 + step))
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
@@ -32,6 +32,6 @@ def test_the_average_is_the_one_of_a_loop_by_hand(decay):
 
 
 def test_the_average_is_not_trained():
-    average = build_ema(_network(), decay=0.9).module
+    average = ExponentialAverage(_network(), decay=0.9).module
     assert not average.training
     assert not any(parameter.requires_grad for parameter in average.parameters())

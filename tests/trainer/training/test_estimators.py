@@ -232,6 +232,7 @@ def test_control_variates_learn_to_vary_less(name):
     random = torch.Generator().manual_seed(1)
     for _ in range(100):
         _image_gradients(estimator, _as_images(logits.expand(100, -1)), loss, random)
+        estimator.optimizer.step()
     assert _draws(estimator, logits, loss, 5_000).var(dim=0).sum() < 0.9 * before
 
 

@@ -147,7 +147,7 @@ class MetricInputs:
     def two_sample_accuracy(self) -> Estimate:
         """How often fresh networks tell the two sets apart."""
         self._report("two-sample test")
-        return two_sample_accuracy(self.first, self.second, seed=self.seed)
+        return two_sample_accuracy(self.first, self.second, seed=self.seed, device=self._reference.device)
 
     @cached_property
     def nearest(self) -> NDArray[np.int64]:

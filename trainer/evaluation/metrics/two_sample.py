@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...common.rng import CPU
 from ..classifier import Classifier, accuracy
 from .errors import Estimate
 
@@ -22,7 +23,9 @@ _ROUNDS_AT_MOST = 16
 _PATIENCE = 5  # rounds without a better accuracy on what is held back
 
 
-def two_sample_accuracy(first: NDArray[np.uint8], second: NDArray[np.uint8], *, seed: int = 0) -> Estimate:
+def two_sample_accuracy(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], *, seed: int = 0, device: torch.device = CPU
+) -> Estimate:
     """How often four networks tell two sets of images [N, C, H, W] apart: 0.5 if they are alike, at most 1.
 
     Each judge is trained on three quarters of both sets and asked of the last one, so that every image is judged
@@ -37,9 +40,9 @@ def two_sample_accuracy(first: NDArray[np.uint8], second: NDArray[np.uint8], *, 
     rates = []
     for judge in range(JUDGES):
         training, asked = (_labelled([images[mask] for images in sets]) for mask in (fold != judge, fold == judge))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(JUDGES * seed + judge)
-            rates.append(_accuracy(_trained_judge(*training), *asked))
+            rates.append(_accuracy(_trained_judge(*training, device), *asked))
     mean = float(np.mean(rates))
     spread = float(np.std(rates, ddof=1)) / math.sqrt(JUDGES)
     return Estimate(mean, max(spread, math.sqrt(mean * (1 - mean) / (2 * count))))
@@ -49,18 +52,18 @@ def _labelled(sets: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(sets), torch.arange(2).repeat_interleave(len(sets[0]))
 
 
-def _trained_judge(images: Tensor, labels: Tensor) -> Classifier:
+def _trained_judge(images: Tensor, labels: Tensor, device: torch.device) -> Classifier:
     """A judge, by Adam until it tells the held-back images no better."""
     order = torch.randperm(len(images))
     held, kept = order[: len(order) // _PART_HELD_BACK], order[len(order) // _PART_HELD_BACK :]
     judge = Classifier(tuple(images.shape[1:]), 2, channels=_CHANNELS)
-    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(judge.parameters(), lr=_LEARNING_RATE)
     best, best_rate, rounds_since = judge.state_dict(), -1.0, 0
     for _ in range(_ROUNDS_AT_MOST):
         for _ in range(max(_STEPS_AT_LEAST, len(kept) // _BATCH)):
             rows = kept[torch.randint(len(kept), (_BATCH,))]
-            loss = F.cross_entropy(judge(images[rows].float()), labels[rows])
+            loss = F.cross_entropy(judge(images[rows].to(device).float()), labels[rows].to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

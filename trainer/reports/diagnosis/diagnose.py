@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ...common.errors import ConfigError
+from ...common.rng import CPU
 from ...config.estimators import ESTIMATORS
 from ...training.objectives import OBJECTIVES
 from ...training.run import Run
@@ -75,6 +78,7 @@ def diagnose(
     estimators: Sequence[str] = (),
     neuron: str | None = None,
     data_dir: str | None = None,
+    device: torch.device = CPU,
     report: Callable[[str], None] = lambda text: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Diagnosis:
@@ -90,7 +94,9 @@ def diagnose(
         config = with_estimator(config, _BASELINE, neuron)
     if data_dir is not None:
         config = config.replace(data_dir=data_dir)
-    subject = load_subject(run, config, images=plan.images, seed=plan.seed, report=report, warn=warn)
+    subject = load_subject(
+        run, config, images=plan.images, seed=plan.seed, device=device, report=report, warn=warn
+    )
     names, refused = _usable(estimators, subject)
     truth = flip_gradients(subject, plan.backgrounds, report)
     if square(truth) <= 0:

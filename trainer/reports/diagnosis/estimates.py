@@ -66,7 +66,7 @@ class EstimatorDiagnosis:
     evaluations: float
     """Images that the discriminator judged, for one estimate at one image."""
     milliseconds: float
-    """Median CPU time of one estimate, an image: what else runs on the machine does not count."""
+    """Median time of one estimate, an image: on a CPU its own time alone, whatever else runs on the machine."""
     batch_error: float
     """`GradientError.batch_error` at the run's batch size."""
 
@@ -124,7 +124,7 @@ def measure_estimators(
 
 
 def _estimate(subject: Subject, estimator: Estimator) -> tuple[Tensor, int, float]:
-    """Gradients of each image's loss [B, N], float64, how many images were judged, and the CPU seconds it took."""
+    """Gradients of each image's loss [B, N], float64, how many images were judged, and the seconds taken."""
     judged = 0
 
     def counted_losses(images: Tensor) -> Tensor:
@@ -133,13 +133,16 @@ def _estimate(subject: Subject, estimator: Estimator) -> tuple[Tensor, int, floa
         return subject.losses(images)
 
     logits = subject.logits.clone().requires_grad_()
-    started = time.process_time()
+    clock = time.process_time if logits.device.type == "cpu" else time.perf_counter
+    started = clock()
     estimate = estimator(logits, subject.slope, counted_losses, subject.random)
     if estimator.optimizer is not None:
         estimator.optimizer.step()
     (gradients,) = torch.autograd.grad(estimate.surrogate, logits)
-    seconds = time.process_time() - started
-    return (len(logits) * gradients.flatten(1)).double(), judged, seconds
+    if logits.device.type != "cpu":
+        torch.accelerator.synchronize()
+    seconds = clock() - started
+    return (len(logits) * gradients.flatten(1)).cpu().double(), judged, seconds
 
 
 def in_groups(count: int) -> int:

@@ -31,13 +31,13 @@ def flip_gradients(subject: Subject, backgrounds: int, report: Callable[[str], N
     weights = subject.slope * (probabilities * (1 - probabilities)).flatten(1)
     if subject.neuron == "dbn":
         images = (probabilities > 0.5).to(probabilities.dtype)
-        return (weights * flip_differences(subject.losses, images)).double()[None]
+        return (weights * flip_differences(subject.losses, images)).cpu().double()[None]
     count = in_groups(backgrounds)
     groups = torch.zeros(GROUPS, *weights.shape, dtype=torch.float64)
     for index in range(count):
         report(f"the truth: all {weights.shape[1]} flips of {len(weights)} images, {index + 1} of {count}")
         images = draw_bits(probabilities, subject.random)
-        groups[index % GROUPS] += weights * flip_differences(subject.losses, images)
+        groups[index % GROUPS] += (weights * flip_differences(subject.losses, images)).cpu()
     return groups / (count / GROUPS)
 
 
@@ -81,9 +81,9 @@ def _flipped_logits(discriminator: Discriminator, image: Tensor, label: Tensor |
         hidden = F.linear(pixels, first.weight, first.bias) + steps[:, None] * first.weight.t()  # [N, hidden]
         return discriminator.after(2, hidden, labels)
     logits = []
-    for indices in torch.split(torch.arange(len(pixels)), _FLIPS_AT_ONCE):
+    for indices in torch.split(torch.arange(len(pixels), device=pixels.device), _FLIPS_AT_ONCE):
         flipped = pixels.repeat(len(indices), 1)
-        flipped[torch.arange(len(indices)), indices] += steps[indices]
+        flipped[torch.arange(len(indices), device=pixels.device), indices] += steps[indices]
         some = None if labels is None else labels[: len(indices)]
         logits.append(discriminator(flipped.view(-1, *image.shape), some))
     return torch.cat(logits)

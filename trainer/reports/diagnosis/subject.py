@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...common.errors import ConfigError
 from ...common.image_shape import ImageShape
-from ...common.rng import derived_seed, random_stream
+from ...common.rng import CPU, derived_seed, random_stream
 from ...common.tensor_files import tensors_under
 from ...config.estimators import BINARY_NEURONS
 from ...config.training import TrainingConfig
@@ -46,7 +46,7 @@ class Subject:
         torch.manual_seed(derived_seed(self.seed, "estimator"))
         is_own = name == self.config.neurons.estimator
         config = self.config if is_own else with_estimator(self.config, name, self.neuron)
-        estimator = build_estimator(config, ImageShape(*self.logits.shape[1:]))
+        estimator = build_estimator(config, ImageShape(*self.logits.shape[1:])).to(self.logits.device)
         if is_own and self.estimator_state:
             estimator.load_state_dict(self.estimator_state)
         return estimator
@@ -58,6 +58,7 @@ def load_subject(
     *,
     images: int,
     seed: int,
+    device: torch.device = CPU,
     report: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Subject:
@@ -73,13 +74,15 @@ def load_subject(
     real = labels = None
     if config.networks.conditional or objective.compares_pairs:
         report(f"reading {config.data.dataset}")
-        real, labels = _real_images(run, config, images, seed)
+        real, labels = (
+            part if part is None else part.to(device) for part in _real_images(run, config, images, seed)
+        )
     is_as_trained = config.neurons.estimator == run.config().neurons.estimator
-    random = random_stream(seed, "diagnosis")
-    latents = torch.randn(images, config.networks.latent_size, generator=random)
-    losses = ImageLosses(trained_discriminators(config, checkpoint), objective, real, labels=labels)
+    random = random_stream(seed, "diagnosis", device=device)
+    latents = torch.randn(images, config.networks.latent_size, generator=random, device=device)
+    losses = ImageLosses(trained_discriminators(config, checkpoint).to(device), objective, real, labels=labels)
     with torch.no_grad():
-        logits = trained_generator(config, checkpoint, averaged=False)(latents, labels)
+        logits = trained_generator(config, checkpoint, averaged=False).to(device)(latents, labels)
     return Subject(
         config=config,
         step=checkpoint.meta.step,

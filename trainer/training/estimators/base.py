@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...networks.neurons import Number
+
 LossFunction = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] to the generator's loss of each, [B]; differentiable, and defined between 0 and 1 too."""
 
@@ -36,14 +38,14 @@ class Estimator(nn.Module, ABC):
     """Trains its parameters, if it has any, by the gradients that `forward` leaves in them."""
 
     @abstractmethod
-    def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
+    def forward(self, logits: Tensor, slope: Number, losses: LossFunction, random: torch.Generator) -> Estimate:
         """One estimate at logits [B, C, H, W] that require a gradient; all noise comes from `random`."""
 
 
 class LogitEstimator(Estimator):
     """An estimator that computes the gradient of each image's loss by its logits itself."""
 
-    def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
+    def forward(self, logits: Tensor, slope: Number, losses: LossFunction, random: torch.Generator) -> Estimate:
         """See `Estimator`."""
         scaled = slope * logits
         gradients, values = self._gradients(scaled.detach(), losses, random)

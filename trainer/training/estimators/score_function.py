@@ -10,6 +10,7 @@ D / (1 - D) is 1 / (e^f - 1). Symbols and shapes are those of `base`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,10 +39,17 @@ class Reinforce(LogitEstimator):
         super().__init__()
         self.register_buffer("total", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
+        self._has_baseline = False  # once it has one, it always does: the device need not be asked again
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """As torch's; the baseline may be gone."""
+        self._has_baseline = False
+        return super().load_state_dict(*arguments, **options)
 
     def _gradients(self, logits: Tensor, losses: LossFunction, random: torch.Generator) -> tuple[Tensor, Tensor]:
         probabilities = torch.sigmoid(logits)
-        if self.weight.item() == 0:  # no batch came before: another draw of this one sets the baseline
+        self._has_baseline = self._has_baseline or self.weight.item() > 0
+        if not self._has_baseline:  # no batch came before: another draw of this one sets it
             self._draw(probabilities, losses, random)
         baseline = self._baseline()
         deviations, values = self._draw(probabilities, losses, random)

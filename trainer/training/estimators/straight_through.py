@@ -6,7 +6,7 @@ f' is the slope of the loss at the image that was judged; other symbols and shap
 import torch
 from torch import Tensor
 
-from ...networks.neurons import OutputNeurons
+from ...networks.neurons import Number, OutputNeurons
 from .base import Estimate, Estimator, LossFunction, draw_logistic, draw_uniforms
 
 
@@ -21,7 +21,7 @@ class ThroughNeurons(Estimator):
         super().__init__()
         self.neurons = OutputNeurons(neuron, estimator=derivative)
 
-    def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
+    def forward(self, logits: Tensor, slope: Number, losses: LossFunction, random: torch.Generator) -> Estimate:
         """See `Estimator`."""
         self.neurons.slope = slope
         uniforms = draw_uniforms(logits, random) if self.neurons.needs_uniforms else None
@@ -41,7 +41,7 @@ class BinaryConcrete(Estimator):
         self.temperature = temperature
         self.is_hard = is_hard
 
-    def forward(self, logits: Tensor, slope: float, losses: LossFunction, random: torch.Generator) -> Estimate:
+    def forward(self, logits: Tensor, slope: Number, losses: LossFunction, random: torch.Generator) -> Estimate:
         """See `Estimator`."""
         relaxed = torch.sigmoid((slope * logits + draw_logistic(logits, random)) / self.temperature)
         images = relaxed
