@@ -20,6 +20,16 @@ from ..config.sources import resolve
 _ConfigFile = Annotated[
     Path | None, Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG")
 ]
+_Models = Annotated[
+    str | None,
+    Option(
+        "--models",
+        metavar="PATH|URL",
+        help="The folder, or URL (s3://, https://), of models in which to look names up.",
+        envvar="BGAN_MODELS",
+        show_default=WHICH_FOLDER,
+    ),
+]
 
 
 def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -220,15 +230,7 @@ def generate(
             show_default="drawn, all alike",
         ),
     ] = None,
-    models: Annotated[
-        str | None,
-        Option(
-            metavar="PATH|URL",
-            help="The folder, or URL (s3://, https://), of models in which to look a name up.",
-            envvar="BGAN_MODELS",
-            show_default=WHICH_FOLDER,
-        ),
-    ] = None,
+    folder: _Models = None,
     threads: Annotated[int, Option(min=0, max=1024, help="Cores to use.", show_default="all")] = 0,
     provider: Annotated[
         Literal["cpu", "cuda", "openvino"], Option(help="What computes the images; see bgan serve --provider.")
@@ -253,7 +255,7 @@ def generate(
         labels=tuple(label or ()),
         overwrite=overwrite,
     )
-    engine = open_model(model, _local_folder(models, [model]), provider)
+    engine = open_model(model, _local_folder(folder, [model]), provider)
     origin = run(engine, request, Console(stderr=True), threads=threads)
     typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
 
@@ -292,14 +294,7 @@ def bulk(
             show_default="this machine's processes",
         ),
     ] = None,
-    models: Annotated[
-        Path | None,
-        Option(
-            help="The folder of models in which to look a name up.",
-            envvar="BGAN_MODELS",
-            show_default=WHICH_FOLDER,
-        ),
-    ] = None,
+    folder: _Models = None,
 ) -> None:
     """The images are those of bgan generate, whoever makes them; the same command resumes what was stopped.
 
@@ -323,7 +318,7 @@ def bulk(
         workers=workers,
         ray=ray,
     )
-    plan = run(open_model(model, models or model_folder()), request, Console(stderr=True))
+    plan = run(open_model(model, _local_folder(folder, [model])), request, Console(stderr=True))
     typer.echo(
         f"{output}: {count} images of {plan.spec.model}, seed {plan.spec.seed}, from index {first_index}, "
         f"in {plan.shard_count} shards"
@@ -335,16 +330,7 @@ def gallery(
         list[str], Argument(metavar="MODEL...", help=".onnx files, or names of models in the folder of models.")
     ],
     output: Annotated[Path, Option("--output", "-o", help="The folder to write.")],
-    folder: Annotated[
-        str | None,
-        Option(
-            "--models",
-            metavar="PATH|URL",
-            help="The folder, or URL (s3://, https://), of models in which to look names up.",
-            envvar="BGAN_MODELS",
-            show_default=WHICH_FOLDER,
-        ),
-    ] = None,
+    folder: _Models = None,
     runtime: Annotated[
         Path | None,
         Option(help="The folder `dist` of npm's onnxruntime-web.", show_default="what `make browser` fetched"),
