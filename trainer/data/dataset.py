@@ -163,7 +163,7 @@ class BatchStream:
         """The labels of that shard, int64 [B / shards] on the device; None without labels."""
         return None if self._labels is None else self._labels[self._rows(index, shard).to(self._device)]
 
-    def _rows(self, index: int, shard: int) -> Tensor:
+    def _rows(self, index: int, shard: int = 0) -> Tensor:
         epoch, position = divmod(index, self.batches_per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._images), generator=random_stream(self._seed, "order", epoch))
