@@ -33,6 +33,7 @@ _STATE, _LOCK, _PARTS = ".store.json", ".lock", ".*.part"
 # What tells one content from another; where there is no tag, all that is known of its time.
 _TAGS = "ETag", "etag", "blob_id", "oid", "md5Hash"
 _TIMES = "mtime", "ino", "LastModified", "Last-Modified", "last_modified", "updated", "created"
+_NAMED_BY = "with BGAN_MODEL_CACHE, or --model-cache of bgan serve"  # other commands have no option for it
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +95,7 @@ class Mirror:
             raise
         except OSError as error:
             text = f"{self.folder} cannot keep the models of {self.shown} ({error.strerror}); name another folder"
-            raise StoreError(f"{text} with --model-cache") from error
+            raise StoreError(f"{text} {_NAMED_BY}") from error
         for name, text in self._problems.items():
             if known.get(name) != text:
                 _log.warning("%s", text)
@@ -335,7 +336,7 @@ class _Files:
         except StoreError as error:
             if error.fault != "full":
                 raise
-            text = f"{shown} has no room in {path.parent}; make some, or name another folder with --model-cache"
+            text = f"{shown} has no room in {path.parent}; make some, or name another folder {_NAMED_BY}"
             raise StoreError(text, fault="full") from error
 
     def _info(self, name: str) -> Mapping[str, Any]:
@@ -394,7 +395,7 @@ def _own_cache() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bgan" / "models"
     except RuntimeError as error:  # neither HOME nor an entry of the user database
-        raise StoreError("there is no home folder to keep models in; name a folder with --model-cache") from error
+        raise StoreError(f"there is no home folder to keep models in; name a folder {_NAMED_BY}") from error
 
 
 def _secret(url: str) -> str:

@@ -153,7 +153,7 @@ def _train(
     settings = settings.replace(**world.from_first(decided))
     name = name or default_name(settings)
     folder = runs_dir / name
-    if not (folder / CONFIG_FILE).exists():  # one of an older version may still be resumed
+    if world.is_first and not (folder / CONFIG_FILE).exists():  # one of an older version may still be resumed
         check_name(name)
     if dry_run:
         say(console, planned_sizes(settings, console))

@@ -60,8 +60,10 @@ def train(
     if config.optimization.shards > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # it decides bits; torchrun's default for several processes
     dataset = world.in_turn(lambda: _read(config, console, Run(folder), warn))
-    if config.networks.clusters is not None:
-        dataset = replace(dataset, labels=world.from_first(dataset.labels))
+    has_clusters = config.networks.clusters is not None
+    clusters = world.from_first(dataset.labels if has_clusters else None)  # asked by all, whatever their settings
+    if has_clusters and clusters is not None:
+        dataset = replace(dataset, labels=clusters)
     for note in dataset.notes:
         warn(note)
     config = config.replace(data_digest=dataset.digest)

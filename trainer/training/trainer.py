@@ -490,6 +490,8 @@ def resolve_device(name: str, world: World = ALONE) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # what names no device, as the recording of a graph, is of this one
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = re.split(r"[.,:;(]\s", str(error).strip().splitlines()[0])[0]  # a page may follow
         accelerator = torch.accelerator.current_accelerator(check_available=True)

@@ -95,6 +95,12 @@ def test_a_model_of_a_store(models, tmp_path):
     )
     assert line == "bgan: memory://models has no model 'mlp'; there are mlp-dbn, other"
     assert [path.name for path in (tmp_path / "cache").rglob("*.onnx")] == ["mlp-dbn.onnx"]
+    (tmp_path / "file").touch()
+    again = ("generate", *options, "of-store.bits", "--overwrite")
+    line = error_line(bgan(*again, cwd=tmp_path, env={**store, "BGAN_CACHE_DIR": str(tmp_path / "file")}))
+    assert "name another folder with BGAN_MODEL_CACHE, or" in line
+    elsewhere = {**store, "BGAN_CACHE_DIR": str(tmp_path / "file"), "BGAN_MODEL_CACHE": str(tmp_path / "own")}
+    assert bgan(*again, cwd=tmp_path, env=elsewhere).returncode == 0
     files.store.clear()
     named = (models / "mlp-dbn.onnx", *options[1:], "of-store.bits", "--overwrite")
     assert bgan("generate", *named, cwd=tmp_path, env=store).returncode == 0

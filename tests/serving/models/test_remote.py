@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_is_one_line_and_keeps_what_is_there(tmp_path):
     assert result.stdout == "['a.onnx']\n"
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"{url}/b.onnx has no room in {tmp_path}/small/")
-    assert line.endswith("; make some, or name another folder with --model-cache")
+    assert "; make some, or name another folder with BGAN_MODEL_CACHE, or --model-cache" in line
 
 
 def test_processes_with_one_folder_take_turns(store, tmp_path):

@@ -67,9 +67,12 @@ def test_weights_do_not_depend_on_how_many_processes_train(train, tmp_path):
 def test_another_number_of_processes_resumes_a_run(train, tmp_path):
     expected = _alone(train, tmp_path / "unbroken", "--epochs", 3)
     assert all(result.returncode == 0 for result in run_ranks(4, *train, "--epochs", 1))
-    first, second = run_ranks(2, *train, "--epochs", 2)
+    (tmp_path / "run").rename(tmp_path / ".run")  # a name that is not given any more, of a folder that one sees
+    older = (*train, "--name", ".run", "--epochs", 2)
+    first, second = Ranks(older, (*older, "--runs-dir", tmp_path / "elsewhere")).results()
     assert (first.returncode, second.returncode) == (0, 0)
-    assert f"resuming at step 5 of {tmp_path / 'run'}" in first.stderr
+    assert f"resuming at step 5 of {tmp_path / '.run'}" in first.stderr
+    (tmp_path / ".run").rename(tmp_path / "run")
     assert _alone(train, tmp_path, "--epochs", 3) == expected
 
 
@@ -85,6 +88,10 @@ def test_processes_of_other_settings_or_images_are_named(train, images, tmp_path
     line = _refused(Ranks(train, (*train, "--seed", 1, "--epochs", 9)).results())
     assert "process 1 has other settings than process 0 (epochs 20 -> 9, seed 0 -> 1); start all of them" in line
     assert not (tmp_path / "run").exists()
+
+    plain = [word for word in train if word not in ("--clusters", "2")]
+    assert "(clusters 2 -> None, conditional True -> False)" in _refused(Ranks(train, plain).results())
+    assert "(clusters None -> 2, conditional False -> True)" in _refused(Ranks(plain, train).results())
 
     line = _refused(Ranks(train, ({"OMP_NUM_THREADS": 2}, *train)).results())
     assert "other settings than process 0 (OMP_NUM_THREADS 1 -> 2)" in line
