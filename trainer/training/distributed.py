@@ -4,7 +4,9 @@ torchrun starts them and names each in its environment. What decides weights is 
 leaves are the shards of a batch, so that weights do not depend on how many processes share these.
 """
 
+import atexit
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -142,12 +144,24 @@ def joined() -> Iterator[World]:
     world = _connected()
     try:
         yield world
+        atexit.register(_leave, 0)
     except UserError as error:
         if world.is_first:
             raise
+        atexit.register(_leave, error.exit_code)
         raise SystemExit(error.exit_code) from error
     finally:
         dist.destroy_process_group()
+
+
+def _leave(code: int) -> None:
+    """End this process without the interpreter's own end.
+
+    A thread of gloo that still wants the interpreter then would abort the process, which has done its work.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _connected() -> World:
