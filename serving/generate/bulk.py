@@ -5,7 +5,6 @@ Which images a shard has follows from the plan alone, so bits depend neither on 
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -30,8 +29,7 @@ from .bulk_plan import (
     shard_images,
 )
 from .console import cores, noted_stop_signals, progress_display, say
-from .formats import GenerationSpec
-from .generate import check_range, class_labels
+from .generate import check_range, wanted_images
 from .processes import Made, local_processes
 from .shards import ShardJob, describe
 
@@ -97,14 +95,8 @@ def bulk(engine: Engine, request: BulkRequest, console: Console) -> BulkPlan:
 
 
 def _wanted(engine: Engine, request: BulkRequest) -> BulkPlan:
-    spec = GenerationSpec(
-        model=engine.manifest.name,
-        revision=engine.revision,
-        image_shape=engine.image_shape,
-        seed=secrets.randbits(63) if request.seed is None else request.seed,
-        first_index=request.first_index,
-        count=request.count,
-        labels=class_labels(request.labels, engine),
+    spec = wanted_images(
+        engine, count=request.count, seed=request.seed, first_index=request.first_index, labels=request.labels
     )
     most = MAX_SHARD_BYTES // spec.packed_bytes
     images = shard_images(spec.packed_bytes, spec.count) if request.shard_images is None else request.shard_images

@@ -106,14 +106,8 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
     `threads` is how many batches are computed at once, 0 for one a core. Memory does not grow with the count.
     Raises Interrupted after a signal, and GenerationError.
     """
-    wanted = GenerationSpec(
-        model=engine.manifest.name,
-        revision=engine.revision,
-        image_shape=engine.image_shape,
-        seed=secrets.randbits(63) if request.seed is None else request.seed,
-        first_index=request.first_index,
-        count=request.count,
-        labels=class_labels(request.labels, engine),
+    wanted = wanted_images(
+        engine, count=request.count, seed=request.seed, first_index=request.first_index, labels=request.labels
     )
     options = {"any_seed": request.seed is None, "overwrite": request.overwrite}
     with noted_stop_signals() as received, open_partial(request.output, wanted, **options) as partial:
@@ -148,7 +142,22 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
     return spec
 
 
-def class_labels(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
+def wanted_images(
+    engine: Engine, *, count: int, seed: int | None, first_index: int, labels: tuple[str, ...]
+) -> GenerationSpec:
+    """Some images of a stream of a model; a seed of None is drawn. Raises GenerationError for an unknown class."""
+    return GenerationSpec(
+        model=engine.manifest.name,
+        revision=engine.revision,
+        image_shape=engine.image_shape,
+        seed=secrets.randbits(63) if seed is None else seed,
+        first_index=first_index,
+        count=count,
+        labels=_class_labels(labels, engine),
+    )
+
+
+def _class_labels(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
     """The classes that are named. Raises GenerationError where there is no such class."""
     # In a locale of C a word of the command line stands for its bytes.
     given = [label.encode(errors="surrogateescape").decode(errors="replace") for label in labels]
