@@ -4,7 +4,6 @@ import asyncio
 import gc
 import hashlib
 import importlib
-import importlib.util
 import logging
 import os
 import random
@@ -312,12 +311,9 @@ def _shut(connection):
     return found is not None
 
 
-# What parts of the product ask of other processes, threads and ports. It was written beside the mends of issue 17:
-# a part that is not here yet is left out.
+# What parts of the product ask of other processes, threads and ports.
 _PARTS = (
-    ("server.server", "reserved_port", _reserved_port),
-    ("server.supervisor", "reserved_port", _reserved_port),
-    ("models.repository", "load_engine", load_engine),
+    ("server.ports", "reserved_port", _reserved_port),
     ("models.repository", "Checker", Checker),
     ("models.checked", "open_engine", open_engine),
     ("server.server", "Stop", Stop),
@@ -334,17 +330,14 @@ _PARTS = (
 
 @cache
 def _parts():
-    """What there is of them: its owner, a module or a class, its name, and what takes its place."""
+    """Of each: its owner, a module or a class, its name, and what takes its place. Raises AttributeError for a name
+    that is not there: what it stood for would reach the real system."""
     found = []
     for path, name, value in _PARTS:
-        module = f"bgan.serving.{path}"
-        if importlib.util.find_spec(module):
-            *classes, last = name.split(".")
-            owner = reduce(
-                lambda owner, each: getattr(owner, each, None), classes, importlib.import_module(module)
-            )
-            if hasattr(owner, last):
-                found.append((owner, last, value))
+        *classes, last = name.split(".")
+        owner = reduce(getattr, classes, importlib.import_module(f"bgan.serving.{path}"))
+        getattr(owner, last)
+        found.append((owner, last, value))
     return found
 
 
