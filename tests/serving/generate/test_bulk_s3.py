@@ -61,12 +61,10 @@ def test_a_bucket_holds_what_a_folder_would(s3, client):
 
 
 def test_a_process_whose_environment_names_another_server_asks_that_one(client, monkeypatch):
-    open_store("s3://bulk/digits").write("plan.json", b"[]")
-    with s3_server("other") as variables:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
-        store = open_store("s3://other/digits")
-        store.write("plan.json", b"{}")
-        assert store.read("plan.json") == b"{}"
+    for _ in range(2):
+        with s3_server("other") as variables:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
+            open_store("s3://other/digits").write("plan.json", b"{}")
 
 
 def test_a_bucket_that_is_not_there(s3):
