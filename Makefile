@@ -18,6 +18,9 @@ TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 FAKETIME := .tools/faketime
 FAKETIME_READY := $(FAKETIME)/.ready
+# Stubs work with grpcio and protobuf from their generator's version on, so it is the oldest that clients may have.
+PROTOC_VERSION := 1.73.0
+PROTOC := .tools/protoc-$(PROTOC_VERSION)/bin/python
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 WEB_RUNTIME := clients/browser/onnxruntime-web
@@ -168,13 +171,17 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: $(READY) ## Generate the stubs under proto/ anew
-	$(BIN)/python -m grpc_tools.protoc --proto_path proto \
+proto: $(READY) $(PROTOC) ## Generate the stubs under proto/ anew
+	$(PROTOC) -m grpc_tools.protoc --proto_path proto \
 		--plugin protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--python_out=$(STUBS) --mypy_out=quiet:$(STUBS) proto/bgan/v1/*.proto
-	$(BIN)/python -m grpc_tools.protoc --proto_path proto \
+	$(PROTOC) -m grpc_tools.protoc --proto_path proto \
 		--plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) proto/bgan/v1/sampling.proto
+
+$(PROTOC):
+	$(PYTHON) -m venv .tools/protoc-$(PROTOC_VERSION)
+	$@ -m pip install --quiet grpcio-tools==$(PROTOC_VERSION) || { rm $@; exit 1; }
 
 proto-check: $(READY) ## Check that the committed stubs are what the protos give
 	@stubs=$$(mktemp -d) && trap 'rm -rf $$stubs' EXIT && $(MAKE) --silent proto STUBS=$$stubs && \

@@ -111,7 +111,8 @@ def from_rpc_error(
     error: Any, *, target: str, next_index: int | None = None, request_id: str | None = None
 ) -> SamplingError:
     """The typed error of a call to `target` that failed with gRPC's `error`; `request_id` is its caller's."""
-    trailing = dict(error.trailing_metadata() or ())
+    # grpc.aio's Metadata of 1.73 cannot be made a dict as it is.
+    trailing = dict(iter(error.trailing_metadata() or ()))
     sampling_error = _typed(error, _status_in(trailing), target, next_index)
     sampling_error.request_id = request_id or _request_id_in(trailing)
     # The server's own id is shown where it helps: its log says more about an INTERNAL error than the message.

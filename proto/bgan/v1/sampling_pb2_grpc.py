@@ -5,7 +5,7 @@ import warnings
 
 from bgan.v1 import sampling_pb2 as bgan_dot_v1_dot_sampling__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.73.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in bgan/v1/sampling_pb2_grpc.py depends on'
+        + f' but the generated code in bgan/v1/sampling_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class SamplingServiceStub:
+class SamplingServiceStub(object):
     """SamplingService streams binary images out of exported generators.
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
@@ -60,7 +60,7 @@ class SamplingServiceStub:
                 _registered_method=True)
 
 
-class SamplingServiceServicer:
+class SamplingServiceServicer(object):
     """SamplingService streams binary images out of exported generators.
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
@@ -126,7 +126,7 @@ def add_SamplingServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SamplingService:
+class SamplingService(object):
     """SamplingService streams binary images out of exported generators.
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
