@@ -30,6 +30,9 @@ WEB_RUNTIME_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-t
 MODELS ?=
 PORT ?= 50051
 STUBS := proto
+# tritonclient and kserve register the package `inference` as well, so our stubs of it have a pool of their own.
+SERVICES := proto/bgan/v1/sampling.proto proto/bgan/inference/open_inference_grpc.proto
+PROTOS := $(SERVICES) proto/bgan/v1/model.proto
 PUBLISHED ?=
 
 # The models that come with bgan: what each is trained with on MNIST, in a run of its name.
@@ -174,10 +177,11 @@ format: $(READY) ## Format the code
 proto: $(READY) $(PROTOC) ## Generate the stubs under proto/ anew
 	$(PROTOC) -m grpc_tools.protoc --proto_path proto \
 		--plugin protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--python_out=$(STUBS) --mypy_out=quiet:$(STUBS) proto/bgan/v1/*.proto
+		--python_out=$(STUBS) --mypy_out=quiet:$(STUBS) $(PROTOS)
 	$(PROTOC) -m grpc_tools.protoc --proto_path proto \
 		--plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) proto/bgan/v1/sampling.proto
+		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(STUBS)/bgan/inference/*_pb2.py
 
 $(PROTOC):
 	$(PYTHON) -m venv .tools/protoc-$(PROTOC_VERSION)
@@ -185,8 +189,8 @@ $(PROTOC):
 
 proto-check: $(READY) ## Check that the committed stubs are what the protos give
 	@stubs=$$(mktemp -d) && trap 'rm -rf $$stubs' EXIT && $(MAKE) --silent proto STUBS=$$stubs && \
-	for stub in $$(cd $$stubs && ls bgan/v1); do \
-		diff -u proto/bgan/v1/$$stub $$stubs/bgan/v1/$$stub || \
+	for stub in $$(cd $$stubs && find bgan -name '*_pb2*'); do \
+		diff -u proto/$$stub $$stubs/$$stub || \
 		{ echo "the stubs are out of date; run make proto" >&2; exit 1; }; \
 	done
 

@@ -1,8 +1,4 @@
-"""The Open Inference Protocol of a real server, spoken to by NVIDIA's tritonclient, which knows nothing of bgan.
-
-This process must not load bgan.serving.server.server: its stubs and tritonclient's both register the package
-`inference`.
-"""
+"""The Open Inference Protocol of a real server, spoken to by NVIDIA's tritonclient, which knows nothing of us."""
 
 import asyncio
 import shutil
@@ -506,6 +502,8 @@ def test_health_and_reflection_know_the_service(running):
         assert {"ServerLive", "ModelInfer"} < {method.name for method in service.methods}
 
 
-def test_the_clients_and_tritonclient_live_in_one_process():
-    code = "import bgan.clients._async_client, tritonclient.grpc, bgan.clients._client"
+@pytest.mark.parametrize("first", ["tritonclient.grpc", "bgan.serving.server.server"])
+def test_the_server_the_clients_and_tritonclient_live_in_one_process(first):
+    """Both have stubs of the package `inference`."""
+    code = f"import {first}, tritonclient.grpc, bgan.serving.server.server, bgan.clients._client"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
