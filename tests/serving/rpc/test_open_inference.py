@@ -22,6 +22,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import SamplingClient
+from bgan.inference import open_inference_grpc_pb2
 from bgan.serving.models.engine import load_engine
 from tests.kit.servers import ServerProcess, free_port, server
 from tests.kit.waiting import eventually, unreadable
@@ -500,6 +501,22 @@ def test_health_and_reflection_know_the_service(running):
         assert SERVICE in database.get_services()
         service = DescriptorPool(database).FindServiceByName(SERVICE)
         assert {"ServerLive", "ModelInfer"} < {method.name for method in service.methods}
+
+
+def _fields(messages):
+    """Number, type and repetition of every field, by its path."""
+    for message in messages.values():
+        for field in message.fields:
+            yield (f"{message.full_name}.{field.name}", (field.number, field.type, field.is_repeated))
+        yield from _fields(message.nested_types_by_name)
+
+
+def test_the_proto_is_that_of_its_clients():
+    ours = dict(_fields(open_inference_grpc_pb2.DESCRIPTOR.message_types_by_name))
+    theirs = dict(_fields(service_pb2.DESCRIPTOR.message_types_by_name))
+    added = "inference.ModelMetadataResponse.properties", "inference.ModelMetadataResponse.PropertiesEntry"
+    assert ours.items() - theirs.items() == {item for item in ours.items() if item[0].startswith(added)}
+    assert len(ours) > 50
 
 
 @pytest.mark.parametrize("first", ["tritonclient.grpc", "bgan.serving.server.server"])
