@@ -15,7 +15,7 @@ from ._credentials import check_token
 from ._errors import InvalidRequestError, closed_error
 from ._messages import LenientChannel, SampleRequest, check_integer, check_text, checked_request
 from ._processes import note_use
-from ._retry import RetryPolicy
+from ._retry import Retries, RetryPolicy
 from ._stream import tasks, threads
 from ._stream.call import Channel, Connection
 from ._stream.shards import Shards, is_splittable
@@ -199,6 +199,10 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             is_secure=self._credentials is not None,
             proxy=proxy_of(target),
         )
+
+    def _retries(self, timeout_seconds: Timeout) -> Retries:
+        """The tries of a call that is no stream."""
+        return Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
         if given is UNSET and self._timeout_seconds is not None:

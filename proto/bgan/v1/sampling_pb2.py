@@ -25,33 +25,34 @@ _sym_db = _symbol_database.Default()
 from bgan.v1 import model_pb2 as bgan_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62gan/v1/sampling.proto\x12\x07\x62gan.v1\x1a\x13\x62gan/v1/model.proto\"\xd6\x01\n\x19SampleBinaryImagesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x12\x12\n\nbatch_size\x18\x05 \x01(\x05\x12\x1d\n\x15include_probabilities\x18\x06 \x01(\x08\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x0e\n\x06labels\x18\t \x03(\x05\x42\x07\n\x05_seed\"\xee\x01\n\x1aSampleBinaryImagesResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x12\x13\n\x0bimage_count\x18\x05 \x01(\x05\x12(\n\x0bimage_shape\x18\x06 \x01(\x0b\x32\x13.bgan.v1.ImageShape\x12\x15\n\rpacked_images\x18\x07 \x01(\x0c\x12\x15\n\rprobabilities\x18\x08 \x01(\x0c\x12\x0f\n\x07version\x18\t \x01(\x03\x12\x0e\n\x06labels\x18\n \x03(\x05\"\x13\n\x11ListModelsRequest\"\x84\x01\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.bgan.v1.ServedModel\x12\x1f\n\x06limits\x18\x02 \x01(\x0b\x32\x0f.bgan.v1.Limits\x12\'\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x15.bgan.v1.ModelFailure\"-\n\x0cModelFailure\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"B\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\t\"X\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.bgan.v1.ServedModel\x12\x1f\n\x06limits\x18\x02 \x01(\x0b\x32\x0f.bgan.v1.Limits\"\x8a\x01\n\x0bServedModel\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.bgan.v1.Model\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12%\n\texecution\x18\x04 \x01(\x0e\x32\x12.bgan.v1.Execution\x12\x0f\n\x07version\x18\x05 \x01(\x03\"T\n\x06Limits\x12\x17\n\x0fmax_image_count\x18\x01 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x02 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x05*Z\n\tExecution\x12\x19\n\x15\x45XECUTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XECUTION_ANY_BATCH\x10\x01\x12\x19\n\x15\x45XECUTION_FIXED_TILES\x10\x02\x32\xfa\x01\n\x0fSamplingService\x12_\n\x12SampleBinaryImages\x12\".bgan.v1.SampleBinaryImagesRequest\x1a#.bgan.v1.SampleBinaryImagesResponse0\x01\x12\x45\n\nListModels\x12\x1a.bgan.v1.ListModelsRequest\x1a\x1b.bgan.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.bgan.v1.GetModelRequest\x1a\x19.bgan.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62gan/v1/sampling.proto\x12\x07\x62gan.v1\x1a\x13\x62gan/v1/model.proto\"\xd6\x01\n\x19SampleBinaryImagesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x12\x12\n\nbatch_size\x18\x05 \x01(\x05\x12\x1d\n\x15include_probabilities\x18\x06 \x01(\x08\x12\x0f\n\x07version\x18\x07 \x01(\x03\x12\x10\n\x08revision\x18\x08 \x01(\t\x12\x0e\n\x06labels\x18\t \x03(\x05\x42\x07\n\x05_seed\"\xee\x01\n\x1aSampleBinaryImagesResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x12\x13\n\x0bimage_count\x18\x05 \x01(\x05\x12(\n\x0bimage_shape\x18\x06 \x01(\x0b\x32\x13.bgan.v1.ImageShape\x12\x15\n\rpacked_images\x18\x07 \x01(\x0c\x12\x15\n\rprobabilities\x18\x08 \x01(\x0c\x12\x0f\n\x07version\x18\t \x01(\x03\x12\x0e\n\x06labels\x18\n \x03(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x9d\x01\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.bgan.v1.ServedModel\x12\x1f\n\x06limits\x18\x02 \x01(\x0b\x32\x0f.bgan.v1.Limits\x12\'\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x15.bgan.v1.ModelFailure\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"-\n\x0cModelFailure\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"B\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\t\"X\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.bgan.v1.ServedModel\x12\x1f\n\x06limits\x18\x02 \x01(\x0b\x32\x0f.bgan.v1.Limits\"\x8a\x01\n\x0bServedModel\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.bgan.v1.Model\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12%\n\texecution\x18\x04 \x01(\x0e\x32\x12.bgan.v1.Execution\x12\x0f\n\x07version\x18\x05 \x01(\x03\"T\n\x06Limits\x12\x17\n\x0fmax_image_count\x18\x01 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x02 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x05*Z\n\tExecution\x12\x19\n\x15\x45XECUTION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XECUTION_ANY_BATCH\x10\x01\x12\x19\n\x15\x45XECUTION_FIXED_TILES\x10\x02\x32\xfa\x01\n\x0fSamplingService\x12_\n\x12SampleBinaryImages\x12\".bgan.v1.SampleBinaryImagesRequest\x1a#.bgan.v1.SampleBinaryImagesResponse0\x01\x12\x45\n\nListModels\x12\x1a.bgan.v1.ListModelsRequest\x1a\x1b.bgan.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.bgan.v1.GetModelRequest\x1a\x19.bgan.v1.GetModelResponseB4\n\x07\x62gan.v1B\rSamplingProtoP\x01Z\x0e\x62gan/v1;bganv1\xaa\x02\x07\x42gan.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bgan.v1.sampling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_EXECUTION']._serialized_start=1102
-  _globals['_EXECUTION']._serialized_end=1192
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\007bgan.v1B\rSamplingProtoP\001Z\016bgan/v1;bganv1\252\002\007Bgan.V1'
+  _globals['_EXECUTION']._serialized_start=1166
+  _globals['_EXECUTION']._serialized_end=1256
   _globals['_SAMPLEBINARYIMAGESREQUEST']._serialized_start=57
   _globals['_SAMPLEBINARYIMAGESREQUEST']._serialized_end=271
   _globals['_SAMPLEBINARYIMAGESRESPONSE']._serialized_start=274
   _globals['_SAMPLEBINARYIMAGESRESPONSE']._serialized_end=512
   _globals['_LISTMODELSREQUEST']._serialized_start=514
-  _globals['_LISTMODELSREQUEST']._serialized_end=533
-  _globals['_LISTMODELSRESPONSE']._serialized_start=536
-  _globals['_LISTMODELSRESPONSE']._serialized_end=668
-  _globals['_MODELFAILURE']._serialized_start=670
-  _globals['_MODELFAILURE']._serialized_end=715
-  _globals['_GETMODELREQUEST']._serialized_start=717
-  _globals['_GETMODELREQUEST']._serialized_end=783
-  _globals['_GETMODELRESPONSE']._serialized_start=785
-  _globals['_GETMODELRESPONSE']._serialized_end=873
-  _globals['_SERVEDMODEL']._serialized_start=876
-  _globals['_SERVEDMODEL']._serialized_end=1014
-  _globals['_LIMITS']._serialized_start=1016
-  _globals['_LIMITS']._serialized_end=1100
-  _globals['_SAMPLINGSERVICE']._serialized_start=1195
-  _globals['_SAMPLINGSERVICE']._serialized_end=1445
+  _globals['_LISTMODELSREQUEST']._serialized_end=572
+  _globals['_LISTMODELSRESPONSE']._serialized_start=575
+  _globals['_LISTMODELSRESPONSE']._serialized_end=732
+  _globals['_MODELFAILURE']._serialized_start=734
+  _globals['_MODELFAILURE']._serialized_end=779
+  _globals['_GETMODELREQUEST']._serialized_start=781
+  _globals['_GETMODELREQUEST']._serialized_end=847
+  _globals['_GETMODELRESPONSE']._serialized_start=849
+  _globals['_GETMODELRESPONSE']._serialized_end=937
+  _globals['_SERVEDMODEL']._serialized_start=940
+  _globals['_SERVEDMODEL']._serialized_end=1078
+  _globals['_LIMITS']._serialized_start=1080
+  _globals['_LIMITS']._serialized_end=1164
+  _globals['_SAMPLINGSERVICE']._serialized_start=1259
+  _globals['_SAMPLINGSERVICE']._serialized_end=1509
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,20 @@ class SamplingServiceStub(object):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+    INVALID_ARGUMENT     INVALID_REQUEST
+    NOT_FOUND            MODEL_NOT_FOUND
+    FAILED_PRECONDITION  REVISION_NOT_SERVED
+    UNAUTHENTICATED      UNAUTHENTICATED
+    PERMISSION_DENIED    NOT_ALLOWED
+    RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+    DEADLINE_EXCEEDED    DEADLINE_PASSED
+    UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+    UNIMPLEMENTED        METHOD_NOT_FOUND
+    INTERNAL             INTERNAL
+
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
     """
@@ -68,6 +82,20 @@ class SamplingServiceServicer(object):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+    INVALID_ARGUMENT     INVALID_REQUEST
+    NOT_FOUND            MODEL_NOT_FOUND
+    FAILED_PRECONDITION  REVISION_NOT_SERVED
+    UNAUTHENTICATED      UNAUTHENTICATED
+    PERMISSION_DENIED    NOT_ALLOWED
+    RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+    DEADLINE_EXCEEDED    DEADLINE_PASSED
+    UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+    UNIMPLEMENTED        METHOD_NOT_FOUND
+    INTERNAL             INTERNAL
+
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
     """
@@ -86,7 +114,8 @@ class SamplingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """ListModels returns all served models, by name, and the files that cannot be served.
+        """ListModels returns the served models, by name, a page at a time, and the files that cannot be served. Fails with
+        INVALID_ARGUMENT for a negative page_size and for a page_token that no server has given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +162,20 @@ class SamplingService(object):
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
+
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+    INVALID_ARGUMENT     INVALID_REQUEST
+    NOT_FOUND            MODEL_NOT_FOUND
+    FAILED_PRECONDITION  REVISION_NOT_SERVED
+    UNAUTHENTICATED      UNAUTHENTICATED
+    PERMISSION_DENIED    NOT_ALLOWED
+    RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+    DEADLINE_EXCEEDED    DEADLINE_PASSED
+    UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+    UNIMPLEMENTED        METHOD_NOT_FOUND
+    INTERNAL             INTERNAL
 
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
