@@ -1,6 +1,7 @@
 """What the blocking and the asyncio client share: settings, requests and connections."""
 
 import enum
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -104,6 +105,8 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         ]
         self._lifetime: Lifetime = self._new_lifetime()
         self._connections: list[Connection[Channel]] = []
+        self._inherited: list[Connection[Channel]] = []
+        self._pid: int | None = None  # of the process that made the connections
 
     def __reduce__(self) -> NoReturn:
         name = type(self).__name__
@@ -174,7 +177,9 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         if self._lifetime.is_closed:
             raise closed_error(next_index)
         note_use(by_asyncio=self._grpc is grpc.aio)
-        if not self._connections:
+        if not self._connections or self._pid != os.getpid():
+            # gRPC 1.73 closes a forked process's connections. Those are kept: to free them could hang.
+            self._inherited, self._pid = self._connections, os.getpid()
             self._connections = [self._connect(target) for target in self.targets]
         return self._connections
 
