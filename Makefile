@@ -49,7 +49,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve browser test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
-	proto-check proto-lint clean
+	proto-check proto-lint proto-breaking test-floors test-kserve test-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,21 @@ test-long: $(READY) ## Run the tests that take long: streams over many kills, th
 test-all: $(READY) ## Run all tests
 	$(PYTEST) --numprocesses 3
 
+# The clients in other environments, against this one's server. Each is pinned by tests/environments/NAME.txt.
+CLIENT_TESTS := --numprocesses 2 --dist loadfile -m "not long" --ignore tests/clients/browser tests/clients
+
+test-floors: .tools/environment-floors/.ready $(READY) ## Run the clients' tests with the oldest packages that they may have
+	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
+
+test-kserve: .tools/environment-kserve/.ready $(READY) ## Run the clients' tests beside kserve and tritonclient[grpc]
+	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
+
+.tools/environment-%/.ready: tests/environments/%.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	$(@D)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
 snapshots: $(READY) ## Renew the snapshots of help, presets, names and weights; read the difference before you commit
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_snapshots.py tests/test_documentation.py --snapshot-update
 
@@ -161,7 +176,7 @@ $(TRITON_READY): tests/benchmarks/triton.txt
 	@$(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/pip install --quiet --requirement $< && touch $@ || \
 		{ rm -rf $(TRITON); echo "pytriton cannot be installed here; the benchmarks go on without it" >&2; }
 
-check: lint types proto-check proto-lint ## Run the static checks
+check: lint types proto-check proto-lint proto-breaking ## Run the static checks
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -196,6 +211,15 @@ proto-check: $(READY) ## Check that the committed stubs are what the protos give
 
 proto-lint: $(BUF)
 	$(BUF) lint proto
+
+# A shallow clone has no tags: the newest is fetched. Before the first release there is none to compare with.
+proto-breaking: $(BUF)
+	@[ -n "$$(git tag --list 'v*')" ] || git fetch --quiet --depth 1 origin 'refs/tags/v*:refs/tags/v*' 2> /dev/null || true; \
+	tag=$$(git tag --list 'v*' --sort=-version:refname | head -n 1); \
+	[ -n "$$tag" ] || { echo "proto-breaking: there is no release yet to compare with" >&2; exit 0; }; \
+	released=$$(mktemp -d) && trap 'rm -rf $$released' EXIT && git archive $$tag proto | tar -x -C $$released && \
+	$(BUF) breaking proto --against $$released/proto || \
+		{ echo "the protos break what $$tag has; read the lines above" >&2; exit 1; }
 
 $(BUF):
 	@command -v npm > /dev/null || { echo "buf comes as an npm package; install Node.js and npm" >&2; exit 1; }
