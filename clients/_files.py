@@ -79,13 +79,11 @@ def _destination(path: Path) -> Path:
 
 def _checked(batches: Iterable[ImageBatch], image_count: int) -> Iterator[ImageBatch]:
     """The batches. Raises ValueError where they are not `image_count` images of one stream."""
-    kind = next_index = None
-    arrived = 0
+    previous, arrived = None, 0
     for batch in batches:
-        this = (batch.seed, batch.model, batch.revision, batch.image_shape, batch.labels is None)
-        if kind not in (None, this) or batch.first_index != (batch.first_index if kind is None else next_index):
+        if previous is not None and not previous.precedes(batch):
             raise ValueError("the batches are not of one stream, or not in order")
-        kind, next_index, arrived = this, batch.next_index, arrived + len(batch)
+        previous, arrived = batch, arrived + len(batch)
         yield batch
     if arrived != image_count:
         raise ValueError(f"the stream has {arrived} images, not {image_count}")

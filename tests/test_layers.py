@@ -25,7 +25,11 @@ LAYERS = {
         *({"server", "generate"}, "cli"),
     ),
     "clients": (
-        *({"_types", "_text", "_processes"}, {"_errors", "_addresses", "_credentials"}, {"_messages", "_retry"}),
+        *(
+            {"_types", "_text", "_processes"},
+            {"_errors", "_addresses", "_credentials"},
+            {"_messages", "_retry", "_channels"},
+        ),
         *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),
     ),
 }
