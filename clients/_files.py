@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ._description import npz_description
 from ._types import ImageBatch
 
 SUFFIXES = (".png", ".npz", ".npy")
@@ -47,9 +48,10 @@ def write_batches(
     """Write the `image_count` images of a stream; returns its last batch.
 
     A file is written whole or not at all; where `path` is a link, its target is. .png is a grid, .npy uint8
-    [n, channels, height, width], and .npz the packed images with shape, seed, first index, model, revision and,
-    from a class-conditional model, labels and `classes`, their names, which are asked for when the first batch has
-    come. Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
+    [n, channels, height, width], and .npz the packed images with shape, seed, first index, model, revision, a
+    description of these and, from a class-conditional model, labels and `classes`, their names, which are asked
+    for when the first batch has come.
+    Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
 
     Raises OSError that names `path`, and ValueError for other batches or more pixels than a picture holds.
     """
@@ -139,6 +141,7 @@ def _write_npz(
     arrays = {name: np.array(getattr(first, name)) for name in names}
     if first.labels is not None:
         arrays["classes"] = np.array(classes())
+    arrays["description"] = np.array(npz_description(first.image_shape, has_classes=first.labels is not None))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("packed_images.npy", "w", force_zip64=True) as member:
             _write_header(member, (image_count, first.packed_images.shape[1]))

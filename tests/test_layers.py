@@ -26,11 +26,11 @@ LAYERS = {
     ),
     "clients": (
         *(
-            {"_types", "_text", "_processes"},
+            {"_types", "_text", "_processes", "_description"},
             {"_errors", "_addresses", "_credentials"},
             {"_messages", "_retry", "_channels"},
         ),
-        *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),
+        *("_stream", "_base", {"_client", "_async_client", "_files", "_reading"}, "cli"),
     ),
 }
 _PARTS = {
