@@ -18,6 +18,7 @@ TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 FAKETIME := .tools/faketime
 FAKETIME_READY := $(FAKETIME)/.ready
+TYPED := .tools/typed
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 WEB_RUNTIME := clients/browser/onnxruntime-web
@@ -163,6 +164,8 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy trainer serving clients
+	@mkdir -p $(TYPED)/bgan && ln -sfn $(CURDIR)/clients $(TYPED)/bgan/clients
+	MYPYPATH=$(TYPED) $(BIN)/mypy clients/examples/*.py
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .

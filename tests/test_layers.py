@@ -84,7 +84,8 @@ def _rank(room, part):
 
 @pytest.mark.parametrize("room", LAYERS)
 def test_a_room_imports_no_other_room(room):
-    files = list((ROOT / room).rglob("*.py"))
+    examples = ROOT / "clients" / "examples"  # which use the clients as anybody does
+    files = [path for path in (ROOT / room).rglob("*.py") if path.parent != examples]
     assert files
     for path in files:
         for level, name in _imports(path):
