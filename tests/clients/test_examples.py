@@ -1,5 +1,6 @@
-"""Every file of clients/examples, run against a real server."""
+"""Every file of clients/examples, and the snippets of docs/sampling.md, run against a real server."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from bgan.clients import SamplingClient, load_images
+from bgan.clients._files import write_batches
 from tests.conftest import ROOT
 from tests.fixtures.write import CLASSES
 
@@ -111,3 +113,18 @@ def test_pytorch_resumes_bit_for_bit(classes_server, tmp_path, monkeypatch, caps
     resumed, unbroken = (torch.load(tmp_path / name)["network"] for name in ("a.pt", "b.pt"))
     for name, weights in unbroken.items():
         assert torch.equal(weights, resumed[name])
+
+
+def test_the_pages_snippets_run(classes_server, client, tmp_path, monkeypatch, capsys):
+    sampling, loading = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sampling.md").read_text(), re.DOTALL)
+    named = {}
+    exec(sampling.replace("localhost:50051", classes_server.target).replace("mlp-sbn", "sbn"), named)
+    assert named["batch"] == client.sample(64, seed=1)
+    assert named["threes"].labels.tolist() == [CLASSES.index("3")] * 64
+    assert named["part"].next_index == 10_000
+    assert f"sbn {CLASSES}" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    write_batches([named["threes"]], tmp_path / "digits.npz", image_count=64, classes=lambda: CLASSES)
+    read = {}
+    exec(loading, read)
+    assert read["batch"] == dataclasses.replace(named["threes"], probabilities=None)

@@ -144,12 +144,8 @@ def test_a_stream_without_end(make):
         len(make(image_count=None))
 
 
-def connect(target, token):
-    return SamplingClient(target, token=token, timeout_seconds=20)
-
-
 def test_a_client_of_ones_own(classes_server):
-    target = partial(connect, classes_server.target, "secret")
+    target = partial(SamplingClient, classes_server.target, token="secret", timeout_seconds=20)
     dataset = StreamDataset(target, image_count=5, seed=1)
     assert _indices(dataset) == [0, 1, 2, 3, 4]
 
