@@ -1,18 +1,15 @@
 """The asyncio client; mirrors the blocking one."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, Self
 
 import grpc
 
-from bgan.v1 import sampling_pb2
-
 from ._base import UNSET, BaseClient, Timeout, model_request
 from ._errors import SamplingError, closed_error
-from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
+from ._messages import ModelPages, SampleRequest, check_request_id, decode_answer
 from ._processes import note_use
 from ._retry import Retries, is_transient
 from ._stream.call import Connection, errors_at, open_call, typed_errors
@@ -39,9 +36,10 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
 
     async def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
-        request = sampling_pb2.ListModelsRequest()
-        response, target = await self._unary("ListModels", request, request_id, timeout_seconds)
-        return decode_models(response, target)
+        pages, retries, models = ModelPages(), self._retries(timeout_seconds), None
+        while models is None:
+            models = pages.add(*await self._unary("ListModels", pages.next_request, request_id, retries))
+        return models
 
     async def get_model(
         self,
@@ -53,7 +51,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
     ) -> ModelInfo:
         """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
         request = model_request(name, version)
-        response, target = await self._unary("GetModel", request, request_id, timeout_seconds)
+        response, target = await self._unary("GetModel", request, request_id, self._retries(timeout_seconds))
         return decode_answer(response, request, target)
 
     async def close(self) -> None:
@@ -91,13 +89,10 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
             self._connections, self._lifetime.changed = [], asyncio.Condition()
         self._loop = loop
 
-    async def _unary(
-        self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout
-    ) -> tuple[Any, str]:
+    async def _unary(self, method: str, request: Any, request_id: str | None, retries: Retries) -> tuple[Any, str]:
         """The answer of the first server that is there, and which that is."""
         check_request_id(request_id)
         connections = self._connected()
-        retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
         while not self._lifetime.is_closed:
             for connection in connections:
                 timeout = retries.seconds_left()
@@ -118,12 +113,11 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
             return ImageBatch.concatenate([batch async for batch in batches])
 
     async def _named(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
-        start = time.monotonic()
-        lookup = model_request(request.model, request.version, request.revision)
+        lookup, retries = model_request(request.model, request.version, request.revision), self._retries(timeout)
         with errors_at(request.first_index):
-            response, target = await self._unary("GetModel", lookup, request.request_id, timeout)
+            response, target = await self._unary("GetModel", lookup, request.request_id, retries)
             numbered = request.numbered(decode_answer(response, lookup, target))
-        left = None if timeout is None else timeout - (time.monotonic() - start)
+        left = retries.seconds_left(request.first_index)
         async with aclosing(self._batches(numbered, left)) as batches:
             async for batch in batches:
                 yield batch

@@ -1,6 +1,7 @@
 """What the blocking and the asyncio client share: settings, requests and connections."""
 
 import enum
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -23,7 +24,7 @@ from ._credentials import check_token
 from ._errors import InvalidRequestError, closed_error
 from ._messages import LenientChannel, SampleRequest, check_integer, check_text, checked_request
 from ._processes import note_use
-from ._retry import RetryPolicy
+from ._retry import Retries, RetryPolicy
 from ._stream import tasks, threads
 from ._stream.call import Channel, Connection
 from ._stream.shards import Shards, is_splittable
@@ -117,6 +118,8 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches, Batch]):
         self._own_options = named | check_options(channel_options)
         self._lifetime: Lifetime = self._new_lifetime()
         self._connections: list[Connection[Channel]] = []
+        self._inherited: list[Connection[Channel]] = []
+        self._pid: int | None = None  # of the process that made the connections
 
     def __repr__(self) -> str:
         closed = ", closed" if self._lifetime.is_closed else ""
@@ -232,7 +235,9 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches, Batch]):
         if self._lifetime.is_closed:
             raise closed_error(next_index)
         note_use(by_asyncio=self._grpc is grpc.aio)
-        if not self._connections:
+        if not self._connections or self._pid != os.getpid():
+            # gRPC 1.73 closes a forked process's connections. Those are kept: to free them could hang.
+            self._inherited, self._pid = self._connections, os.getpid()
             self._connections = [self._connect(target) for target in self.targets]
         return self._connections
 
@@ -279,6 +284,10 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches, Batch]):
             **({"grpc.enable_http_proxy": 0} if is_local(target) else {}),
             **self._own_options,
         }
+
+    def _retries(self, timeout_seconds: Timeout) -> Retries:
+        """The tries of a call that is no stream."""
+        return Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
         if given is UNSET and self._timeout_seconds is not None:

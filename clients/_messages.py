@@ -292,14 +292,34 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
     )
 
 
-def decode_models(response: sampling_pb2.ListModelsResponse, target: str) -> ModelList:
-    """The models of a server, the files that it cannot serve and its limits. Raises SamplingError."""
-    _check_is_message(response, target)
-    models = tuple(_decode_model(served, target) for served in response.models)
-    if len({(info.name, info.version) for info in models}) < len(models) or sum(i.is_default for i in models) > 1:
-        raise data_loss(target, None, "listed a model twice")
-    failures = tuple(ModelFailure(model=failure.model, reason=failure.reason) for failure in response.failures)
-    return ModelList(models=models, failures=failures, limits=_decode_limits(response.limits, target))
+class ModelPages:
+    """The pages of a list of models: which to ask for next, and what they list together."""
+
+    def __init__(self) -> None:
+        self._models: list[ModelInfo] = []
+        self._failures: list[ModelFailure] = []
+        self._tokens = [""]
+
+    @property
+    def next_request(self) -> sampling_pb2.ListModelsRequest:
+        """What asks for the next page."""
+        return sampling_pb2.ListModelsRequest(page_token=self._tokens[-1])
+
+    def add(self, response: sampling_pb2.ListModelsResponse, target: str) -> ModelList | None:
+        """Take a page in; returns the list once it is whole. Raises SamplingError."""
+        _check_is_message(response, target)
+        self._models += [_decode_model(served, target) for served in response.models]
+        names = {(info.name, info.version) for info in self._models}
+        if len(names) < len(self._models) or sum(info.is_default for info in self._models) > 1:
+            raise data_loss(target, None, "listed a model twice")
+        self._failures += [ModelFailure(model=each.model, reason=each.reason) for each in response.failures]
+        limits = _decode_limits(response.limits, target)
+        if not response.next_page_token:
+            return ModelList(models=tuple(self._models), failures=tuple(self._failures), limits=limits)
+        if response.next_page_token in self._tokens:
+            raise data_loss(target, None, "sent a page of its models twice")
+        self._tokens.append(response.next_page_token)
+        return None
 
 
 def _decode_limits(message: sampling_pb2.Limits, target: str) -> Limits:

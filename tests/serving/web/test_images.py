@@ -301,6 +301,7 @@ def test_a_bad_field_is_named_on_one_line(http, query, field, says):
     assert response.headers["content-type"] == "application/problem+json"
     problem = json.loads(response.content)
     assert (problem["status"], problem["title"], problem["code"]) == (400, "Bad Request", "INVALID_ARGUMENT")
+    assert (problem["domain"], problem["reason"]) == ("bgan", "INVALID_REQUEST")
     assert [each["field"] for each in problem["errors"]] == [field]
     assert says in problem["errors"][0]["detail"]
     assert problem["detail"] == f"{field}: {problem['errors'][0]['detail']}"
