@@ -14,6 +14,10 @@ from rich.console import Console
 
 from bgan.clients import ImageBatch, ImageFileError, SamplingClient, load_images
 from bgan.clients._files import write_batches
+
+pytest.importorskip("onnxruntime")  # some tests of the clients' run where nothing can serve
+pytest.importorskip("pyarrow")
+
 from bgan.serving.generate import bulk as bulk_module
 from bgan.serving.generate.bulk import BulkRequest, bulk
 from bgan.serving.generate.generate import GenerationRequest, generate
