@@ -18,6 +18,7 @@ TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 FAKETIME := .tools/faketime
 FAKETIME_READY := $(FAKETIME)/.ready
+TYPED := .tools/typed
 # Stubs work with grpcio and protobuf from their generator's version on, so it is the oldest that clients may have.
 PROTOC_VERSION := 1.73.0
 PROTOC := .tools/protoc-$(PROTOC_VERSION)/bin/python
@@ -184,6 +185,8 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy trainer serving clients
+	@mkdir -p $(TYPED)/bgan && ln -sfn $(CURDIR)/clients $(TYPED)/bgan/clients
+	MYPYPATH=$(TYPED) $(BIN)/mypy clients/examples/*.py
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
