@@ -1,6 +1,7 @@
 """Training from Python."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ..config.command import default_name
 from ..config.training import TrainingConfig
 from ..data.dataset import BinaryDataset
 from ..networks.own import NetworkSource
+from ..training.callbacks import Callback
 from ..training.distributed import ALONE, World
 from ..training.loop import train as run_training
 from ..training.objectives import Objective
@@ -26,6 +28,7 @@ def train(
     generator: NetworkSource | None = None,
     discriminators: Networks = None,
     objective: Objective | None = None,
+    callbacks: Sequence[Callback] = (),
     folder: str | os.PathLike[str] | None = None,
     console: Console | None = None,
     warn: Warn | None = None,
@@ -37,11 +40,11 @@ def train(
     [B] if the run is conditional, to logits [B, C, H, W]; `discriminators` are one or several from images
     [B, C, H, W], and labels, to logits [B]. Of a module a copy is trained; a function is called with
     `image_shape`, `class_count` and, for the generator, `latent_size`, and draws its weights by the seed.
-    `folder`: None is one in runs/ (or BGAN_RUNS_DIR), named by the settings. `console` shows progress; `warn` is
-    called with what is odd.
+    `callbacks` see steps, samples and checkpoints. `folder`: None is one in runs/ (or BGAN_RUNS_DIR), named by the
+    settings. `console` shows progress; `warn` is called with what is odd.
 
     Raises UserError, whose text is one line: ConfigError for what cannot be trained so, before there is a folder,
-    DataError, RunError, DivergenceError, and Interrupted after a signal. The newest checkpoint is kept.
+    DataError, RunError, DivergenceError, CallbackError, and Interrupted after a signal. The newest checkpoint is kept.
     """
     given = given_parts(generator, discriminators, objective)
     config = given.named_in(config)
@@ -52,7 +55,8 @@ def train(
     run = Run(Path(folder), given)
     if warn is None:
         warn = warn_usually if console is None else partial(_say_warning, console)
-    run_training(config, run, console or Console(quiet=True), warn, world, dataset)
+    shown = console or Console(quiet=True)
+    run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks)
     return run
 
 

@@ -59,6 +59,8 @@ class Losses:
     generator: float
     penalty: float
     """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
+    slope: float
+    """The slope of the binary neurons in this iteration."""
 
 
 class StepInputs(NamedTuple):
@@ -256,7 +258,7 @@ class Trainer:
             for step, row in enumerate(rows, self.step - len(rows)):
                 self._check(step, *row)
             discriminator_loss, penalty, generator_loss, *_ = rows[-1]
-            self.losses = Losses(discriminator_loss, generator_loss, penalty)
+            self.losses = Losses(discriminator_loss, generator_loss, penalty, self.current_slope)
         if self.losses is None:
             raise ValueError("there was no iteration yet")
         return self.losses
@@ -294,15 +296,20 @@ class Trainer:
         return values
 
     @torch.no_grad()
-    def sample_grid(self) -> Tensor:
-        """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them.
+    def grid_logits(self) -> Tensor:
+        """The logits [64, C, H, W] of the run's fixed latents, as an exported generator would compute them.
 
         A class-conditional generator makes one of each class in turn.
         """
-        generator = self.sampled_generator.eval()
-        neurons = OutputNeurons(self.config.neurons.neuron, slope=self.current_slope)
-        images: Tensor = neurons(generator(self._grid_latents, self._grid_labels), self._grid_uniforms)
+        logits: Tensor = self.sampled_generator.eval()(self._grid_latents, self._grid_labels)
         self.generator.train()
+        return logits
+
+    @torch.no_grad()
+    def sample_grid(self, logits: Tensor | None = None) -> Tensor:
+        """Images [64, C, H, W] of the `grid_logits`, which may be given."""
+        neurons = OutputNeurons(self.config.neurons.neuron, slope=self.current_slope)
+        images: Tensor = neurons(self.grid_logits() if logits is None else logits, self._grid_uniforms)
         return images
 
     @property
