@@ -154,7 +154,8 @@ def _reason_to_stop(world: World, own: _Reason | None) -> _Reason | None:
     """What asks for a stop in this process, or in another."""
     if not world.any(own is not None):
         return None
-    return own or next(reason for reason in world.gather(own) if reason is not None)
+    reasons = world.gather(own)
+    return own or next(reason for reason in reasons if reason is not None)
 
 
 def _raise_for(reason: _Reason, trainer: Trainer) -> None:
