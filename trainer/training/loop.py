@@ -48,14 +48,18 @@ _Reason = signal.Signals | StopTraining | CallbackError
 
 def train(
     config: TrainingConfig,
-    folder: Path,
+    run: Run | Path,
     console: Console,
     warn: Callable[[str], None],
     world: World = ALONE,
     *,
+    dataset: BinaryDataset | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
+    """Train a run, or one in that folder, to its last epoch, from its newest checkpoint where it has one.
+
+    Its networks and objective are those that the run was given, or else those that the settings name; so is the
+    data set.
 
     `warn` is called with a line for all that is odd about how the data were read, for each damaged checkpoint that
     was passed over, and for damaged metrics. Raises Interrupted after a signal, DivergenceError on a loss that is
@@ -69,25 +73,29 @@ def train(
     """
     if config.optimization.shards > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # it decides bits; torchrun's default for several processes
-    dataset = world.in_turn(lambda: _read(config, console, Run(folder), warn))
+    run = run if isinstance(run, Run) else Run(run)
+    given = dataset
+    dataset = world.in_turn(lambda: _read(config, console, run, warn, given))
     has_clusters = config.networks.clusters is not None
     clusters = world.from_first(dataset.labels if has_clusters else None)  # asked by all, whatever their settings
     if has_clusters and clusters is not None:
         dataset = replace(dataset, labels=clusters)
     for note in dataset.notes:
         warn(note)
-    config = config.replace(data_digest=dataset.digest)
+    if given is None:  # else the settings have it
+        config = config.replace(data_digest=dataset.digest)
     check_agreement(world, config, dataset)
-    trainer = world.together(lambda: Trainer(config, dataset, resolve_device(config.run.device, world), world))
+    trainer = world.together(
+        lambda: Trainer(config, dataset, resolve_device(config.run.device, world), world, run.given)
+    )
     _warn_of_lone_images(trainer, warn)
     with ExitStack() as held:
 
         def opened() -> _Loop | None:
             if not world.is_first:
                 return None
-            run = held.enter_context(_opened(folder, config, dataset))
-            loop = _Loop(trainer, run, Callbacks(callbacks))
-            say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
+            loop = _Loop(trainer, held.enter_context(_opened(run, config, dataset)), Callbacks(callbacks))
+            say(console, sizes_text(config, trainer.image_shape, len(trainer.classes), trainer.network_sizes))
             loop.resume(console, warn)
             return loop
 
@@ -102,10 +110,10 @@ def train(
 
 
 @contextmanager
-def _opened(folder: Path, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[Run]:
-    """The folder of the run, held alone. What ends the training says which checkpoint there is."""
-    with held_alone(folder):
-        run = open_run(folder, config)
+def _opened(run: Run, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[Run]:
+    """The run, its folder held alone. What ends the training says which checkpoint there is."""
+    with held_alone(run.folder):
+        open_run(run, config)
         if config.networks.clusters is not None:
             keep_clusters(run, dataset)
         try:
@@ -198,10 +206,11 @@ def _read(
     console: Console,
     run: Run | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    given: BinaryDataset | None = None,
 ) -> BinaryDataset:
     """What is trained on; a file or folder is converted where it was not before, with a bar."""
     with counting_bar(console, f"converting {config.data.path}") as progress:
-        return open_training_set(config, run, progress=progress, warn=warn)
+        return open_training_set(config, run, dataset=given, progress=progress, warn=warn)
 
 
 def _kept(run: Run) -> str:
