@@ -35,7 +35,9 @@ def test_type_checkers_see_the_same_names():
 
 
 def test_to_import_it_loads_no_torch():
-    code = "import sys, bgan.trainer; bgan.trainer.TrainingConfig, dir(bgan.trainer); print('torch' in sys.modules)"
+    code = (
+        "import sys, bgan.trainer; bgan.trainer.TrainingConfig, dir(bgan.trainer); print('torch' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
