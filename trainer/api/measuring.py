@@ -63,14 +63,15 @@ def evaluate(
     where = resolve_device(device)
     reference = dataset
     if not isinstance(reference, Reference):
-        reference = _reference(reference, training, labelled=labelled, device=where, report=report)
+        reference = reference_of(reference, training, labelled=labelled, device=where, report=report)
     samples = _samples(source, reference, count, seed, binarization, where, warn)
     return evaluate_samples(samples, reference, seed=seed, metrics=metrics, report=report)
 
 
-def _reference(
-    dataset: BinaryDataset | DatasetSpec | str, training: BinaryDataset | None, **options: Any
+def reference_of(
+    dataset: BinaryDataset | DatasetSpec | str, training: BinaryDataset | None = None, **options: Any
 ) -> Reference:
+    """The images to measure against, as `evaluate` has them."""
     if isinstance(dataset, str):
         dataset = DatasetSpec(dataset=dataset)
     if isinstance(dataset, BinaryDataset) and dataset.spec is not None and training is None:

@@ -9,14 +9,18 @@ from rich.console import Console
 
 from ..common.console import say
 from ..config.command import default_name
+from ..config.images import DatasetSpec
 from ..config.training import TrainingConfig
 from ..data.dataset import BinaryDataset
 from ..networks.own import NetworkSource
 from ..training.callbacks import Callback
 from ..training.distributed import ALONE, World
+from ..training.loop import Evaluate
 from ..training.loop import train as run_training
 from ..training.objectives import Objective
+from ..training.trainer import resolve_device
 from ..training.training_set import with_dataset
+from .measuring import evaluate, reference_of
 from .run import Networks, Run, given_parts
 from .warning import Warn, warn_usually
 
@@ -40,7 +44,9 @@ def train(
     [B] if the run is conditional, to logits [B, C, H, W]; `discriminators` are one or several from images
     [B, C, H, W], and labels, to logits [B]. Of a module a copy is trained; a function is called with
     `image_shape`, `class_count` and, for the generator, `latent_size`, and draws its weights by the seed.
-    `callbacks` see steps, samples and checkpoints. `folder`: None is one in runs/ (or BGAN_RUNS_DIR), named by the
+    `callbacks` see steps, samples, checkpoints and, with `evaluate_every` of the settings, evaluations: against
+    the validation images if the settings hold any out, else the test images, and of a data set without these as
+    `evaluate` does. `folder`: None is one in runs/ (or BGAN_RUNS_DIR), named by the
     settings. `console` shows progress; `warn` is called with what is odd.
 
     Raises UserError, whose text is one line: ConfigError for what cannot be trained so, before there is a folder,
@@ -57,8 +63,27 @@ def train(
     if warn is None:
         warn = warn_usually if console is None else partial(_say_warning, console)
     shown = console or Console(quiet=True)
-    run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks)
+    measure = world.together(lambda: _evaluation(config, dataset, shown, world))
+    run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks, evaluate=measure)
     return run
+
+
+def _evaluation(
+    config: TrainingConfig, dataset: BinaryDataset | None, console: Console, world: World
+) -> Evaluate | None:
+    """What measures the run while it is trained, its real images read; None where nothing does."""
+    if config.run.evaluate_every is None or not world.is_first:
+        return None
+    device = resolve_device(config.run.device, world)
+    images = config.data if dataset is None else dataset.spec or dataset
+    is_validated = isinstance(images, DatasetSpec) and bool(images.validation_images or images.validation_data)
+    reference = reference_of(
+        images,
+        split="validation" if is_validated else "test",
+        device=device,
+        report=partial(say, console),
+    )
+    return lambda run: evaluate(run, reference, device=config.run.device).metrics
 
 
 def _say_warning(console: Console, text: str) -> None:

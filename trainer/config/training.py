@@ -227,6 +227,13 @@ class RunConfig(SettingsGroup):
     )
     device: str = setting("auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...", "auto")
     capture: bool = setting("Record an iteration once and replay it: on a GPU, a CUDA graph.", False)
+    evaluate_every: int | None = setting(
+        "Measure the run as `bgan evaluate` does after each so many epochs, for its log and the trackers.",
+        None,
+        at_least=1,
+        shown_default="never",
+    )
+    """Epochs; None: never."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -328,7 +335,7 @@ RENAMED_SETTINGS = {field.setting.old_name: name for name, field in SETTINGS.ite
 """Names that an older version wrote, and what they are called today."""
 # Settings that say how long or where to train, not what is computed: a run may be resumed under other ones.
 # With learning-rate decay the number of epochs decides every step, see `differences`.
-_RESUMABLE = frozenset({"epochs", "device", "capture", "data_dir", "data"})
+_RESUMABLE = frozenset({"epochs", "device", "capture", "evaluate_every", "data_dir", "data"})
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -42,6 +42,8 @@ _OUTPUT_IS_GONE = (OSError, SystemExit)
 _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
 _LEAST_IMAGES = 2  # of a class: of one there is nothing to learn but itself
 _RATE_WINDOW = 100  # steps that the speed is taken over
+Evaluate = Callable[[Run], Mapping[str, float]]
+"""Measures the newest checkpoint of a run: its figures by name."""
 _Reason = signal.Signals | StopTraining | CallbackError
 """What ends a training before its last step."""
 
@@ -55,6 +57,7 @@ def train(
     *,
     dataset: BinaryDataset | None = None,
     callbacks: Sequence[Callback] = (),
+    evaluate: Evaluate | None = None,
 ) -> None:
     """Train a run, or one in that folder, to its last epoch, from its newest checkpoint where it has one.
 
@@ -67,8 +70,10 @@ def train(
     other settings or is trained by another process; each leaves the newest checkpoint whole. Invalid settings and
     data are found before there is a folder.
 
-    With others in the `world`, all call this; the first alone opens the folder and calls the `callbacks`, and the
-    others get its state.
+    `evaluate` is called every `evaluate_every` epochs, after a checkpoint; what it raises ends the training.
+
+    With others in the `world`, all call this; the first alone opens the folder, calls the `callbacks` and
+    evaluates, and the others get its state.
     Raises in all what one of them raises before the first step, and PeerLostError where one has ended.
     """
     if config.optimization.shards > 1 and "OMP_NUM_THREADS" not in os.environ:
@@ -94,7 +99,8 @@ def train(
         def opened() -> _Loop | None:
             if not world.is_first:
                 return None
-            loop = _Loop(trainer, held.enter_context(_opened(run, config, dataset)), Callbacks(callbacks))
+            held.enter_context(_opened(run, config, dataset))
+            loop = _Loop(trainer, run, Callbacks(callbacks), evaluate)
             say(console, sizes_text(config, trainer.image_shape, len(trainer.classes), trainer.network_sizes))
             loop.resume(console, warn)
             return loop
@@ -110,14 +116,14 @@ def train(
 
 
 @contextmanager
-def _opened(run: Run, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[Run]:
+def _opened(run: Run, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[None]:
     """The run, its folder held alone. What ends the training says which checkpoint there is."""
     with held_alone(run.folder):
         open_run(run, config)
         if config.networks.clusters is not None:
             keep_clusters(run, dataset)
         try:
-            yield run
+            yield
         except (DivergenceError, PeerLostError) as error:
             raise type(error)(f"{error}; {_kept(run)}") from error
         except OSError as error:
@@ -162,7 +168,8 @@ def _reason_to_stop(world: World, own: _Reason | None) -> _Reason | None:
     """What asks for a stop in this process, or in another."""
     if not world.any(own is not None):
         return None
-    return own or next(reason for reason in world.gather(own) if reason is not None)
+    reasons = world.gather(own)
+    return own or next(reason for reason in reasons if reason is not None)
 
 
 def _raise_for(reason: _Reason, trainer: Trainer) -> None:
@@ -270,8 +277,8 @@ class _Display:
 
 
 class _Loop:
-    def __init__(self, trainer: Trainer, run: Run, callbacks: Callbacks) -> None:
-        self._trainer, self._run, self._callbacks = trainer, run, callbacks
+    def __init__(self, trainer: Trainer, run: Run, callbacks: Callbacks, evaluate: Evaluate | None) -> None:
+        self._trainer, self._run, self._callbacks, self._evaluate = trainer, run, callbacks, evaluate
         self._started = time.monotonic()
         self._seconds_before = 0.0
         self._first_step = self._saved_step = 0
@@ -298,7 +305,7 @@ class _Loop:
 
     def run_to_end(self, signals: StopSignals, display: _Display) -> None:
         trainer = self._trainer
-        if _is_done(trainer):
+        if _is_done(trainer) and not self._is_evaluation_due():
             may_go_on = trainer.config.optimization.learning_rate_decay == "none"
             more = "; resume it with more --epochs" if may_go_on else ", its last"
             display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}{more}")
@@ -319,6 +326,7 @@ class _Loop:
         trainer = self._trainer
         if trainer.step == 0:
             self._save_samples()
+        self._evaluate_if_due()  # where the training before was ended before it was measured
         while (reason := self._reason_to_stop(signals)) is None and not _is_done(trainer):
             losses = _advance(trainer)
             epoch_ends = _ends_an_epoch(trainer)
@@ -327,6 +335,7 @@ class _Loop:
             if epoch_ends:
                 self._save_samples()
                 self._save_checkpoint()
+                self._evaluate_if_due()
             display.update(losses)
         if reason is not None:
             if trainer.step > self._saved_step:
@@ -346,6 +355,25 @@ class _Loop:
         seconds = round(self._seconds(), 3)
         self._run.append_metrics({"step": step, "epoch": epoch, **asdict(losses), "seconds": seconds})
         self._callbacks.call("on_step", step, losses)
+
+    def _is_evaluation_due(self) -> bool:
+        """Whether this step, of which there is a checkpoint, is to be measured and is not yet."""
+        trainer, every = self._trainer, self._trainer.config.run.evaluate_every
+        return (
+            self._evaluate is not None
+            and every is not None
+            and trainer.step == self._saved_step > 0
+            and _ends_an_epoch(trainer)
+            and trainer.epoch % every == 0
+            and not self._run.is_evaluated(trainer.step)
+        )
+
+    def _evaluate_if_due(self) -> None:
+        if self._evaluate is None or self._callbacks.raised is not None or not self._is_evaluation_due():
+            return
+        trainer, figures = self._trainer, self._evaluate(self._run)
+        self._run.append_metrics({"step": trainer.step, "epoch": trainer.epoch, "evaluation": dict(figures)})
+        self._callbacks.call("on_evaluation", trainer.step, figures)
 
     def _save_samples(self) -> None:
         trainer = self._trainer

@@ -44,6 +44,11 @@ class Run:
         with self.metrics_file.open("ab") as file:
             file.write(json.dumps(record).encode() + b"\n")
 
+    def is_evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl has figures of an evaluation at this step."""
+        lines = self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []
+        return any(b'"evaluation"' in line and _step_of(line + b"\n") == step for line in lines)
+
     def forget_metrics_after(self, step: int) -> int:
         """Drop the lines of steps that are about to be done again, and damaged ones, whose number is returned."""
         if not self.metrics_file.exists():
