@@ -26,7 +26,7 @@ LAYERS = {
     ),
     "clients": (
         *({"_types", "_text", "_processes"}, {"_errors", "_addresses", "_credentials"}, {"_messages", "_retry"}),
-        *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),
+        *("_stream", "_base", {"_client", "_async_client", "_files"}, "_output", "cli"),
     ),
 }
 _PARTS = {

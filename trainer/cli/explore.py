@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..common.errors import ConfigError
-from .options import DataDir, DeviceName, RunsDir, warn
+from ..common.errors import UserError
+from .options import DataDir, DeviceName, RunsDir, note, warn
 
 PAGE = "exploration.html"
 
@@ -64,7 +64,7 @@ def explore(
         folder = output or generator.output
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         if not existing.is_dir():  # known before anything is computed
-            raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")
+            raise UserError(f"output is {folder}, but {existing} is a file; name a folder")
         real = None
         if nearest:
             real = exploring.load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
@@ -74,4 +74,5 @@ def explore(
     for picture in pictures:
         write_atomically(folder / f"{picture.name}.png", picture.png)
     write_atomically(folder / PAGE, build_page(exploration, pictures).encode())
-    typer.echo(f"{folder / PAGE}\npictures next to it: {', '.join(picture.name for picture in pictures)} (.png)")
+    note(f"pictures next to it: {', '.join(picture.name for picture in pictures)} (.png)")
+    typer.echo(folder / PAGE)
