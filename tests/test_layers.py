@@ -15,9 +15,10 @@ from tests.conftest import ROOT
 
 LAYERS = {
     "trainer": (
-        *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
+        *("common", "config", {"data", "networks"}, "training", "exporting", "evaluation"),
         {"reports/figures", "reports/sheet"},
         {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
+        "api",
         "cli",
     ),
     "serving": (

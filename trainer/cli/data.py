@@ -13,9 +13,10 @@ from ..config.images import DatasetSpec, ImageOptions
 from .options import JsonFile, given_settings, named_images, warn, with_settings, writable, wrote_json
 
 if TYPE_CHECKING:
-    from ..data.summary import DataSummary
+    from .. import DataSummary
 
 _CLASSES_SHOWN = 12
+_NAME_AT_MOST = 100  # characters
 _MAX_TEXT = 100_000
 
 
@@ -48,10 +49,9 @@ def data(
     """
     from rich.console import Console
 
+    from .. import draw_summary, open_dataset, summarize
     from ..common.console import counting_bar
     from ..common.files import write_atomically
-    from ..data.catalog import open_dataset
-    from ..data.summary import draw_summary, summarize
 
     given = given_settings(context) | ({} if path is None else {"data": path})
     choice = named_images(given)
@@ -89,7 +89,8 @@ def _listed(classes: dict[str, int] | None) -> str:
     if classes is None:
         return "no labels"
     shown = [
-        f"{escape(printable(name, _MAX_TEXT))} {count:,}" for name, count in list(classes.items())[:_CLASSES_SHOWN]
+        f"{escape(printable(name, _NAME_AT_MOST))} {count:,}"
+        for name, count in list(classes.items())[:_CLASSES_SHOWN]
     ]
     more = f", ... ({len(classes):,} classes)" if len(classes) > _CLASSES_SHOWN else ""
     return ", ".join(shown) + more
