@@ -79,7 +79,7 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 		kill -0 $$server 2> /dev/null || { cat demo/server.log >&2; exit 1; }; sleep 0.1; \
 	done; \
 	echo "$(BGAN) serve --models demo/models --port $$port"; \
-	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
+	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --overwrite --output demo/digits.png && \
 	echo "The picture is $(CURDIR)/demo/digits.png" && \
 	echo "To look at more, run $(BGAN) serve --models demo/models --http-port 8080 and open http://localhost:8080/"
 
@@ -148,7 +148,7 @@ $(SHIPPED_MODELS): %: $(READY)
 	$(BGAN) export $@ --arithmetic integer --models $(SHIPPED)
 
 cards: $(READY) ## Measure those models and write their cards and picture: PUBLISHED=samples.npz of the published code
-	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --licence "MIT, as bgan itself" \
+	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --license "MIT, as bgan itself" \
 		--picture docs/samples/shipped.png $(if $(PUBLISHED),--published-samples $(PUBLISHED))
 
 # `bgan evaluate` trains what its cache lacks, and the shipped folder is laid out as the cache.

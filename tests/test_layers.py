@@ -32,7 +32,7 @@ LAYERS = {
             {"_messages", "_retry", "_channels"},
         ),
         *("_stream", "_base", {"_client", "_async_client", "_files", "_reading"}),
-        *("_source", {"torch", "datasets"}, "cli"),
+        *("_output", "_source", {"torch", "datasets"}, "cli"),
     ),
 }
 _PARTS = {

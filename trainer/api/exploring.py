@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..common.errors import ConfigError
+from ..common.errors import UserError
 from ..common.files import write_atomically
 from ..evaluation.generator import TrainedGenerator, open_generator
 from ..evaluation.reference import Report
@@ -48,7 +48,7 @@ def explore(
     folder = Path(output) if output is not None else generator.output
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():  # known before anything is computed
-        raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")
+        raise UserError(f"output is {folder}, but {existing} is a file; name a folder")
     real = load_real_images(generator, dataset, data_dir, report) if nearest else None
     exploration = compute(generator, plan, real, report)
     report("drawing the pictures")

@@ -38,9 +38,10 @@ def card(
             show_default="no names",
         ),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="The licence of the weights.", show_default="none is stated")
+    license_: Annotated[
+        str | None, typer.Option("--license", help="The license of the weights.", show_default="none is stated")
     ] = None,
+    licence: Annotated[str | None, typer.Option(hidden=True)] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +62,7 @@ def card(
     A card says what the file is, which command trained it on what data in what time, what `bgan evaluate`
     measures of it, beside real images, and its licence. The run that it was exported from has to be there.
 
-    Examples: bgan card models/digits.onnx --licence MIT --picture digits.png;
+    Examples: bgan card models/digits.onnx --license MIT --picture digits.png;
     bgan card digits --models s3://bucket/models
     """
     from rich.console import Console
@@ -99,7 +100,7 @@ def card(
                     measured(model.generator.sample(count)),
                     reference,
                     published=published,
-                    licence=licence,
+                    licence=license_ if licence is None else licence,
                     picture=place.link(picture),
                 )
                 write_atomically(model.card, text.encode())

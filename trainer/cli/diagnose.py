@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DataDir, DeviceName, RunName, RunsDir, warn, writable, wrote_json
+from .options import DataDir, DeviceName, JsonFile, RunName, RunsDir, note, warn, writable, wrote_json
 
 if TYPE_CHECKING:
     from .. import Diagnosis, EstimatorDiagnosis, GradientError
@@ -45,12 +45,7 @@ def diagnose_gradients(
             callback=writable,
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", help="Write all measurements to this file as JSON; - prints them.", callback=writable
-        ),
-    ] = None,
+    json_file: JsonFile = None,
     data_dir: DataDir = None,
     device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
@@ -87,7 +82,7 @@ def diagnose_gradients(
     if wrote_json(diagnosis.to_dict(), json_file):
         return
     _print(diagnosis)
-    typer.echo(f"picture: {picture}")
+    note(f"picture: {picture}")
 
 
 def _print(diagnosis: Diagnosis) -> None:

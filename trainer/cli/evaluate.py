@@ -15,6 +15,7 @@ from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .options import (
     BinarizationName,
     DeviceName,
+    JsonFile,
     RunsDir,
     given_settings,
     image_options,
@@ -83,12 +84,7 @@ def evaluate(
             callback=writable,
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", help="Write everything measured as JSON to this file; - prints it.", callback=writable
-        ),
-    ] = None,
+    json_file: JsonFile = None,
     device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
     **_: Any,

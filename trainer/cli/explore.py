@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DataDir, DeviceName, RunsDir, warn
+from .options import DataDir, DeviceName, RunsDir, note, warn
 
 
 def explore(
@@ -65,4 +65,5 @@ def explore(
             report=report,
         )
     pictures = ", ".join(picture.stem for picture in found.pictures)
-    typer.echo(f"{found.page}\npictures next to it: {pictures} (.png)")
+    note(f"pictures next to it: {pictures} (.png)")
+    typer.echo(found.page)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.stores import Store, is_url
-from .options import BinarizationName, RunName, RunsDir, warn
+from .options import BinarizationName, RunName, RunsDir, note, warn
 
 if TYPE_CHECKING:
     from .. import ExportResult, Run
@@ -61,10 +61,9 @@ def export(
         finding = f"every bit is that of numpy's integers; {differing} from torch's floats"
     else:
         finding = f"probabilities within {result.largest_error:.1e} of torch in double precision, {differing}"
-    typer.echo(
-        f"{place}\nchecked on {result.rows} rows: {finding}\n"
-        f"next: {shlex.join(['bgan', 'serve', '--models', models])}"
-    )
+    where = place.rpartition("/")[0] if is_url(models) else models
+    note(f"checked on {result.rows} rows: {finding}\nnext: {shlex.join(['bgan', 'serve', '--models', where])}")
+    typer.echo(place)
 
 
 def _export_to_store(run: "Run", store: Store, *, name: str | None, **options: Any) -> "tuple[ExportResult, str]":

@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, DataError, UserError
 from ..common.files import check_writable, write_json
-from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions, name_of
+from ..config.images import HELD_OUT_FILES, WHICH_DATA_DIR, DatasetSpec, ImageOptions, name_of
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
 from ..config.training import RENAMED_SETTINGS
@@ -21,7 +21,9 @@ Command = TypeVar("Command", bound=Callable[..., None])
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder where data sets by name are kept or downloaded to.", envvar=_DATA_DIR, show_default="data"
+        help="Folder where data sets by name are kept or downloaded to.",
+        envvar=_DATA_DIR,
+        show_default=WHICH_DATA_DIR,
     ),
 ]
 RunName = Annotated[str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")]
@@ -99,14 +101,14 @@ def held_out(given: dict[str, Any]) -> dict[str, Any]:
     paths = {name: str(Path(given[name]).absolute()) for name in HELD_OUT_FILES if name in given}
     for name, path in paths.items():  # before a training, not at its end
         if not Path(path).exists():
-            raise ConfigError(f"{option(name)}: there is no file or folder {path}")
+            raise DataError(f"{option(name)}: there is no file or folder {path}")
     return {name: given[name] for name in ("validation_images",) if name in given} | paths
 
 
 def writable(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
     """A callback for --picture and --json, which runs before the command's work.
 
-    Raises OSError where the file cannot be written, and BadParameter where it is there and holds something else.
+    Raises OSError where the file cannot be written, and UserError where it is there and holds something else.
     """
     if file is None or str(file) == "-":
         return file
@@ -116,8 +118,20 @@ def writable(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
         with file.open("rb") as content:
             found = content.read(4)
         if found and not found.startswith(beginnings):
-            raise typer.BadParameter(f"{file} is there and holds something else than {what}; name another file")
+            raise UserError(f"{file} is there and holds something else than {what}; name another file")
     return file
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="[FILE]",
+        help="Print JSON instead, or write it to this file.",
+        show_default=False,
+        callback=writable,
+    ),
+]
 
 
 def wrote_json(content: Any, file: Path | None) -> bool:
@@ -134,6 +148,11 @@ def wrote_json(content: Any, file: Path | None) -> bool:
 def warn(text: str) -> None:
     """A warning for the user, on stderr."""
     typer.secho(f"warning: {text}", fg=typer.colors.YELLOW, err=True)
+
+
+def note(text: str) -> None:
+    """What is worth knowing beside a result, on stderr."""
+    typer.echo(text, err=True)
 
 
 def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Parameter]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import SamplesError
-from .options import DataDir
+from .options import DataDir, note
 
 
 def reproduce(
@@ -92,4 +92,6 @@ def reproduce(
     reproduction = Reproduction(plan, data_dir=data_folder, console=console)
     if train:
         reproduction.train(ray=ray)
-    typer.echo(f"{reproduction.report(published_samples)}\nthe same as one page: report.html next to it")
+    report = reproduction.report(published_samples)
+    note("the same as one page: report.html next to it")
+    typer.echo(report)

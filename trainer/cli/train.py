@@ -26,14 +26,17 @@ from ..config.training import (
     TrainingConfig,
 )
 from .options import (
+    JsonFile,
     RunsDir,
     completion,
     given_settings,
     held_out,
     image_options,
     named_images,
+    note,
     warn,
     with_settings,
+    wrote_json,
 )
 
 if TYPE_CHECKING:
@@ -163,7 +166,8 @@ def _train(
     if world.is_first:
         is_usual = runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs")
         where = [] if is_usual else ["--runs-dir", str(runs_dir)]
-        typer.echo(f"{folder}\nnext: {shlex.join(['bgan', 'export', name, *where])}")
+        note(f"next: {shlex.join(['bgan', 'export', name, *where])}")
+        typer.echo(folder)
 
 
 def _resolved(context: typer.Context, file: Path | None) -> tuple[TrainingConfig, set[str]]:
@@ -189,11 +193,26 @@ def _decided_by_data(settings: TrainingConfig, open_ones: set[str], console: "Co
     return decided
 
 
-def presets() -> None:
+def presets(
+    json_file: JsonFile = None,
+) -> None:
     """Options override a preset.
 
-    Example: bgan train --preset paper --neuron sbn
+    Examples: bgan presets;  bgan presets --json;  bgan train --preset paper --neuron sbn
     """
+    if not wrote_json({name: _preset_as_json(name) for name in PRESETS}, json_file):
+        _print_presets()
+
+
+def _preset_as_json(name: str) -> dict[str, Any]:
+    rows = [
+        {"setting": setting, "value": chosen.value, "generators": generators or None, "reason": chosen.reason}
+        for generators, setting, chosen in PRESETS[name].rows()
+    ]
+    return {"summary": PRESETS[name].summary, "settings": rows}
+
+
+def _print_presets() -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -213,9 +232,7 @@ def presets() -> None:
                 chosen.reason,
             )
         show_table(console, table)
-    console.print(
-        "An empty cell under paper is the same as the preset's. Train with one: bgan train --preset NAME"
-    )
+    note("An empty cell under paper is the same as the preset's. Train with one: bgan train --preset NAME")
 
 
 def _given(context: typer.Context, file: Path | None) -> dict[str, Any]:

@@ -8,7 +8,13 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """A setting is wrong; the message names it and says what is valid."""
+    """A setting is wrong; the message names it and says what is valid. It is an error of usage."""
+
+    exit_code = 2
+
+
+class DeviceError(UserError, ValueError):
+    """A device is not there, or cannot be used."""
 
 
 class DataError(UserError):

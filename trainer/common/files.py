@@ -76,6 +76,14 @@ def cache_folder() -> Path:
         ) from error
 
 
+def data_root(data_dir: str | None = None) -> Path:
+    """The folder of data sets: the given one, BGAN_DATA_DIR, ./data if it is there, or one in `cache_folder`."""
+    if given := data_dir or os.environ.get("BGAN_DATA_DIR"):
+        return Path(given)
+    own = Path("data")
+    return own if own.is_dir() else cache_folder() / "data"
+
+
 def _replace(path: Path, content: bytes, old: os.stat_result | None) -> None:
     """Give a file, not a link, this content; of an old one owner and permissions stay."""
     _refuse_circle(path)

@@ -17,6 +17,8 @@ DATASETS = (
 Binarization = Literal["nonzero", "threshold", "otsu", "bernoulli", "dynamic"]
 Fit = Literal["pad", "crop", "area", "max-pool"]
 BINARIZATIONS: tuple[str, ...] = get_args(Binarization)
+WHICH_DATA_DIR = "./data if it is there, else in the user's cache"
+"""The folder of data sets where none is named, in words."""
 HELD_OUT_FILES = ("validation_data", "test_data")
 """Settings that name files of images beside those that are trained on."""
 MAX_PIXELS = 4096 * 4096
@@ -133,7 +135,7 @@ class DatasetSpec(SettingsGroup):
     )
     """The file or folder; None: a data set by name."""
     data_dir: str | None = setting(
-        "Folder where data sets by name are kept or downloaded to.", None, shown_default="data"
+        "Folder where data sets by name are kept or downloaded to.", None, shown_default=WHICH_DATA_DIR
     )
     validation_images: int = setting(
         "Training images to hold out, those with the least SHA-256: `bgan evaluate --split validation` measures "

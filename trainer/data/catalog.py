@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..common.errors import ConfigError, DataError
+from ..common.files import data_root
 from ..common.image_shape import ImageShape
 from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
 from .binarize import AnyBits
@@ -33,11 +33,6 @@ _DIGITS_LEVELS = 16
 _LEAST_IMAGES_A_CLASS = 100  # to condition on it without being told; digits have 154
 _FEW_OF_A_CLASS = {"omniglot", "stacked-mnist"}  # which have 15 and 60; those of the other names have enough
 _USUAL_SIZE = (28, 28)
-
-
-def data_root(data_dir: str | None) -> Path:
-    """The folder of data sets: the given one, BGAN_DATA_DIR, or ./data."""
-    return Path(data_dir or os.environ.get("BGAN_DATA_DIR") or "data")
 
 
 def open_dataset(
@@ -140,17 +135,19 @@ def _named(
     options = options or ImageOptions()
     options.check_for_pixels(name)
     splits = ("train", "test") if split == "all" else (split,)
-    parts = [_converted(name, data_root(data_dir), part, options) for part in splits]
+    parts = [_converted(name, data_dir, part, options) for part in splits]
     bits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     images = images_of(bits, options.bernoulli_seed)
     classes = TORCHVISION_DATASETS[name].classes if name in TORCHVISION_DATASETS else None
     return BinaryDataset(name, images, torch.from_numpy(labels), classes)
 
 
-def _converted(name: str, root: Path, split: str, options: ImageOptions) -> tuple[AnyBits, NDArray[np.int64]]:
+def _converted(
+    name: str, data_dir: str | None, split: str, options: ImageOptions
+) -> tuple[AnyBits, NDArray[np.int64]]:
     """Bits, or levels by dynamic binarization, and labels of the split "train" or "test"."""
     full_size = options.size is not None
-    pixels, targets, usual = _pixels_of(name, root, split, full_size=full_size)
+    pixels, targets, usual = _pixels_of(name, data_dir, split, full_size=full_size)
     if options.binarize is None:
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
     source = ArraySource(sliced_array(pixels), ImageOptions(), name)
@@ -201,7 +198,7 @@ def resolved_spec(
 
 
 def _pixels_of(
-    name: str, root: Path, split: str, *, full_size: bool
+    name: str, data_dir: str | None, split: str, *, full_size: bool
 ) -> tuple[NDArray[Any], NDArray[np.int64], tuple[Binarization, float | None]]:
     """Pixels [N, 1, H, W] and labels [N] of one split, and the usual binarization with its threshold."""
     if name == "digits":
@@ -209,7 +206,7 @@ def _pixels_of(
     if name not in TORCHVISION_DATASETS:
         raise DataError(f"there is no data set {name!r}; there are digits, {', '.join(TORCHVISION_DATASETS)}")
     source = TORCHVISION_DATASETS[name]
-    return *source.read(root, split, full_size=full_size), (source.binarize, source.threshold)
+    return *source.read(data_root(data_dir), split, full_size=full_size), (source.binarize, source.threshold)
 
 
 def _load_digits(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -7,6 +7,7 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..common.errors import ConfigError, DivergenceError
+from ..common.errors import ConfigError, DeviceError, DivergenceError
 from ..common.rng import derived_seed, random_stream
 from ..common.tensor_files import tensors_under
 from ..config.estimators import estimator_entry
@@ -548,10 +549,16 @@ def _of_both(
 
 
 def resolve_device(name: str, world: World = ALONE) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Raises ConfigError if it is not there.
+    """The device of that name; "auto" is a GPU where there is one. Raises DeviceError if it is not there.
 
-    Of several processes on a machine each has a GPU of its own.
+    Of several processes on a machine each has a GPU of its own. Raises ConfigError where they would share one.
     """
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world.size > 1 else 1
+    if local_size > 1 and re.fullmatch(r"(?!cpu)[a-z]+:\d+", name):
+        raise ConfigError(
+            f"device is {name!r}, which {local_size} processes would share; use "
+            f"{name.partition(':')[0]}: each process then has its own"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and world.size > 1:
@@ -565,7 +572,7 @@ def resolve_device(name: str, world: World = ALONE) -> torch.device:
         reason = re.split(r"[.,:;(]\s", str(error).strip().splitlines()[0])[0]  # a page may follow
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         there = ["cpu", *(f"{accelerator}:{index}" for index in range(torch.accelerator.device_count()))]
-        raise ConfigError(
+        raise DeviceError(
             f"device {name!r} cannot be used ({reason}); use one of {', '.join(there)}, or auto"
         ) from error
     # Convolutions in float32, each by one algorithm, as products are by default.

@@ -116,7 +116,7 @@ def test_options_and_variables_that_cannot_be_meant(flags, env, says, monkeypatc
 
 def test_what_cannot_be_meant_is_one_line_of_the_command(file):
     result = bgan("serve", "--config", file, "--port", 65536)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr == "bgan: --port: port is 65536; use a whole number from 0 to 65535\n"
 
 

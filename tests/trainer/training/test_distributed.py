@@ -62,7 +62,7 @@ def test_weights_do_not_depend_on_how_many_processes_train(train, tmp_path):
         results = run_ranks(count, *train, "--runs-dir", tmp_path / str(count), "--epochs", 2)
         assert [result.returncode for result in results] == [0] * count, results
         assert "epoch 2/2 step 10/10" in results[0].stderr
-        assert "next: bgan export run" in results[0].stdout
+        assert "next: bgan export run" in results[0].stderr
         assert all(result.stdout + result.stderr == "" for result in results[1:])
         assert _newest(tmp_path / str(count) / "run") == expected
 
@@ -118,14 +118,14 @@ def test_what_is_wrong_in_one_process_is_said_once(train, tmp_path):
 
 
 def test_processes_that_cannot_share_the_shards_are_refused_with_what_fits(train, tmp_path):
-    line = _refused(run_ranks(4, *train, "--shards", 2))
+    line = _refused(run_ranks(4, *train, "--shards", 2), 2)
     assert "shards is 2, which 4 processes cannot share; start as many as one of 1, 2, or choose" in line
-    assert "3 processes cannot share; start as many as one of 1, 2, 4, or" in _refused(run_ranks(3, *train))
-    line = error_line(bgan(*train, "--shards", 2, "--processes", 4))
+    assert "3 processes cannot share; start as many as one of 1, 2, 4, or" in _refused(run_ranks(3, *train), 2)
+    line = error_line(bgan(*train, "--shards", 2, "--processes", 4), 2)
     assert "shards is 2, which 4 processes cannot share" in line
-    line = error_line(bgan(*train, "--shards", 8))
+    line = error_line(bgan(*train, "--shards", 8), 2)
     assert "shards is 8, but a batch of 8 can be in 1, 2, 4; choose one of these" in line
-    line = _refused(run_ranks(2, *train, "--processes", 4))
+    line = _refused(run_ranks(2, *train, "--processes", 4), 2)
     assert "processes is 4, but 2 were started here; leave out --processes" in line
     assert not (tmp_path / "run").exists()
 
