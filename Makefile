@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 SERVE_READY := $(VENV)/.serve-ready
 BENCH_READY := $(VENV)/.bench-ready
 SOAK_READY := $(VENV)/.soak-ready
+DIST := .tools/dist
+DIST_READY := $(DIST)/.ready
+DIST_PYTHON := $(abspath $(DIST))/bin/python
 BENCH ?=
 SOAK ?=
 SCHEDULES ?= 10000
@@ -43,7 +46,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve browser test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
-	proto-check proto-lint clean
+	proto-check proto-lint dist docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,6 +158,25 @@ $(TRITON_READY): tests/benchmarks/triton.txt
 	@$(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/pip install --quiet --requirement $< && touch $@ || \
 		{ rm -rf $(TRITON); echo "pytriton cannot be installed here; the benchmarks go on without it" >&2; }
 
+dist: $(DIST_READY) ## Build sdist, wheel and SBOM into dist/, and check them
+	rm -rf dist *.egg-info
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(DIST_PYTHON) -m build --outdir dist .
+	$(DIST_PYTHON) -m twine check --strict dist/*
+	$(DIST)/bin/check-wheel-contents --no-config dist/*.whl
+	$(DIST)/cff/bin/cffconvert --validate --infile CITATION.cff
+	@environment=$$(mktemp -d) && trap 'rm -rf $$environment' EXIT && $(PYTHON) -m venv $$environment && \
+	$$environment/bin/pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[serve]" && \
+	$$environment/bin/bgan --version && $$environment/bin/pip uninstall --quiet --yes pip setuptools && \
+	$(DIST)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
+		--output-file dist/bgan-sbom.cdx.json $$environment/bin/python
+	@ls -l dist
+
+$(DIST_READY): .ci/dist.txt
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/pip install --quiet --requirement $<
+	$(PYTHON) -m venv $(DIST)/cff && $(DIST)/cff/bin/pip install --quiet cffconvert==2.0.0 # needs an old jsonschema
+	@touch $@
+
 check: lint types proto-check proto-lint ## Run the static checks
 
 lint: $(READY)
@@ -191,4 +213,4 @@ $(BUF):
 	npm install --silent --no-save --prefix .tools @bufbuild/buf@$(BUF_VERSION)
 
 clean: ## Remove what was made, but for runs/, models/ and data/
-	rm -rf $(VENV) $(WEB_RUNTIME) .tools build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) $(WEB_RUNTIME) .tools build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo

@@ -17,7 +17,10 @@ LAYERS = {
     "trainer": (
         *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
         {"reports/figures", "reports/sheet"},
-        {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
+        {
+            f"reports/{name}"
+            for name in ("card", "diagnosis", "exploration", "hub", "least_certain", "reproduction")
+        },
         "cli",
     ),
     "serving": (
