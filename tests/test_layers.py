@@ -15,12 +15,11 @@ from tests.conftest import ROOT
 
 LAYERS = {
     "trainer": (
-        *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
+        *("common", "config", {"data", "networks"}, "training", "exporting", "evaluation"),
         {"reports/figures", "reports/sheet"},
-        {
-            f"reports/{name}"
-            for name in ("card", "diagnosis", "exploration", "hub", "least_certain", "reproduction")
-        },
+        {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "hub")}
+        | {f"reports/{name}" for name in ("least_certain", "reproduction")},
+        "api",
         "cli",
     ),
     "serving": (

@@ -13,8 +13,8 @@ from bgan.trainer.common.errors import RunError, SamplesError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.metrics.table import Figures, indistinct
-from bgan.trainer.export.exporter import export_run
-from bgan.trainer.export.model_file import OnnxModel
+from bgan.trainer.exporting.exporter import export_run
+from bgan.trainer.exporting.model_file import OnnxModel
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.reports.hub import license_fields
 from bgan.trainer.training.loop import train

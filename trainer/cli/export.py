@@ -11,7 +11,7 @@ from ..common.stores import Store, is_url
 from .options import BinarizationName, RunName, RunsDir, warn
 
 if TYPE_CHECKING:
-    from ..export.exporter import ExportResult
+    from ..exporting.exporter import ExportResult
     from ..training.run import Run
 
 
@@ -40,7 +40,7 @@ def export(
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
-    from ..export.exporter import export_run
+    from ..exporting.exporter import export_run
     from ..training.run import find_run
 
     found = find_run(run, runs_dir)
@@ -70,7 +70,7 @@ def export(
 
 def _export_to_store(run: "Run", store: Store, *, name: str | None, **options: Any) -> "tuple[ExportResult, str]":
     """Export a run to a store; returns the URL too. A model that is there is looked at as one in a folder is."""
-    from ..export.exporter import export_run
+    from ..exporting.exporter import export_run
 
     with TemporaryDirectory(prefix="bgan-export-") as temporary:
         folder = Path(temporary)

@@ -146,6 +146,7 @@ def _train(
     from ..training.loop import planned_sizes
     from ..training.loop import train as run_training
     from ..training.run import CONFIG_FILE
+    from ..training.trackers.tensorboard import TensorBoard
 
     console = Console(stderr=True, quiet=not world.is_first)
     settings, open_ones = world.together(resolve)
@@ -159,7 +160,8 @@ def _train(
         say(console, planned_sizes(settings, console))
         typer.echo(json.dumps({"run": str(folder), **settings.to_dict()}, indent=2))
         return
-    run_training(settings, folder, console, warn if world.is_first else lambda text: None, world)
+    warned = warn if world.is_first else lambda text: None
+    run_training(settings, folder, console, warned, world, callbacks=[TensorBoard()])
     if world.is_first:
         is_usual = runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs")
         where = [] if is_usual else ["--runs-dir", str(runs_dir)]

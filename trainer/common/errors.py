@@ -27,6 +27,10 @@ class DivergenceError(UserError):
     """A loss or the logits stopped being finite."""
 
 
+class CallbackError(UserError):
+    """A callback raised something; the message names it and its method, and the training was saved."""
+
+
 class PeerLostError(UserError):
     """Another process of the same training has ended."""
 

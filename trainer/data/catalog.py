@@ -14,16 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
 from ..common.image_shape import ImageShape
 from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
 from .binarize import AnyBits
 from .binary_images import BinaryImages
-from .dataset import BinaryDataset
+from .dataset import BinaryDataset, images_of
 from .groups import note_on_neighbours
-from .packed import PackedImages, ProgressCallback, packed_dataset
+from .packed import ProgressCallback, packed_dataset
 from .readers.arrays import ArraySource, sliced_array
 from .readers.source import printable
 from .splits import split_off
@@ -50,6 +49,10 @@ def open_dataset(
     folder is converted on first use; `progress` is called with (done, of how many). Raises DataError if it is not
     available or has no image in that split, and ConfigError if an option does not fit it.
     """
+    return dataclasses.replace(_opened(spec, split, progress), spec=spec, split=split)
+
+
+def _opened(spec: DatasetSpec, split: str, progress: ProgressCallback) -> BinaryDataset:
     other = {"validation": spec.validation_data, "test": spec.test_data}.get(split)
     if other is not None:
         return _beside(spec, other, progress)
@@ -64,8 +67,10 @@ def open_dataset(
 
 
 def _open_split(spec: DatasetSpec, split: str, progress: ProgressCallback) -> BinaryDataset:
+    if spec.path is None and spec.digest is not None and split != "test":
+        raise DataError(f"the images of {spec.dataset} were given from Python; give them again, as to train()")
     if spec.path is None:
-        return load_dataset(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
+        return _named(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
     if spec.test_data and split == "train":
         split = "all"
     packed = packed_dataset(Path(spec.path), spec.options, progress=progress)
@@ -120,17 +125,24 @@ def load_dataset(
     Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
     an option does not fit it.
     """
+    spec = DatasetSpec(dataset=name, data_dir=data_dir, options=options or ImageOptions())
+    return open_dataset(spec, split=split)
+
+
+def _named(
+    name: str, *, data_dir: str | None = None, split: str = "train", options: ImageOptions | None = None
+) -> BinaryDataset:
+    """The split "train", "test" or "all" of a data set by name.
+
+    Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
+    an option does not fit it.
+    """
     options = options or ImageOptions()
     options.check_for_pixels(name)
     splits = ("train", "test") if split == "all" else (split,)
     parts = [_converted(name, data_root(data_dir), part, options) for part in splits]
     bits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    images: Tensor | PackedImages
-    if bits.dtype == np.bool_:
-        images = torch.from_numpy(bits.view(np.uint8))
-    else:
-        rows, shape = bits.reshape(len(bits), -1), bits.shape[1:]
-        images = PackedImages(rows, shape, np.arange(len(bits)), options.bernoulli_seed)
+    images = images_of(bits, options.bernoulli_seed)
     classes = TORCHVISION_DATASETS[name].classes if name in TORCHVISION_DATASETS else None
     return BinaryDataset(name, images, torch.from_numpy(labels), classes)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from bgan.trainer.data.dataset import BatchStream
+from bgan.trainer.training.callbacks import StopTraining
+from bgan.trainer.training.trackers.tensorboard import TensorBoard
 from tests.kit.cli import bgan, error_line
 from tests.kit.ranks import Ranks, run_ranks
 from tests.kit.waiting import eventually
@@ -139,6 +142,28 @@ def test_a_shard_that_diverges_ends_all_processes_before_their_weights_change(tr
     assert "the discriminator's loss is nan at step 7, epoch 2" in line
     assert line.endswith("; the newest checkpoint is step_00000005.safetensors")
     assert _newest(tmp_path / "run") == before
+
+
+def test_the_first_process_alone_calls_callbacks_and_one_that_raises_or_stops_ends_all(
+    train, monkeypatch, tmp_path
+):
+    def on_step(callback, step, losses):
+        (tmp_path / f"{os.environ['RANK']} at {step}").touch()
+        if step == 10:
+            raise error
+
+    monkeypatch.setattr(TensorBoard, "on_step", on_step)
+    for error in (ValueError("no"), StopTraining()):
+        results = run_ranks(2, *train, "--epochs", 4)
+        if isinstance(error, ValueError):
+            line = _refused(results)
+            assert "the callback TensorBoard.on_step raised ValueError: no; stopped and saved at step 10;" in line
+            shutil.rmtree(tmp_path / "run" / "checkpoints")
+        else:
+            assert [result.returncode for result in results] == [0, 0], results
+        assert sorted(path.name for path in tmp_path.glob("* at *")) == ["0 at 10", "0 at 5"]
+    monkeypatch.undo()
+    assert _newest(tmp_path / "run") == _alone(train, tmp_path / "alone", "--epochs", 2)
 
 
 def test_a_signal_to_one_process_saves_and_ends_all(train, tmp_path):
