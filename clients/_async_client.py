@@ -1,7 +1,9 @@
 """The asyncio client; mirrors the blocking one."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any, Self
 
 import grpc
@@ -13,16 +15,19 @@ from ._errors import SamplingError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
 from ._processes import note_use
 from ._retry import Retries, is_transient
-from ._stream.call import Connection, open_call, typed_errors
+from ._stream.call import Connection, errors_at, open_call, typed_errors
 from ._stream.shards import Cursor
 from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation, wait_for_end
 from ._types import ImageBatch, ModelInfo, ModelList
 
+_All = Coroutine[Any, Any, ImageBatch]
 
-class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[ImageBatch, None]]):
+
+class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[ImageBatch, None], _All]):
     """Samples binary images from one or several servers. Use as an async context manager, or await `close`.
 
     >>> async with AsyncSamplingClient("localhost:50051") as client:
+    ...     (await client.sample(64, seed=1)).images  # uint8 [64, channels, height, width] of 0 and 1
     ...     async for batch in client.sample_binary_images(image_count=1000, seed=1):
     ...         batch.images  # uint8 [n, channels, height, width]
     """
@@ -40,7 +45,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
 
     async def get_model(
         self,
-        name: str = "",
+        name: str | None = None,
         *,
         version: int | None = None,
         request_id: str | None = None,
@@ -58,6 +63,10 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
         await self._lifetime.close()
         for connection in self._connections:
             await connection.channel.close()
+
+    async def aclose(self) -> None:
+        """`close`, by the name that `contextlib.aclosing` and `AsyncExitStack` know."""
+        await self.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,6 +112,21 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
                         break
             await self._lifetime.wait(retries.wait_after(failure))
         raise closed_error()
+
+    async def _collect(self, batches: AsyncGenerator[ImageBatch, None]) -> ImageBatch:
+        async with aclosing(batches):
+            return ImageBatch.concatenate([batch async for batch in batches])
+
+    async def _named(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
+        start = time.monotonic()
+        lookup = model_request(request.model, request.version, request.revision)
+        with errors_at(request.first_index):
+            response, target = await self._unary("GetModel", lookup, request.request_id, timeout)
+            numbered = request.numbered(decode_answer(response, lookup, target))
+        left = None if timeout is None else timeout - (time.monotonic() - start)
+        async with aclosing(self._batches(numbered, left)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def _stream(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
         connection, cursor = self._connected(request.first_index)[0], Cursor(request)

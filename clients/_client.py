@@ -1,5 +1,6 @@
 """The blocking client."""
 
+import time
 from collections.abc import Generator
 from typing import Any, Self
 
@@ -11,16 +12,17 @@ from ._base import UNSET, BaseClient, Timeout, model_request
 from ._errors import SamplingError, closed_error
 from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
 from ._retry import Retries, is_transient
-from ._stream.call import Connection, open_call, typed_errors, wait_for_end
+from ._stream.call import Connection, errors_at, open_call, typed_errors, wait_for_end
 from ._stream.shards import Cursor
 from ._stream.threads import Lifetime, ShardWorkers
 from ._types import ImageBatch, ModelInfo, ModelList
 
 
-class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, None, None]]):
+class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, None, None], ImageBatch]):
     """Samples binary images from one or several servers. Use as a context manager, or call `close`.
 
     >>> with SamplingClient("localhost:50051") as client:
+    ...     client.sample(64, seed=1).images  # uint8 [64, channels, height, width] of 0 and 1
     ...     for batch in client.sample_binary_images(image_count=1000, seed=1):
     ...         batch.images  # uint8 [n, channels, height, width]
     """
@@ -37,7 +39,7 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
 
     def get_model(
         self,
-        name: str = "",
+        name: str | None = None,
         *,
         version: int | None = None,
         request_id: str | None = None,
@@ -84,6 +86,17 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
                         break
             self._lifetime.wait(retries.wait_after(failure))
         raise closed_error()
+
+    def _collect(self, batches: Generator[ImageBatch, None, None]) -> ImageBatch:
+        return ImageBatch.concatenate(list(batches))
+
+    def _named(self, request: SampleRequest, timeout: float | None) -> Generator[ImageBatch, None, None]:
+        start = time.monotonic()
+        lookup = model_request(request.model, request.version, request.revision)
+        with errors_at(request.first_index):
+            response, target = self._unary("GetModel", lookup, request.request_id, timeout)
+            numbered = request.numbered(decode_answer(response, lookup, target))
+        yield from self._batches(numbered, None if timeout is None else timeout - (time.monotonic() - start))
 
     def _stream(self, request: SampleRequest, timeout: float | None) -> Generator[ImageBatch, None, None]:
         connection, cursor = self._connected(request.first_index)[0], Cursor(request)

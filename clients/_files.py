@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ._description import npz_description
 from ._types import ImageBatch
 
 SUFFIXES = (".png", ".npz", ".npy")
@@ -47,9 +48,10 @@ def write_batches(
     """Write the `image_count` images of a stream; returns its last batch.
 
     A file is written whole or not at all; where `path` is a link, its target is. .png is a grid, .npy uint8
-    [n, channels, height, width], and .npz the packed images with shape, seed, first index, model, revision and,
-    from a class-conditional model, labels and `classes`, their names, which are asked for when the first batch has
-    come. Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
+    [n, channels, height, width], and .npz the packed images with shape, seed, first index, model, revision, a
+    description of these and, from a class-conditional model, labels and `classes`, their names, which are asked
+    for when the first batch has come.
+    Except for a grid, memory does not grow with the count, or by 4 bytes an image for labels.
 
     Raises OSError that names `path`, and ValueError for other batches or more pixels than a picture holds.
     """
@@ -79,13 +81,11 @@ def _destination(path: Path) -> Path:
 
 def _checked(batches: Iterable[ImageBatch], image_count: int) -> Iterator[ImageBatch]:
     """The batches. Raises ValueError where they are not `image_count` images of one stream."""
-    kind = next_index = None
-    arrived = 0
+    previous, arrived = None, 0
     for batch in batches:
-        this = (batch.seed, batch.model, batch.revision, batch.image_shape, batch.labels is None)
-        if kind not in (None, this) or batch.first_index != (batch.first_index if kind is None else next_index):
+        if previous is not None and not previous.precedes(batch):
             raise ValueError("the batches are not of one stream, or not in order")
-        kind, next_index, arrived = this, batch.next_index, arrived + len(batch)
+        previous, arrived = batch, arrived + len(batch)
         yield batch
     if arrived != image_count:
         raise ValueError(f"the stream has {arrived} images, not {image_count}")
@@ -141,6 +141,7 @@ def _write_npz(
     arrays = {name: np.array(getattr(first, name)) for name in names}
     if first.labels is not None:
         arrays["classes"] = np.array(classes())
+    arrays["description"] = np.array(npz_description(first.image_shape, has_classes=first.labels is not None))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("packed_images.npy", "w", force_zip64=True) as member:
             _write_header(member, (image_count, first.packed_images.shape[1]))

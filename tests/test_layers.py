@@ -27,8 +27,12 @@ LAYERS = {
         *({"server", "generate"}, "cli"),
     ),
     "clients": (
-        *({"_types", "_text", "_processes"}, {"_errors", "_addresses", "_credentials"}, {"_messages", "_retry"}),
-        *("_stream", "_base", {"_client", "_async_client", "_files"}, "cli"),
+        *(
+            {"_types", "_text", "_processes", "_description"},
+            {"_errors", "_addresses", "_credentials"},
+            {"_messages", "_retry", "_channels"},
+        ),
+        *("_stream", "_base", {"_client", "_async_client", "_files", "_reading"}, "cli"),
     ),
 }
 _PARTS = {

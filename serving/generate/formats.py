@@ -17,14 +17,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..models.noise import ImageRange, Int64Array
-from ..models.npy import array_head
+from ..models.npy import PACKING, array_head, npz_description
 
 _CHUNK_BYTES = 1 << 20
 _LABELS_AT_ONCE = 4096
-PACKING = (
-    "one bit a pixel, 1 = on, row-major (channel, row, column), most significant bit first, "
-    "each image padded with zeros to a whole byte"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +129,13 @@ class NpzFormat(Format):
                     member.write(chunk)
             if labels is not None:
                 self._write_labels(archive, labels, check)
-            for name in ("image_shape", "seed", "first_index", "model", "revision"):
+            arrays = {
+                name: getattr(spec, name) for name in ("image_shape", "seed", "first_index", "model", "revision")
+            }
+            arrays["description"] = npz_description(spec.image_shape, has_classes=labels is not None)
+            for name, value in arrays.items():
                 with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, np.array(getattr(spec, name)), allow_pickle=False)
+                    np.lib.format.write_array(member, np.array(value), allow_pickle=False)
         partial.unlink()
 
     def _write_labels(self, archive: zipfile.ZipFile, labels: Labels, check: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from bgan.v1 import sampling_pb2 as pb
 from ..errors import InvalidRequestError
 from ..models.engine import Engine
 from ..models.noise import ImageRange
-from ..models.npy import array_head
+from ..models.npy import array_head, npz_description
 
 MAX_COLUMNS = 100
 """Of a picture's grid."""
@@ -120,6 +120,7 @@ class NpzEncoding(Encoding):
             "first_index": self.images.first_index,
             "model": manifest.name,
             "revision": self.engine.revision,
+            "description": npz_description(self.engine.image_shape, has_classes=bool(manifest.classes)),
         }
         if manifest.classes:
             yield from self._labels()
