@@ -50,17 +50,15 @@ class _File:
         for number, method in enumerate(service.method):
             streams = "stream of " if method.server_streaming else ""
             request, response = method.input_type.split(".")[-1], method.output_type.split(".")[-1]
-            rows.append(
-                f"| `{method.name}` | `{request}` | {streams}`{response}` | {self._comment((*path, _MEMBER, number))} |"
-            )
+            comment = self._comment((*path, _MEMBER, number))
+            rows.append(f"| `{method.name}` | `{request}` | {streams}`{response}` | {comment} |")
         return [f"### `{service.name}`", self._comment(path), "\n".join(rows)]
 
     def _message(self, path, message, name):
         rows = ["| field | type | number | |", "|---|---|---|---|"]
         for number, field in enumerate(message.field):
-            rows.append(
-                f"| `{field.name}` | `{_type(field)}` | {field.number} | {self._comment((*path, _MEMBER, number))} |"
-            )
+            comment = self._comment((*path, _MEMBER, number))
+            rows.append(f"| `{field.name}` | `{_type(field)}` | {field.number} | {comment} |")
         parts = [f"### `{name}`", self._comment(path), "\n".join(rows) if message.field else ""]
         for number, nested in enumerate(message.nested_type):
             if not nested.options.map_entry:

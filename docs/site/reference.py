@@ -21,27 +21,31 @@ class Generated(SphinxDirective):
 
 
 class PythonApi(SphinxDirective):
-    """All public names of a module, by their docstrings."""
+    """All public names of a module, or those in the content with their modules, by their docstrings."""
 
-    required_arguments = 1
+    optional_arguments = 1
+    has_content = True
 
     def run(self):
         """Parse one directive of autodoc for each name, as reStructuredText."""
-        module = import_module(self.arguments[0])
-        lines = []
-        for name in module.__all__:
-            value = getattr(module, name)
-            lines += _autodoc(module.__name__, name, value)
+        if self.arguments:
+            module = import_module(self.arguments[0])
+            names = [(module, name) for name in module.__all__]
+            for _, name in names:
+                if getattr(value := getattr(module, name), "__module__", "").startswith("bgan."):
+                    value.__module__ = module.__name__  # where users find it, and where signatures link to
+        else:
+            found = (path.rpartition(".")[::2] for path in self.content)
+            names = [(import_module(module), name) for module, name in found]
+        lines = [line for module, name in names for line in _autodoc(module.__name__, name, getattr(module, name))]
         return self.parse_text_to_nodes("```{eval-rst}\n" + "\n".join(lines) + "\n```")
 
 
 def _autodoc(module, name, value):
-    if getattr(value, "__module__", "").startswith("bgan."):
-        value.__module__ = module  # where users find it, and where signatures link to
     if inspect.isclass(value):
-        options = ["   :members:", "   :inherited-members: Exception", "   :show-inheritance:"]
-        kind = "exception" if issubclass(value, BaseException) else "class"
-        return [f".. auto{kind}:: {module}.{name}", *(options if kind == "class" else options[-1:]), ""]
+        if issubclass(value, BaseException):
+            return [f".. autoexception:: {module}.{name}", "   :show-inheritance:", ""]
+        return [f".. autoclass:: {module}.{name}", "   :members:", "   :inherited-members:", ""]
     return [f".. auto{'function' if callable(value) else 'data'}:: {module}.{name}", ""]
 
 
@@ -51,8 +55,9 @@ class Commands(Generated):
     def text(self):
         """A section for each command."""
         import typer
-        from bgan.trainer.cli.host import _load
         from typer.cli import get_docs_for_click
+
+        from bgan.trainer.cli.host import _load
 
         commands = {}
         for entry_point in entry_points(group="bgan.commands"):
@@ -62,6 +67,7 @@ class Commands(Generated):
             command = _load(name, summary, path)
             context = typer.Context(command, info_name=f"bgan {name}")
             text = get_docs_for_click(obj=command, ctx=context, name=f"bgan {name}")
+            text = re.sub(r"(?:^ *bgan .*\n)+", lambda found: f"\n```console\n{found[0]}```\n\n", text, flags=re.M)
             pages.append(re.sub(r"^#+ `", "## `", text, flags=re.M))
         return "\n\n".join(pages)
 
