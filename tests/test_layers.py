@@ -17,7 +17,8 @@ LAYERS = {
     "trainer": (
         *("common", "config", {"data", "networks"}, "training", "exporting", "evaluation"),
         {"reports/figures", "reports/sheet"},
-        {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
+        {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "hub")}
+        | {f"reports/{name}" for name in ("least_certain", "reproduction")},
         "api",
         "cli",
     ),

@@ -23,8 +23,12 @@ _ADVICE: dict[StoreFault, str] = {
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_CODES = ("StorageFull", "QuotaExceeded", "InsufficientStorage", "507")
-# Exceptions of botocore, aiohttp and requests, by the names of their classes: none of them need be installed.
-_AWAY = frozenset(("ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError", "Timeout"))
+# Exceptions of botocore, aiohttp, requests and httpx, by the names of their classes: none need be installed.
+_AWAY = frozenset(
+    ("ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError", "Timeout", "TransportError")
+)
+# Which extra brings the package of a URL.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "hf": "hub"}
 _FORBIDDEN = frozenset(("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound"))
 _MAX_REASON = 300
 _USER = re.compile(r"(?<=://)[^/]*@")  # and password, which may have an @ too
@@ -99,7 +103,8 @@ def open_store(url: str) -> Store:
     except StoreError as error:
         cause = error.__cause__
         if isinstance(cause, ImportError):
-            advice = ": pip install 'bgan[s3]'" if url.startswith(("s3:", "s3a:")) else ""
+            extra = _EXTRAS.get(url.partition(":")[0])
+            advice = f": pip install 'bgan[{extra}]'" if extra else ""
             raise StoreError(f"{without_secrets(url)}: {redacted(str(cause), url)}{advice}") from cause
         if isinstance(cause, ValueError):
             said = redacted(str(cause), url)

@@ -293,6 +293,7 @@ class _Files:
         """The files of models; None: the listing does not tell contents."""
         how: dict[str, Any] = {} if self._protocols & _FLAT else {"maxdepth": _DEPTH, "on_error": "raise"}
         with self._explained():
+            self._store.files.invalidate_cache()  # some libraries have one all the same, as that of hf://
             found = self._store.files.find(self._store.root, detail=True, **how)
             if not found:
                 self._store.files.ls(self._store.root)  # says why

@@ -16,6 +16,7 @@ from bgan.trainer.evaluation.metrics.table import Figures, indistinct
 from bgan.trainer.exporting.exporter import export_run
 from bgan.trainer.exporting.model_file import OnnxModel
 from bgan.trainer.reports.card import open_trained_model
+from bgan.trainer.reports.hub import license_fields
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
 from tests.fixtures.write import write_model
@@ -159,3 +160,51 @@ def test_a_card_that_cannot_be_written(folder, tmp_path):
     assert result.returncode == 1
     assert f"bgan: there is no file {tmp_path / 'gone.onnx'}" in result.stderr.splitlines()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.onnx"]
+
+
+def test_a_repository_is_what_the_hub_takes(card, folder, cache_environment):
+    hub = pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
+    command = ("card", "models/mine.onnx", "--licence", "MIT", "--count", COUNT, "--repository", "repository")
+    assert _runs(command, folder, cache_environment) == "repository\n"
+    repository = folder / "repository"
+    assert {path.name for path in repository.iterdir()} == {"README.md", "mine.onnx", "samples.png"}
+    assert (repository / "mine.onnx").read_bytes() == (folder / "models" / "mine.onnx").read_bytes()
+    written = hub.ModelCard.load(repository / "README.md")
+    assert "![Samples of the models](samples.png)" in written.text
+    assert written.text.strip().splitlines()[0] == card.splitlines()[0]
+    links = re.findall(r"\]\(([^)]+)\)", written.text)
+    assert [link for link in links if "://" not in link] == ["samples.png"]
+    data = written.data
+    assert (data.license, data.model_name, data.pipeline_tag) == ("mit", "mine", "unconditional-image-generation")
+    assert [widget["output"]["url"] for widget in data.widget] == ["samples.png"]
+    figures = {result.metric_type: result for result in data.eval_results}
+    rows = dict(re.findall(r"^\| (.*?) \| (.*?) \|", card, re.M))
+    for key in ("frechet_distance", "components", "precision"):
+        result = figures[key]
+        assert (result.dataset_name, result.metric_args["samples"]) == ("digits", COUNT)
+        text = Figures({key: result.metric_value}, {key: result.metric_args["standard_error"]}).text(key)
+        assert rows[result.metric_name] == text
+    assert all(np.isfinite(result.metric_value) for result in data.eval_results)
+
+
+@pytest.mark.parametrize(
+    ("licence", "fields"),
+    [
+        ("MIT, as bgan itself", {"license": "mit"}),
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("GPL-3.0-or-later", {"license": "gpl-3.0"}),
+        ("My own: (c) me", {"license": "other", "license_name": "my-own-c-me", "license_link": "README.md"}),
+        (None, {}),
+    ],
+)
+def test_a_licence_as_the_hub_has_it(licence, fields):
+    assert license_fields(licence) == fields
+
+
+def test_a_repository_has_one_model(folder, cache_environment):
+    models = ("models/mine.onnx", "models/exact.onnx")
+    result = bgan("card", *models, "--repository", "several", cwd=folder, env=cache_environment)
+    assert result.stderr.splitlines()[-1] == (
+        "bgan: a repository has one model; name one, or leave out --repository"
+    )
+    assert not (folder / "several").exists()

@@ -26,6 +26,7 @@ _EXTRAS = {
     "data": ("h5py", "pyarrow"),
     "bulk": ("fsspec",),
     "ray": ("ray",),
+    "hub": ("huggingface_hub",),
     "serve": ("onnxruntime", "grpc_health", "grpc_reflection", "pydantic_settings", "pydantic"),
 }
 _INTERRUPTED = 128 + signal.SIGINT

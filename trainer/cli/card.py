@@ -52,6 +52,13 @@ def card(
     published_samples: Annotated[
         Path | None, typer.Option(help="Samples of the published code (.npz), for a column of the figures.")
     ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write model, card and picture into this folder, as a repository of the Hugging Face Hub.",
+        ),
+    ] = None,
     count: Annotated[int, typer.Option(help="Samples to measure.", min=64, max=10**7)] = 10_000,
     data_dir: DataDir = None,
     device: DeviceName = "auto",
@@ -63,14 +70,26 @@ def card(
     measures of it, beside real images, and its licence. The run that it was exported from has to be there.
 
     Examples: bgan card models/digits.onnx --license MIT --picture digits.png;
-    bgan card digits --models s3://bucket/models
+    bgan card digits --models s3://bucket/models;
+    bgan card models/digits.onnx --license MIT --repository digits
     """
     from rich.console import Console
 
-    from .. import card_text, evaluate, load_samples, open_trained_model, resolve_device
+    from .. import (
+        HUB_PICTURE,
+        HubRepository,
+        card_text,
+        evaluate,
+        load_samples,
+        open_trained_model,
+        resolve_device,
+    )
     from ..common.console import progress_line
     from ..common.files import write_atomically
 
+    stated = license_ if licence is None else licence
+    if repository is not None:
+        picture = _prepared(repository, models, picture) / HUB_PICTURE
     with ExitStack() as stack:
         places = [_locate(model, folder, stack) for model in models]
         for path in (*(place.path for place in places), *([published_samples] if published_samples else [])):
@@ -95,17 +114,45 @@ def card(
                 images = load_samples(published_samples, reference.test.shape[1:]).first(count)
                 published = measured(images).figures
             for model, place in zip(trained, places, strict=True):
+                evaluation = measured(model.generator.sample(count))
                 text = card_text(
                     model,
-                    measured(model.generator.sample(count)),
+                    evaluation,
                     reference,
                     published=published,
-                    licence=license_ if licence is None else licence,
-                    picture=place.link(picture),
+                    licence=stated,
+                    picture=HUB_PICTURE if repository else place.link(picture),
                 )
-                write_atomically(model.card, text.encode())
+                if repository is None:
+                    write_atomically(model.card, text.encode())
+                    continue
+                written = HubRepository(
+                    model=model.path,
+                    manifest=model.manifest,
+                    text=text,
+                    evaluation=evaluation,
+                    dataset=reference.dataset,
+                    licence=stated,
+                ).write(repository)
+                typer.echo(written.parent)
+                return
         for model, place in zip(trained, places, strict=True):
             typer.echo(place.publish(model.card, picture))
+
+
+def _prepared(repository: Path, models: list[str], picture: Path | None) -> Path:
+    """The folder of a repository, made. Raises ConfigError, and SamplesError where it cannot be made."""
+    import huggingface_hub  # noqa: F401 - it takes a while to measure what could not be written
+
+    if len(models) > 1:
+        raise ConfigError("a repository has one model; name one, or leave out --repository")
+    if picture is not None:
+        raise ConfigError("--repository draws its own picture; leave out --picture")
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SamplesError(f"{repository} cannot be made ({error.strerror}); name another folder") from error
+    return repository
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def _explain(error: Exception, done: str) -> str:
 
 def _advice(error: Exception) -> str:
     if isinstance(error, ImportError):
-        return "pip install 'bgan[s3]' has that of s3://"
+        return "pip install 'bgan[s3]' has that of s3://, 'bgan[hub]' that of hf://"
     if isinstance(error, FileNotFoundError):
         return "make its bucket, or name another"
     if _is_refused(error):
