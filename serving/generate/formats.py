@@ -193,6 +193,8 @@ def _move(source: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         source.chmod(stat.S_IMODE(target.stat().st_mode))
     source.replace(target)
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

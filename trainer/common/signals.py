@@ -4,6 +4,9 @@ import signal
 from types import FrameType
 from typing import Self
 
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""None on Windows."""
+
 
 class StopSignals:
     """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted; a second one acts as usual.
@@ -16,8 +19,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         noted = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            noted.append(signal.SIGHUP)
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            noted.append(HANGUP)
         self._previous = {each: signal.signal(each, self._note) for each in noted}
         return self
 
