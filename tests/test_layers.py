@@ -30,7 +30,7 @@ LAYERS = {
             {"_errors", "_addresses", "_credentials"},
             {"_messages", "_retry", "_channels"},
         ),
-        *("_stream", "_base", {"_client", "_async_client", "_files", "_reading"}),
+        *("_stream", "_base", {"_client", "_async_client", "_files"}, "_reading"),
         *("_source", {"torch", "datasets"}, "cli"),
     ),
 }
