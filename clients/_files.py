@@ -110,7 +110,7 @@ def make_grid(images: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def cut_grid(canvas: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
-    """The images, uint8 [n, 1 or 3, h, w] of 0 and 1, of the pixels of a grid; None: `make_grid` made none such."""
+    """The images, uint8 [n, 1 or 3, h, w] of 0 and 1, of a grid's pixels; None: `make_grid` made none such."""
     pixels = canvas.reshape(*canvas.shape[:2], -1)  # [rows, columns, 1 or 3]
     grey = (pixels == _GRID_GREY).all(2)
     height, width = _lines_between(grey.all(1)), _lines_between(grey.all(0))
