@@ -271,7 +271,7 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches, Batch]):
     def _options(self, target: str) -> dict[str, Any]:
         """Those of a channel, by name."""
         return {
-            **self._retry.channel_options(),
+            **dict(self._retry.channel_options()),
             "grpc.max_receive_message_length": _MAX_RECEIVED_BYTES,
             "grpc.keepalive_time_ms": round(1000 * KEEPALIVE_SECONDS),
             "grpc.keepalive_timeout_ms": round(1000 * KEEPALIVE_TIMEOUT_SECONDS),

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
+from ._files import cut_grid
 from ._text import printable
 from ._types import ImageBatch
 
@@ -30,13 +33,14 @@ class ImageFileError(ValueError):
 def load_images(path: str | os.PathLike[str]) -> ImageBatch:
     """All images of a file or folder that `bgan sample`, `bgan generate` or `bgan bulk` wrote, as one ImageBatch.
 
-    path: .npz, .npy, .bits or .bin with the .json beside it, or .parquet; or a folder of shards, of which each is
-        held against its digest. Also a URL that fsspec opens. Parquet needs pyarrow, URLs need fsspec: the extra
-        `bulk` has both.
+    path: .npz, .npy, .bits or .bin with the .json beside it, .parquet, or .png; or a folder of shards, of which
+        each is held against its digest. Also a URL that fsspec opens. Parquet needs pyarrow, URLs need fsspec: the
+        extra `bulk` has both.
 
-    Labels, class names and probabilities are there where the file has them. A .npy says nothing of its origin:
-    its `model` and `revision` are "", its `seed` is None and its `first_index` 0. All images are in memory, an
-    eighth of a byte a pixel.
+    Labels, class names and probabilities are there where the file has them. A .npy and a .png say nothing of their
+    origin: `model` and `revision` are "", `seed` is None and `first_index` 0. A grid of one channel, or of three
+    as colours, is cut into its images; other channels lie side by side in it, and stay so, as one channel. All
+    images are in memory, an eighth of a byte a pixel.
 
     Raises ImageFileError, a ValueError, for what is not such a file or is broken; OSError for one that cannot be
     read; ModuleNotFoundError, which says what to install.
@@ -53,12 +57,8 @@ def load_images(path: str | os.PathLike[str]) -> ImageBatch:
     if not os.path.exists(location):
         raise FileNotFoundError(2, os.strerror(2), location)
     if suffix == ".partial":
-        problem = "is unfinished; the command that began it resumes it"
-    elif suffix == ".png":
-        problem = "is a picture; write .npz with the same seed for images that can be read back"
-    else:
-        problem = f"is none of {', '.join(_READERS)} and no folder of shards"
-    raise ImageFileError(f"{location} {problem}")
+        raise ImageFileError(f"{location} is unfinished; the command that began it resumes it")
+    raise ImageFileError(f"{location} is none of {', '.join(_READERS)} and no folder of shards")
 
 
 @contextmanager
@@ -163,9 +163,20 @@ def _read_npy(location: str, file: IO[bytes]) -> ImageBatch:
     if images.dtype != np.uint8 or images.ndim != 4 or (images > 1).any():
         what = f"{images.dtype} {images.shape}" + (", not all 0 and 1" if images.dtype == np.uint8 else "")
         raise ImageFileError(f"{location} has {what}, not uint8 [n, channels, height, width] of 0 and 1")
+    return _of_unknown_origin(location, images)
+
+
+def _of_unknown_origin(location: str, images: npt.NDArray[np.uint8]) -> ImageBatch:
     packed = np.packbits(images.reshape(len(images), -1), axis=1)
     origin = {"model": "", "revision": "", "seed": None, "first_index": 0}
     return _batch(location, {"packed_images": packed, "image_shape": images.shape[1:], **origin})
+
+
+def _read_png(location: str, file: IO[bytes]) -> ImageBatch:
+    images = cut_grid(np.asarray(Image.open(file)))
+    if images is None:
+        raise ImageFileError(f"{location} is no grid of images, as `bgan sample` writes it")
+    return _of_unknown_origin(location, images)
 
 
 def _read_bits(location: str, file: IO[bytes]) -> ImageBatch:
@@ -271,4 +282,5 @@ _READERS: dict[str, Callable[[str, IO[bytes]], ImageBatch]] = {
     ".bits": _read_bits,
     ".bin": _read_bits,
     ".parquet": _read_parquet,
+    ".png": _read_png,
 }

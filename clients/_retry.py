@@ -46,20 +46,20 @@ class RetryPolicy:
         doublings = min(failures - 1, 64)
         return random.uniform(0, min(self.max_backoff_seconds, self.initial_backoff_seconds * 2**doublings))
 
-    def channel_options(self) -> dict[str, str | int]:
+    def channel_options(self) -> list[tuple[str, str | int]]:
         """The same policy for gRPC's connections."""
         # All addresses of a name are connected to and take turns, call by call; one that is away is passed over.
         config = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
-        return {
-            "grpc.service_config": config,
+        return [
+            ("grpc.service_config", config),
             # By default a channel waits up to two minutes before it looks whether a server is back.
-            "grpc.initial_reconnect_backoff_ms": _milliseconds(self.initial_backoff_seconds),
-            "grpc.max_reconnect_backoff_ms": _milliseconds(self.max_backoff_seconds),
+            ("grpc.initial_reconnect_backoff_ms", _milliseconds(self.initial_backoff_seconds)),
+            ("grpc.max_reconnect_backoff_ms", _milliseconds(self.max_backoff_seconds)),
             # In spite of its name, how long one connection attempt may take.
-            "grpc.min_reconnect_backoff_ms": _milliseconds(_MAX_CONNECT_SECONDS),
+            ("grpc.min_reconnect_backoff_ms", _milliseconds(_MAX_CONNECT_SECONDS)),
             # How soon a name may be looked up again. gRPC waits 30 s, in which a rollout can replace every server.
-            "grpc.dns_min_time_between_resolutions_ms": _milliseconds(self.max_backoff_seconds),
-        }
+            ("grpc.dns_min_time_between_resolutions_ms", _milliseconds(self.max_backoff_seconds)),
+        ]
 
 
 class Retries:

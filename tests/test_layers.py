@@ -32,8 +32,8 @@ LAYERS = {
             {"_errors", "_addresses", "_credentials"},
             {"_messages", "_retry", "_channels"},
         ),
-        *("_stream", "_base", {"_client", "_async_client", "_files", "_reading"}),
-        *("_output", "_source", {"torch", "datasets"}, "cli"),
+        *("_stream", "_base", {"_client", "_async_client", "_files"}, {"_reading", "_output"}),
+        *("_source", {"torch", "datasets"}, "cli"),
     ),
 }
 _PARTS = {

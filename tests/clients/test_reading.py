@@ -10,9 +10,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from bgan.clients import ImageBatch, ImageFileError, SamplingClient, load_images
+from bgan.clients._files import make_grid
 
 pytest.importorskip("onnxruntime")  # some tests of the clients' run where nothing can serve
 pytest.importorskip("pyarrow")
@@ -113,6 +115,20 @@ def test_a_dense_array_says_nothing_of_its_origin(folder, expected):
     assert repr(batch) == "ImageBatch(150 images of 3x5x9, model='', revision='', seed=None, first_index=0)"
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 9, 10, 150])
+@pytest.mark.parametrize(
+    ("shape", "read"), [((1, 4, 6), (1, 4, 6)), ((3, 5, 9), (3, 5, 9)), ((2, 4, 6), (1, 4, 12))]
+)
+def test_a_picture_is_cut_into_its_images(tmp_path, count, shape, read):
+    images = np.random.default_rng(count).integers(0, 2, (count, *shape), np.uint8)
+    images[0], images[-1] = 0, 1
+    make_grid(images).save(tmp_path / "x.png")
+    batch = load_images(tmp_path / "x.png")
+    assert (batch.image_shape, batch.seed) == (read, None)
+    expected = images if shape == read else images.transpose(0, 2, 1, 3).reshape(count, *read)
+    np.testing.assert_array_equal(batch.images, expected)
+
+
 @pytest.mark.parametrize("form", ["parquet", "npz"])
 def test_a_shard_is_read_alone(folder, expected, form):
     shard = load_images(folder / form / "data" / f"images-00001-of-00004.{form}")
@@ -198,8 +214,8 @@ def test_arrays_that_do_not_fit(folder, tmp_path, changes, says):
 def _other_files(folder, tmp_path):
     """Files that cannot be read, and what is said of each."""
     files = {
-        "x.txt": (b"", "is none of .npz, .npy, .bits, .bin, .parquet and no folder of shards"),
-        "x.png": (b"", "is a picture; write .npz with the same seed"),
+        "x.txt": (b"", "is none of .npz, .npy, .bits, .bin, .parquet, .png and no folder of shards"),
+        "x.png": (b"", "is broken, or no file of bgan's: cannot identify image file"),
         "a.npz.partial": (b"", "is unfinished; the command that began it resumes it"),
         "x.npz": (b"PK", "is broken, or no file of bgan's"),
         "cut.npz": (
@@ -221,6 +237,14 @@ def _other_files(folder, tmp_path):
     yield "objects.npy", "is broken, or no file of bgan's: Object arrays cannot be loaded"
     np.savez(tmp_path / "own.npz", images=np.zeros(3))
     yield "own.npz", "has images, but no packed_images, image_shape, seed, first_index, model, revision"
+    Image.new("L", (30, 30), 90).save(tmp_path / "grey.png")
+    yield "grey.png", "is no grid of images, as `bgan sample` writes it"
+    grid = np.array(make_grid(np.ones((4, 1, 8, 8), np.uint8)))
+    grid[5, 5] = 7
+    Image.fromarray(grid).save(tmp_path / "retouched.png")
+    yield "retouched.png", "is no grid of images"
+    Image.fromarray(grid[:-1]).save(tmp_path / "cut.png")
+    yield "cut.png", "is no grid of images"
     shutil.copy(folder / "a.bits.json", tmp_path / "short.bits.json")
     (tmp_path / "short.bits").write_bytes(b"abc")
     yield "short.bits", "has 3 bytes, not 150 images of 17"
