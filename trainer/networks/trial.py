@@ -1,7 +1,11 @@
 """Networks of one's own, tried on a few rows before anything is trained: what cannot work is said at once."""
 
 import copy
-from collections.abc import Callable
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -43,6 +47,34 @@ def try_generator(generator: OwnGenerator) -> None:
                     "normalize by statistics of training (as BatchNorm does), or within a row"
                 )
     generator.train(was_training)
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Keep what torch logs, warns of and prints while it traces a module off the user's terminal."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        aside = io.StringIO()
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(aside), redirect_stderr(aside):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def export_problem(generator: OwnGenerator) -> str | None:
+    """Why torch cannot make a graph of the generator for any batch, in a line; None where it can."""
+    inputs = {"latents": torch.zeros(2, generator.latent_size)}
+    if generator.class_count:
+        inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        with quiet_torch():
+            shapes = {name: {0: batch} for name in inputs}
+            torch.export.export(copy.deepcopy(generator).cpu().eval(), (), inputs, dynamic_shapes=shapes)
+    except Exception as error:  # of code that is not ours, and of what traces it
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
 
 
 def try_discriminator(

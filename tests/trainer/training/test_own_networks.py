@@ -294,9 +294,14 @@ def test_labels_for_a_run_without_classes_are_named(dataset, tmp_path):
         conditional.sample(2, labels=[0, "seven"])
 
 
-def test_what_cannot_be_exported_is_said_in_a_line_and_the_run_is_kept(dataset, tmp_path):
+def test_what_cannot_be_exported_is_said_in_a_line_and_the_run_is_kept(dataset, tmp_path, capfd):
     generator = Generator(lambda x: x * (2 if x.sum().item() > 0 else 3) ** 0)
-    run = bgan.train(_config(), dataset, generator=generator, folder=tmp_path / "run")
+    warned = []
+    run = bgan.train(_config(), dataset, generator=generator, folder=tmp_path / "run", warn=warned.append)
+    (line,) = warned
+    assert line.startswith(
+        "the generator own:Generator trains, but cannot be exported (GuardOnDataDependentSymNode"
+    )
     with pytest.raises(bgan.ExportError, match="the generator own:Generator cannot be written as ONNX") as raised:
         bgan.export(run, tmp_path / "models")
     assert "\n" not in str(raised.value)
@@ -305,6 +310,7 @@ def test_what_cannot_be_exported_is_said_in_a_line_and_the_run_is_kept(dataset, 
     with pytest.raises(bgan.ExportError, match="integer files are made of the layers of bgan's generators"):
         bgan.export(run, tmp_path / "models", arithmetic="integer")
     assert run.sample(3).images.shape == (3, *SHAPE)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_data_set_is_measured_against_every_seventh_of_its_images(dataset, tmp_path):
