@@ -376,7 +376,7 @@ def _reflected(process):
 
 def test_health_for_tokens_needs_tokens(small_models):
     result = bgan_process("serve", "--models", small_models, "--port", 0, "--health", "token")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith("there are no tokens; name their file with --tokens")
     result = bgan("serve", "--health", "closed")
     assert "--health: health is 'closed'; use one of open, token" in result.stderr
