@@ -228,7 +228,6 @@ def test_nothing_of_it_is_loaded_where_nobody_asks():
     code = """if True:
         import sys
         from bgan.serving.config.settings import ServerSettings
-from bgan.serving.config.sources import resolve
         from bgan.serving.server import supervisor, worker
         from bgan.serving.telemetry.start import start_tracing
         tracing = start_tracing(ServerSettings(models="."))
