@@ -156,7 +156,7 @@ class _Work:
 
     def explained(self, error: BaseException) -> BaseException:
         """The error, with what is kept for the same command to resume."""
-        from .._errors import SamplingError
+        from .._errors import RevisionChangedError, SamplingError
 
         rows, count = self.partial.rows, self.wanted["count"]
         if not rows:
@@ -165,6 +165,8 @@ class _Work:
             done = f"stopped and saved at image {rows:,} of {count:,}"
             return _Interrupted(f"{error.number.name}: {done}; the same command resumes", error.code)
         kept = f"{rows:,} of {count:,} images are kept, and the same command resumes"
+        if isinstance(error, RevisionChangedError):
+            kept = f"{rows:,} of {count:,} images are kept in {self.partial.path}; to start again, remove it"
         if isinstance(error, SamplingError):
             error.args = (f"{error}; {kept}",)
         elif isinstance(error, OSError):

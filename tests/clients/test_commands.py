@@ -189,6 +189,22 @@ def test_a_timeout_that_is_given_holds(liar, tmp_path):
     assert "of 20 images are kept" in error_line(bgan("sample", *options))
 
 
+def test_a_revision_that_is_gone_says_how_to_start_again(liar, tmp_path):
+    quota(liar, images=8, seconds=9)
+    options = ("sample", "--server", liar.target, "-n", 20, "--seed", 5, "-o", tmp_path / "x.npy")
+    error_line(bgan(*options, "--timeout", 0.5))
+    known = {"model": "m", "revision": "new", "wanted_revision": "old"}
+    gone = error_details_pb2.ErrorInfo(reason="REVISION_NOT_SERVED", metadata=known)
+    liar.tell = lambda request, context: (
+        abort(context, grpc.StatusCode.FAILED_PRECONDITION, gone) if request.revision else responses(request)
+    )
+    line = error_line(bgan(*options))
+    assert line.endswith(f"8 of 20 images are kept in {tmp_path / 'x.npy.partial'}; to start again, remove it")
+    (tmp_path / "x.npy.partial").unlink()
+    assert bgan(*options).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
 def test_models_as_json(liar):
     failures = [sampling_pb2.ModelFailure(model="bad", reason="is no model")]
     served = served_model(name="digits", classes=["a", "b"])

@@ -210,3 +210,12 @@ def test_metrics_that_are_away_are_a_failure(tmp_path):
     result = bgan("top", f"localhost:{free_port()}", "--once", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
     assert "--metrics-port" in result.stderr
+
+
+def test_the_old_spelling_of_a_license_is_accepted_and_hidden(tmp_path):
+    for spelling in ("--license", "--licence"):
+        result = bgan("card", "none.onnx", spelling, "MIT", cwd=tmp_path)
+        assert (result.returncode, "there is no file none.onnx" in result.stderr) == (1, True)
+    shown = bgan("card", "--help").stdout
+    assert "--license" in shown
+    assert "--licence" not in shown

@@ -167,6 +167,7 @@ def test_a_name_that_no_model_can_have_is_refused_before_the_training(tmp_path, 
 def test_a_run_of_a_name_that_is_no_models_resumes_and_is_exported_under_another(one_epoch, tmp_path):
     one_epoch.rename(tmp_path / "my run")
     result = bgan(*TRAIN, "--runs-dir", tmp_path, "--name", "my run", "--epochs", 1)
+    assert result.stdout == f"{tmp_path / 'my run'}\n"
     next_command = shlex.split(result.stderr.partition("next: ")[2])
     assert next_command == ["bgan", "export", "my run", "--runs-dir", str(tmp_path)]
     refused = error_line(bgan(*next_command[1:], cwd=tmp_path), 2)
@@ -174,7 +175,8 @@ def test_a_run_of_a_name_that_is_no_models_resumes_and_is_exported_under_another
     models = tmp_path / "models to serve"
     result = bgan(*next_command[1:], *advice, "--models", models)
     assert (models / "my-run.onnx").is_file()
-    assert f"next: bgan serve --models '{models}'" in result.stdout
+    assert f"next: bgan serve --models '{models}'" in result.stderr
+    assert result.stdout == f"{models / 'my-run.onnx'}\n"
 
 
 class _ClosedTerminal(io.StringIO):
@@ -291,7 +293,7 @@ def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, options, says):
-    line = error_line(_train(tmp_path, *options), 1 if "--device" in options else 2)
+    line = error_line(_train(tmp_path, *options), 1 if {"--device", "--batch-size"} & {*options} else 2)
     assert says in line
     assert len(line) < 300
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def facts() -> dict[str, dict[str, Any]]:
             "package": str(Path(__file__).parents[2]),
         },
         "machine": {
-            "system": platform.platform(),
+            "system": _system(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
             "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -49,6 +50,14 @@ def facts() -> dict[str, dict[str, Any]]:
         "data_sets": {"digits": "bundled", **_data_sets()},
         "variables": {name: _shown(name) for name in sorted(os.environ) if name.startswith(("BGAN_", "OTEL_"))},
     }
+
+
+def _system() -> str:
+    """The kernel, the C library and, of Linux, the distribution; `platform.platform` would start a process."""
+    parts = [f"{platform.system()} {platform.release()}", "-".join(filter(None, platform.libc_ver()))]
+    with suppress(OSError, AttributeError):
+        parts.append(platform.freedesktop_os_release()["PRETTY_NAME"])
+    return ", ".join(filter(None, parts))
 
 
 def _extras() -> Iterator[tuple[str, dict[str, str | None]]]:

@@ -14,7 +14,7 @@ from ..common.files import check_writable, write_json
 from ..config.images import HELD_OUT_FILES, WHICH_DATA_DIR, DatasetSpec, ImageOptions, name_of
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
-from ..config.training import RENAMED_SETTINGS
+from ..config.training import RENAMED_SETTINGS, SETTINGS
 
 _DATA_DIR = "BGAN_DATA_DIR"
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -69,12 +69,22 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}:
-            given[name] = str(value) if isinstance(value, Path) else value
+            given[name] = _as_setting(name, value)
     for old in RENAMED_SETTINGS.keys() & given.keys():
         new = RENAMED_SETTINGS[old]
         warn(f"--{option(old)} is now --{option(new)}; the old spelling goes with the next release")
         given.setdefault(new, given.pop(old))
     return given
+
+
+def _as_setting(name: str, value: Any) -> Any:
+    """The value of an option as its setting has it: several in one text."""
+    if isinstance(value, Path):
+        return str(value)
+    field = SETTINGS.get(RENAMED_SETTINGS.get(name, name))
+    if isinstance(value, list) and field is not None and field.setting.separator is not None:
+        return field.setting.separator.join(value)
+    return value
 
 
 def image_options(given: dict[str, Any]) -> ImageOptions:
@@ -176,7 +186,11 @@ def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Par
 
 def _parameter(field: Field, name: str, default: Any, **settled: Any) -> inspect.Parameter:
     spelling = f"--{option(name)}" + (f"/--no-{option(name)}" if field.type is bool else "")
-    annotation: Any = Annotated[field.type | None, typer.Option(spelling, **settled)]
+    kind: Any = field.type
+    if field.setting.separator is not None:
+        kind = list[field.type]  # type: ignore[name-defined]
+        default = None if default is None else [default]
+    annotation: Any = Annotated[kind | None, typer.Option(spelling, **settled)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

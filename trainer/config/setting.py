@@ -33,6 +33,8 @@ class Setting:
     """The group of entry points that add values to its choices; so do the names of what is given from Python."""
     suggestions: tuple[str, ...] = ()
     """Values that a shell completes, of a setting that takes others too."""
+    separator: str | None = None
+    """What stands between several values, each of which may be an option of its own; None: it is one value."""
     old_name: str | None = None
     """A spelling of one release ago, still understood."""
     is_option: bool = True

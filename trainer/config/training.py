@@ -37,8 +37,8 @@ class NetworkConfig(SettingsGroup):
         entry_points=entry_points.NETWORKS,
     )
     discriminator: str = setting(
-        "The discriminator: mlp, cnn, wide-mlp or strided-cnn, or several side by side with a loss each: "
-        "mlp+strided-cnn.",
+        "The discriminator: mlp, cnn, wide-mlp or strided-cnn; several stand side by side, with a loss each.",
+        separator="+",
         shown_default="mlp+strided-cnn, mlp for mlp; paper: as the generator",
         suggestions=DISCRIMINATORS,
     )
@@ -151,8 +151,9 @@ class ObjectiveConfig(SettingsGroup):
     )
     augment: str = setting(
         "For small sets: transforms of real and generated images before the discriminator sees them: "
-        "translate (shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip, joined by +.",
+        "translate (shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip.",
         NO_AUGMENTATION,
+        separator="+",
     )
 
     def __post_init__(self) -> None:

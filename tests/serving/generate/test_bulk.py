@@ -1,5 +1,6 @@
 """bgan bulk: every image of a plan once, in whole shards, whoever makes them and whatever stops them."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from bgan.serving.config.settings import SHIPPED
-from bgan.serving.errors import GenerationError
+from bgan.serving.errors import GenerationError, StartError
 from bgan.serving.generate import shards
 from bgan.serving.generate.bulk import BulkRequest, bulk
 from bgan.serving.generate.bulk_plan import BulkPlan, as_json
@@ -347,3 +348,12 @@ def test_the_page_reads_all_shards(digits, block, tmp_path, monkeypatch):
         assert found["packed"].tobytes() == expected.packed_images
     else:
         assert tuple(found["table"]["label"].to_pylist()) == expected.labels
+
+
+def test_a_provider_that_is_not_here_is_refused_by_the_command_and_by_each_machine(tmp_path):
+    result = bgan("bulk", DBN, "-n", 9, "-o", tmp_path / "out", "--provider", "openvino")
+    assert "install onnxruntime-openvino in place of onnxruntime" in error_line(result)
+    assert not (tmp_path / "out").exists()
+    job = dataclasses.replace(_job(DBN, tmp_path / "a"), provider="openvino")
+    with pytest.raises(StartError, match="install onnxruntime-openvino"):
+        make_shard(job, 0)

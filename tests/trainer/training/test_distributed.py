@@ -109,7 +109,7 @@ def test_what_is_wrong_in_one_process_is_said_once(train, tmp_path):
     line = _refused(Ranks(train, (*train, "--data", tmp_path / "gone.npy")).results())
     assert line.startswith("bgan: process 1: ")
     assert "gone.npy" in line
-    line = _refused(run_ranks(2, *train, "--learning-rate", "-1"))
+    line = _refused(run_ranks(2, *train, "--learning-rate", "-1"), 2)
     assert line == "bgan: learning-rate is -1.0; it must be above 0"
 
     (tmp_path / "run").mkdir()
