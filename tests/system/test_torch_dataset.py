@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 
 from bgan.clients import InvalidRequestError, RevisionChangedError, SamplingClient, SamplingError  # noqa: E402
 from bgan.clients.torch import StreamDataset  # noqa: E402
-from tests.clients.stream_ranks import BLOCK, COUNT, FIRST, RANKS, SEED  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.kit.liars import lying_server, responses  # noqa: E402
+from tests.kit.stream_ranks import BLOCK, COUNT, FIRST, RANKS, SEED  # noqa: E402
 
 ALL = range(FIRST, FIRST + COUNT)
 BLOCKS = [list(ALL[start : start + BLOCK]) for start in range(0, COUNT, BLOCK)]
@@ -22,7 +22,7 @@ CASES = ("0 workers", "1 workers", "2 workers", "batches of 20")
 
 @pytest.fixture(scope="module")
 def ranks(classes_server):
-    command = [sys.executable, "-m", "tests.clients.stream_ranks", classes_server.target]
+    command = [sys.executable, "-m", "tests.kit.stream_ranks", classes_server.target]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
