@@ -3,6 +3,7 @@
 Nothing of a file is believed: sizes, types, digests and indices must fit together.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,16 +48,14 @@ def load_images(path: str | os.PathLike[str]) -> ImageBatch:
     read; ModuleNotFoundError, which says what to install.
     """
     location = os.fspath(path)
-    suffix = os.path.splitext(location)[1]
-    if "://" not in location and os.path.isdir(location):
-        return _read_folder(location)
-    if suffix in _READERS:
+    is_url, suffix = "://" in location, os.path.splitext(location)[1]
+    if suffix in _READERS and (is_url or not os.path.isdir(location)):
         with _broken_as_errors(location), _open(location) as file:
             return _READERS[suffix](location, file)
-    if "://" in location and not suffix:
+    if is_url or os.path.isdir(location):
         return _read_folder(location)
     if not os.path.exists(location):
-        raise FileNotFoundError(2, os.strerror(2), location)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), location)
     if suffix == ".partial":
         raise ImageFileError(f"{location} is unfinished; the command that began it resumes it")
     raise ImageFileError(f"{location} is none of {', '.join(_READERS)} and no folder of shards")
@@ -66,7 +66,7 @@ def _broken_as_errors(location: str) -> Iterator[None]:
     """Raises ImageFileError for what numpy, zipfile, json and pyarrow stumble on."""
     try:
         yield
-    except (ImageFileError, ModuleNotFoundError):
+    except (ImageFileError, FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:  # they raise whatever they stumble on
         if isinstance(error, OSError) and error.errno is not None:
@@ -79,18 +79,19 @@ def _open(location: str) -> IO[bytes]:
     """Raises FileNotFoundError and other OSErrors, and ModuleNotFoundError."""
     if "://" not in location:
         return Path(location).open("rb")
-    opened: IO[bytes] = _module("fsspec").open(location).open()
+    opened: IO[bytes] = _module("fsspec", location).open(location).open()
     return opened
 
 
-def _module(name: str) -> Any:
+def _module(name: str, location: str) -> Any:
+    """A module that reads a file. Raises ModuleNotFoundError, which says what to install."""
     try:
-        return __import__(name, fromlist=["_"])
+        return import_module(name)
     except ModuleNotFoundError as error:
         package = name.split(".", maxsplit=1)[0]
-        if error.name != package:
+        if (error.name or "").split(".", maxsplit=1)[0] != package:
             raise
-        text = f"this needs {package}, which is not installed: pip install 'bgan[bulk]'"
+        text = f"{location} needs {package}, which is not installed: pip install 'bgan[bulk]'"
         raise ModuleNotFoundError(text, name=package) from error
 
 
@@ -204,7 +205,7 @@ def _bits(location: str, content: bytes, about: Mapping[str, Any], count: int) -
 
 
 def _read_parquet(location: str, file: IO[bytes]) -> ImageBatch:
-    table = _module("pyarrow.parquet").read_table(file)
+    table = _module("pyarrow.parquet", location).read_table(file)
     about = _json(location, (table.schema.metadata or {}).get(b"bgan", b"null"))
     if missing := _COLUMNS - set(table.column_names):
         text = f"has no column {', '.join(sorted(missing))}, as `bgan bulk` writes them"

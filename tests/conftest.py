@@ -90,3 +90,10 @@ def running(models):
     """A server of those models, in its own process."""
     with server(models, "--default-model", "mlp-dbn", "--max-image-count", "100000") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def classes_server():
+    """A server of class-conditional models, "sbn" and "dbn", and of one that is not, "plain"."""
+    with server(FOLDER / "classes", "--default-model", "sbn") as process:
+        yield process

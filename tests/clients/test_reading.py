@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -138,8 +139,30 @@ def test_a_shard_is_read_alone(folder, expected, form):
 
 
 def test_urls_are_read_by_fsspec(folder, expected):
-    pytest.importorskip("fsspec")
+    fsspec = pytest.importorskip("fsspec")
     assert load_images(f"file://{folder}/parquet") == load_images(f"file://{folder}/a.npz") == expected
+    store = fsspec.filesystem("memory")
+    try:
+        store.put(str(folder / "npz"), "/digits/v1.0", recursive=True)
+        assert load_images("memory://digits/v1.0") == expected
+        store.rm("/digits/v1.0/manifest.json")
+        with pytest.raises(ImageFileError, match="is not finished; the same command of `bgan bulk` resumes it"):
+            load_images("memory://digits/v1.0")
+        with pytest.raises(FileNotFoundError):
+            load_images("memory://digits/none.npz")
+    finally:
+        store.rm("/digits", recursive=True)
+
+
+@pytest.mark.parametrize(("package", "path"), [("pyarrow", "x.parquet"), ("fsspec", "memory://x.npz")])
+def test_what_must_be_installed_is_named(tmp_path, monkeypatch, package, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, package, None)
+    for loaded in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    with pytest.raises(ModuleNotFoundError, match=rf"^{path} needs {package}, .*: pip install 'bgan\[bulk\]'"):
+        load_images(path)
 
 
 def test_what_sample_writes_is_what_was_sampled(classes_server, tmp_path):

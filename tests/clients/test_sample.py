@@ -20,6 +20,7 @@ from bgan.clients import (
 from bgan.clients._messages import decode_batch
 from tests.clients.responses import make_response
 from tests.fixtures.write import CLASSES
+from tests.kit.liars import lying_server, responses
 from tests.kit.servers import free_port
 
 
@@ -102,6 +103,28 @@ def test_a_stream_of_names_resumes_on_its_revision_or_not_at_all(client):
     assert caught.value.next_index == 8
     with pytest.raises(ModelNotFoundError):
         client.sample(3, model="none", labels="cat")
+
+
+def test_a_stream_of_names_is_of_the_model_that_was_asked_for_them(make_client):
+    asked, seconds = [], []
+    with lying_server() as liar:
+        liar.model.model.model.classes.extend(["cat", "dog"])
+
+        def tell(request, context):
+            asked.append(request)
+            seconds.append(context.time_remaining())
+            yield from responses(request)
+
+        def get_model(request, context):
+            seconds.append(context.time_remaining())
+            return liar.model
+
+        liar.tell, liar.get_model = tell, get_model
+        with make_client(liar.target, timeout_seconds=60) as client:
+            assert len(client.sample(4, labels=["dog", "cat"], timeout_seconds=50)) == 4
+    (request,) = asked
+    assert (request.model, request.revision, list(request.labels)) == ("m", "r", [1, 0])
+    assert all(0 < each <= 50 for each in seconds)  # what is left of the timeout, for both
 
 
 def test_the_timeout_covers_the_question_for_names_too(make_client):

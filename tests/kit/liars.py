@@ -51,6 +51,7 @@ class Liar(sampling_pb2_grpc.SamplingServiceServicer):
         self.tell = lambda request, context: responses(request)
         self.models = sampling_pb2.ListModelsResponse(models=[served_model()], limits=LIMITS)
         self.model = sampling_pb2.GetModelResponse(model=served_model(), limits=LIMITS)
+        self.get_model = lambda request, context: self.model
         self.target = ""
 
     def SampleBinaryImages(self, request, context):  # noqa: N802 - gRPC's name
@@ -60,7 +61,7 @@ class Liar(sampling_pb2_grpc.SamplingServiceServicer):
         return self.models
 
     def GetModel(self, request, context):  # noqa: N802
-        return self.model
+        return self.get_model(request, context)
 
 
 def _serialized(message):

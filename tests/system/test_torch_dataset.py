@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch")
 
 from bgan.clients import InvalidRequestError, RevisionChangedError, SamplingClient, SamplingError  # noqa: E402
 from bgan.clients.torch import StreamDataset  # noqa: E402
-from tests.clients.stream_ranks import BLOCK, COUNT, FIRST, RANKS, SEED  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
+from tests.kit.liars import lying_server, responses  # noqa: E402
+from tests.kit.stream_ranks import BLOCK, COUNT, FIRST, RANKS, SEED  # noqa: E402
 
 ALL = range(FIRST, FIRST + COUNT)
 BLOCKS = [list(ALL[start : start + BLOCK]) for start in range(0, COUNT, BLOCK)]
@@ -21,7 +22,7 @@ CASES = ("0 workers", "1 workers", "2 workers", "batches of 20")
 
 @pytest.fixture(scope="module")
 def ranks(classes_server):
-    command = [sys.executable, "-m", "tests.clients.stream_ranks", classes_server.target]
+    command = [sys.executable, "-m", "tests.kit.stream_ranks", classes_server.target]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -118,6 +119,24 @@ def test_a_state_keeps_to_its_revision(make):
     with pytest.raises(RevisionChangedError) as caught:
         list(again)
     assert caught.value.next_index == 1
+
+
+def test_an_iteration_keeps_to_the_revision_of_its_first_image():
+    revisions = iter("abc")
+
+    def tell(request, context):
+        revision = next(revisions)
+        for response in responses(request):
+            response.revision = revision
+            yield response
+
+    with lying_server() as liar:
+        liar.tell = tell
+        rows = iter(StreamDataset(liar.target, image_count=20, seed=1, block_size=8))
+        assert _indices(next(rows) for _ in range(8)) == list(range(8))
+        with pytest.raises(RevisionChangedError) as caught:
+            next(rows)
+    assert (caught.value.next_index, caught.value.expected_revision) == (8, "a")
 
 
 def test_a_state_of_something_else(make):

@@ -1,4 +1,4 @@
-"""Two ranks of torch.distributed, each with a DataLoader's workers: `python -m tests.clients.stream_ranks TARGET`.
+"""Two ranks of torch.distributed, each with a DataLoader's workers: `python -m tests.kit.stream_ranks TARGET`.
 
 A process of its own, which has used no gRPC, so that what it forks may; torch is loaded once for all. Prints JSON.
 """
