@@ -86,7 +86,11 @@ if TYPE_CHECKING:
     from .training.loop import planned_sizes as planned_sizes
     from .training.objectives import Objective as Objective
     from .training.run import CONFIG_FILE as CONFIG_FILE
+    from .training.trackers.build import build_trackers as build_trackers
+    from .training.trackers.mlflow import MLflow as MLflow
     from .training.trackers.tensorboard import TensorBoard as TensorBoard
+    from .training.trackers.trackio import Trackio as Trackio
+    from .training.trackers.wandb import WandB as WandB
     from .training.trainer import resolve_device as resolve_device
 
 _EXPORTS: dict[str, tuple[str, ...]] = {
@@ -139,7 +143,11 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "training.loop": ("planned_sizes",),
     "training.objectives": ("Objective",),
     "training.run": ("CONFIG_FILE",),
+    "training.trackers.build": ("build_trackers",),
+    "training.trackers.mlflow": ("MLflow",),
     "training.trackers.tensorboard": ("TensorBoard",),
+    "training.trackers.trackio": ("Trackio",),
+    "training.trackers.wandb": ("WandB",),
     "training.trainer": ("resolve_device",),
 }
 """The names by the module that has them; those above, which type checkers see, are the same."""

@@ -16,6 +16,7 @@ from ..config.file import as_toml, read_settings
 from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions
 from ..config.presets import PRESETS, configure
 from ..config.setting import option
+from ..config.trackers import NO_TRACKER, TRACKERS
 from ..config.training import (
     SETTINGS,
     NetworkConfig,
@@ -97,6 +98,17 @@ def train(
             rich_help_panel="Run",
         ),
     ] = 1,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<name>",
+            autocompletion=completion((*TRACKERS, NO_TRACKER)),
+            help=f"Where losses, samples and evaluations are shown: {', '.join(TRACKERS)}, or {NO_TRACKER}; give "
+            "it several times for several. docs/trackers.md",
+            show_default="tensorboard",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     **_: Any,
 ) -> None:
     """The same command again resumes a run that was stopped; Ctrl-C saves first.
@@ -110,7 +122,7 @@ def train(
 
         with joined() as world:
             world.together(partial(_check_processes, processes))
-            _train(world, partial(_resolved, context, config), name, runs_dir)
+            _train(world, partial(_resolved, context, config), name, runs_dir, tracker or ["tensorboard"])
         return
     settings, open_ones = _resolved(context, config)
     if print_config:
@@ -123,7 +135,7 @@ def train(
         return
     from .. import ALONE
 
-    _train(ALONE, lambda: (settings, open_ones), name, runs_dir, dry_run=dry_run)
+    _train(ALONE, lambda: (settings, open_ones), name, runs_dir, tracker or ["tensorboard"], dry_run=dry_run)
 
 
 def _check_processes(count: int) -> None:
@@ -138,13 +150,14 @@ def _train(
     resolve: Callable[[], tuple[TrainingConfig, set[str]]],
     name: str | None,
     runs_dir: Path,
+    trackers: list[str],
     *,
     dry_run: bool = False,
 ) -> None:
     """Train as one of the `world`, of whom the first settles what the data decide, and speaks for all."""
     from rich.console import Console
 
-    from .. import CONFIG_FILE, TensorBoard, planned_sizes
+    from .. import CONFIG_FILE, build_trackers, planned_sizes
     from .. import train as run_training
     from ..common.console import say
     from ..config.command import check_name, default_name
@@ -162,7 +175,8 @@ def _train(
         typer.echo(json.dumps({"run": str(folder), **settings.to_dict()}, indent=2))
         return
     warned = warn if world.is_first else lambda text: None
-    run_training(settings, folder=folder, console=console, warn=warned, world=world, callbacks=[TensorBoard()])
+    callbacks = world.together(lambda: build_trackers(trackers) if world.is_first else [])
+    run_training(settings, folder=folder, console=console, warn=warned, world=world, callbacks=callbacks)
     if world.is_first:
         is_usual = runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs")
         where = [] if is_usual else ["--runs-dir", str(runs_dir)]
