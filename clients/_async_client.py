@@ -60,6 +60,8 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
             self._check_loop()
         await self._lifetime.close()
         for connection in self._connections:
+            for call in list(connection.calls):
+                call.cancel()
             await connection.channel.close()
 
     async def aclose(self) -> None:
@@ -98,9 +100,12 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
                 timeout = retries.seconds_left()
                 call, metadata = getattr(connection.stub, method), connection.metadata(request_id)
                 try:
-                    with typed_errors(connection, request_id), typed_cancellation(self._lifetime):
-                        answer = await call(request, timeout=timeout, metadata=metadata)
-                        return answer, connection.target
+                    with (
+                        typed_errors(connection, request_id),
+                        typed_cancellation(self._lifetime),
+                        connection.noted(call(request, timeout=timeout, metadata=metadata)) as running,
+                    ):
+                        return await running, connection.target
                 except SamplingError as error:
                     failure = error
                     if not is_transient(error):

@@ -37,6 +37,18 @@ class Connection(Generic[Channel]):
     was_reached: bool = field(default=False, init=False)
     """Whether a call succeeded, so that TLS is no trouble."""
 
+    calls: set[Any] = field(default_factory=set, init=False, repr=False)
+    """Those that run. With gRPC 1.73 those of asyncio go on when their channel is closed."""
+
+    @contextmanager
+    def noted(self, call: Any) -> Iterator[Any]:
+        """Have a call among those that run, meanwhile."""
+        self.calls.add(call)
+        try:
+            yield call
+        finally:
+            self.calls.discard(call)
+
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str | bytes], ...]:
         """What a call sends beside its request."""
         # The token is not gRPC's own call credentials: those need TLS, which some leave to a proxy.
@@ -109,7 +121,8 @@ def open_call(connection: Connection[Any], cursor: Cursor, retries: Retries) -> 
     with typed_errors(connection, cursor.request_id, cursor):
         call = connection.stub.SampleBinaryImages(cursor.rest(), timeout=timeout, metadata=metadata)
         try:
-            yield call
+            with connection.noted(call):
+                yield call
         finally:
             cancel(call)
 
