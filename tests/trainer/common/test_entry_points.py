@@ -115,10 +115,14 @@ def test_names_of_all_groups_train_and_measure(strangers, letters, tmp_path):
     )
     (found,) = json.loads(result.stdout)
     assert set(found["metrics"]) == set(found["floor"]) == {"symmetry", "on_fraction"}
-    result = bgan("evaluate", "mine", "--count", 64, "--no-labels", *metrics, cwd=tmp_path, env=environment)
-    assert "symmetric pixels, share" in result.stdout
     result = bgan("data", letters, "--reader", "letters", cwd=tmp_path, env=environment)
     assert "bar 48, dash 48" in result.stdout
+    names = ("--estimator", "sigmoid", "--images", 2, "--draws", 20, "--backgrounds", 20)
+    result = bgan("diagnose-gradients", "mine", *names, "--json", "-", cwd=tmp_path, env=environment)
+    assert [each["estimator"] for each in json.loads(result.stdout)["estimators"]] == [
+        "sigmoid-adjusted",
+        "sigmoid",
+    ]
     planned = _train(tmp_path, letters, *own, "--dry-run")
     assert "generator attentive, " in planned.stderr
 
