@@ -18,6 +18,10 @@ TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 FAKETIME := .tools/faketime
 FAKETIME_READY := $(FAKETIME)/.ready
+TYPED := .tools/typed
+# Stubs work with grpcio and protobuf from their generator's version on, so it is the oldest that clients may have.
+PROTOC_VERSION := 1.73.0
+PROTOC := .tools/protoc-$(PROTOC_VERSION)/bin/python
 BUF := .tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 WEB_RUNTIME := clients/browser/onnxruntime-web
@@ -27,6 +31,9 @@ WEB_RUNTIME_FILES := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-t
 MODELS ?=
 PORT ?= 50051
 STUBS := proto
+# tritonclient and kserve register the package `inference` as well, so our stubs of it have a pool of their own.
+SERVICES := proto/bgan/v1/sampling.proto proto/bgan/inference/open_inference_grpc.proto
+PROTOS := $(SERVICES) proto/bgan/v1/model.proto
 PUBLISHED ?=
 
 # The models that come with bgan: what each is trained with on MNIST, in a run of its name.
@@ -43,7 +50,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve browser test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
-	proto-check proto-lint clean
+	proto-check proto-lint proto-breaking test-floors test-kserve test-pythons clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +112,21 @@ test-long: $(READY) ## Run the tests that take long: streams over many kills, th
 test-all: $(READY) ## Run all tests
 	$(PYTEST) --numprocesses 3
 
+# The clients in other environments, against this one's server. Each is pinned by tests/environments/NAME.txt.
+CLIENT_TESTS := --numprocesses 2 --dist loadfile -m "not long" --ignore tests/clients/browser tests/clients
+
+test-floors: .tools/environment-floors/.ready $(READY) ## Run the clients' tests with the oldest packages that they may have
+	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
+
+test-kserve: .tools/environment-kserve/.ready $(READY) ## Run the clients' tests beside kserve and tritonclient[grpc]
+	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
+
+.tools/environment-%/.ready: tests/environments/%.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	$(@D)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
 snapshots: $(READY) ## Renew the snapshots of help, presets, names and weights; read the difference before you commit
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_snapshots.py tests/test_documentation.py --snapshot-update
 
@@ -155,7 +177,7 @@ $(TRITON_READY): tests/benchmarks/triton.txt
 	@$(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/pip install --quiet --requirement $< && touch $@ || \
 		{ rm -rf $(TRITON); echo "pytriton cannot be installed here; the benchmarks go on without it" >&2; }
 
-check: lint types proto-check proto-lint ## Run the static checks
+check: lint types proto-check proto-lint proto-breaking ## Run the static checks
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -163,28 +185,44 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy trainer serving clients
+	@mkdir -p $(TYPED)/bgan && ln -sfn $(CURDIR)/clients $(TYPED)/bgan/clients
+	MYPYPATH=$(TYPED) $(BIN)/mypy clients/examples/*.py
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: $(READY) ## Generate the stubs under proto/ anew
-	$(BIN)/python -m grpc_tools.protoc --proto_path proto \
+proto: $(READY) $(PROTOC) ## Generate the stubs under proto/ anew
+	$(PROTOC) -m grpc_tools.protoc --proto_path proto \
 		--plugin protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--python_out=$(STUBS) --mypy_out=quiet:$(STUBS) proto/bgan/v1/*.proto
-	$(BIN)/python -m grpc_tools.protoc --proto_path proto \
+		--python_out=$(STUBS) --mypy_out=quiet:$(STUBS) $(PROTOS)
+	$(PROTOC) -m grpc_tools.protoc --proto_path proto \
 		--plugin protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) proto/bgan/v1/sampling.proto
+		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(STUBS)/bgan/inference/*_pb2.py
+
+$(PROTOC):
+	$(PYTHON) -m venv .tools/protoc-$(PROTOC_VERSION)
+	$@ -m pip install --quiet grpcio-tools==$(PROTOC_VERSION) || { rm $@; exit 1; }
 
 proto-check: $(READY) ## Check that the committed stubs are what the protos give
 	@stubs=$$(mktemp -d) && trap 'rm -rf $$stubs' EXIT && $(MAKE) --silent proto STUBS=$$stubs && \
-	for stub in $$(cd $$stubs && ls bgan/v1); do \
-		diff -u proto/bgan/v1/$$stub $$stubs/bgan/v1/$$stub || \
+	for stub in $$(cd $$stubs && find bgan -name '*_pb2*'); do \
+		diff -u proto/$$stub $$stubs/$$stub || \
 		{ echo "the stubs are out of date; run make proto" >&2; exit 1; }; \
 	done
 
 proto-lint: $(BUF)
 	$(BUF) lint proto
+
+# A shallow clone has no tags: the newest is fetched. Before the first release there is none to compare with.
+proto-breaking: $(BUF)
+	@[ -n "$$(git tag --list 'v*')" ] || git fetch --quiet --depth 1 origin 'refs/tags/v*:refs/tags/v*' 2> /dev/null || true; \
+	tag=$$(git tag --list 'v*' --sort=-version:refname | head -n 1); \
+	[ -n "$$tag" ] || { echo "proto-breaking: there is no release yet to compare with" >&2; exit 0; }; \
+	released=$$(mktemp -d) && trap 'rm -rf $$released' EXIT && git archive $$tag proto | tar -x -C $$released && \
+	$(BUF) breaking proto --against $$released/proto || \
+		{ echo "the protos break what $$tag has; read the lines above" >&2; exit 1; }
 
 $(BUF):
 	@command -v npm > /dev/null || { echo "buf comes as an npm package; install Node.js and npm" >&2; exit 1; }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         UnauthenticatedError,
     )
+    from ._reading import ImageFileError, load_images
     from ._retry import RetryPolicy
     from ._types import ImageBatch, Limits, ModelFailure, ModelInfo, ModelList
 
@@ -25,6 +26,7 @@ __all__ = [
     "AsyncSamplingClient",
     "DeadlineExceededError",
     "ImageBatch",
+    "ImageFileError",
     "InvalidRequestError",
     "Limits",
     "ModelFailure",
@@ -39,11 +41,14 @@ __all__ = [
     "ServerOverloadedError",
     "ServerUnavailableError",
     "UnauthenticatedError",
+    "load_images",
     "tls_credentials",
 ]
 
 _MODULES = {
     "AsyncSamplingClient": "_async_client",
+    "ImageFileError": "_reading",
+    "load_images": "_reading",
     "RetryPolicy": "_retry",
     "SamplingClient": "_client",
     "tls_credentials": "_credentials",

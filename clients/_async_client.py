@@ -1,28 +1,30 @@
 """The asyncio client; mirrors the blocking one."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any, Self
 
 import grpc
 
-from bgan.v1 import sampling_pb2
-
 from ._base import UNSET, BaseClient, Timeout, model_request
 from ._errors import SamplingError, closed_error
-from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
+from ._messages import ModelPages, SampleRequest, check_request_id, decode_answer
 from ._processes import note_use
 from ._retry import Retries, is_transient
-from ._stream.call import Connection, open_call, typed_errors
+from ._stream.call import Connection, errors_at, open_call, typed_errors
 from ._stream.shards import Cursor
 from ._stream.tasks import Lifetime, ShardWorkers, typed_cancellation, wait_for_end
 from ._types import ImageBatch, ModelInfo, ModelList
 
+_All = Coroutine[Any, Any, ImageBatch]
 
-class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[ImageBatch, None]]):
+
+class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[ImageBatch, None], _All]):
     """Samples binary images from one or several servers. Use as an async context manager, or await `close`.
 
     >>> async with AsyncSamplingClient("localhost:50051") as client:
+    ...     (await client.sample(64, seed=1)).images  # uint8 [64, channels, height, width] of 0 and 1
     ...     async for batch in client.sample_binary_images(image_count=1000, seed=1):
     ...         batch.images  # uint8 [n, channels, height, width]
     """
@@ -34,13 +36,14 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
 
     async def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
-        request = sampling_pb2.ListModelsRequest()
-        response, target = await self._unary("ListModels", request, request_id, timeout_seconds)
-        return decode_models(response, target)
+        pages, retries, models = ModelPages(), self._retries(timeout_seconds), None
+        while models is None:
+            models = pages.add(*await self._unary("ListModels", pages.next_request, request_id, retries))
+        return models
 
     async def get_model(
         self,
-        name: str = "",
+        name: str | None = None,
         *,
         version: int | None = None,
         request_id: str | None = None,
@@ -48,7 +51,7 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
     ) -> ModelInfo:
         """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
         request = model_request(name, version)
-        response, target = await self._unary("GetModel", request, request_id, timeout_seconds)
+        response, target = await self._unary("GetModel", request, request_id, self._retries(timeout_seconds))
         return decode_answer(response, request, target)
 
     async def close(self) -> None:
@@ -58,6 +61,10 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
         await self._lifetime.close()
         for connection in self._connections:
             await connection.channel.close()
+
+    async def aclose(self) -> None:
+        """`close`, by the name that `contextlib.aclosing` and `AsyncExitStack` know."""
+        await self.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,13 +89,10 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
             self._connections, self._lifetime.changed = [], asyncio.Condition()
         self._loop = loop
 
-    async def _unary(
-        self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout
-    ) -> tuple[Any, str]:
+    async def _unary(self, method: str, request: Any, request_id: str | None, retries: Retries) -> tuple[Any, str]:
         """The answer of the first server that is there, and which that is."""
         check_request_id(request_id)
         connections = self._connected()
-        retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
         while not self._lifetime.is_closed:
             for connection in connections:
                 timeout = retries.seconds_left()
@@ -103,6 +107,20 @@ class AsyncSamplingClient(BaseClient[grpc.aio.Channel, Lifetime, AsyncGenerator[
                         break
             await self._lifetime.wait(retries.wait_after(failure))
         raise closed_error()
+
+    async def _collect(self, batches: AsyncGenerator[ImageBatch, None]) -> ImageBatch:
+        async with aclosing(batches):
+            return ImageBatch.concatenate([batch async for batch in batches])
+
+    async def _named(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
+        lookup, retries = model_request(request.model, request.version, request.revision), self._retries(timeout)
+        with errors_at(request.first_index):
+            response, target = await self._unary("GetModel", lookup, request.request_id, retries)
+            numbered = request.numbered(decode_answer(response, lookup, target))
+        left = retries.seconds_left(request.first_index)
+        async with aclosing(self._batches(numbered, left)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def _stream(self, request: SampleRequest, timeout: float | None) -> AsyncGenerator[ImageBatch, None]:
         connection, cursor = self._connected(request.first_index)[0], Cursor(request)

@@ -1,8 +1,9 @@
 """What the blocking and the asyncio client share: settings, requests and connections."""
 
 import enum
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -11,15 +12,24 @@ import grpc
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 
 from ._addresses import check_target, is_local, proxy_of
+from ._channels import (
+    AUTHORIZATION_KEY,
+    Metadata,
+    check_interceptors,
+    check_metadata,
+    check_options,
+    open_channel,
+)
 from ._credentials import check_token
 from ._errors import InvalidRequestError, closed_error
 from ._messages import LenientChannel, SampleRequest, check_integer, check_text, checked_request
 from ._processes import note_use
-from ._retry import RetryPolicy
+from ._retry import Retries, RetryPolicy
 from ._stream import tasks, threads
 from ._stream.call import Channel, Connection
 from ._stream.shards import Shards, is_splittable
 from ._text import printable
+from ._types import Labels
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 STREAM_SECONDS_PER_IMAGE = 0.01
@@ -34,10 +44,14 @@ UNSET: Final = _Unset.UNSET
 Timeout = float | None | _Unset
 Lifetime = TypeVar("Lifetime", threads.Lifetime, tasks.Lifetime)
 Batches = TypeVar("Batches")
+Batch = TypeVar("Batch")
 
 
-class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
-    """A client without its I/O. `Batches` is what it returns a stream as, and `Lifetime` ends its streams."""
+class BaseClient(ABC, Generic[Channel, Lifetime, Batches, Batch]):
+    """A client without its I/O.
+
+    `Batches` is what it returns a stream as, `Batch` all of its images, and `Lifetime` ends its streams.
+    """
 
     _grpc: Any  # grpc or grpc.aio
     _new_lifetime: type[Lifetime]
@@ -53,6 +67,9 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         server_name: str | None = None,
         token: str | None = None,
         plaintext_token: bool = False,
+        metadata: Metadata = (),
+        interceptors: Sequence[Any] = (),
+        channel_options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Make a client; it connects with its first call.
 
@@ -66,6 +83,10 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         server_name: the name that the server's certificate must have, if it is not that of the target.
         token: sent with every call, for servers that require one.
         plaintext_token: send the token to other machines without TLS too, where all on the way can read it.
+        metadata: sent with every call, such as {"x-team": "digits"}; values are text, or bytes of keys in -bin.
+        interceptors: gRPC's, of grpc for a SamplingClient and of grpc.aio for an AsyncSamplingClient; the first
+            sees a call first. They see each try of a call.
+        channel_options: gRPC's by name, in place of the client's own where it sets the same.
 
         Raises ValueError for an argument that cannot be meant.
         """
@@ -76,7 +97,10 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             raise ValueError("no server was named; give at least one address")
         for each in self.targets:
             check_target(each)
-        if token is not None and credentials is None and not plaintext_token:
+        self._token = None if token is None else check_token(token)
+        self._metadata = check_metadata(metadata, with_token=token is not None)
+        is_secret = token is not None or AUTHORIZATION_KEY in dict(self._metadata)
+        if is_secret and credentials is None and not plaintext_token:
             _refuse_plaintext(self.targets)
         if not _is_timeout(timeout_seconds) or (timeout_seconds is not None and timeout_seconds <= 0):
             raise ValueError(f"timeout_seconds is {timeout_seconds!r}; use seconds above 0, or None for no limit")
@@ -89,38 +113,68 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         self._timeout_seconds = timeout_seconds
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
-        self._token = None if token is None else check_token(token)
-        self._options = [
-            *self._retry.channel_options(),
-            ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
-            ("grpc.keepalive_time_ms", round(1000 * KEEPALIVE_SECONDS)),
-            ("grpc.keepalive_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
-            # Without this gRPC waits a minute for the answer, whatever the keepalive's timeout.
-            ("grpc.http2.ping_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
-            ("grpc.http2.max_pings_without_data", 0),
-            # Otherwise channels to one address share a connection, and so one worker of the server.
-            ("grpc.use_local_subchannel_pool", 1),
-            *([] if server_name is None else [("grpc.ssl_target_name_override", server_name)]),
-        ]
+        self._interceptors = check_interceptors(interceptors, self._grpc)
+        named = {} if server_name is None else {"grpc.ssl_target_name_override": server_name}
+        self._own_options = named | check_options(channel_options)
         self._lifetime: Lifetime = self._new_lifetime()
         self._connections: list[Connection[Channel]] = []
+        self._inherited: list[Connection[Channel]] = []
+        self._pid: int | None = None  # of the process that made the connections
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._lifetime.is_closed else ""
+        return f"{type(self).__name__}({', '.join(map(repr, self.targets))}{closed})"
 
     def __reduce__(self) -> NoReturn:
         name = type(self).__name__
         raise TypeError(f"a {name} holds connections and cannot be pickled or copied; make one in each process")
+
+    def sample(
+        self,
+        image_count: int,
+        *,
+        seed: int | None = None,
+        model: str | None = None,
+        version: int | None = None,
+        first_index: int = 0,
+        batch_size: int | None = None,
+        include_probabilities: bool = False,
+        revision: str | None = None,
+        labels: Labels = (),
+        request_id: str | None = None,
+        timeout_seconds: Timeout = UNSET,
+    ) -> Batch:
+        """Return all images of a call of `sample_binary_images` as one ImageBatch; the arguments are the same.
+
+        All of them are in memory, an eighth of a byte a pixel. Raises a SamplingError, also if only part arrived.
+        """
+        batches = self.sample_binary_images(
+            image_count=image_count,
+            seed=seed,
+            model=model,
+            version=version,
+            first_index=first_index,
+            batch_size=batch_size,
+            include_probabilities=include_probabilities,
+            revision=revision,
+            labels=labels,
+            request_id=request_id,
+            timeout_seconds=timeout_seconds,
+        )
+        return self._collect(batches)
 
     def sample_binary_images(
         self,
         *,
         image_count: int,
         seed: int | None = None,
-        model: str = "",
+        model: str | None = None,
         version: int | None = None,
         first_index: int = 0,
         batch_size: int | None = None,
         include_probabilities: bool = False,
         revision: str | None = None,
-        labels: Sequence[int] = (),
+        labels: Labels = (),
         request_id: str | None = None,
         timeout_seconds: Timeout = UNSET,
     ) -> Batches:
@@ -129,12 +183,15 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         Image i of a (revision, seed) is always the same, however a range is split into calls and batches.
 
         seed: 0 to 2^63 - 1; None: one is drawn. Each batch says it.
-        model, version: "" is the server's default model, None the model's highest version.
+        model, version: None is the server's default model, which is its only one where it has one, and the
+            model's highest version.
         batch_size: images per batch; None: the server's choice. It never changes the images.
         include_probabilities: whether batches also have the preactivated outputs, float32 in [0, 1].
         revision: what all images must come from; None: that of the first batch. A stream resumes at its
             revision or, where no server has it any more, raises RevisionChangedError.
-        labels: for class-conditional models: image i is of class labels[i % len(labels)]; empty: each is drawn.
+        labels: for class-conditional models: a class, or several: image i is of class labels[i % len(labels)];
+            empty: each is drawn. A class is a number from 0 or a name of `get_model().classes`; names take
+            another call, and without a revision the images are of the one that the call found.
         request_id: up to 128 letters, digits and ._:/@+=- that name all tries in the servers' logs and traces.
         timeout_seconds: for the whole stream, retries and waits included, in place of the client's.
 
@@ -159,6 +216,10 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             request_id=request_id,
         )
         timeout = self._timeout(timeout_seconds, request.image_count)
+        return self._named(request, timeout) if request.has_names else self._batches(request, timeout)
+
+    def _batches(self, request: SampleRequest, timeout: float | None) -> Batches:
+        """The stream of a request, from one server or from several."""
         if len(self.targets) > 1 and is_splittable(request):
             shards = Shards(request, server_count=len(self.targets))
             workers = self._workers(self._connected, shards, self._lifetime)
@@ -174,21 +235,27 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         if self._lifetime.is_closed:
             raise closed_error(next_index)
         note_use(by_asyncio=self._grpc is grpc.aio)
-        if not self._connections:
+        if not self._connections or self._pid != os.getpid():
+            # gRPC 1.73 closes a forked process's connections. Those are kept: to free them could hang.
+            self._inherited, self._pid = self._connections, os.getpid()
             self._connections = [self._connect(target) for target in self.targets]
         return self._connections
+
+    @abstractmethod
+    def _collect(self, batches: Batches) -> Batch:
+        """All images of a stream."""
+
+    @abstractmethod
+    def _named(self, request: SampleRequest, timeout: float | None) -> Batches:
+        """The stream of a request whose labels are names, of which a server is asked first."""
 
     @abstractmethod
     def _stream(self, request: SampleRequest, timeout: float | None) -> Batches:
         """The stream from the first server."""
 
     def _connect(self, target: str) -> Connection[Channel]:
-        # What stays on this machine needs no proxy, and a proxy would look for it on its own.
-        options = [*self._options, *([("grpc.enable_http_proxy", 0)] if is_local(target) else [])]
-        if self._credentials is None:
-            channel = self._grpc.insecure_channel(target, options=options)
-        else:
-            channel = self._grpc.secure_channel(target, self._credentials, options=options)
+        options = self._options(target)
+        channel = open_channel(self._grpc, target, self._credentials, options, self._interceptors)
         lenient: Any = LenientChannel(channel)
         stub = sampling_pb2_grpc.SamplingServiceStub(lenient)
         return Connection(
@@ -196,9 +263,31 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
             channel=channel,
             stub=stub,
             token=self._token,
+            own_metadata=self._metadata,
             is_secure=self._credentials is not None,
             proxy=proxy_of(target),
         )
+
+    def _options(self, target: str) -> dict[str, Any]:
+        """Those of a channel, by name."""
+        return {
+            **dict(self._retry.channel_options()),
+            "grpc.max_receive_message_length": _MAX_RECEIVED_BYTES,
+            "grpc.keepalive_time_ms": round(1000 * KEEPALIVE_SECONDS),
+            "grpc.keepalive_timeout_ms": round(1000 * KEEPALIVE_TIMEOUT_SECONDS),
+            # Without this gRPC waits a minute for the answer, whatever the keepalive's timeout.
+            "grpc.http2.ping_timeout_ms": round(1000 * KEEPALIVE_TIMEOUT_SECONDS),
+            "grpc.http2.max_pings_without_data": 0,
+            # Otherwise channels to one address share a connection, and so one worker of the server.
+            "grpc.use_local_subchannel_pool": 1,
+            # What stays on this machine needs no proxy, and a proxy would look for it on its own.
+            **({"grpc.enable_http_proxy": 0} if is_local(target) else {}),
+            **self._own_options,
+        }
+
+    def _retries(self, timeout_seconds: Timeout) -> Retries:
+        """The tries of a call that is no stream."""
+        return Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
 
     def _timeout(self, given: Timeout, image_count: int = 0) -> float | None:
         if given is UNSET and self._timeout_seconds is not None:
@@ -209,10 +298,13 @@ class BaseClient(ABC, Generic[Channel, Lifetime, Batches]):
         return None if seconds is None or seconds > _NO_LIMIT_SECONDS else float(seconds)
 
 
-def model_request(name: str, version: int | None) -> sampling_pb2.GetModelRequest:
+def model_request(
+    name: str | None, version: int | None, revision: str | None = None
+) -> sampling_pb2.GetModelRequest:
     """A request for a model. Raises InvalidRequestError for a value that cannot be sent."""
     number = 0 if version is None else check_integer("version", version)
-    return sampling_pb2.GetModelRequest(name=check_text("name", name), version=number)
+    name = "" if name is None else check_text("name", name)
+    return sampling_pb2.GetModelRequest(name=name, version=number, revision=revision or "")
 
 
 def _refuse_plaintext(targets: Iterable[str]) -> None:

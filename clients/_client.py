@@ -5,22 +5,21 @@ from typing import Any, Self
 
 import grpc
 
-from bgan.v1 import sampling_pb2
-
 from ._base import UNSET, BaseClient, Timeout, model_request
 from ._errors import SamplingError, closed_error
-from ._messages import SampleRequest, check_request_id, decode_answer, decode_models
+from ._messages import ModelPages, SampleRequest, check_request_id, decode_answer
 from ._retry import Retries, is_transient
-from ._stream.call import Connection, open_call, typed_errors, wait_for_end
+from ._stream.call import Connection, errors_at, open_call, typed_errors, wait_for_end
 from ._stream.shards import Cursor
 from ._stream.threads import Lifetime, ShardWorkers
 from ._types import ImageBatch, ModelInfo, ModelList
 
 
-class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, None, None]]):
+class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, None, None], ImageBatch]):
     """Samples binary images from one or several servers. Use as a context manager, or call `close`.
 
     >>> with SamplingClient("localhost:50051") as client:
+    ...     client.sample(64, seed=1).images  # uint8 [64, channels, height, width] of 0 and 1
     ...     for batch in client.sample_binary_images(image_count=1000, seed=1):
     ...         batch.images  # uint8 [n, channels, height, width]
     """
@@ -31,13 +30,14 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
 
     def list_models(self, *, request_id: str | None = None, timeout_seconds: Timeout = UNSET) -> ModelList:
         """The models of the server, the files that it cannot serve and its limits. Raises a SamplingError."""
-        request = sampling_pb2.ListModelsRequest()
-        response, target = self._unary("ListModels", request, request_id, timeout_seconds)
-        return decode_models(response, target)
+        pages, retries, models = ModelPages(), self._retries(timeout_seconds), None
+        while models is None:
+            models = pages.add(*self._unary("ListModels", pages.next_request, request_id, retries))
+        return models
 
     def get_model(
         self,
-        name: str = "",
+        name: str | None = None,
         *,
         version: int | None = None,
         request_id: str | None = None,
@@ -45,7 +45,7 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
     ) -> ModelInfo:
         """One model, by default the server's default one, in its highest version. Raises a SamplingError."""
         request = model_request(name, version)
-        response, target = self._unary("GetModel", request, request_id, timeout_seconds)
+        response, target = self._unary("GetModel", request, request_id, self._retries(timeout_seconds))
         return decode_answer(response, request, target)
 
     def close(self) -> None:
@@ -64,13 +64,10 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
         with self._lifetime.changed:  # several threads may begin at once
             return super()._connected(next_index)
 
-    def _unary(
-        self, method: str, request: Any, request_id: str | None, timeout_seconds: Timeout
-    ) -> tuple[Any, str]:
+    def _unary(self, method: str, request: Any, request_id: str | None, retries: Retries) -> tuple[Any, str]:
         """The answer of the first server that is there, and which that is."""
         check_request_id(request_id)
         connections = self._connected()
-        retries = Retries(", ".join(self.targets), self._retry, self._timeout(timeout_seconds))
         while not self._lifetime.is_closed:
             for connection in connections:
                 timeout = retries.seconds_left()
@@ -84,6 +81,16 @@ class SamplingClient(BaseClient[grpc.Channel, Lifetime, Generator[ImageBatch, No
                         break
             self._lifetime.wait(retries.wait_after(failure))
         raise closed_error()
+
+    def _collect(self, batches: Generator[ImageBatch, None, None]) -> ImageBatch:
+        return ImageBatch.concatenate(list(batches))
+
+    def _named(self, request: SampleRequest, timeout: float | None) -> Generator[ImageBatch, None, None]:
+        lookup, retries = model_request(request.model, request.version, request.revision), self._retries(timeout)
+        with errors_at(request.first_index):
+            response, target = self._unary("GetModel", lookup, request.request_id, retries)
+            numbered = request.numbered(decode_answer(response, lookup, target))
+        yield from self._batches(numbered, retries.seconds_left(request.first_index))
 
     def _stream(self, request: SampleRequest, timeout: float | None) -> Generator[ImageBatch, None, None]:
         connection, cursor = self._connected(request.first_index)[0], Cursor(request)

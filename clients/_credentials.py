@@ -9,8 +9,10 @@ import grpc
 
 TLS_MARK = "TLS: "
 """What a message has where TLS is the trouble, which no other try mends."""
+_OTHER_NAME = "the server's certificate is for another name; use server_name or --tls-server-name"
 _CERTIFICATE_PROBLEMS = {
-    "Hostname Verification": "the server's certificate is for another name; use server_name or --tls-server-name",
+    "Hostname Verification": _OTHER_NAME,
+    "is not in peer certificate": _OTHER_NAME,  # in the words of gRPC 1.73
     "CERTIFICATE_VERIFY_FAILED": (
         "the server's certificate has expired, or is of no authority trusted here; name one by ca or --tls-ca"
     ),

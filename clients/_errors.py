@@ -12,6 +12,8 @@ from ._text import printable
 
 REQUEST_ID_KEY = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,128}")
+_DOMAIN = "bgan"
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _REVISION_NOT_SERVED = "REVISION_NOT_SERVED"
 _STATUS_KEY = "grpc-status-details-bin"
 _MAX_TEXT = 1000
@@ -28,6 +30,8 @@ class SamplingError(Exception):
         """The canonical status code."""
         self.next_index = next_index
         """For streams: the index of the first image that did not arrive, to resume from."""
+        self.reason: str | None = None
+        """Which error of that code it is, such as QUOTA_SPENT, of those that the proto lists; None: not said."""
         self.request_id: str | None = None
         """The call's id in the server's log: its caller's, or else the one that the server gave it."""
 
@@ -69,7 +73,10 @@ class ServerUnavailableError(SamplingError):
 
 
 class ServerOverloadedError(SamplingError):
-    """RESOURCE_EXHAUSTED: the server takes no more streams, or the token's images of this minute are spent."""
+    """RESOURCE_EXHAUSTED: the server takes no more calls, or the token's images of this minute are spent.
+
+    `reason` tells the two apart: OVERLOADED and QUOTA_SPENT.
+    """
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None, **rest: Any) -> None:
         super().__init__(message, **rest)
@@ -113,8 +120,11 @@ def from_rpc_error(
     error: Any, *, target: str, next_index: int | None = None, request_id: str | None = None
 ) -> SamplingError:
     """The typed error of a call to `target` that failed with gRPC's `error`; `request_id` is its caller's."""
-    trailing = dict(error.trailing_metadata() or ())
-    sampling_error = _typed(error, _status_in(trailing), target, next_index)
+    # grpc.aio's Metadata of 1.73 cannot be made a dict as it is.
+    trailing = dict(iter(error.trailing_metadata() or ()))
+    status = _status_in(trailing)
+    sampling_error = _typed(error, status, target, next_index)
+    sampling_error.reason = _reason_in(status)
     sampling_error.request_id = request_id or _request_id_in(trailing)
     # The server's own id is shown where it helps: its log says more about an INTERNAL error than the message.
     if sampling_error.request_id and (request_id or sampling_error.code == grpc.StatusCode.INTERNAL):
@@ -173,6 +183,12 @@ def _status_in(trailing: Mapping[str, Any]) -> status_pb2.Status:
         return status_pb2.Status.FromString(trailing.get(_STATUS_KEY, b""))
     except DecodeError:
         return status_pb2.Status()
+
+
+def _reason_in(status: status_pb2.Status) -> str | None:
+    infos = _details(status, error_details_pb2.ErrorInfo)
+    reasons = (info.reason for info in infos if info.domain == _DOMAIN and _REASON.fullmatch(info.reason))
+    return next(reasons, None)
 
 
 def _request_id_in(trailing: Mapping[str, Any]) -> str | None:

@@ -5,9 +5,8 @@ Nothing of a response is believed: it is held against the contract of the .proto
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ._types import ImageBatch, Limits, ModelFailure, ModelInfo, ModelList
 _SENT = [field.name for field in sampling_pb2.SampleBinaryImagesRequest.DESCRIPTOR.fields]
 _LIMITS = [field.name for field in fields(Limits)]
 _ROUNDING = 1e-6  # onnxruntime's sigmoid passes 1 by a float's last bit
+_CLASSES_NAMED = 20  # in a message, of more
 _INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 
 
@@ -38,13 +38,23 @@ class SampleRequest:
     batch_size: int | None = None
     include_probabilities: bool = False
     revision: str | None = None
-    labels: tuple[int, ...] = ()
+    labels: tuple[int | str, ...] = ()
     request_id: str | None = None
 
     @property
     def end_index(self) -> int:
         """The index after the last image."""
         return self.first_index + self.image_count
+
+    @property
+    def has_names(self) -> bool:
+        """Whether classes are named, which goes over no wire."""
+        return any(isinstance(label, str) for label in self.labels)
+
+    def numbered(self, info: ModelInfo) -> "SampleRequest":
+        """The same of a model that was looked up, with numbers for names. Raises InvalidRequestError."""
+        numbers = class_numbers(self.labels, info)
+        return replace(self, model=info.name, revision=info.revision, labels=numbers)
 
     def message(self) -> sampling_pb2.SampleBinaryImagesRequest:
         """What goes over the wire."""
@@ -55,7 +65,7 @@ def checked_request(
     *,
     image_count: Any,
     seed: Any = None,
-    model: Any = "",
+    model: Any = None,
     version: Any = None,
     first_index: Any = 0,
     batch_size: Any = None,
@@ -69,7 +79,7 @@ def checked_request(
     return SampleRequest(
         image_count=check_integer("image_count", image_count),
         seed=None if seed is None else check_integer("seed", seed),
-        model=check_text("model", model),
+        model="" if model is None else check_text("model", model),
         version=None if version is None else check_integer("version", version),
         first_index=check_integer("first_index", first_index),
         batch_size=None if batch_size is None else check_integer("batch_size", batch_size, most=_INT32_MAX),
@@ -117,20 +127,42 @@ def _check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _check_labels(labels: Any) -> tuple[int, ...]:
-    numbers = None
-    if not isinstance(labels, str | bytes | bytearray | Set | Mapping):  # text, and what has no order
-        with suppress(TypeError):
-            given = tuple(labels)
-            numbers = tuple(map(operator.index, given))
-            if any(isinstance(label, bool) for label in given):
-                numbers = None
-    if numbers is None:
-        rule = "use a list of whole numbers, which are places in get_model().classes"
+def _check_labels(labels: Any) -> tuple[int | str, ...]:
+    """Numbers as Python's own, and names. Raises InvalidRequestError."""
+    rule = "use numbers from 0 or names of get_model().classes: one, or a list of them"
+    if isinstance(labels, bytes | bytearray | Set | Mapping):  # text that is none, and what has no order
         raise InvalidRequestError.of("labels", f"is {printable(repr(labels))}; {rule}")
-    if numbers and not -_INT32_MAX <= min(numbers) <= max(numbers) <= _INT32_MAX:
-        raise InvalidRequestError.of("labels", f"is out of range; a label ends at {_INT32_MAX}")
-    return numbers
+    is_one = isinstance(labels, str) or not isinstance(labels, Iterable)
+    checked: list[int | str] = []
+    for label in (labels,) if is_one else labels:
+        if isinstance(label, str):
+            checked.append(check_text("labels", label))
+            continue
+        try:
+            number = None if isinstance(label, bool) else operator.index(label)
+        except TypeError:
+            number = None
+        if number is None:
+            raise InvalidRequestError.of("labels", f"has {printable(repr(label))}; {rule}")
+        if not -_INT32_MAX <= number <= _INT32_MAX:
+            raise InvalidRequestError.of("labels", f"is out of range; a label ends at {_INT32_MAX}")
+        checked.append(number)
+    return tuple(checked)
+
+
+def class_numbers(labels: Iterable[int | str], info: ModelInfo) -> tuple[int, ...]:
+    """The numbers of classes of a model by name or number. Raises InvalidRequestError for a name of none."""
+    name = printable(info.name)
+    if not info.classes:
+        raise InvalidRequestError.of("labels", f"the model {name!r} is not class-conditional; leave labels out")
+    numbers = {each: number for number, each in enumerate(info.classes)}
+    unknown = next((label for label in labels if isinstance(label, str) and label not in numbers), None)
+    if unknown is not None:
+        more = ["..."] if len(info.classes) > _CLASSES_NAMED else []
+        names = printable(", ".join([*info.classes[:_CLASSES_NAMED], *more]))
+        text = f"has {printable(unknown)!r}, but the classes of {name} are {names}"
+        raise InvalidRequestError.of("labels", text)
+    return tuple(numbers[label] if isinstance(label, str) else label for label in labels)
 
 
 class LenientChannel:
@@ -260,14 +292,34 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
     )
 
 
-def decode_models(response: sampling_pb2.ListModelsResponse, target: str) -> ModelList:
-    """The models of a server, the files that it cannot serve and its limits. Raises SamplingError."""
-    _check_is_message(response, target)
-    models = tuple(_decode_model(served, target) for served in response.models)
-    if len({(info.name, info.version) for info in models}) < len(models) or sum(i.is_default for i in models) > 1:
-        raise data_loss(target, None, "listed a model twice")
-    failures = tuple(ModelFailure(model=failure.model, reason=failure.reason) for failure in response.failures)
-    return ModelList(models=models, failures=failures, limits=_decode_limits(response.limits, target))
+class ModelPages:
+    """The pages of a list of models: which to ask for next, and what they list together."""
+
+    def __init__(self) -> None:
+        self._models: list[ModelInfo] = []
+        self._failures: list[ModelFailure] = []
+        self._tokens = [""]
+
+    @property
+    def next_request(self) -> sampling_pb2.ListModelsRequest:
+        """What asks for the next page."""
+        return sampling_pb2.ListModelsRequest(page_token=self._tokens[-1])
+
+    def add(self, response: sampling_pb2.ListModelsResponse, target: str) -> ModelList | None:
+        """Take a page in; returns the list once it is whole. Raises SamplingError."""
+        _check_is_message(response, target)
+        self._models += [_decode_model(served, target) for served in response.models]
+        names = {(info.name, info.version) for info in self._models}
+        if len(names) < len(self._models) or sum(info.is_default for info in self._models) > 1:
+            raise data_loss(target, None, "listed a model twice")
+        self._failures += [ModelFailure(model=each.model, reason=each.reason) for each in response.failures]
+        limits = _decode_limits(response.limits, target)
+        if not response.next_page_token:
+            return ModelList(models=tuple(self._models), failures=tuple(self._failures), limits=limits)
+        if response.next_page_token in self._tokens:
+            raise data_loss(target, None, "sent a page of its models twice")
+        self._tokens.append(response.next_page_token)
+        return None
 
 
 def _decode_limits(message: sampling_pb2.Limits, target: str) -> Limits:

@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import overload
+from itertools import pairwise
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
+
+_SHORT = 8  # signs of a revision, as `bgan models` shows it
+Labels = int | str | Sequence[int | str]
+"""Classes by number or name: one, or several that take turns."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -15,11 +20,13 @@ class ImageBatch:
     """Consecutive images of one stream."""
 
     model: str
-    """The name of the model that made them."""
+    """The name of the model that made them; "" where a file does not say it."""
     revision: str
-    """The revision of that model; images of different revisions do not belong to one stream."""
-    seed: int
+    """The revision of that model; images of different revisions do not belong to one stream. "" as of `model`."""
+    seed: int | None
+    """The stream's seed; None where a file does not say it."""
     first_index: int
+    """The index of the first image in the stream."""
     image_shape: tuple[int, int, int]
     """(channels, height, width) of each image."""
     packed_images: npt.NDArray[np.uint8]
@@ -28,6 +35,33 @@ class ImageBatch:
     """float32 [n, channels, height, width] in [0, 1]; None unless they were asked for."""
     labels: npt.NDArray[np.int32] | None = None
     """The class of each image, int32 [n]; None unless the model is class-conditional."""
+    classes: tuple[str, ...] = field(default=(), compare=False)
+    """The names of the classes, by label, where the images come from a file that says them; else empty."""
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """One batch of several that follow each other. Raises ValueError unless they do."""
+        if not batches:
+            raise ValueError("there are no batches to concatenate")
+        for one, other in pairwise(batches):
+            if not one.precedes(other):
+                raise ValueError("the batches are not of one stream, or not in order")
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(batch, name) for batch in batches])
+            for name in ("packed_images", "probabilities", "labels")
+            if getattr(batches[0], name) is not None
+        }
+        return replace(batches[0], **arrays)
+
+    def precedes(self, other: "ImageBatch") -> bool:
+        """Whether `other` begins where this batch ends, in the same stream."""
+        return self._stream == other._stream and self.next_index == other.first_index
+
+    @property
+    def _stream(self) -> tuple[object, ...]:
+        """What all batches of a stream have in common."""
+        has = self.labels is None, self.probabilities is None
+        return (self.model, self.revision, self.seed, self.image_shape, *has)
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint8]:
@@ -43,7 +77,15 @@ class ImageBatch:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ImageBatch):
             return NotImplemented
-        return all(np.array_equal(getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        compared = [each.name for each in fields(self) if each.compare]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in compared)
+
+    def __repr__(self) -> str:
+        images = f"{len(self)} images of {_by(self.image_shape)}"
+        stream = f"seed={self.seed}, first_index={self.first_index}"
+        more = [name for name in ("labels", "probabilities") if getattr(self, name) is not None]
+        parts = [images, f"model={self.model!r}", f"revision={_short(self.revision)}", stream, *more]
+        return f"ImageBatch({', '.join(parts)})"
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +141,12 @@ class ModelInfo:
     """What decides its bits: "integer", the same on every server, or "float", which depend on the class of CPU and
     the version of onnxruntime."""
 
+    def __repr__(self) -> str:
+        parts = [repr(self.name), f"version={self.version}", f"revision={_short(self.revision)}"]
+        parts += [f"neuron={self.neuron!r}", f"network={self.network!r}", _by(self.image_shape)]
+        parts += [f"{len(self.classes)} classes"] if self.classes else []
+        return f"ModelInfo({', '.join([*parts, *(['default'] if self.is_default else [])])})"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFailure:
@@ -140,3 +188,15 @@ class ModelList(Sequence[ModelInfo]):
 
     def __len__(self) -> int:
         return len(self.models)
+
+    def __repr__(self) -> str:
+        lines = [*map(repr, self.models), *map(repr, self.failures), repr(self.limits)]
+        return "\n    ".join(["ModelList(", *lines]) + ")"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _short(revision: str) -> str:
+    return repr(revision if len(revision) <= _SHORT else f"{revision[:_SHORT]}...")

@@ -125,7 +125,9 @@ class CallError(Exception):
 
     kinds: ClassVar[list[type[CallError]]] = []
     reason: ClassVar[str]
-    """What metrics call it."""
+    """What metrics call it, and in capitals its caller."""
+    metadata: Mapping[str, str] = {}
+    """What the caller's program is told beside the reason."""
     next_index: int | None = None
     """Where a stream can be resumed; None: the call was no stream, or had sent nothing."""
 
@@ -160,9 +162,7 @@ class RevisionNotServedError(CallError, reason="revision_not_served"):
             f"model {model!r} is not served in revision {wanted}; there is {served}, whose images belong to other "
             "streams; start again, or ask a server that has it"
         )
-        self.model = model
-        self.wanted_revision = wanted
-        self.served_revision = served
+        self.metadata = {"model": model, "revision": served, "wanted_revision": wanted}
 
 
 class NotReadyError(CallError, reason="not_ready"):
@@ -194,6 +194,7 @@ class QuotaSpentError(OverloadedError, reason="quota_spent"):
             f"try again in {retry_after_seconds:.1f} s",
             retry_after_seconds=retry_after_seconds,
         )
+        self.metadata = {"images_per_minute": str(images_per_minute)}
         self.next_index = next_index
 
 

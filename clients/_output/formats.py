@@ -20,15 +20,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from .._description import PACKING, npz_description
 from .._files import make_grid
 
 MAX_PNG_IMAGES = 10_000
 _MAX_PNG_PIXELS = 2**28
 _CHUNK_BYTES = 1 << 20
-_PACKING = (
-    "one bit a pixel, 1 = on, row-major (channel, row, column), most significant bit first, "
-    "each image padded with zeros to a whole byte"
-)
 
 
 class OutputError(Exception):
@@ -107,7 +104,7 @@ class BitsFormat(Format):
             **({"classes": list(part.classes)} if part.classes else {}),
             "image_shape": list(part.image_shape),
             "bytes_per_image": self.row_bytes,
-            "packing": _PACKING,
+            "packing": PACKING,
             "numpy": f"np.unpackbits(np.fromfile(path, np.uint8).reshape(-1, {self.row_bytes}), axis=1, "
             f"count={part.pixels}).reshape(-1, {shape})",
         }
@@ -144,6 +141,8 @@ class NpzFormat(Format):
                 _copy(labels, archive, "labels.npy", _array_head((part.count,), "<i4"), check)
             for name in ("image_shape", "seed", "first_index", "model", "revision"):
                 _write_array(archive, name, getattr(part, name))
+            description = npz_description(part.image_shape, has_classes=bool(part.classes))
+            _write_array(archive, "description", description)
         partial.unlink()
 
 

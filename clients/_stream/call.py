@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from .._addresses import host_port
+from .._channels import AUTHORIZATION_KEY
 from .._credentials import tls_problem
 from .._errors import REQUEST_ID_KEY, SamplingError, closed_error, from_rpc_error
 from .._processes import AFTER_FORK, is_forked
@@ -27,6 +28,8 @@ class Connection(Generic[Channel]):
     channel: Channel
     stub: Any
     token: str | None = field(repr=False)
+    own_metadata: tuple[tuple[str, str | bytes], ...] = field(default=(), repr=False)
+    """The caller's own, of every call."""
     is_secure: bool = False
     """Whether it has TLS."""
     proxy: str | None = None
@@ -34,11 +37,12 @@ class Connection(Generic[Channel]):
     was_reached: bool = field(default=False, init=False)
     """Whether a call succeeded, so that TLS is no trouble."""
 
-    def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
+    def metadata(self, request_id: str | None) -> tuple[tuple[str, str | bytes], ...]:
         """What a call sends beside its request."""
         # The token is not gRPC's own call credentials: those need TLS, which some leave to a proxy.
-        token = () if self.token is None else (("authorization", f"Bearer {self.token}"),)
-        return token if request_id is None else ((REQUEST_ID_KEY, request_id), *token)
+        token = () if self.token is None else ((AUTHORIZATION_KEY, f"Bearer {self.token}"),)
+        named = () if request_id is None else ((REQUEST_ID_KEY, request_id),)
+        return (*named, *token, *self.own_metadata)
 
     def hints(self, text: str) -> Iterator[str]:
         """What may have kept a call from the server, of which gRPC says `text`."""
@@ -81,6 +85,16 @@ def typed_errors(
         raise closed_error(first_index) from error
 
 
+@contextmanager
+def errors_at(next_index: int) -> Iterator[None]:
+    """Lets a SamplingError of a call that a stream needs first say where the stream is."""
+    try:
+        yield
+    except SamplingError as error:
+        error.next_index = next_index
+        raise
+
+
 def _explained(failure: SamplingError, connection: Connection[Any]) -> SamplingError:
     """The failure; where no server was reached, with what may be the cause."""
     if failure.code == grpc.StatusCode.UNAVAILABLE or is_forked():
@@ -97,10 +111,20 @@ def open_call(connection: Connection[Any], cursor: Cursor, retries: Retries) -> 
         try:
             yield call
         finally:
-            call.cancel()
+            cancel(call)
+
+
+def cancel(call: Any) -> None:
+    """End a call; that of an interceptor may be a bare generator, as OpenTelemetry's is."""
+    if (end := getattr(call, "cancel", None)) is not None:
+        end()
+        return
+    with suppress(ValueError):  # it runs in another thread, which looks itself whether it may stop
+        call.close()
 
 
 def wait_for_end(call: Any) -> None:
     """Let a stream whose last image arrived end by itself, as the server's log has it, but not for ever."""
-    with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
-        call.exception(timeout=END_SECONDS)
+    if (ended := getattr(call, "exception", None)) is not None:  # no generator of an interceptor
+        with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
+            ended(timeout=END_SECONDS)

@@ -107,7 +107,7 @@ class Cursor:
             return "images of other labels than were asked for"
         return None
 
-    def _labels(self, count: int) -> list[int]:
+    def _labels(self, count: int) -> list[int | str]:
         """The labels that the next images have."""
         labels = self._request.labels
         return [labels[index % len(labels)] for index in range(self.next_index, self.next_index + count)]

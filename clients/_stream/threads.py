@@ -10,7 +10,7 @@ import grpc
 from .._errors import SamplingError
 from .._retry import Retries, RetryPolicy
 from .._types import ImageBatch
-from .call import Connection, open_call, wait_for_end
+from .call import Connection, cancel, open_call, wait_for_end
 from .shards import Shard, Shards
 
 
@@ -72,7 +72,7 @@ class ShardWorkers:
             self.lifetime.changed.notify_all()
             calls = list(self.calls)
         for call in calls:
-            call.cancel()
+            cancel(call)
 
     def _is_over(self) -> bool:
         return self.is_left or self.lifetime.is_closed or self.shards.is_ended
@@ -109,6 +109,8 @@ class ShardWorkers:
                     retries.reset()
                     if shard.cursor.is_complete:
                         wait_for_end(call)
+                        return
+                    if self.is_left:
                         return
                 shard.cursor.check_complete(connection.target)
             finally:

@@ -80,8 +80,23 @@ export function npz(bits, { seed, first, count }, model, labels) {
     first_index: integers([first], []),
     model: text([model.name], []),
     revision: text([model.revision], []),
+    description: text([description(model, labels)], []),
   };
   return zip(Object.entries(arrays).map(([name, content]) => [`${name}.npy`, content]));
+}
+
+/** What the others are, in the words of `bgan sample`. */
+function description({ shape, bytes }, labels) {
+  const pixels = shape.reduce((product, size) => product * size);
+  return `Binary images of a bgan generator.
+packed_images: uint8 [n, ${bytes}], one bit a pixel, 1 = on, row-major (channel, row, column), most significant bit first, \
+each image padded with zeros to a whole byte
+image_shape: (${shape.join(", ")}), the channels, height and width of each image
+seed, first_index: the seed of the stream, and the index of the first image in it
+model, revision: the generator's name, and the digest of all that decides its bits: image i of a revision and a seed is \
+always the same${labels ? "\nlabels: int32 [n], the class of each image\nclasses: the names of the classes, by label" : ""}
+To read them: bgan.clients.load_images(path).images, or
+np.unpackbits(packed_images, axis=1, count=${pixels}).reshape(-1, ${shape.join(", ")})`;
 }
 
 function npy(descr, shape, values) {

@@ -106,8 +106,13 @@ export class Server {
   /** Those that it serves, once there are some. */
   async models() {
     for (;;) {
-      const { models = [], limits } = JSON.parse(new TextDecoder().decode((await this.fetcher.get("v1/models")).body));
-      if (models.length) return models.map((each) => describe(each, limits));
+      const pages = [];
+      for (let token = ""; token !== undefined; token = pages.at(-1).next_page_token || undefined) {
+        const { body } = await this.fetcher.get(`v1/models${token && `?${new URLSearchParams({ page_token: token })}`}`);
+        pages.push(JSON.parse(new TextDecoder().decode(body)));
+      }
+      const models = pages.flatMap(({ models = [], limits }) => models.map((each) => describe(each, limits)));
+      if (models.length) return models;
       this.fetcher.says.waiting("The server has no models. Trying again.");
       await pause(RETRY_MS.at(-1));
     }

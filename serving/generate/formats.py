@@ -16,7 +16,7 @@ import numpy as np
 from ..config.whole_file import move, whole_file
 from ..errors import GenerationError
 from ..models.noise import ImageRange, Int64Array
-from ..models.npy import array_head
+from ..models.npy import PACKING, array_head, npz_description
 from ..models.png import PngGrid
 
 _CHUNK_BYTES = 1 << 20
@@ -24,10 +24,6 @@ _LABELS_AT_ONCE = 4096
 _IMAGES_AT_ONCE = 256
 MAX_PNG_IMAGES = 10_000
 _MAX_PNG_PIXELS = 2**28
-PACKING = (
-    "one bit a pixel, 1 = on, row-major (channel, row, column), most significant bit first, "
-    "each image padded with zeros to a whole byte"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +132,13 @@ class NpzFormat(Format):
                     member.write(chunk)
             if labels is not None:
                 self._write_labels(archive, labels, check)
-            for name in ("image_shape", "seed", "first_index", "model", "revision"):
+            arrays = {
+                name: getattr(spec, name) for name in ("image_shape", "seed", "first_index", "model", "revision")
+            }
+            arrays["description"] = npz_description(spec.image_shape, has_classes=labels is not None)
+            for name, value in arrays.items():
                 with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, np.array(getattr(spec, name)), allow_pickle=False)
+                    np.lib.format.write_array(member, np.array(value), allow_pickle=False)
         partial.unlink()
 
     def _write_labels(self, archive: zipfile.ZipFile, labels: Labels, check: Callable[[], None]) -> None:

@@ -19,9 +19,10 @@ from ..errors import GenerationError
 from ..models.engine import Engine, cpu_class, probed_engine
 from ..models.manifest import is_integer
 from ..models.noise import ImageRange
+from ..models.npy import PACKING, npz_description
 from ..models.providers import CPU, start_provider
 from .bulk_plan import BulkPlan, ShardFormat, as_json
-from .formats import PACKING, GenerationSpec
+from .formats import GenerationSpec
 
 _ROW_GROUP_IMAGES = 65_536
 _Record = dict[str, Any]
@@ -150,6 +151,7 @@ def _npz(spec: GenerationSpec, shard: ShardImages) -> bytes:
         "first_index": shard.images.first_index,
         "model": spec.model,
         "revision": spec.revision,
+        "description": npz_description(spec.image_shape, has_classes=bool(shard.classes)),
     }
     if shard.classes:
         arrays |= {"classes": shard.classes, "labels": np.array(shard.labels, "<i4")}

@@ -1,7 +1,7 @@
 """Lets callers in, records their calls, and gives every error its status code, for all methods of all services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import grpc
@@ -21,6 +21,8 @@ from .context import ServiceContext
 
 NEXT_INDEX_KEY = "bgan-next-index"
 DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "bgan"
+"""Of the reasons that errors have."""
 INTERNAL_TEXT = "internal error; the server's log says more"
 _MIN_SECONDS_FOR_END = 2.0  # for a reader who stood still
 _SLACK_SECONDS = 0.05  # a caller whose clock began earlier gives up a moment before ours does
@@ -41,15 +43,10 @@ def _retry_info(error: errors.OverloadedError) -> Any:
     return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
-def _error_info(error: errors.RevisionNotServedError) -> Any:
-    found = {"model": error.model, "revision": error.served_revision, "wanted_revision": error.wanted_revision}
-    return error_details_pb2.ErrorInfo(reason="REVISION_NOT_SERVED", domain="bgan", metadata=found)
-
-
 STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Any] | None]] = {
     errors.InvalidRequestError: (StatusCode.INVALID_ARGUMENT, _bad_request),
     errors.ModelNotFoundError: (StatusCode.NOT_FOUND, None),
-    errors.RevisionNotServedError: (StatusCode.FAILED_PRECONDITION, _error_info),
+    errors.RevisionNotServedError: (StatusCode.FAILED_PRECONDITION, None),
     errors.NotReadyError: (StatusCode.UNAVAILABLE, None),
     errors.UnauthenticatedError: (StatusCode.UNAUTHENTICATED, None),
     errors.NotAllowedError: (StatusCode.PERMISSION_DENIED, None),
@@ -60,7 +57,7 @@ STATUSES: dict[type[Exception], tuple[StatusCode, Callable[[Any], Any] | None]] 
     errors.StreamCutError: (StatusCode.UNAVAILABLE, None),
     errors.StalledReaderError: (StatusCode.UNAVAILABLE, None),
 }
-"""The code and the details that each error ends a call with; any other error is INTERNAL."""
+"""The code and the details that each error ends a call with, beside its reason; any other error is INTERNAL."""
 
 
 class CallGuard:
@@ -200,7 +197,7 @@ class CallGuard:
         if isinstance(error, NotImplementedError):  # generated code's answer for a method that a servicer lacks
             missing = StatusCode.UNIMPLEMENTED, "this server does not have the method"
             self._calls.end(record, *missing)
-            await context.abort(*missing)
+            await context.abort(*missing, (status_of(*missing, "METHOD_NOT_FOUND"),))
         self._metrics.rejected(error)
         code, details = STATUSES.get(type(error), (StatusCode.INTERNAL, None))
         is_known = type(error) in STATUSES
@@ -209,11 +206,11 @@ class CallGuard:
         # grpc.aio keeps the error in a cycle; through its frames it would keep models that are no longer served.
         error.__traceback__ = None
         request_id = (REQUEST_ID_KEY, record.request_id)
-        trailers = (request_id, *(_metadata(error, code, details) if is_known else ()))
+        about = _metadata(error, code, details) if is_known else (status_of(code, text, "INTERNAL"),)
         # The end comes after what was not read; gRPC refuses one that must begin the answer after all.
         try:
             async with asyncio.timeout(max(self._stalled_seconds, _MIN_SECONDS_FOR_END)):
-                await context.abort(code, text, trailers)
+                await context.abort(code, text, (request_id, *about))
         except (TimeoutError, grpc.aio.InternalError):  # or the other side is gone
             if isinstance(error, errors.StalledReaderError):
                 self._admission.note_unread(record.peer)
@@ -223,12 +220,20 @@ def _metadata(
     error: Any, code: StatusCode, details: Callable[[Any], Any] | None
 ) -> Iterator[tuple[str, str | bytes]]:
     """What a call ends with beside its code: the details, and where its stream can be resumed."""
-    status = status_pb2.Status(code=code.value[0], message=str(error))
-    if details is not None:
-        status.details.add().Pack(details(error))
-    yield DETAILS_KEY, status.SerializeToString()
+    more = () if details is None else (details(error),)
+    yield status_of(code, str(error), error.reason.upper(), *more, metadata=error.metadata)
     if error.next_index is not None:
         yield NEXT_INDEX_KEY, str(error.next_index)
+
+
+def status_of(
+    code: StatusCode, text: str, reason: str, *details: Any, metadata: Mapping[str, str] = {}
+) -> tuple[str, bytes]:
+    """The metadata that tells a call's caller what it ended with: ErrorInfo (AIP-193), and further details."""
+    status = status_pb2.Status(code=code.value[0], message=text)
+    for each in (error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata), *details):
+        status.details.add().Pack(each)
+    return DETAILS_KEY, status.SerializeToString()
 
 
 def _parser(message: Descriptor) -> Callable[[bytes], Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from open_inference.grpc import protocol as oip
+
+from bgan.inference import open_inference_grpc_pb2 as oip
 
 from ..config.settings import ServerSettings
 from ..errors import InvalidRequestError, foreign

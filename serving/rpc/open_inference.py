@@ -3,8 +3,8 @@
 from importlib.metadata import version
 from typing import Any
 
-from open_inference.grpc import protocol as oip
-from open_inference.grpc import service
+from bgan.inference import open_inference_grpc_pb2 as oip
+from bgan.inference import open_inference_grpc_pb2_grpc as service
 
 from ..errors import ModelNotFoundError, RevisionNotServedError
 from ..models.engine import Engine
@@ -65,7 +65,9 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
             outputs=map(metadata, output_specs(engine.manifest)),
         )
 
-    async def ModelInfer(self, request: oip.ModelInferRequest, context: Any) -> bytes:
+    async def ModelInfer(  # type: ignore[override] # the guard takes bytes as they are
+        self, request: oip.ModelInferRequest, context: Any
+    ) -> bytes:
         """Run one batch; returns the bytes of its answer."""
         engine = self._find(request.model_name, request.model_version)
         deadline = deadline_of(context)

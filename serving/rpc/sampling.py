@@ -12,6 +12,7 @@ from .admission import Call
 from .batching import DynamicBatcher, Prefetcher
 from .call_end import at_end
 from .context import ServiceContext
+from .model_pages import page_of
 from .stream_plan import StreamPlan, deadline_of, plan_stream
 
 
@@ -58,12 +59,15 @@ class SamplingServicer(sampling_pb2_grpc.SamplingServiceServicer):
             return call.last(response, *_counted(response))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        """All models, by name, and the files that cannot be served."""
+        """A page of the models, by name; on the first one also the files that cannot be served."""
         registry = self._models.visible()
+        engines, next_page_token = page_of(registry.engines, request.page_size, request.page_token)
+        failures = () if request.page_token else registry.failures
         return pb.ListModelsResponse(
-            models=[_served(engine, registry) for engine in registry.engines],
+            models=[_served(engine, registry) for engine in engines],
             limits=self._limits,
-            failures=[pb.ModelFailure(model=each.model, reason=each.reason) for each in registry.failures],
+            failures=[pb.ModelFailure(model=each.model, reason=each.reason) for each in failures],
+            next_page_token=next_page_token,
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:

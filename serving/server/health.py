@@ -12,6 +12,7 @@ from ..models.registry import Registry
 from ..rpc import open_inference
 from ..rpc.admission import Places
 from ..rpc.context import ServiceContext
+from ..rpc.guard import status_of
 from ..security.auth import caller
 from .health_check import SAMPLING, model_service
 
@@ -65,7 +66,8 @@ class Health(health_pb2_grpc.HealthServicer):
         """The state of one service."""
         status = self._state(request.service)
         if status == _STATUS.SERVICE_UNKNOWN:
-            await context.abort(StatusCode.NOT_FOUND, _UNKNOWN)
+            missing = StatusCode.NOT_FOUND, _UNKNOWN
+            await context.abort(*missing, (status_of(*missing, "SERVICE_NOT_FOUND"),))
         return _STATUS(status=status)
 
     async def Watch(self, request: Any, context: Any) -> None:

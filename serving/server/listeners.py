@@ -12,6 +12,9 @@ from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -69,7 +72,7 @@ class Listeners:
         self._sampling = sampling
         self._health = health
         self._inference = inference
-        self._reflecting = reflection.aio.ReflectionServicer(_REFLECTED)
+        self._reflecting = reflection.aio.ReflectionServicer(_REFLECTED, _reflected_pool())
         self._servers: set[grpc.aio.Server] = set()
         # By each server's main task, and with what opens another in its place.
         self._open: dict[asyncio.Task[Any], tuple[grpc.aio.Server, Callable[[], Awaitable[None]]]] = {}
@@ -163,6 +166,23 @@ class Listeners:
             await server.stop(_LONGEST_SECONDS)
         await server.stop(_LONGEST_SECONDS)
         self._servers.discard(server)
+
+
+def _reflected_pool() -> DescriptorPool:
+    """What reflection tells of: the services and the details of errors, which are of two pools."""
+    pool, known = DescriptorPool(), set[str]()
+
+    def add(file: FileDescriptor) -> None:
+        if file.name not in known:
+            known.add(file.name)
+            for each in file.dependencies:
+                add(each)
+            pool.AddSerializedFile(file.serialized_pb)
+
+    for each in (SAMPLING, open_inference.DESCRIPTOR, _HEALTH, _REFLECTION):
+        add(each.file)
+    add(error_details_pb2.DESCRIPTOR)
+    return pool
 
 
 def _cause(error: RuntimeError) -> OSError:

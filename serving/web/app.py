@@ -30,6 +30,7 @@ from .pages import Pages
 
 _SHOWN = (*DESCRIBING, "etag", "content-range", "retry-after", "x-request-id", HEADER_LENGTH)
 _PLAIN = {"content-type": "text/plain", "cache-control": "no-store"}
+_MAX_DIGITS = 9  # of a number that is an int32
 _Method = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -67,7 +68,7 @@ def make_app(
     images = Images(context, sampling)
     routes = _Routes(guard)
     is_open = context.settings.health == "open"
-    routes.add("/v1/models", _as_json(sampling.ListModels), _no_fields(pb.ListModelsRequest))
+    routes.add("/v1/models", _as_json(sampling.ListModels), _read_page)
     routes.add("/v1/models/{name}", _as_json(sampling.GetModel), _read_model)
     routes.add("/v1/models/{name}/images", images.of_model, read_images_request)
     routes.add("/v1/revisions/{revision}/images", images.of_revision, read_images_request)
@@ -143,6 +144,16 @@ def _no_fields(request: Callable[[], Any]) -> Callable[[HttpCall], Any]:
         return request()
 
     return read
+
+
+def _read_page(call: HttpCall) -> pb.ListModelsRequest:
+    _refuse_fields(call, "page_size", "page_token")
+    query = call.query()
+    size, token = (query.get(name, [default])[-1] for name, default in (("page_size", "0"), ("page_token", "")))
+    if not (size.isdecimal() and len(size) <= _MAX_DIGITS):
+        text = f"is '{foreign(size)}'; it is a whole number of at most {_MAX_DIGITS} digits"
+        raise InvalidRequestError({"page_size": text})
+    return pb.ListModelsRequest(page_size=int(size), page_token=token)
 
 
 def _read_model(call: HttpCall) -> pb.GetModelRequest:

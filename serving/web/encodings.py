@@ -15,7 +15,7 @@ from bgan.v1 import sampling_pb2 as pb
 from ..errors import InvalidRequestError
 from ..models.engine import Engine
 from ..models.noise import ImageRange
-from ..models.npy import array_head
+from ..models.npy import array_head, npz_description
 from ..models.png import PngGrid
 
 _LABELS_AT_ONCE = 4096
@@ -113,6 +113,7 @@ class NpzEncoding(Encoding):
             "first_index": self.images.first_index,
             "model": manifest.name,
             "revision": self.engine.revision,
+            "description": npz_description(self.engine.image_shape, has_classes=bool(manifest.classes)),
         }
         if manifest.classes:
             yield from self._labels()

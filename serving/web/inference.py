@@ -8,8 +8,9 @@ from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from open_inference.grpc import protocol as oip
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bgan.inference import open_inference_grpc_pb2 as oip
 
 from ..errors import InvalidRequestError, foreign
 from ..models.manifest import output_specs

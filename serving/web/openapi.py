@@ -74,6 +74,10 @@ _VERSION = _parameter(
 _NATURAL = {"type": "integer", "format": "int64", "minimum": 0, "maximum": INDEX_END}
 
 
+_PAGE = [
+    _parameter("page_size", _NATURAL, "The most models to list; 0: the server's choice.", 0),
+    _parameter("page_token", {"type": "string"}, "The next_page_token of the page before.", ""),
+]
 _SEED = _parameter("seed", _NATURAL, "The stream's seed. Without one it is drawn, and told in `bgan-seed`.", 1)
 _NUMBER = _parameter("version", _NATURAL, "The number of the model's version; 0: the highest.", 0)
 _OF_REVISION = _parameter("revision", {"type": "string"}, "A model's revision.", _REVISION, place="path")
@@ -165,12 +169,14 @@ _LIMITS = {"max_image_count": "1000000000", "max_batch_size": 4096, "max_message
 
 
 def _model_paths() -> _Json:
-    many = {"models": [_SERVED], "limits": _LIMITS, "failures": []}
+    many = {"models": [_SERVED], "limits": _LIMITS, "failures": [], "next_page_token": ""}
     one = {"model": _SERVED, "limits": _LIMITS}
     listed = _json_answer("bgan.v1.ListModelsResponse.", _ref("Models"), many)
     got = _json_answer("bgan.v1.GetModelResponse.", _ref("Model"), one)
     return {
-        "/v1/models": {"get": _operation("listModels", "models", "All models", listed)},
+        "/v1/models": {
+            "get": _operation("listModels", "models", "A page of the models", listed, parameters=_PAGE)
+        },
         "/v1/models/{name}": {"get": _operation("getModel", "models", "One model", got, parameters=[_MODEL])},
     }
 
@@ -304,9 +310,10 @@ def _model_schemas() -> _Json:
     }
     limits = _object({"max_image_count": _INT64, "max_batch_size": _SIZE, "max_message_bytes": _SIZE})
     failures = _list(_object({"model": _TEXT, "reason": _TEXT}))
+    page = {"next_page_token": {"type": "string", "description": "Asks for the next page; empty: there is none."}}
     return {
         "Model": _object({"model": _object(served), "limits": limits}),
-        "Models": _object({"models": _list(_object(served)), "limits": limits, "failures": failures}),
+        "Models": _object({"models": _list(_object(served)), "limits": limits, "failures": failures, **page}),
     }
 
 
@@ -330,6 +337,8 @@ def _problem_schema() -> _Json:
     return _object(
         {"type": _TEXT, "title": _TEXT, "status": _SIZE, "detail": _TEXT, "error": _TEXT},
         code={"type": "string", "description": "gRPC's code."},
+        reason={"type": "string", "description": "Which error of that code it is, as the proto lists them."},
+        domain={"type": "string", "description": "Whose reasons these are: bgan."},
         errors=_list(_object({"field": _TEXT, "detail": _TEXT})),
         next_index=_TEXT,
     )

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from grpc import StatusCode
 
 from ..errors import foreign
+from ..rpc.guard import status_of
 from .http_call import HttpCall, Reply
 
 _AT_ONCE = 64 * 1024
@@ -39,7 +40,8 @@ class Pages:
         """One file, in parts. Raises StalledReaderError."""
         if (path := self._files.get(call.address)) is None:
             text = f"there is nothing at {foreign(call.address)}; /openapi.json says what there is"
-            await call.abort(StatusCode.NOT_FOUND, text)
+            missing = StatusCode.NOT_FOUND, text
+            await call.abort(*missing, (status_of(*missing, "PATH_NOT_FOUND"),))
         assert path is not None  # abort raises
         call.reply = _described(path)
         if call.has_tag(call.reply.headers["etag"]):

@@ -80,4 +80,4 @@ def _add_detail(detail: Any, members: dict[str, Any], headers: dict[str, str], n
     elif detail.Unpack(retry):
         headers["retry-after"] = str(max(1, math.ceil(retry.retry_delay.ToTimedelta().total_seconds())))
     elif detail.Unpack(info):
-        members.update(info.metadata)
+        members.update({"reason": info.reason, "domain": info.domain, **info.metadata})

@@ -30,10 +30,10 @@ CLIENTS = pytest.mark.parametrize("make_client", [SamplingClient, Blocking], ids
         *(("version", value) for value in (2**63, "1")),
         *(
             ("labels", value)
-            for value in (3, "12", [2**31], [1.5], None, [[1, 2]], ["cat"], [True], {1, 0}, b"1", {1: 2})
+            for value in ([2**31], 1.5, [1.5], None, [[1, 2]], ["\udcff"], True, [True], {1, 0}, b"1", {1: 2})
         ),
         *(("include_probabilities", value) for value in ("False", 2, [0, 1], np.array([0, 1]))),
-        *(("model", value) for value in (5, None, b"m", "\udcff")),
+        *(("model", value) for value in (5, b"m", "\udcff")),
         *(("revision", value) for value in (5, 0, "\udcff")),
         *(("request_id", value) for value in ("", "two words", "x" * 129, 5)),
         *(("timeout_seconds", value) for value in (math.nan, "5", True)),
@@ -101,11 +101,6 @@ def test_a_time_that_is_over_is_over(running, make_client, seconds):
 def test_a_client_that_cannot_be_meant(kind, options, says):
     with pytest.raises(ValueError, match=says):
         kind("localhost:1", **options)
-
-
-def test_labels_that_are_names_are_answered_with_where_the_numbers_are():
-    with pytest.raises(InvalidRequestError, match=r"whole numbers, which are places in get_model\(\)\.classes"):
-        SamplingClient("localhost:1").sample_binary_images(image_count=1, labels=["cat", "dog"])
 
 
 @pytest.mark.parametrize("field", ["attempts", "initial_backoff_seconds", "max_backoff_seconds"])

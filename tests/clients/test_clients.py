@@ -22,7 +22,7 @@ PUBLIC_METHODS = {
     name
     for client in (SamplingClient, AsyncSamplingClient)
     for name, _ in inspect.getmembers(client, inspect.isfunction)
-    if not name.startswith("_")
+    if not name.startswith("_") and name != "aclose"  # which is asyncio's own name of close
 }
 
 

@@ -235,6 +235,13 @@ def test_models_that_cannot_be(liar, client, served):
         assert caught.value.code == grpc.StatusCode.DATA_LOSS
 
 
+def test_a_list_of_models_without_an_end(liar, client):
+    liar.models = sampling_pb2.ListModelsResponse(limits=LIMITS, next_page_token="again")
+    with pytest.raises(SamplingError, match="sent a page of its models twice") as caught:
+        client.list_models()
+    assert caught.value.code == grpc.StatusCode.DATA_LOSS
+
+
 def test_answers_about_models_that_cannot_be(liar, client):
     liar.model, liar.models = (
         sampling_pb2.GetModelResponse(model=served_model(), limits=sampling_pb2.Limits(max_batch_size=-1)),

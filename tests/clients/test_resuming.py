@@ -25,7 +25,7 @@ from bgan.clients import (
     ServerUnavailableError,
 )
 from tests.conftest import ROOT
-from tests.kit.clients import Blocking
+from tests.kit.clients import Blocking, notices_resets
 from tests.kit.liars import lying_server
 from tests.kit.proxies import Digest, breaking_proxy, byte_counts, digest_of, resumed
 from tests.kit.servers import free_port, restarting_server, server
@@ -107,7 +107,9 @@ def test_a_stream_that_a_stopping_server_cut_resumes(make_client, small_models, 
         assert digest.hex() == digest_of(client.sample_binary_images(image_count=20_000, seed=seed))
 
 
-@pytest.mark.parametrize(("image_count", "most"), [(1_000, 3_000), (3_000, 60_000)])
+@pytest.mark.parametrize(
+    ("image_count", "most"), [pytest.param(1_000, 3_000, marks=notices_resets), (3_000, 60_000)]
+)
 def test_connections_may_break_at_any_byte(make_client, steady, image_count, most, caplog):
     request = {"image_count": image_count, "seed": 3, "batch_size": 5}
     with SamplingClient(steady.target) as client:
@@ -320,6 +322,7 @@ with make_client(sys.argv[2], retry=policy, timeout_seconds=None) as client:
 
 
 @pytest.mark.long
+@notices_resets
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_memory_stays_flat_over_hundreds_of_reconnects(kind, small_models):
     """grpc/grpc#38499 is of a client that leaks when it asks for a stream again after a broken connection."""

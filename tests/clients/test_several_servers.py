@@ -18,7 +18,7 @@ from bgan.clients import (
     SamplingError,
     ServerUnavailableError,
 )
-from tests.kit.clients import Blocking
+from tests.kit.clients import Blocking, notices_resets
 from tests.kit.proxies import Digest, breaking_proxy, byte_counts, digest_of
 from tests.kit.servers import free_port, restarting_server, server
 
@@ -52,6 +52,7 @@ def test_the_shards_are_the_whole_and_every_server_has_its_part(make_client, rep
 
 
 @CLIENTS
+@notices_resets
 @settings(max_examples=12, deadline=None)
 @given(
     count=st.integers(1, 3_000),

@@ -2,7 +2,16 @@
 
 import asyncio
 
+import grpc
+import pytest
+
 from bgan.clients import AsyncSamplingClient
+
+# Some reset connections stand with gRPC 1.73 and 1.78 until a ping is not answered; with 1.80 to 1.85 none did.
+notices_resets = pytest.mark.skipif(
+    tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 80),
+    reason="gRPC before 1.80 notices some reset connections after 20 s, which is too slow for many",
+)
 
 
 class Blocking:

@@ -80,8 +80,8 @@ def abort(context, code, *details):
 
 
 @contextmanager
-def lying_server(address="127.0.0.1:0"):
-    liar, service = Liar(), sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
+def lying_server(address="127.0.0.1:0", liar=None):
+    liar, service = liar or Liar(), sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"].full_name
     handlers = {
         "SampleBinaryImages": grpc.unary_stream_rpc_method_handler(
             liar.SampleBinaryImages, sampling_pb2.SampleBinaryImagesRequest.FromString, _serialized

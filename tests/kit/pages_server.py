@@ -1,7 +1,4 @@
-"""An HTTP port with a folder of pages: python -m tests.kit.pages_server FOLDER, until standard input ends.
-
-It is a process of its own, since the server's stubs and tritonclient's cannot be loaded into one.
-"""
+"""An HTTP port with a folder of pages: python -m tests.kit.pages_server FOLDER, until standard input ends."""
 
 import asyncio
 import sys

@@ -14,6 +14,8 @@ from pathlib import Path
 from tests.kit.cli import BGAN
 
 _START_SECONDS = 150
+# The `bgan` of another environment, where clients are tested in one that cannot serve: tests/environments.
+_BGAN = os.environ.get("BGAN_TEST_SERVER", BGAN)
 
 
 class ServerProcess:
@@ -22,7 +24,7 @@ class ServerProcess:
     `program`: a command that takes its place.
     """
 
-    def __init__(self, models, *options, port=0, env=None, cwd=None, program=(BGAN, "serve")):
+    def __init__(self, models, *options, port=0, env=None, cwd=None, program=(_BGAN, "serve")):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - as long as the server
         named = () if models is None else ("--models", str(models))
         self.process = subprocess.Popen(

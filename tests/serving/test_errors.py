@@ -37,7 +37,7 @@ def test_all_that_a_caller_is_told_fits_into_the_end_of_a_call(make):
     error = make()
     text = str(error)
     details = "".join(f"{field}{value}" for field, value in getattr(error, "violations", {}).items())
-    details += getattr(error, "wanted_revision", "")
+    details += "".join(error.metadata.values())
     assert (text + details).isprintable()
     encoded_bytes = 3 * len(text.encode()) + 4 / 3 * (len(text.encode()) + len(details.encode()))
     assert encoded_bytes < 8192

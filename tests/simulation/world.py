@@ -330,8 +330,10 @@ _PARTS = (
 
 @cache
 def _parts():
-    """Of each: its owner, a module or a class, its name, and what takes its place. Raises AttributeError for a name
-    that is not there: what it stood for would reach the real system."""
+    """Of each: its owner, a module or a class, its name, and what takes its place.
+
+    Raises AttributeError for a name that is not there: what it stood for would reach the real system.
+    """
     found = []
     for path, name, value in _PARTS:
         *classes, last = name.split(".")

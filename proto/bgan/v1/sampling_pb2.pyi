@@ -181,16 +181,27 @@ Global___SampleBinaryImagesResponse: _TypeAlias = SampleBinaryImagesResponse  # 
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """ListModelsRequest asks for all models."""
+    """ListModelsRequest asks for a page of the models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """The most models to return, at least 0; the server may return fewer, and never returns more than 1000.
+    0: the server's choice.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the page before, from any server of the same models. Empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,16 +209,21 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """ListModelsResponse lists the models that are served."""
+    """ListModelsResponse is a page of the models that are served."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page. Empty: there is none. Models that come or go between pages may be missed or still be listed,
+    but none is listed twice.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
-        """The models, sorted by name, then by version from the highest to the lowest: the first of a name
+        """The models of this page, sorted by name, then by version from the highest to the lowest: the first of a name
         answers calls that name no version.
         """
 
@@ -217,7 +233,7 @@ class ListModelsResponse(_message.Message):
 
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFailure]:
-        """Files that cannot be served. A model with a valid version is still served in that version."""
+        """Files that cannot be served, on the first page. A model with a valid version is still served in that version."""
 
     def __init__(
         self,
@@ -225,10 +241,11 @@ class ListModelsResponse(_message.Message):
         models: _abc.Iterable[Global___ServedModel] | None = ...,
         limits: Global___Limits | None = ...,
         failures: _abc.Iterable[Global___ModelFailure] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "limits", b"limits", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "limits", b"limits", "models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,7 @@ import warnings
 
 from bgan.v1 import sampling_pb2 as bgan_dot_v1_dot_sampling__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.73.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,20 +18,34 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in bgan/v1/sampling_pb2_grpc.py depends on'
+        + f' but the generated code in bgan/v1/sampling_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class SamplingServiceStub:
+class SamplingServiceStub(object):
     """SamplingService streams binary images out of exported generators.
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
+
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+    INVALID_ARGUMENT     INVALID_REQUEST
+    NOT_FOUND            MODEL_NOT_FOUND
+    FAILED_PRECONDITION  REVISION_NOT_SERVED
+    UNAUTHENTICATED      UNAUTHENTICATED
+    PERMISSION_DENIED    NOT_ALLOWED
+    RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+    DEADLINE_EXCEEDED    DEADLINE_PASSED
+    UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+    UNIMPLEMENTED        METHOD_NOT_FOUND
+    INTERNAL             INTERNAL
 
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
@@ -60,13 +74,27 @@ class SamplingServiceStub:
                 _registered_method=True)
 
 
-class SamplingServiceServicer:
+class SamplingServiceServicer(object):
     """SamplingService streams binary images out of exported generators.
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
+
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+    INVALID_ARGUMENT     INVALID_REQUEST
+    NOT_FOUND            MODEL_NOT_FOUND
+    FAILED_PRECONDITION  REVISION_NOT_SERVED
+    UNAUTHENTICATED      UNAUTHENTICATED
+    PERMISSION_DENIED    NOT_ALLOWED
+    RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+    DEADLINE_EXCEEDED    DEADLINE_PASSED
+    UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+    UNIMPLEMENTED        METHOD_NOT_FOUND
+    INTERNAL             INTERNAL
 
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
@@ -86,7 +114,8 @@ class SamplingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """ListModels returns all served models, by name, and the files that cannot be served.
+        """ListModels returns the served models, by name, a page at a time, and the files that cannot be served. Fails with
+        INVALID_ARGUMENT for a negative page_size and for a page_token that no server has given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,13 +155,27 @@ def add_SamplingServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SamplingService:
+class SamplingService(object):
     """SamplingService streams binary images out of exported generators.
 
     Image i of a (model revision, seed) is a pure function: the same bits whatever the batch size, the
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
+
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+    INVALID_ARGUMENT     INVALID_REQUEST
+    NOT_FOUND            MODEL_NOT_FOUND
+    FAILED_PRECONDITION  REVISION_NOT_SERVED
+    UNAUTHENTICATED      UNAUTHENTICATED
+    PERMISSION_DENIED    NOT_ALLOWED
+    RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+    DEADLINE_EXCEEDED    DEADLINE_PASSED
+    UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+    UNIMPLEMENTED        METHOD_NOT_FOUND
+    INTERNAL             INTERNAL
 
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.

@@ -34,6 +34,20 @@ class SamplingServiceStub:
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+      INVALID_ARGUMENT     INVALID_REQUEST
+      NOT_FOUND            MODEL_NOT_FOUND
+      FAILED_PRECONDITION  REVISION_NOT_SERVED
+      UNAUTHENTICATED      UNAUTHENTICATED
+      PERMISSION_DENIED    NOT_ALLOWED
+      RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+      DEADLINE_EXCEEDED    DEADLINE_PASSED
+      UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+      UNIMPLEMENTED        METHOD_NOT_FOUND
+      INTERNAL             INTERNAL
+
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
     """
@@ -52,7 +66,9 @@ class SamplingServiceStub:
     or stopping; when a stream is cut, the trailing metadata `bgan-next-index` contains the index to resume from).
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_sampling_pb2.ListModelsRequest, _sampling_pb2.ListModelsResponse]
-    """ListModels returns all served models, by name, and the files that cannot be served."""
+    """ListModels returns the served models, by name, a page at a time, and the files that cannot be served. Fails with
+    INVALID_ARGUMENT for a negative page_size and for a page_token that no server has given.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_sampling_pb2.GetModelRequest, _sampling_pb2.GetModelResponse]
     """GetModel returns one model. Fails with NOT_FOUND if no model has that name and version, and with
     FAILED_PRECONDITION if the model has another revision than the one asked for.
@@ -66,6 +82,20 @@ class SamplingServiceAsyncStub(SamplingServiceStub):
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
+
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+      INVALID_ARGUMENT     INVALID_REQUEST
+      NOT_FOUND            MODEL_NOT_FOUND
+      FAILED_PRECONDITION  REVISION_NOT_SERVED
+      UNAUTHENTICATED      UNAUTHENTICATED
+      PERMISSION_DENIED    NOT_ALLOWED
+      RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+      DEADLINE_EXCEEDED    DEADLINE_PASSED
+      UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+      UNIMPLEMENTED        METHOD_NOT_FOUND
+      INTERNAL             INTERNAL
 
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
@@ -82,7 +112,9 @@ class SamplingServiceAsyncStub(SamplingServiceStub):
     or stopping; when a stream is cut, the trailing metadata `bgan-next-index` contains the index to resume from).
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_sampling_pb2.ListModelsRequest, _sampling_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels returns all served models, by name, and the files that cannot be served."""
+    """ListModels returns the served models, by name, a page at a time, and the files that cannot be served. Fails with
+    INVALID_ARGUMENT for a negative page_size and for a page_token that no server has given.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_sampling_pb2.GetModelRequest, _sampling_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel returns one model. Fails with NOT_FOUND if no model has that name and version, and with
     FAILED_PRECONDITION if the model has another revision than the one asked for.
@@ -95,6 +127,20 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
     first index, the load, the process or the replica. A stream may be cut anywhere, resumed at any
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
+
+    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
+    tell errors of one code apart by:
+
+      INVALID_ARGUMENT     INVALID_REQUEST
+      NOT_FOUND            MODEL_NOT_FOUND
+      FAILED_PRECONDITION  REVISION_NOT_SERVED
+      UNAUTHENTICATED      UNAUTHENTICATED
+      PERMISSION_DENIED    NOT_ALLOWED
+      RESOURCE_EXHAUSTED   OVERLOADED (too many calls), QUOTA_SPENT (the token's images of this minute), REQUEST_LATE
+      DEADLINE_EXCEEDED    DEADLINE_PASSED
+      UNAVAILABLE          NOT_READY (loading), STOPPING, STALLED_READER (what was sent was not read for too long)
+      UNIMPLEMENTED        METHOD_NOT_FOUND
+      INTERNAL             INTERNAL
 
     A server with tokens requires one with every call, in the metadata as `authorization: Bearer TOKEN`. Calls without
     a known token fail with UNAUTHENTICATED, calls for a model that the token does not cover with PERMISSION_DENIED.
@@ -121,7 +167,9 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sampling_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sampling_pb2.ListModelsResponse, _abc.Awaitable[_sampling_pb2.ListModelsResponse]]:
-        """ListModels returns all served models, by name, and the files that cannot be served."""
+        """ListModels returns the served models, by name, a page at a time, and the files that cannot be served. Fails with
+        INVALID_ARGUMENT for a negative page_size and for a page_token that no server has given.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(

@@ -12,6 +12,7 @@ from PIL import Image
 from bgan.clients import SamplingClient
 from bgan.serving.models.engine import load_engine
 from bgan.serving.models.noise import INDEX_END
+from bgan.serving.models.npy import npz_description
 from bgan.serving.security.tokens import make_token
 from tests.clients.browser.conftest import settled, shown, until
 from tests.conftest import FOLDER
@@ -161,6 +162,7 @@ def test_images_are_taken_as_files_and_by_the_lines_that_are_shown(open_page, cl
     assert download.value.suggested_filename == "sbn-seed-3-7-46.npz"
     with np.load(download.value.path()) as file:
         np.testing.assert_array_equal(np.unpackbits(file["packed_images"], axis=1, count=135), expected)
+        assert str(file["description"]) == npz_description((3, 5, 9), has_classes=True)
     with page.expect_download() as download:
         page.get_by_role("button", name="PNG").click()
     with Image.open(download.value.path()) as image:
@@ -209,6 +211,7 @@ def test_the_page_computes_the_bits_of_the_server_itself(runtime, open_page, cli
         }
         bits = np.unpackbits(file["packed_images"], axis=1, count=784)
         np.testing.assert_array_equal(bits, stream(client, "mlp-sbn", 3, 50000, 300))
+        assert str(file["description"]) == npz_description((1, 28, 28), has_classes=False)
 
 
 @pytest.mark.long

@@ -75,7 +75,9 @@ def test_files_hold_the_bits_of_the_stream(running, models, tmp_path, name):
     np.save(tmp_path / "numpy.npy", streamed)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     with np.load(tmp_path / "a.npz") as file:
-        assert sorted(file) == ["first_index", "image_shape", "model", "packed_images", "revision", "seed"]
+        assert sorted(file) == sorted(
+            ["description", "first_index", "image_shape", "model", "packed_images", "revision", "seed"]
+        )
         origin = [file[key][()] for key in ("model", "revision", "seed", "first_index")]
     assert origin == [name, batches[0].revision, 7, 50]
     description = json.loads((tmp_path / "a.bits.json").read_text())

@@ -89,7 +89,7 @@ def test_a_provider_that_is_not_there_is_one_line(command, name, package, models
         pytest.skip(f"this onnxruntime has {name}")
     if command == "generate":
         result = bgan(command, "mlp-dbn", "-o", tmp_path / "x.npz", "--models", models, "--provider", name)
-    else:  # the server's stubs and tritonclient's cannot be loaded into one process
+    else:
         result = bgan_process(command, "--port", 0, "--models", SHIPPED, "--provider", name)
     assert f"install {package} in place of onnxruntime, or use the provider cpu" in error_line(result)
 

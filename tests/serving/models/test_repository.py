@@ -106,7 +106,7 @@ def test_both_layouts_are_found_and_the_rest_is_passed_over(tmp_path, contents, 
         registry.find("mlp-dbn", version=3)
     with pytest.raises(RevisionNotServedError) as caught:
         registry.find("digits", revision=revisions["dbn"])
-    assert caught.value.served_revision == revisions["b"]
+    assert caught.value.metadata["revision"] == revisions["b"]
 
 
 def test_only_the_highest_versions_that_can_be_served_are_loaded(tmp_path, contents):

@@ -1,17 +1,31 @@
 """Every error that a caller may get has its status code and its own reason for metrics."""
 
+import re
+
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from tritonclient.grpc import service_pb2 as oip
 
 from bgan.serving.errors import CallError
 from bgan.serving.rpc.guard import STATUSES
 from bgan.v1 import sampling_pb2 as pb
+from tests.conftest import ROOT
 from tests.kit.servers import server
 from tests.kit.waiting import eventually
 
 SAMPLE = "/bgan.v1.SamplingService/SampleBinaryImages"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+STATUSES_BY_REASON = {kind.reason.upper(): code for kind, (code, _) in STATUSES.items()}
+
+
+def _infos(error):
+    details = rpc_status.from_call(error).details
+    found = [error_details_pb2.ErrorInfo() for _ in details]
+    return [info for info, detail in zip(found, details, strict=True) if detail.Unpack(info)]
 
 
 def _subclasses(kind):
@@ -33,6 +47,19 @@ def test_every_error_for_callers_has_a_reason_of_its_own():
 def test_an_error_without_a_reason_cannot_be_defined():
     with pytest.raises(TypeError, match="reason"):
         type("UnnamedError", (CallError,), {})
+
+
+def _reasons_of_the_proto():
+    """What the comment of the service lists: the reasons of each code."""
+    text = (ROOT / "proto/bgan/v1/sampling.proto").read_text()
+    listed = re.findall(r"^//   ([A-Z_]+)  +([A-Z_]+.*)$", text, re.MULTILINE)
+    return {reason: code for code, reasons in listed for reason in re.findall(r"[A-Z_]{5,}", reasons)}
+
+
+def test_the_proto_lists_the_reason_of_every_error():
+    ours = {reason: code.name for reason, code in STATUSES_BY_REASON.items()}
+    assert _reasons_of_the_proto() == {**ours, "INTERNAL": "INTERNAL", "METHOD_NOT_FOUND": "UNIMPLEMENTED"}
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]", reason) for reason in ours)  # AIP-193
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +117,8 @@ def test_the_code_of_an_error_does_not_depend_on_its_length(guarded, what):
     assert caught.value.code().name == code
     assert len(caught.value.details()) < 1000
     assert caught.value.details().isprintable()
+    (info,) = _infos(caught.value)
+    assert (info.domain, STATUSES_BY_REASON[info.reason].name) == ("bgan", code)
     request_id = dict(caught.value.trailing_metadata())["x-request-id"]
     eventually(lambda: request_id in guarded.output())
     assert len(guarded.output()) - size_before < 3000

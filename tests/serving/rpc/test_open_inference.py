@@ -1,8 +1,4 @@
-"""The Open Inference Protocol of a real server, spoken to by NVIDIA's tritonclient, which knows nothing of bgan.
-
-This process must not load bgan.serving.server.server: its stubs and tritonclient's both register the package
-`inference`.
-"""
+"""The Open Inference Protocol of a real server, spoken to by NVIDIA's tritonclient, which knows nothing of us."""
 
 import asyncio
 import shutil
@@ -26,6 +22,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from bgan.clients import SamplingClient
+from bgan.inference import open_inference_grpc_pb2
 from bgan.serving.models.engine import load_engine
 from tests.kit.servers import ServerProcess, free_port, server
 from tests.kit.waiting import eventually, unreadable
@@ -506,6 +503,24 @@ def test_health_and_reflection_know_the_service(running):
         assert {"ServerLive", "ModelInfer"} < {method.name for method in service.methods}
 
 
-def test_the_clients_and_tritonclient_live_in_one_process():
-    code = "import bgan.clients._async_client, tritonclient.grpc, bgan.clients._client"
+def _fields(messages):
+    """Number, type and repetition of every field, by its path."""
+    for message in messages.values():
+        for field in message.fields:
+            yield (f"{message.full_name}.{field.name}", (field.number, field.type, field.is_repeated))
+        yield from _fields(message.nested_types_by_name)
+
+
+def test_the_proto_is_that_of_its_clients():
+    ours = dict(_fields(open_inference_grpc_pb2.DESCRIPTOR.message_types_by_name))
+    theirs = dict(_fields(service_pb2.DESCRIPTOR.message_types_by_name))
+    added = "inference.ModelMetadataResponse.properties", "inference.ModelMetadataResponse.PropertiesEntry"
+    assert ours.items() - theirs.items() == {item for item in ours.items() if item[0].startswith(added)}
+    assert len(ours) > 50
+
+
+@pytest.mark.parametrize("first", ["tritonclient.grpc", "bgan.serving.server.server"])
+def test_the_server_the_clients_and_tritonclient_live_in_one_process(first):
+    """Both have stubs of the package `inference`."""
+    code = f"import {first}, tritonclient.grpc, bgan.serving.server.server, bgan.clients._client"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -165,7 +165,7 @@ def test_a_field_out_of_range_is_named(stub, fields, field):
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.SampleBinaryImages(Request(**fields)))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    (detail,) = rpc_status.from_call(caught.value).details
+    _, detail = rpc_status.from_call(caught.value).details
     bad_request = error_details_pb2.BadRequest()
     assert detail.Unpack(bad_request)
     assert [violation.field for violation in bad_request.field_violations] == [field]
@@ -227,7 +227,7 @@ def test_too_many_streams_are_refused_with_a_time_to_retry(models):
         next(running)
         with pytest.raises(ServerOverloadedError) as caught:
             next(client.sample_binary_images(image_count=1))
-        assert caught.value.retry_after_seconds == 1.0
+        assert (caught.value.retry_after_seconds, caught.value.reason) == (1.0, "OVERLOADED")
         running.close()
 
 

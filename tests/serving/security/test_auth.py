@@ -177,6 +177,7 @@ def test_a_token_is_good_for_so_many_images_a_minute(models, tmp_path):
         with pytest.raises(ServerOverloadedError, match="good for 60 images a minute") as caught:
             _sample(process, token)
         assert caught.value.retry_after_seconds > 60
+        assert caught.value.reason == "QUOTA_SPENT"
         with pytest.raises(InferenceServerException) as failure:
             _infer(process, token)
         assert failure.value.status() == "StatusCode.RESOURCE_EXHAUSTED"

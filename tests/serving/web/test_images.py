@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bgan.serving.models.engine import load_engine
+from bgan.serving.models.npy import npz_description
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
 from tests.conftest import FOLDER
 
@@ -73,6 +74,7 @@ def test_every_format_holds_the_images(http, engines, model, count):
         assert (npz["model"], npz["revision"]) == (model, engines[model].revision)
         labels = engines[model].sample(2, 5, count).labels
         assert ("labels" in npz) == (model == "sbn")
+        assert str(npz["description"]) == npz_description(shape, has_classes=model == "sbn")
         if model == "sbn":
             assert tuple(npz["labels"]) == labels
             assert list(npz["classes"]) == list(engines[model].manifest.classes)
@@ -301,6 +303,7 @@ def test_a_bad_field_is_named_on_one_line(http, query, field, says):
     assert response.headers["content-type"] == "application/problem+json"
     problem = json.loads(response.content)
     assert (problem["status"], problem["title"], problem["code"]) == (400, "Bad Request", "INVALID_ARGUMENT")
+    assert (problem["domain"], problem["reason"]) == ("bgan", "INVALID_REQUEST")
     assert [each["field"] for each in problem["errors"]] == [field]
     assert says in problem["errors"][0]["detail"]
     assert problem["detail"] == f"{field}: {problem['errors'][0]['detail']}"

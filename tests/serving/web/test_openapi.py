@@ -46,6 +46,19 @@ def test_examples_are_as_their_schemas_say(document):
     assert checked > 30
 
 
+def test_models_come_in_pages(http):
+    whole, found, token = http.get("/v1/models").json(), [], ""
+    while token or not found:
+        page = http.get("/v1/models", params={"page_size": 1, "page_token": token}).json()
+        found, token = [*found, *page["models"]], page["next_page_token"]
+        assert len(page["models"]) == 1
+    assert found == whole["models"]
+    for query in ("page_size=-1", "page_size=1e3", "page_size=99999999999", "page_token=x"):
+        answer = http.get(f"/v1/models?{query}")
+        assert answer.status_code == 400
+        assert [each["field"] for each in answer.json()["errors"]] == [query.partition("=")[0]]
+
+
 @pytest.mark.parametrize(
     ("address", "schema"),
     [

@@ -82,6 +82,7 @@ def test_nothing_else_is_there(client, path):
     url = httpx.URL(client.base_url).copy_with(raw_path=path.encode())
     found = client.get(url)
     assert (found.status_code, found.headers["content-type"]) == (404, "application/problem+json")
+    assert found.json()["reason"] == "PATH_NOT_FOUND"
     assert found.json()["detail"].startswith("there is nothing at /")
     assert found.headers["x-request-id"]
 
