@@ -211,12 +211,13 @@ def move(source: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         source.chmod(stat.S_IMODE(target.stat().st_mode))
     source.replace(target)
-    with suppress(PermissionError):  # Windows opens no folders
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _copy(source: Path, archive: zipfile.ZipFile, name: str, head: bytes, check: Callable[[], None]) -> None:

@@ -142,13 +142,16 @@ class PartialFile:
         if self.rows != self._format.part.count:
             raise OutputError(f"the stream ended at image {self.rows:,} of {self._format.part.count:,}")
         self._record()
+        if not hasattr(os, "O_DIRECTORY"):  # Windows moves no file that is open
+            self._stack.close()
+            self._file.close()
         self._format.finish(self.path, _labels_file(self.path), self.output, check)
         self._is_finished = True
         self._remove_others()
 
     def leave(self) -> None:
         """Keep what there is, or nothing."""
-        if self._is_finished:
+        if self._is_finished or self._file.closed:
             return
         if self.rows == 0:
             self.path.unlink(missing_ok=True)

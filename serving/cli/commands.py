@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,9 +18,13 @@ from ..config.addresses import own_address
 from ..config.settings import SETTINGS, SHIPPED, WHICH_FOLDER, Setting, is_url, model_folder
 from ..config.sources import resolve
 from ..config.stores import without_secrets
-from ..errors import NotServingError, TokenFileError
+from ..errors import NotServingError, StartError, TokenFileError
 from .json_output import JsonFile, wrote_json
 
+_WINDOWS = (
+    "bgan serve needs the signals and file locks of Linux or macOS; on Windows run it in WSL or in a container "
+    "(bgan generate, sample, train and export work here)"
+)
 _ConfigFile = Annotated[
     Path | None, Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG")
 ]
@@ -85,6 +90,8 @@ def serve(
         typer.echo(resolved.as_toml(), nl=False)
         return
 
+    if not hasattr(signal, "SIGHUP"):
+        raise StartError(_WINDOWS)
     from ..models import checker
 
     settings = resolved.settings

@@ -33,9 +33,10 @@ def move(source: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         source.chmod(stat.S_IMODE(target.stat().st_mode))
     source.replace(target)
-    with suppress(PermissionError):  # Windows opens no folders
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

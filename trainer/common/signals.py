@@ -5,6 +5,9 @@ import threading
 from types import FrameType
 from typing import Self
 
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""None on Windows."""
+
 
 class StopSignals:
     """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted; a second one acts as usual.
@@ -21,8 +24,8 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread():
             self._previous = {}
             return self
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            noted.append(signal.SIGHUP)
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            noted.append(HANGUP)
         self._previous = {each: signal.signal(each, self._note) for each in noted}
         return self
 

@@ -2,9 +2,7 @@
 
 import os
 import platform
-import resource
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +21,7 @@ from ..common.console import PLAIN_INTERVAL_SECONDS, counting_bar, say
 from ..common.errors import CallbackError, DivergenceError, Interrupted, PeerLostError, RunError
 from ..common.files import write_json
 from ..common.grids import GRID_COLUMNS, save_grid
+from ..common.memory import peak_resident_mib
 from ..common.signals import StopSignals
 from ..config.training import TrainingConfig
 from ..data.catalog import known_image_shape
@@ -377,13 +376,12 @@ class _Loop:
     def _write_report(self) -> None:
         elapsed = time.monotonic() - self._started
         trainer = self._trainer
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         report = {
             "steps": trainer.step,
             "epochs": trainer.epoch,
             "seconds": round(self._seconds(), 1),
             "steps_per_second": round((trainer.step - self._first_step) / elapsed, 2),
-            "peak_resident_mib": round(peak_bytes / 2**20),
+            "peak_resident_mib": peak_resident_mib(),
             "device": str(trainer.device),
             "threads": torch.get_num_threads(),
             "machine": platform.machine(),
