@@ -141,7 +141,8 @@ class NpzFormat(Format):
                 _copy(labels, archive, "labels.npy", _array_head((part.count,), "<i4"), check)
             for name in ("image_shape", "seed", "first_index", "model", "revision"):
                 _write_array(archive, name, getattr(part, name))
-            _write_array(archive, "description", npz_description(part.image_shape, has_classes=bool(part.classes)))
+            description = npz_description(part.image_shape, has_classes=bool(part.classes))
+            _write_array(archive, "description", description)
         partial.unlink()
 
 

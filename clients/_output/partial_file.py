@@ -121,8 +121,14 @@ class PartialFile:
         _write(self._file, form.head)
 
     def append(self, batch: ImageBatch) -> None:
-        """Write the next images. Raises OSError."""
+        """Write the next images. Raises OSError, and OutputError for others than the next."""
         assert self._format is not None
+        part = self._format.part
+        next_ones = (part.model, part.revision, part.seed, part.first_index + self.rows)
+        if (batch.model, batch.revision, batch.seed, batch.first_index) != next_ones:
+            raise OutputError(
+                "the images that came are not the next of the stream; is the server another version?"
+            )
         _write(self._file, self._format.rows(batch.packed_images))
         if self._labels is not None and batch.labels is not None:
             _write(self._labels, batch.labels.astype("<i4").tobytes())
@@ -133,14 +139,19 @@ class PartialFile:
     def finish(self, check: Callable[[], None]) -> None:
         """Make the finished file of it, replacing what is there. `check` is called often and may raise."""
         assert self._format is not None
+        if self.rows != self._format.part.count:
+            raise OutputError(f"the stream ended at image {self.rows:,} of {self._format.part.count:,}")
         self._record()
+        if not hasattr(os, "O_DIRECTORY"):  # Windows moves no file that is open
+            self._stack.close()
+            self._file.close()
         self._format.finish(self.path, _labels_file(self.path), self.output, check)
         self._is_finished = True
         self._remove_others()
 
     def leave(self) -> None:
         """Keep what there is, or nothing."""
-        if self._is_finished:
+        if self._is_finished or self._file.closed:
             return
         if self.rows == 0:
             self.path.unlink(missing_ok=True)

@@ -189,7 +189,7 @@ class _Work:
     def _part_of(self, batch: ImageBatch) -> StreamPart:
         from .._output.formats import StreamPart
 
-        assert batch.seed is not None  # a server says it
+        assert batch.seed is not None
         classes: tuple[str, ...] = ()
         if batch.labels is not None:
             classes = self.client.get_model(batch.model, version=self.request["version"]).classes

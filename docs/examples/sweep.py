@@ -72,5 +72,5 @@ if __name__ == "__main__":
     chosen = {"dataset": "digits", "network": "mlp", "validation_images": 256, "epochs": arguments.epochs}
     found = sweep(arguments.folder, trials=arguments.trials, **chosen)
     pruned = found.get_trials(states=[optuna.trial.TrialState.PRUNED])
-    print(f"{len(pruned)} of {len(found.trials)} were given up")  # noqa: T201
-    print(f"best: {found.best_value:.3f} {found.best_params}")  # noqa: T201
+    print(f"{len(pruned)} of {len(found.trials)} were given up")
+    print(f"best: {found.best_value:.3f} {found.best_params}")

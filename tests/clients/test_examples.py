@@ -14,7 +14,7 @@ import pytest
 from bgan.clients import SamplingClient, load_images
 from tests.conftest import ROOT
 from tests.fixtures.write import CLASSES
-from tests.kit.sampled import write_batches
+from tests.kit.files import write_batches
 
 FOLDER = ROOT / "clients" / "examples"
 TESTED = {"streaming", "resuming", "sharding", "asynchronous", "pytorch"}
@@ -124,7 +124,7 @@ def test_the_pages_snippets_run(classes_server, client, tmp_path, monkeypatch, c
     assert named["part"].next_index == 10_000
     assert f"sbn {CLASSES}" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
-    write_batches([named["threes"]], tmp_path / "digits.npz", image_count=64, classes=CLASSES)
+    write_batches([named["threes"]], tmp_path / "digits.npz", image_count=64, classes=lambda: CLASSES)
     read = {}
     exec(loading, read)
     assert read["batch"] == dataclasses.replace(named["threes"], probabilities=None)

@@ -26,7 +26,7 @@ from bgan.serving.generate.generate import GenerationRequest, generate
 from bgan.serving.generate.shards import ShardJob, make_shard
 from bgan.serving.models.engine import load_engine
 from tests.fixtures.write import CLASSES, FOLDER
-from tests.kit.sampled import write_batches
+from tests.kit.files import write_batches
 
 MODEL = FOLDER / "classes/sbn.onnx"
 CONSOLE = Console(file=io.StringIO(), width=200)
@@ -170,7 +170,7 @@ def test_what_sample_writes_is_what_was_sampled(classes_server, tmp_path):
         for options in ({}, {"model": "plain"}):
             batch = client.sample(90, seed=3, first_index=5, **options)
             for name in ("a.npz", "a.npy"):
-                write_batches([batch], tmp_path / name, image_count=90, classes=CLASSES)
+                write_batches([batch], tmp_path / name, image_count=90, classes=lambda: CLASSES)
             assert load_images(tmp_path / "a.npz") == batch
             np.testing.assert_array_equal(load_images(tmp_path / "a.npy").images, batch.images)
 
@@ -186,7 +186,7 @@ def test_probabilities_are_read_where_there_are_any(folder, expected, tmp_path):
 
 
 def test_an_npz_documents_itself(folder, expected, tmp_path):
-    write_batches([expected], tmp_path / "sampled.npz", image_count=150, classes=CLASSES)
+    write_batches([expected], tmp_path / "sampled.npz", image_count=150, classes=lambda: CLASSES)
     write_batches([dataclasses.replace(expected, labels=None)], tmp_path / "plain.npz", image_count=150)
     paths = (folder / "a.npz", tmp_path / "sampled.npz", folder / "npz/data/images-00000-of-00004.npz")
     texts = {str(np.load(path)["description"]) for path in paths}

@@ -75,8 +75,9 @@ def test_files_hold_the_bits_of_the_stream(running, models, tmp_path, name):
     np.save(tmp_path / "numpy.npy", streamed)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     with np.load(tmp_path / "a.npz") as file:
-        names = {"first_index", "image_shape", "model", "packed_images", "revision", "seed", "description"}
-        assert {*file} == names
+        assert sorted(file) == sorted(
+            ["description", "first_index", "image_shape", "model", "packed_images", "revision", "seed"]
+        )
         origin = [file[key][()] for key in ("model", "revision", "seed", "first_index")]
     assert origin == [name, batches[0].revision, 7, 50]
     description = json.loads((tmp_path / "a.bits.json").read_text())
@@ -388,8 +389,8 @@ def test_memory_does_not_grow_with_the_count(models, tmp_path, suffix):
         )
         return int(result.stdout.split("peak ")[1]) / 1024
 
-    # The larger file is 14 MiB (.npz) or 112 MiB (.npy); the smaller one has filled every queue on its way.
-    assert abs(peak_mib(150_000) - peak_mib(30_000)) < 8
+    # The larger file is 14 MiB (.npz) or 112 MiB (.npy).
+    assert abs(peak_mib(150_000) - peak_mib(10_000)) < 8
 
 
 @pytest.mark.parametrize(
