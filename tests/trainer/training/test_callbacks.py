@@ -11,6 +11,7 @@ from rich.console import Console
 from bgan.trainer.common.errors import CallbackError, DivergenceError
 from bgan.trainer.common.grids import save_grid
 from bgan.trainer.config.training import TrainingConfig
+from bgan.trainer.training import loop
 from bgan.trainer.training.callbacks import Callback, StopTraining
 from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint
 from bgan.trainer.training.loop import train
@@ -151,6 +152,18 @@ def test_a_callback_that_raises_is_named_and_the_run_is_kept(without, tmp_path, 
     assert other.told[-1] == ("on_end", None)
     assert [load_checkpoint(path).meta.step for path in checkpoint_files(Run(tmp_path / "run").checkpoints)] == [
         *range(saved, 0, -3)
+    ]
+    assert _digest(_train(tmp_path / "run")) == _digest(without)
+
+
+def test_a_callback_that_raises_within_an_epoch_is_answered_with_a_checkpoint(without, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "READ_EVERY_STEPS", 2)
+    callback = Noting("on_step", ValueError("no"), step=4)
+    with pytest.raises(CallbackError, match="raised ValueError: no; stopped and saved at step 4; the same"):
+        _train(tmp_path / "run", callback)
+    assert [load_checkpoint(path).meta.step for path in checkpoint_files(tmp_path / "run" / "checkpoints")] == [
+        4,
+        3,
     ]
     assert _digest(_train(tmp_path / "run")) == _digest(without)
 
