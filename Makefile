@@ -79,7 +79,7 @@ demo: $(READY) ## Train a small generator on the bundled digits, export it, serv
 		kill -0 $$server 2> /dev/null || { cat demo/server.log >&2; exit 1; }; sleep 0.1; \
 	done; \
 	echo "$(BGAN) serve --models demo/models --port $$port"; \
-	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --output demo/digits.png && \
+	$(BGAN) sample --server localhost:$$port --count 64 --seed 1 --overwrite --output demo/digits.png && \
 	echo "The picture is $(CURDIR)/demo/digits.png" && \
 	echo "To look at more, run $(BGAN) serve --models demo/models --http-port 8080 and open http://localhost:8080/"
 
@@ -121,6 +121,22 @@ test-floors: .tools/environment-floors/.ready $(READY) ## Run the clients' tests
 test-kserve: .tools/environment-kserve/.ready $(READY) ## Run the clients' tests beside kserve and tritonclient[grpc]
 	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
 
+# Python 3.13 and 3.14 are unpacked from Debian's packages where they are not installed; for 3.12 there are none.
+PYTHONS := 3.13:trixie 3.14:sid
+PYTHON_TESTS := $(CLIENT_TESTS) tests/serving/models tests/serving/security/test_tokens.py \
+	tests/serving/rpc/test_sampling.py tests/serving/rpc/test_open_inference.py
+
+test-pythons: ## Run the clients' and the server's tests with other Pythons: PYTHONS="3.13:trixie 3.14:sid"
+	@for each in $(PYTHONS); do version=$${each%:*}; folder=.tools/python$$version; environment=.tools/environment-$$version; \
+		python=$$(command -v python$$version) || { python=$$folder/usr/bin/python$$version && \
+			tests/environments/debian_python.sh $$version $${each#*:} $$folder; } || exit 1; \
+		[ -e $$environment/.ready ] || { $$python -m venv --without-pip $$environment && \
+			$(PYTHON) -m pip --python $$environment/bin/python install --quiet --requirement tests/environments/python$$version.txt && \
+			$(PYTHON) -m pip --python $$environment/bin/python install --quiet --no-deps --editable . && \
+			touch $$environment/.ready; } || exit 1; \
+		OMP_NUM_THREADS=1 $$environment/bin/python -m pytest $(PYTHON_TESTS) || exit 1; \
+	done
+
 .tools/environment-%/.ready: tests/environments/%.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
@@ -148,7 +164,7 @@ $(SHIPPED_MODELS): %: $(READY)
 	$(BGAN) export $@ --arithmetic integer --models $(SHIPPED)
 
 cards: $(READY) ## Measure those models and write their cards and picture: PUBLISHED=samples.npz of the published code
-	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --licence "MIT, as bgan itself" \
+	$(BGAN) card $(SHIPPED_MODELS:%=$(SHIPPED)/%.onnx) --license "MIT, as bgan itself" \
 		--picture docs/samples/shipped.png $(if $(PUBLISHED),--published-samples $(PUBLISHED))
 
 # `bgan evaluate` trains what its cache lacks, and the shipped folder is laid out as the cache.

@@ -43,6 +43,8 @@ class SamplingError(Exception):
 class InvalidRequestError(SamplingError):
     """INVALID_ARGUMENT: fields of the request are out of range."""
 
+    exit_code = 2
+
     def __init__(self, message: str, *, violations: Mapping[str, str] | None = None, **rest: Any) -> None:
         super().__init__(message, **rest)
         self.violations = dict(violations or {})

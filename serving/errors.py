@@ -58,8 +58,18 @@ class ModelFileError(ServingError):
         return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
+class UsageError(ServingError):
+    """An option or argument has a value that is wrong whatever there is; the message says what is allowed."""
+
+    exit_code = 2
+
+
 class StartError(ServingError):
     """A setting, a file, a folder or a port keeps the server from starting."""
+
+
+class SettingError(UsageError, StartError):
+    """A setting has an invalid value, or two do not go together; the message says where it came from."""
 
 
 class ServerFaultError(ServingError):
@@ -88,6 +98,11 @@ class StoreError(ServingError):
 
 class NotServingError(ServingError):
     """A server, or its model, is not SERVING or does not answer; the message says which."""
+
+    def __init__(self, message: str, *, status: str = "UNREACHABLE") -> None:
+        """`status`: that of the health protocol, or UNREACHABLE."""
+        super().__init__(message)
+        self.status = status
 
 
 class MetricsError(ServingError):

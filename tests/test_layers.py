@@ -15,9 +15,10 @@ from tests.conftest import ROOT
 
 LAYERS = {
     "trainer": (
-        *("common", "config", {"data", "networks"}, "training", "export", "evaluation"),
+        *("common", "config", {"data", "networks"}, "training", "exporting", "evaluation"),
         {"reports/figures", "reports/sheet"},
         {f"reports/{name}" for name in ("card", "diagnosis", "exploration", "least_certain", "reproduction")},
+        "api",
         "cli",
     ),
     "serving": (
@@ -30,7 +31,7 @@ LAYERS = {
             {"_errors", "_addresses", "_credentials"},
             {"_messages", "_retry", "_channels"},
         ),
-        *("_stream", "_base", {"_client", "_async_client", "_files"}, "_reading"),
+        *("_stream", "_base", {"_client", "_async_client", "_files"}, {"_reading", "_output"}),
         *("_source", {"torch", "datasets"}, "cli"),
     ),
 }

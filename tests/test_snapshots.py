@@ -16,7 +16,8 @@ from bgan.v1 import model_pb2, sampling_pb2
 
 COMMANDS = (
     *("train", "data", "export", "presets", "evaluate", "card", "diagnose-gradients", "explore", "reproduce"),
-    *("serve", "health", "top", "token", "generate", "bulk", "sample", "models"),
+    *("serve", "health", "top", "token", "generate", "bulk", "gallery", "sample", "models", "doctor"),
+    *("token create", "token list", "token revoke"),
 )
 PRESETS = ("modern", "paper", "published")
 PLAIN = "--no-conditional"  # what the preset modern is where there are no labels
@@ -76,7 +77,7 @@ def _machine():
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(monkeypatch, capsys, snapshot, command):
-    text = _run(monkeypatch, capsys, *([command] if command else []), "--help")
+    text = _run(monkeypatch, capsys, *command.split(), "--help")
     assert "\n".join(line.rstrip() for line in text.splitlines()) == snapshot
 
 

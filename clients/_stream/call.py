@@ -48,17 +48,19 @@ class Connection(Generic[Channel]):
         """What may have kept a call from the server, of which gRPC says `text`."""
         if self.proxy is not None:
             yield f"calls go through the proxy {self.proxy}; no_proxy names hosts to reach without one"
-        elif problem := self._tls_problem(text):
+        elif problem := self._problem(text):
             yield problem
         if is_forked():
             yield AFTER_FORK
 
-    def _tls_problem(self, text: str) -> str | None:
+    def _problem(self, text: str) -> str | None:
         host, port = host_port(self.target)
         if self.was_reached or not port.isdigit():  # a path, or several addresses
             return None
         try:
             return tls_problem(host, int(port), text, is_secure=self.is_secure)
+        except ConnectionRefusedError:
+            return "nothing listens there; start a server with `bgan serve`, or name another address with --server"
         except OSError:
             return None
 

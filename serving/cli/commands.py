@@ -1,12 +1,13 @@
-"""The commands that run a model: bgan serve, health, top, token, generate, bulk and gallery."""
+"""The commands that run a model: bgan serve, health, top, generate, bulk and gallery."""
 
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from inspect import Parameter
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,14 @@ from typer import Argument, BadParameter, Option
 from ..config.addresses import own_address
 from ..config.settings import SETTINGS, SHIPPED, WHICH_FOLDER, Setting, is_url, model_folder
 from ..config.sources import resolve
+from ..config.stores import without_secrets
+from ..errors import NotServingError, StartError, TokenFileError
+from .json_output import JsonFile, wrote_json
 
+_WINDOWS = (
+    "bgan serve needs the signals and file locks of Linux or macOS; on Windows run it in WSL or in a container "
+    "(bgan generate, sample, train and export work here)"
+)
 _ConfigFile = Annotated[
     Path | None, Option(help="A TOML file of settings, as --print-config writes it.", envvar="BGAN_CONFIG")
 ]
@@ -29,6 +37,11 @@ _Models = Annotated[
         envvar="BGAN_MODELS",
         show_default=WHICH_FOLDER,
     ),
+]
+
+
+_Provider = Annotated[
+    Literal["cpu", "cuda", "openvino"], Option(help="What computes the images; see bgan serve --provider.")
 ]
 
 
@@ -53,7 +66,7 @@ def _parameter(setting: Setting) -> Parameter:
         rich_help_panel=setting.panel,
         autocompletion=lambda incomplete: [each for each in setting.choices if each.startswith(incomplete)],
     )
-    kind: Any = setting.kind
+    kind: Any = list[str] if setting.is_repeated else setting.kind
     return Parameter(setting.name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
 
 
@@ -77,6 +90,8 @@ def serve(
         typer.echo(resolved.as_toml(), nl=False)
         return
 
+    if not hasattr(signal, "SIGHUP"):
+        raise StartError(_WINDOWS)
     from ..models import checker
 
     settings = resolved.settings
@@ -96,9 +111,15 @@ def health(
     model: Annotated[
         str | None, Option(help="Ask for this model's health.", show_default="the server's own")
     ] = None,
-    timeout_seconds: Annotated[float, Option(min=0.001, help="How long to wait for the answer.")] = 3.0,
+    timeout: Annotated[
+        float, Option(min=0.001, help="Seconds to wait for the answer; inf: any.", envvar="BGAN_TIMEOUT")
+    ] = 3.0,
+    timeout_seconds: Annotated[float | None, Option(min=0.001, hidden=True)] = None,
     config: _ConfigFile = None,
-    tls: Annotated[bool, Option("--tls", help="Use TLS and trust the public authorities.")] = False,
+    json_file: JsonFile = None,
+    tls: Annotated[
+        bool, Option("--tls", help="Use TLS and trust the public authorities.", envvar="BGAN_TLS")
+    ] = False,
     tls_ca: Annotated[
         Path | None,
         Option(
@@ -108,15 +129,32 @@ def health(
         ),
     ] = None,
     tls_certificate: Annotated[
-        Path | None, Option(help="Use TLS and show this certificate, a PEM file.", show_default="none")
+        Path | None,
+        Option(
+            help="Use TLS and show this certificate, a PEM file.",
+            envvar="BGAN_CLIENT_CERTIFICATE",
+            show_default="none",
+        ),
     ] = None,
-    tls_key: Annotated[Path | None, Option(help="The certificate's private key.", show_default="none")] = None,
+    tls_key: Annotated[
+        Path | None,
+        Option(help="The certificate's private key.", envvar="BGAN_CLIENT_KEY", show_default="none"),
+    ] = None,
     tls_server_name: Annotated[
         str | None,
-        Option(help="The name to expect in the server's certificate.", show_default="that of the address"),
+        Option(
+            help="The name to expect in the server's certificate.",
+            envvar="BGAN_TLS_SERVER_NAME",
+            show_default="that of the address",
+        ),
     ] = None,
     token_file: Annotated[
-        Path | None, Option(help="A file with the token to call with.", show_default="the variable BGAN_TOKEN")
+        Path | None,
+        Option(
+            help="A file with the token to call with.",
+            envvar="BGAN_TOKEN_FILE",
+            show_default="the variable BGAN_TOKEN",
+        ),
     ] = None,
     plaintext_token: Annotated[
         bool, Option("--plaintext-token", help="Send the token to another machine without TLS too.")
@@ -128,6 +166,11 @@ def health(
     """
     from ..server.health_check import TlsCheck, check_health, own_tls, refuse_plaintext
 
+    seconds = timeout if timeout_seconds is None else timeout_seconds
+    if isnan(seconds):
+        raise BadParameter("nan is no time; use seconds above 0, or inf", param_hint="--timeout")
+    if (tls_certificate is None) != (tls_key is None):
+        raise BadParameter("--tls-certificate and --tls-key go together; name both")
     given: dict[str, Any] = {} if tls_server_name is None else {"server_name": tls_server_name}
     for name, path in (("ca", tls_ca), ("certificate", tls_certificate), ("key", tls_key)):
         if path is not None:
@@ -138,17 +181,23 @@ def health(
     if server is None:
         settings = resolve({}, config).settings
         server = own_address(settings.host, settings.port)
-        own = own_tls(settings, timeout_seconds=timeout_seconds)
+        own = own_tls(settings, timeout_seconds=seconds)
         check = check if own is None else replace(own, **given)
     try:
         given_token = os.environ.get("BGAN_TOKEN", "") if token_file is None else token_file.read_text("ascii")
     except ValueError as error:
-        raise BadParameter(f"{token_file} holds no token", param_hint="--token-file") from error
+        raise TokenFileError(f"{token_file} holds no token") from error
     token = given_token.strip() or None
     if token is not None and check is None and is_named and not plaintext_token:
         refuse_plaintext(server)
-    check_health(server, model, timeout_seconds=timeout_seconds, tls=check, token=token)
-    typer.echo(f"{server}: SERVING")
+    answer: dict[str, Any] = {"server": server, "model": model, "status": "SERVING", "reason": None}
+    try:
+        check_health(server, model, timeout_seconds=seconds, tls=check, token=token)
+    except NotServingError as error:
+        wrote_json({**answer, "status": error.status, "reason": str(error)}, json_file)
+        raise
+    if not wrote_json(answer, json_file):
+        typer.echo(f"{server}: SERVING")
 
 
 def top(
@@ -177,37 +226,6 @@ def top(
         watch(metrics_url(target), Console(), interval_seconds=interval, once=once)
 
 
-def token(
-    name: Annotated[str, Argument(help="The caller's name: letters, digits and hyphens.")],
-    tokens: Annotated[
-        Path, Option(help="The file for its hash, which bgan serve --tokens reads.", envvar="BGAN_TOKENS")
-    ],
-    models: Annotated[
-        str, Option(help="The models it covers: names or patterns such as 'digits-*', with commas.")
-    ] = "*",
-    images_per_minute: Annotated[
-        int | None, Option(min=1, help="How many images it covers.", show_default="any number")
-    ] = None,
-    days: Annotated[
-        int | None, Option(min=1, max=365_000, help="In how many days it expires.", show_default="never")
-    ] = None,
-) -> None:
-    """Only its hash is kept, so it cannot be shown again; a running server accepts it within seconds.
-
-    To revoke a token, remove its lines from the file.
-
-    Example: bgan token alice --tokens tokens.toml --models "digits,letters-*" --images-per-minute 60000
-    """
-    from ..security.tokens import make_token
-
-    patterns = [pattern.strip() for pattern in models.split(",")]
-    if not all(patterns):
-        raise BadParameter(f"'{models}' has an empty name", param_hint="--models")
-    expires = None if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
-    typer.echo(make_token(tokens, name, models=patterns, images_per_minute=images_per_minute, expires=expires))
-    typer.echo(f"{tokens} has its hash; keep the token, because it cannot be shown again", err=True)
-
-
 def generate(
     model: Annotated[str, Argument(help="An .onnx file, or the name of a model in the folder of models.")],
     output: Annotated[
@@ -215,8 +233,8 @@ def generate(
         Option(
             "--output",
             "-o",
-            help=".npz: packed bits and their origin. .npy: uint8 (n, c, h, w). .bits, .bin: packed bits alone, "
-            "described in a .json beside them.",
+            help=".png: a grid. .npz: packed bits and their origin. .npy: uint8 (n, c, h, w). .bits, .bin: packed "
+            "bits alone, described in a .json beside them.",
         ),
     ],
     count: Annotated[int, Option("--count", "-n", help="How many images.")] = 64,
@@ -232,9 +250,7 @@ def generate(
     ] = None,
     folder: _Models = None,
     threads: Annotated[int, Option(min=0, max=1024, help="Cores to use.", show_default="all")] = 0,
-    provider: Annotated[
-        Literal["cpu", "cuda", "openvino"], Option(help="What computes the images; see bgan serve --provider.")
-    ] = "cpu",
+    provider: _Provider = "cpu",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Run the same command again to resume a file that was interrupted. Memory does not grow with the count.
@@ -257,7 +273,8 @@ def generate(
     )
     engine = open_model(model, _local_folder(folder, [model]), provider)
     origin = run(engine, request, Console(stderr=True), threads=threads)
-    typer.echo(f"{output}: {count} images of {origin.model}, seed {origin.seed}, from index {first_index}")
+    typer.echo(f"{count} images of {origin.model}, seed {origin.seed}, from index {first_index}", err=True)
+    typer.echo(output)
 
 
 def bulk(
@@ -295,6 +312,7 @@ def bulk(
         ),
     ] = None,
     folder: _Models = None,
+    provider: _Provider = "cpu",
 ) -> None:
     """The images are those of bgan generate, whoever makes them; the same command resumes what was stopped.
 
@@ -317,12 +335,15 @@ def bulk(
         shard_images=shard_images,
         workers=workers,
         ray=ray,
+        provider=provider,
     )
-    plan = run(open_model(model, _local_folder(folder, [model])), request, Console(stderr=True))
-    typer.echo(
-        f"{output}: {count} images of {plan.spec.model}, seed {plan.spec.seed}, from index {first_index}, "
-        f"in {plan.shard_count} shards"
+    plan = run(open_model(model, _local_folder(folder, [model]), provider), request, Console(stderr=True))
+    spec = plan.spec
+    text = (
+        f"{count} images of {spec.model}, seed {spec.seed}, from index {first_index}, in {plan.shard_count} shards"
     )
+    typer.echo(text, err=True)
+    typer.echo(without_secrets(output))
 
 
 def gallery(
@@ -349,7 +370,8 @@ def gallery(
     local = _local_folder(folder, models)
     engines = [open_model(model, local) for model in dict.fromkeys(models)]
     size = write_gallery(engines, request)
-    typer.echo(f"{output}: {', '.join(each.manifest.name for each in engines)}; {size / 1e6:.1f} MB")
+    typer.echo(f"{', '.join(each.manifest.name for each in engines)}; {size / 1e6:.1f} MB", err=True)
+    typer.echo(output)
 
 
 def _local_folder(folder: str | None, models: list[str]) -> Path:

@@ -57,12 +57,17 @@ Location = Annotated[Path | str, BeforeValidator(_location), Field(json_schema_e
 
 
 def _setting(
-    panel: str, default: object | Callable[[], object], *, shown: str | None = None, **limits: float | str
+    panel: str,
+    default: object | Callable[[], object],
+    *,
+    shown: str | None = None,
+    is_repeated: bool = False,
+    **limits: float | str,
 ) -> Any:
     """A field; `shown` says what its default means where the value itself does not."""
     arguments: dict[str, Any] = {"default_factory" if callable(default) else "default": default, **limits}
     words = shown or (f"{default:g}" if isinstance(default, float) else str(default))
-    return Field(json_schema_extra={"panel": panel, "shown": words}, **arguments)
+    return Field(json_schema_extra={"panel": panel, "shown": words, "repeated": is_repeated}, **arguments)
 
 
 class ServerSettings(BaseSettings):
@@ -113,8 +118,9 @@ class ServerSettings(BaseSettings):
     """The port to listen on; 0 picks a free one, which the log shows."""
     http_port: int | None = _setting(_ADDRESS, None, shown="no HTTP", ge=0, le=65535)
     """The port that answers HTTP: images, models, health and metrics; 0 picks a free one, which the log shows."""
-    http_origins: str | None = _setting(_ADDRESS, None, shown="no others", pattern=_ORIGINS)
-    """The web pages of other servers that may call it, such as https://a.example,https://b.example (CORS)."""
+    http_origins: str | None = _setting(_ADDRESS, None, shown="no others", is_repeated=True, pattern=_ORIGINS)
+    """The web pages of other servers that may call it, such as https://a.example (CORS); for several repeat the
+    option, or write a list."""
     http_runtime: Path | None = _setting(_ADDRESS, None, shown="what `make browser` fetched")
     """The folder `dist` of npm's package onnxruntime-web, with which the gallery computes images in the page."""
     workers: int = _setting(_ADDRESS, 1, ge=1, le=256)
@@ -182,6 +188,12 @@ class ServerSettings(BaseSettings):
         """The settings of `as_argument`."""
         return cls.model_validate(json.loads(text))
 
+    @field_validator("http_origins", mode="before")
+    @classmethod
+    def _join(cls, value: Any) -> Any:
+        """A list, as a file may have it, with commas."""
+        return ",".join(map(str, value)) if isinstance(value, list) else value
+
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
@@ -208,6 +220,8 @@ class Setting:
     default: str
     panel: str
     help: str
+    is_repeated: bool
+    """Whether its option may be given several times; its values stand with commas between them."""
 
 
 def _describe(name: str, schema: dict[str, Any]) -> Setting:
@@ -231,6 +245,7 @@ def _describe(name: str, schema: dict[str, Any]) -> Setting:
         default=schema["shown"],
         panel=schema["panel"],
         help=" ".join(schema["description"].split()),
+        is_repeated=schema["repeated"],
     )
 
 

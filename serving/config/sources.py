@@ -15,13 +15,19 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
-from ..errors import ServingError, StartError, printable
+from ..errors import ServingError, SettingError, StartError, printable
 from .settings import ENVIRONMENT_PREFIX, SETTINGS, ServerSettings
 
 # Variables of other commands.
 _OTHER_VARIABLES = {
-    f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "DATA_DIR", "DEBUG", "SERVER", "TLS_CA", "TOKEN")
+    f"{ENVIRONMENT_PREFIX}{name}"
+    for name in (
+        *("CACHE_DIR", "CONFIG", "DATA_DIR", "DEBUG", "RUNS_DIR", "SERVER", "TIMEOUT"),
+        *("CLIENT_CERTIFICATE", "CLIENT_KEY", "TLS", "TLS_CA", "TLS_SERVER_NAME", "TOKEN", "TOKEN_FILE"),
+    )
 }
+_TRACES = "OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"
+"""OpenTelemetry's own variables, those of traces alone first."""
 _COMMENT_COLUMNS = 110
 # What Kubernetes sets BGAN_PORT to for a service that is named bgan: no setting, whatever its name.
 _SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
@@ -54,21 +60,49 @@ class ResolvedSettings:
 def resolve(options: Mapping[str, Any], file: Path | None) -> ResolvedSettings:
     """Settle every setting; an option that is None was not given.
 
-    Raises StartError with one line that says which setting, from where, and what is allowed.
+    Raises SettingError with one line that says which setting, from where, and what is allowed.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in options.items()
+        if value is not None
+    }
     content = {} if file is None else read_toml(file)
     variables = _read_environment()
+    endpoint, variable = standard_trace_endpoint()
+    standard = {} if endpoint is None else {"trace_endpoint": endpoint}
     origins = {
+        **dict.fromkeys(standard, variable),
         **dict.fromkeys(content, str(file)),
         **{name: SETTINGS[name].variable for name in variables},
         **{name: SETTINGS[name].option for name in given},
     }
     try:
-        settings = ServerSettings.model_validate({**content, **variables, **given})
+        settings = ServerSettings.model_validate({**standard, **content, **variables, **given})
     except ValidationError as error:
-        raise StartError(_explain(error.errors()[0], origins)) from error
+        raise SettingError(_explain(error.errors()[0], origins)) from error
     return ResolvedSettings(settings, origins)
+
+
+def standard_trace_endpoint() -> tuple[str | None, str]:
+    """Where OpenTelemetry's own variables send traces, and which does.
+
+    None where they send none, or in a protocol other than gRPC; then the name is that of the variable that says
+    so, or empty.
+    """
+    is_off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    named = next((name for each in _TRACES if os.environ.get(name := f"{each}ENDPOINT", "").strip()), None)
+    if named is None or is_off or "otlp" not in exporters.split(","):
+        return None, ""
+    protocol = next((name for each in _TRACES if os.environ.get(name := f"{each}PROTOCOL")), None)
+    if protocol is not None and os.environ[protocol].strip() != "grpc":
+        return None, protocol
+    endpoint = os.environ[named].strip()
+    if "://" not in endpoint:
+        is_plain = any(os.environ.get(f"{each}INSECURE", "").strip().lower() == "true" for each in _TRACES)
+        endpoint = f"{'http' if is_plain else 'https'}://{endpoint}"
+    return endpoint, named
 
 
 def read_toml(file: Path, error_type: type[ServingError] = StartError, *, hint: str = "") -> dict[str, Any]:
@@ -86,7 +120,7 @@ def _read_environment() -> dict[str, Any]:
     for variable in sorted(set(os.environ) - known - _OTHER_VARIABLES):
         # Others may have variables of this prefix too: only what looks like a slip is refused.
         if variable.startswith(ENVIRONMENT_PREFIX) and (near := _nearest(variable, known)):
-            raise StartError(f"{variable} is not a setting; did you mean {near}?")
+            raise SettingError(f"{variable} is not a setting; did you mean {near}?")
     values = EnvSettingsSource(ServerSettings)()
     return {name: value for name, value in values.items() if not _SERVICE.fullmatch(str(value))}
 

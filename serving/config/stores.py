@@ -4,14 +4,16 @@ Credentials and endpoints are found as the store's own tools find them. What fai
 """
 
 import errno
-import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ..errors import ServingError, StoreError, StoreFault
+from .whole_file import whole_file
 
 _ADVICE: dict[StoreFault, str] = {
     "missing": "make it first, or name another",
@@ -25,6 +27,8 @@ _FULL_CODES = ("StorageFull", "QuotaExceeded", "InsufficientStorage", "507")
 _AWAY = frozenset(("ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError", "Timeout"))
 _FORBIDDEN = frozenset(("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "ProfileNotFound"))
 _MAX_REASON = 300
+_USER = re.compile(r"(?<=://)[^/]*@")  # and password, which may have an @ too
+_LEAST_SECRET = 3  # signs: shorter ones would be found in any text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,11 @@ class Store:
     """fsspec's AbstractFileSystem, without a cache of its listings."""
     root: str
     """The folder's path there, without a slash at its end."""
+
+    @property
+    def shown(self) -> str:
+        """The URL, fit for a message."""
+        return without_secrets(self.url)
 
     @property
     def is_local(self) -> bool:
@@ -62,7 +71,10 @@ class Store:
         """Write a file, whole or not at all; one of that name is replaced. Raises StoreError."""
         with store_errors(self.url):
             if self.is_local:
-                _write_local(Path(self.path(name)), content)
+                path = Path(self.path(name))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(path, has_rivals=True) as file:
+                    file.write(content)
             else:
                 self.files.pipe_file(self.path(name), content)
 
@@ -88,9 +100,12 @@ def open_store(url: str) -> Store:
         cause = error.__cause__
         if isinstance(cause, ImportError):
             advice = ": pip install 'bgan[s3]'" if url.startswith(("s3:", "s3a:")) else ""
-            raise StoreError(f"{url}: {cause}{advice}") from cause
+            raise StoreError(f"{without_secrets(url)}: {redacted(str(cause), url)}{advice}") from cause
         if isinstance(cause, ValueError):
-            raise StoreError(f"{url} is no URL that fsspec opens ({cause}); name a folder, or s3://...") from cause
+            said = redacted(str(cause), url)
+            raise StoreError(
+                f"{without_secrets(url)} is no URL that fsspec opens ({said}); name a folder, or s3://..."
+            ) from cause
         raise
     return Store(url, files, root.rstrip("/"))
 
@@ -110,11 +125,30 @@ def store_error(url: str, error: BaseException) -> StoreError:
     """What an exception of a store's library says, in one line."""
     fault = _fault(error)
     text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    reason = next(iter(text.strip().splitlines()), "")[:_MAX_REASON] or type(error).__name__
+    reason = next(iter(redacted(text, url).strip().splitlines()), "")[:_MAX_REASON] or type(error).__name__
     if fault == "missing" and url.endswith(reason):  # its path is all that some libraries say
         reason = "it is not there"
     advice = f"; {_ADVICE[fault]}" if fault in _ADVICE else ""
-    return StoreError(f"{url}: {reason}{advice}", fault=fault)
+    return StoreError(f"{without_secrets(url)}: {reason}{advice}", fault=fault)
+
+
+def without_secrets(url: str) -> str:
+    """A URL without users, passwords and keys, and without its query, a signature maybe; a path as it is."""
+    return _USER.sub("", url).partition("?")[0] if "://" in url else url
+
+
+def redacted(text: str, url: str) -> str:
+    """What a library says, without the secrets of the URL that it was given, however they are written."""
+    if "://" not in url:
+        return text
+    users, query = _USER.findall(url), url.partition("?")[2]
+    secrets = [query, *(part.partition("=")[2] for part in query.split("&"))]
+    secrets += [part for user in users for part in (user, user[:-1], user[:-1].partition(":")[2])]
+    text = text.replace(url, without_secrets(url))
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
+        if len(secret) >= _LEAST_SECRET:
+            text = text.replace(secret, "***")
+    return text
 
 
 def _fault(error: BaseException | None) -> StoreFault:
@@ -130,18 +164,3 @@ def _fault(error: BaseException | None) -> StoreFault:
             return "away"
         error = error.__cause__ or error.__context__
     return "other"
-
-
-def _write_local(path: Path, content: bytes) -> None:
-    """Write under another name, see it to disk, and rename: a crash leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -15,8 +15,9 @@ from typing import Any
 from rich.console import Console
 
 from ..config.stores import Store, open_store
-from ..errors import GenerationError, Interrupted, ServingError
+from ..errors import GenerationError, Interrupted, ServingError, UsageError
 from ..models.engine import Engine
+from ..models.providers import CPU
 from .bulk_plan import (
     DATA,
     MANIFEST,
@@ -38,7 +39,7 @@ _Records = dict[int, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkRequest:
-    """What to generate, where to and by whom. Raises GenerationError where a value is out of range.
+    """What to generate, where to and by whom. Raises UsageError where a value is out of range.
 
     Raises ModuleNotFoundError where the format needs a package that is not installed.
     """
@@ -58,13 +59,15 @@ class BulkRequest:
     """Processes of this machine, one core each; 0: one for each core."""
     ray: str | None = None
     """The address of a Ray cluster that makes the shards; None: this machine does."""
+    provider: str = CPU.name
+    """What computes the images, on every machine."""
 
     def __post_init__(self) -> None:
         check_range(self.count, self.seed, self.first_index)
         if self.format == "parquet" and find_spec("pyarrow") is None:
             raise ModuleNotFoundError("no pyarrow", name="pyarrow")
         if self.ray is not None and self.workers:
-            raise GenerationError("--workers counts processes of this machine; with --ray the cluster decides")
+            raise UsageError("--workers counts processes of this machine; with --ray the cluster decides")
 
 
 def bulk(engine: Engine, request: BulkRequest, console: Console) -> BulkPlan:
@@ -101,7 +104,7 @@ def _wanted(engine: Engine, request: BulkRequest) -> BulkPlan:
     most = MAX_SHARD_BYTES // spec.packed_bytes
     images = shard_images(spec.packed_bytes, spec.count) if request.shard_images is None else request.shard_images
     if not 1 <= images <= most:
-        raise GenerationError(
+        raise UsageError(
             f"--shard-images is {images}; a shard of {spec.model} has 1 to {most:,} images, since it is in memory "
             "until it is written"
         )
@@ -130,7 +133,7 @@ def _makers(
     engine: Engine, plan: BulkPlan, url: str, request: BulkRequest
 ) -> AbstractContextManager[Callable[[Iterable[int]], Made]]:
     with engine.open_file() as file:
-        job = ShardJob(plan, url, file.read())
+        job = ShardJob(plan, url, file.read(), request.provider)
     if request.ray is None:
         return local_processes(job, request.workers or cores())
     from .cluster import ray_cluster

@@ -72,7 +72,7 @@ def agree_on_plan(store: Store, wanted: BulkPlan, *, any_seed: bool, any_size: b
     held = read_plan(store)
     if held is None:
         if store.names(DATA):
-            raise GenerationError(f"{store.url} has a folder {DATA}, but no {PLAN}; name another --output")
+            raise GenerationError(f"{store.shown} has a folder {DATA}, but no {PLAN}; name another --output")
         store.write(PLAN, as_json(wanted.to_dict()))
         return wanted
     if any_seed:
@@ -82,7 +82,7 @@ def agree_on_plan(store: Store, wanted: BulkPlan, *, any_seed: bool, any_size: b
     before, now = held.to_dict(), wanted.to_dict()
     if differences := [f"{name} {before[name]} -> {now[name]}" for name in before if before[name] != now[name]]:
         raise GenerationError(
-            f"{store.url} is planned for other images ({', '.join(differences)}); name another --output"
+            f"{store.shown} is planned for other images ({', '.join(differences)}); name another --output"
         )
     return held
 
@@ -99,7 +99,7 @@ def read_plan(store: Store) -> BulkPlan | None:
         plan = BulkPlan(spec=GenerationSpec(**(given | tuples)), **own)
         plan.file(0)  # its numbers are numbers
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise GenerationError(f"{store.url}/{PLAN} is no plan of `bgan bulk`; name another --output") from error
+        raise GenerationError(f"{store.shown}/{PLAN} is no plan of `bgan bulk`; name another --output") from error
     return plan
 
 

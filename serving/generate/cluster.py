@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from itertools import islice
 from typing import Any
 
-from ..errors import GenerationError, ServingError
+from ..errors import GenerationError, ServingError, UsageError
 from .processes import TICK_SECONDS, Made
 from .shards import ShardJob, make_shard
 
@@ -84,7 +84,7 @@ def _check_address(address: str) -> None:
     """Raise GenerationError where no Ray answers: Ray itself would try for minutes, and say so in many lines."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
-        raise GenerationError(f"--ray {address} is no address; use HOST:PORT, ray://HOST:PORT, auto or local")
+        raise UsageError(f"--ray {address} is no address; use HOST:PORT, ray://HOST:PORT, auto or local")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
         if os.environ.get("RAY_USE_TLS") != "1":

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 _BAR_INTERVAL_SECONDS = 0.1
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""None on Windows."""
 _LINE_INTERVAL_SECONDS = 10.0
 _SECONDS_SHOWN = 1e10  # of the time left, and more than can be waited for
 
@@ -35,8 +37,8 @@ def noted_stop_signals() -> Iterator[Callable[[], signal.Signals | None]]:
 
     with ExitStack() as handlers:
         noted = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            noted.append(signal.SIGHUP)
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            noted.append(HANGUP)
         for number in noted:
             handlers.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, note)

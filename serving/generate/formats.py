@@ -5,22 +5,25 @@ An unfinished file is a head and rows of one size, one an image, so it can be cu
 
 import json
 import math
-import os
-import stat
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config.whole_file import move, whole_file
+from ..errors import GenerationError
 from ..models.noise import ImageRange, Int64Array
 from ..models.npy import PACKING, array_head, npz_description
+from ..models.png import PngGrid
 
 _CHUNK_BYTES = 1 << 20
 _LABELS_AT_ONCE = 4096
+_IMAGES_AT_ONCE = 256
+MAX_PNG_IMAGES = 10_000
+_MAX_PNG_PIXELS = 2**28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class Format:
 
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of a whole partial one, in flat memory. `check` is called often and may raise."""
-        _move(partial, output)
+        move(partial, output)
 
 
 class BitsFormat(Format):
@@ -98,7 +101,7 @@ class BitsFormat(Format):
             f"count={spec.pixels}).reshape(-1, {', '.join(map(str, spec.image_shape))})",
         }
         write_json(sidecar(output), description)
-        _move(partial, output)
+        move(partial, output)
 
 
 class NpyFormat(Format):
@@ -121,7 +124,7 @@ class NpzFormat(Format):
     def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
         """Copy the rows into an archive, which needs their checksum, and remove the partial file."""
         spec = self.spec
-        with _whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
+        with whole_file(output) as file, zipfile.ZipFile(file, "w") as archive:
             with partial.open("rb") as rows, archive.open("packed_images.npy", "w", force_zip64=True) as member:
                 member.write(array_head((spec.count, self.row_bytes)))
                 while chunk := rows.read(_CHUNK_BYTES):
@@ -151,7 +154,38 @@ class NpzFormat(Format):
                 member.write(labels.draw(part).astype("<i4").tobytes())
 
 
-FORMATS: dict[str, type[Format]] = {".npz": NpzFormat, ".npy": NpyFormat, ".bits": BitsFormat, ".bin": BitsFormat}
+class PngFormat(Format):
+    """A picture: all images in a grid."""
+
+    def __init__(self, spec: GenerationSpec) -> None:
+        super().__init__(spec)
+        if spec.count > MAX_PNG_IMAGES or spec.count * spec.pixels > _MAX_PNG_PIXELS:
+            size = "x".join(map(str, spec.image_shape))
+            raise GenerationError(
+                f"{spec.count} images of {size} are too many for one picture; write .npz, .npy or .bits"
+            )
+
+    def finish(self, partial: Path, output: Path, labels: Labels | None, check: Callable[[], None]) -> None:
+        """Draw the grid, and remove the partial file."""
+        spec, picture = self.spec, PngGrid(self.spec.image_shape, self.spec.count)
+        with whole_file(output) as file, partial.open("rb") as rows:
+            file.write(picture.head)
+            while chunk := rows.read(_IMAGES_AT_ONCE * self.row_bytes):
+                check()
+                packed = np.frombuffer(chunk, np.uint8).reshape(-1, self.row_bytes)
+                pixels = np.unpackbits(packed, axis=1, count=spec.pixels)
+                file.write(picture.add(pixels.reshape(-1, *spec.image_shape)))
+            file.write(picture.end())
+        partial.unlink()
+
+
+FORMATS: dict[str, type[Format]] = {
+    ".npz": NpzFormat,
+    ".npy": NpyFormat,
+    ".bits": BitsFormat,
+    ".bin": BitsFormat,
+    ".png": PngFormat,
+}
 """By the suffix of the finished file."""
 
 
@@ -165,36 +199,7 @@ def outputs(output: Path) -> list[Path]:
     return [output, sidecar(output)] if FORMATS[output.suffix] is BitsFormat else [output]
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name only when it is written and on disk. Raises OSError.
-
-    Its name until then is the same in every process, so that one left by a crash is written over.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write readable JSON, whole. Raises OSError."""
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
-
-
-def _move(source: Path, target: Path) -> None:
-    """Give a file another name in its folder, replacing a file, whose permissions stay, and see it to disk."""
-    with suppress(FileNotFoundError):
-        source.chmod(stat.S_IMODE(target.stat().st_mode))
-    source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

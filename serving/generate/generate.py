@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import GenerationError, Interrupted
+from ..errors import GenerationError, Interrupted, UsageError
 from ..models.checked import load_checked
 from ..models.engine import Engine
 from ..models.manifest import class_numbers
@@ -20,7 +20,7 @@ from ..models.model_files import FileSnapshot, scan, snapshot
 from ..models.noise import INDEX_END
 from ..models.providers import CPU, start_provider
 from .console import cores, noted_stop_signals, progress_display, say
-from .formats import FORMATS, GenerationSpec, Labels, outputs
+from .formats import FORMATS, MAX_PNG_IMAGES, GenerationSpec, Labels, outputs
 from .partial_file import PartialFile, open_partial
 
 _BATCHES_AHEAD = 2  # for each thread: one in work, and one that is done or next
@@ -29,7 +29,10 @@ _Rows = tuple[bytes | memoryview, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """What to generate, and where to. Raises GenerationError where a value is out of range."""
+    """What to generate, and where to.
+
+    Raises UsageError where a value is out of range, GenerationError where no such file can be written.
+    """
 
     output: Path
     """The file; its suffix chooses the format."""
@@ -44,7 +47,12 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         check_range(self.count, self.seed, self.first_index)
         if self.output.suffix not in FORMATS:
-            raise GenerationError(f"--output {self.output} must end in one of {', '.join(FORMATS)}")
+            raise UsageError(f"--output {self.output} must end in one of {', '.join(FORMATS)}")
+        if self.output.suffix == ".png" and self.count > MAX_PNG_IMAGES:
+            raise UsageError(
+                f"--count {self.count} are too many for one picture (at most {MAX_PNG_IMAGES}); "
+                "write .npz, .npy or .bits"
+            )
         if not self.output.absolute().parent.is_dir():
             raise GenerationError(f"--output: the folder {self.output.parent} does not exist")
         if self.output.is_dir():
@@ -63,15 +71,15 @@ class GenerationRequest:
 
 
 def check_range(count: int, seed: int | None, first_index: int) -> None:
-    """Raise GenerationError for what is no part of a stream."""
+    """Raise UsageError for what is no part of a stream."""
     if count < 1:
-        raise GenerationError(f"--count is {count}; ask for at least 1 image")
+        raise UsageError(f"--count is {count}; ask for at least 1 image")
     if seed is not None and not 0 <= seed <= INDEX_END:
-        raise GenerationError(f"--seed is {seed}; use 0 to 2^63 - 1, or none to have one drawn")
+        raise UsageError(f"--seed is {seed}; use 0 to 2^63 - 1, or none to have one drawn")
     if first_index < 0:
-        raise GenerationError(f"--first-index is {first_index}; it must be at least 0")
+        raise UsageError(f"--first-index is {first_index}; it must be at least 0")
     if first_index + count > INDEX_END:
-        raise GenerationError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
+        raise UsageError("--first-index + --count exceeds 2^63 - 1; start earlier or ask for fewer")
 
 
 def find_model(model: str, folder: Path) -> FileSnapshot:
@@ -145,7 +153,7 @@ def generate(engine: Engine, request: GenerationRequest, console: Console, *, th
 def wanted_images(
     engine: Engine, *, count: int, seed: int | None, first_index: int, labels: tuple[str, ...]
 ) -> GenerationSpec:
-    """Some images of a stream of a model; a seed of None is drawn. Raises GenerationError for an unknown class."""
+    """Some images of a stream of a model; a seed of None is drawn. Raises UsageError for an unknown class."""
     return GenerationSpec(
         model=engine.manifest.name,
         revision=engine.revision,
@@ -158,14 +166,14 @@ def wanted_images(
 
 
 def _class_labels(labels: tuple[str, ...], engine: Engine) -> tuple[int, ...]:
-    """The classes that are named. Raises GenerationError where there is no such class."""
+    """The classes that are named. Raises UsageError where there is no such class."""
     # In a locale of C a word of the command line stands for its bytes.
     given = [label.encode(errors="surrogateescape").decode(errors="replace") for label in labels]
     try:
         return class_numbers(given, engine.manifest)
     except ValueError as error:
         text = str(error)
-        raise GenerationError(f"--label {text}" if text.startswith("is ") else f"--label: {text}") from error
+        raise UsageError(f"--label {text}" if text.startswith("is ") else f"--label: {text}") from error
 
 
 def computed_ahead(engine: Engine, partial: PartialFile, threads: int) -> Iterator[_Rows]:

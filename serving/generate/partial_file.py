@@ -7,7 +7,6 @@ the process, the record is true: rows beyond it are cut off when the file is res
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -21,6 +20,11 @@ from typing import Any
 
 from ..errors import GenerationError
 from .formats import FORMATS, GenerationSpec, Labels, sidecar, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: as on a file system without locks
+    fcntl = None  # type: ignore[assignment]
 
 _RECORD_SECONDS = 1.0
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # file systems that have none
@@ -91,13 +95,15 @@ class PartialFile:
     def finish(self, labels: Labels | None, check: Callable[[], None]) -> None:
         """Make the finished file of it, replacing what is there. `check` is called often and may raise."""
         self.save()
+        if fcntl is None:  # Windows moves no file that is open
+            self.file.close()
         self.format.finish(self.path, self.output, labels, check)
         self._is_finished = True
         sidecar(self.path).unlink()
 
     def leave(self) -> None:
         """Keep what there is, or nothing."""
-        if self._is_finished:
+        if self._is_finished or self.file.closed:
             return
         if self.rows == 0:
             self.path.unlink(missing_ok=True)
@@ -167,6 +173,8 @@ def _check_same(path: Path, held: GenerationSpec, wanted: GenerationSpec) -> Non
 
 def _hold_alone(path: Path, file: FileIO) -> None:
     """Lock a file that no other process has locked."""
+    if fcntl is None:
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The other process may have finished and renamed the file between the two calls.

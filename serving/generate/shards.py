@@ -20,6 +20,7 @@ from ..models.engine import Engine, cpu_class, probed_engine
 from ..models.manifest import is_integer
 from ..models.noise import ImageRange
 from ..models.npy import PACKING, npz_description
+from ..models.providers import CPU, start_provider
 from .bulk_plan import BulkPlan, ShardFormat, as_json
 from .formats import GenerationSpec
 
@@ -36,6 +37,8 @@ class ShardJob:
     """The store's."""
     model: bytes
     """The content of the model's file, which was checked."""
+    provider: str = CPU.name
+    """What computes the images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def make_shard(job: ShardJob, shard: int) -> _Record:
     Raises GenerationError where this machine computes another revision than the plan's, and StoreError.
     """
     plan, images = job.plan, job.plan.images(shard)
-    engine = _engine(job.model, plan.spec.model)
+    engine = _engine(job.model, plan.spec.model, job.provider)
     _check_revision(engine, plan.spec.revision)
     batch = _sample(engine, images)
     content = WRITERS[plan.format](plan.spec, batch)
@@ -88,9 +91,9 @@ def describe(spec: GenerationSpec, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _engine(model: bytes, name: str) -> Engine:
-    """The engine of a model, tried on this machine once."""
-    return probed_engine(model, name=name)
+def _engine(model: bytes, name: str, provider: str) -> Engine:
+    """The engine of a model, tried on this machine once. Raises StartError where it has no such provider."""
+    return probed_engine(model, name=name, provider=start_provider(provider))
 
 
 def _check_revision(engine: Engine, planned: str) -> None:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from ..config.limits import MAX_MODEL_BYTES, MODEL_CACHE_BYTES
-from ..config.stores import open_store, store_error
+from ..config.stores import open_store, redacted, store_error, without_secrets
 from ..errors import StoreError, printable
 from .model_files import address_of
 
@@ -60,10 +59,10 @@ class Mirror:
         Of each model the highest `versions` are fetched, and one to spare; of all files those that fit into
         `max_bytes`, the highest versions first. While a file is fetched, its bytes come on top.
         """
-        self.shown = _without_secrets(url).rstrip("/")
+        self.shown = printable(without_secrets(url)).rstrip("/")
         """The URL, fit for a log."""
         digest = hashlib.sha256(url.rstrip("/").encode(errors="replace")).hexdigest()
-        self.folder = (cache or _own_cache()) / digest[:16]
+        self.folder = (cache or own_cache()) / digest[:16]
         self._url = url
         self._versions = versions + _SPARE_VERSIONS
         self._max_model_bytes, self._max_bytes = max_model_bytes, max_bytes
@@ -277,14 +276,12 @@ class _Files:
 
     def __init__(self, url: str, shown: str) -> None:
         self._shown = shown
-        self._secret = _secret(url)
+        self._url = url
         self._paths: dict[str, str] = {}
         try:
             self._store = open_store(url)
         except ImportError as error:
             raise StoreError(f"{shown} needs fsspec ({error}): pip install 'bgan[s3]'") from error
-        except StoreError as error:
-            raise StoreError(str(error).replace(url, shown), fault=error.fault) from error
         protocol = self._store.files.protocol
         self._protocols = {protocol} if isinstance(protocol, str) else {*protocol}
 
@@ -360,7 +357,7 @@ class _Files:
             raise
         except Exception as error:  # of whatever library the store has
             found = store_error(f"{self._shown}/{name}".rstrip("/"), error)
-            raise StoreError(printable(str(found).replace(self._secret or "\0", "")), fault=found.fault) from error
+            raise StoreError(printable(redacted(str(found), self._url)), fault=found.fault) from error
 
 
 def _model_of(name: str) -> str:
@@ -389,21 +386,11 @@ def _is_there(path: Path, content: _Content) -> bool:
         return False
 
 
-def _own_cache() -> Path:
+def own_cache() -> Path:
+    """The user's folder of models. Raises StoreError where there is no home folder."""
     if own := os.environ.get("BGAN_CACHE_DIR"):
         return Path(own) / "models"
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bgan" / "models"
     except RuntimeError as error:  # neither HOME nor an entry of the user database
         raise StoreError(f"there is no home folder to keep models in; name a folder {_NAMED_BY}") from error
-
-
-def _secret(url: str) -> str:
-    """The user and password in a URL."""
-    found = re.search(r"://([^/@]*@)", url)
-    return found[1] if found else ""
-
-
-def _without_secrets(url: str) -> str:
-    """A URL without user and password, and without its query, which may be a signature."""
-    return printable(url.replace(_secret(url) or "\0", "").partition("?")[0])

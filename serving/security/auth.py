@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..call_context import CallContext
 from ..config.settings import ServerSettings
-from ..errors import NotReadyError, QuotaSpentError, StartError, UnauthenticatedError
+from ..errors import NotReadyError, QuotaSpentError, SettingError, UnauthenticatedError
 from .tokens import Token, find_token, read_tokens
 from .watched_files import WatchedFiles
 
@@ -255,7 +255,7 @@ def build_authenticator(settings: ServerSettings, clients: ClientCertificates | 
     """
     if settings.tokens is None:
         if settings.health == "token":
-            raise StartError("health is token, but there are no tokens; name their file with --tokens")
+            raise SettingError("health is token, but there are no tokens; name their file with --tokens")
         return Authenticator(clients)
     if settings.tls_certificate is None and not _is_loopback(settings.host):
         _log.warning(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from ..config.settings import ServerSettings
-from ..errors import StartError
+from ..errors import SettingError
 from .watched_files import WatchedFiles
 
 if TYPE_CHECKING:  # these load cryptography, which plaintext does not need
@@ -25,9 +25,9 @@ def certificates_of(settings: ServerSettings) -> Certificates | None:
         return Certificates(certificate, key, client_ca, for_http=settings.http_port is not None)
     if certificate is not None or key is not None:
         one, other = ("tls_key", "tls_certificate") if certificate is None else ("tls_certificate", "tls_key")
-        raise StartError(f"{one} is set and {other} is not; name both, or neither for plaintext")
+        raise SettingError(f"{one} is set and {other} is not; name both, or neither for plaintext")
     if client_ca is not None:
-        raise StartError("tls_client_ca needs TLS; name tls_certificate and tls_key too")
+        raise SettingError("tls_client_ca needs TLS; name tls_certificate and tls_key too")
     return None
 
 

@@ -19,13 +19,15 @@ import secrets
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ..config.sources import read_toml
-from ..errors import TokenFileError
+from ..config.whole_file import whole_file
+from ..errors import TokenFileError, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9-]{1,64}")  # what TOML takes as it stands, and no separator of a token's parts
 _PREFIX = "bgan"
@@ -79,9 +81,12 @@ def find_token(tokens: Mapping[str, Token], text: str) -> str | None:
 def make_token(
     path: Path, name: str, *, models: Sequence[str], images_per_minute: int | None, expires: datetime | None
 ) -> str:
-    """A new token, whose hash is added to a file, which if new is its owner's alone. Raises TokenFileError."""
+    """A new token, whose hash is added to a file, which if new is its owner's alone.
+
+    Raises TokenFileError, and UsageError for what is no name.
+    """
     if not _NAME.fullmatch(name):
-        raise TokenFileError(f"{name!r} is not a name for a token; use up to 64 letters, digits and hyphens")
+        raise UsageError(f"{name!r} is not a name for a token; use up to 64 letters, digits and hyphens")
     if path.exists() and name in read_tokens(path):
         raise TokenFileError(f"{path} already has a token {name}; remove its lines first, or choose another name")
     text = f"{_PREFIX}_{name}_{secrets.token_hex(_SECRET_BYTES)}"
@@ -96,6 +101,41 @@ def make_token(
     except OSError as error:
         raise TokenFileError(f"{path} cannot be written ({error.strerror})") from error
     return text
+
+
+def remove_token(path: Path, name: str) -> None:
+    """Remove a token from a file, whose other lines stay. Raises TokenFileError."""
+    tokens = read_tokens(path)
+    if name not in tokens:
+        raise TokenFileError(f"{path} has no token {name!r}; there are {', '.join(tokens) or 'none'}")
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    headings = [number for number, line in enumerate(lines) if line.lstrip().startswith("[")]
+    first = next((number for number in headings if _heading(lines[number]) == name), len(lines))
+    after = next((number for number in headings if number > first), len(lines))
+    content = "".join(lines[:first] + lines[after:])
+    if tomllib.loads(content).keys() != tokens.keys() - {name}:
+        raise TokenFileError(
+            f"{path} is not written as `bgan token` writes it; remove the lines of {name} by hand"
+        )
+    try:
+        target = Path(os.path.realpath(path))
+        with whole_file(target) as file:
+            file.write(content.encode())
+            _keep_owner(target, file.fileno())
+    except OSError as error:
+        raise TokenFileError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _heading(line: str) -> str:
+    """The name of the table that a line begins."""
+    return line.strip().removeprefix("[").partition("]")[0].strip().strip("\"'")
+
+
+def _keep_owner(path: Path, descriptor: int) -> None:
+    """Give what replaces a file to its owner, so that the server can read it."""
+    old = path.stat()
+    with suppress(PermissionError, AttributeError):  # root alone may give files to others; Windows has none
+        os.fchown(descriptor, old.st_uid, old.st_gid)
 
 
 def _append(path: Path, table: str) -> None:

@@ -14,10 +14,13 @@ from bgan.v1 import sampling_pb2
 
 from ..config.addresses import own_address
 from ..config.settings import ServerSettings
-from ..errors import NotServingError, printable
+from ..errors import NotServingError, UsageError, printable
 
 SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _STATUS = health_pb2.HealthCheckResponse
+_AWAY = grpc.StatusCode.UNAVAILABLE
+_HINT_SECONDS = 1.0
+_NO_SERVER = "nothing listens there; start a server with `bgan serve`, or name another address with --server"
 _ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _URI = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):.*[^/]")
 _MAX_PORT = 65535
@@ -64,7 +67,8 @@ def own_tls(settings: ServerSettings, *, timeout_seconds: float) -> TlsCheck | N
     try:
         shown = _shown_certificate(target, timeout_seconds)
     except OSError as error:
-        raise NotServingError(f"{target}: shows no certificate: {error.strerror or error}") from error
+        refused = f"; {_NO_SERVER}" if isinstance(error, ConnectionRefusedError) else ""
+        raise NotServingError(f"{target}: shows no certificate: {error.strerror or error}{refused}") from error
     return TlsCheck(ca=shown, server_name=name_in(shown))
 
 
@@ -109,22 +113,26 @@ def check_health(
             timeout = None if timeout_seconds > _NO_LIMIT_SECONDS else timeout_seconds
             status = stub.Check(request, timeout=timeout, metadata=metadata).status
         except grpc.RpcError as error:
-            raise NotServingError(f"{target}: {_reason(error, what)}") from error
+            hint = _hint(target, is_secure=tls is not None) if error.code() == _AWAY else None
+            known = "SERVICE_UNKNOWN" if error.code() == grpc.StatusCode.NOT_FOUND else "UNREACHABLE"
+            reason = "; ".join(filter(None, (_reason(error, what), hint)))
+            raise NotServingError(f"{target}: {reason}", status=known) from error
     if status != _STATUS.SERVING:
-        raise NotServingError(f"{target}: {what} is {_STATUS.ServingStatus.Name(status)}")
+        name = _STATUS.ServingStatus.Name(status)
+        raise NotServingError(f"{target}: {what} is {name}", status=name)
 
 
 def check_address(target: str) -> None:
-    """Raises NotServingError unless gRPC can take a target: host:port, or a URI such as unix:/run/x."""
+    """Raises UsageError unless gRPC can take a target: host:port, or a URI such as unix:/run/x."""
     endpoint = _ENDPOINT.fullmatch(target)
     is_valid = _URI.match(target) if endpoint is None else 1 <= int(endpoint["port"]) <= _MAX_PORT
     if not is_valid:
         shown, examples = printable(target), "localhost:50051 or [::1]:50051"
-        raise NotServingError(f"'{shown}' is no address of a server; use host:port, such as {examples}")
+        raise UsageError(f"'{shown}' is no address of a server; use host:port, such as {examples}")
 
 
 def refuse_plaintext(target: str) -> None:
-    """Raises NotServingError where a token without TLS would leave this machine."""
+    """Raises UsageError where a token without TLS would leave this machine."""
     endpoint = _ENDPOINT.fullmatch(target)
     host = "" if endpoint is None else endpoint["host"].strip("[]")
     try:
@@ -132,10 +140,27 @@ def refuse_plaintext(target: str) -> None:
     except ValueError:
         is_here = host == "localhost" or target.startswith("unix")
     if not is_here:
-        raise NotServingError(
+        raise UsageError(
             f"the token would go to {printable(target)} in plaintext, for all on the way to read; use TLS (--tls, "
             "--tls-ca), or insist (--plaintext-token)"
         )
+
+
+def _hint(target: str, *, is_secure: bool) -> str | None:
+    """What kept a call from a server, and what to do; None: it cannot be told."""
+    if not _ENDPOINT.fullmatch(target):
+        return None
+    try:
+        _shown_certificate(target, _HINT_SECONDS)
+    except ConnectionRefusedError:
+        return _NO_SERVER
+    except ssl.SSLError as error:
+        if is_secure and error.reason == "WRONG_VERSION_NUMBER":
+            return "TLS: the server speaks no TLS; leave the TLS options out"
+        return None
+    except OSError:
+        return None
+    return None if is_secure else "TLS: the server takes TLS alone; name --tls or --tls-ca"
 
 
 def _reason(error: Any, what: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from ..errors import MetricsError
+from ..errors import MetricsError, UsageError
 
 _PREFIX = "bgan_"
 _MAX_BYTES = 16 * 1024 * 1024
@@ -39,7 +39,7 @@ class Scrape:
 
 
 def metrics_url(address: str) -> str:
-    """The URL of host:port's metrics; a URL stays as it is. Raises MetricsError if it is neither."""
+    """The URL of host:port's metrics; a URL stays as it is. Raises UsageError if it is neither."""
     url = address if "://" in address else f"http://{address}/metrics"
     try:
         parts = urlsplit(url)
@@ -48,7 +48,7 @@ def metrics_url(address: str) -> str:
     except ValueError:
         is_valid = False
     if not is_valid:
-        raise MetricsError(f"{address!r} is not the address of a metrics port; name one as localhost:9090")
+        raise UsageError(f"{address!r} is not the address of a metrics port; name one as localhost:9090")
     return url
 
 

@@ -1,5 +1,6 @@
 """Starts the metrics and traces that the settings ask for: prometheus_client and OpenTelemetry load only then."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from ..config.settings import ServerSettings
 from ..config.shared_folder import shared_folder
-from ..errors import StartError
+from ..config.sources import standard_trace_endpoint
+from ..errors import SettingError, StartError
 from .calls import Tracing
 from .metrics import NO_METRICS, WORKERS_VARIABLE, Metrics
 
+_log = logging.getLogger(__name__)
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
@@ -75,8 +78,13 @@ def forget_worker(folder: Path | None, pid: int) -> None:
 def start_tracing(settings: ServerSettings) -> Tracing:
     """The tracing of a process. Raises StartError as `check_tracing` does, and for OpenTelemetry's variables."""
     if settings.trace_endpoint is None:
+        if variable := standard_trace_endpoint()[1]:
+            _log.warning(
+                "%s is %s: traces are sent over gRPC alone, so there are none", variable, os.environ[variable]
+            )
         return Tracing()
-    check_tracing(settings)
+    if not check_tracing(settings):
+        return Tracing()
     from .otlp import OtlpTracing
 
     try:
@@ -86,18 +94,25 @@ def start_tracing(settings: ServerSettings) -> Tracing:
         raise StartError(f"OpenTelemetry does not start ({error}); its variables that are set: {there}") from error
 
 
-def check_tracing(settings: ServerSettings) -> None:
-    """Raises StartError if there is a trace endpoint that is invalid, or that packages are missing for."""
+def check_tracing(settings: ServerSettings) -> bool:
+    """Whether traces can be sent. Raises StartError for an endpoint that is invalid, or lacks packages.
+
+    Where OpenTelemetry's variables name it, which may be there for other programs, missing packages are a warning.
+    """
     if settings.trace_endpoint is None:
-        return
+        return False
     if not _ENDPOINT.fullmatch(settings.trace_endpoint):
-        raise StartError(
+        raise SettingError(
             f"the trace endpoint {settings.trace_endpoint!r} is not the address of a collector; "
             "name where it takes OTLP over gRPC, such as http://localhost:4317"
         )
     try:
         from . import otlp  # noqa: F401
     except ModuleNotFoundError as error:
-        raise StartError(
-            f"a trace endpoint needs the package {error.name!r}: pip install 'bgan[trace]'"
-        ) from error
+        text = f"a trace endpoint needs the package {error.name!r}: pip install 'bgan[trace]'"
+        endpoint, variable = standard_trace_endpoint()
+        if endpoint != settings.trace_endpoint:
+            raise StartError(text) from error
+        _log.warning("%s is set, but %s; there are no traces", variable, text)
+        return False
+    return True

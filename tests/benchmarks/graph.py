@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 
 from bgan.serving.models.engine import RUN_ROWS, load_engine
-from bgan.trainer.export.exporter import export_run
+from bgan.trainer.exporting.exporter import export_run
 from tests.kit.models import make_run
 
 from .measure import Figure, in_turns

@@ -69,6 +69,26 @@ def test_the_commands_name_it_too(secure, files):
     assert "TLS: the server takes TLS alone" in error_line(bgan("models", "--server", secure.target))
     result = bgan("models", "--server", secure.target, "--tls-ca", files / "ca.pem")
     assert result.returncode == 0, result.stderr
+    assert "TLS: the server takes TLS alone" in error_line(bgan("health", "--server", secure.target))
+
+
+def test_a_client_with_tls_is_told_of_a_plain_port(running):
+    for command in ("models", "health"):
+        result = bgan(command, "--server", running.target, "--tls", "--timeout", 1)
+        assert "TLS: the server speaks no TLS; leave" in error_line(result)
+
+
+def test_a_clients_certificate_comes_by_variables(mutual, files, tmp_path):
+    own = {"BGAN_CLIENT_CERTIFICATE": str(files / "client.pem"), "BGAN_CLIENT_KEY": str(files / "client.key")}
+    environment = {**own, "BGAN_TLS_CA": str(files / "ca.pem"), "BGAN_SERVER": mutual.target, "BGAN_TIMEOUT": "20"}
+    for command in (
+        ["models"],
+        ["health", "--server", mutual.target],
+        ["sample", "-n", 4, "-o", tmp_path / "x.npz"],
+    ):
+        result = bgan(*command, env=environment)
+        assert result.returncode == 0, result.stderr
+    assert bgan("models", env={**environment, "BGAN_CLIENT_KEY": ""}).returncode == 2
 
 
 def test_a_server_that_is_not_there_is_no_matter_of_tls(files):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from bgan.clients import SamplingClient, load_images
-from bgan.clients._files import write_batches
 from tests.conftest import ROOT
 from tests.fixtures.write import CLASSES
+from tests.kit.files import write_batches
 
 FOLDER = ROOT / "clients" / "examples"
 TESTED = {"streaming", "resuming", "sharding", "asynchronous", "pytorch"}

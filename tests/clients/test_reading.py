@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from bgan.clients import ImageBatch, ImageFileError, SamplingClient, load_images
-from bgan.clients._files import make_grid, write_batches
+from bgan.clients._files import make_grid
 
 pytest.importorskip("onnxruntime")  # some tests of the clients' run where nothing can serve
 pytest.importorskip("pyarrow")
@@ -26,6 +26,7 @@ from bgan.serving.generate.generate import GenerationRequest, generate
 from bgan.serving.generate.shards import ShardJob, make_shard
 from bgan.serving.models.engine import load_engine
 from tests.fixtures.write import CLASSES, FOLDER
+from tests.kit.files import write_batches
 
 MODEL = FOLDER / "classes/sbn.onnx"
 CONSOLE = Console(file=io.StringIO(), width=200)

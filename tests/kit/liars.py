@@ -101,4 +101,6 @@ def lying_server(address="127.0.0.1:0", liar=None):
     try:
         yield liar
     finally:
-        server.stop(0).wait()
+        server.stop(0).wait(
+            10
+        )  # with gRPC 1.73 it may never end, as it does not notice that a connection was reset

@@ -44,7 +44,7 @@ def make_run(folder, *, shape=(1, 28, 28), steps=3, images=None, classes=("0",),
 
 def make_model(folder, name, *, arithmetic="float", **settings):
     """An exported model file of a small run, `folder/name.onnx`."""
-    from bgan.trainer.export.exporter import export_run
+    from bgan.trainer.exporting.exporter import export_run
 
     with tempfile.TemporaryDirectory() as runs:
         return export_run(make_run(Path(runs) / name, **settings), folder, arithmetic=arithmetic).path

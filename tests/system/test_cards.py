@@ -13,8 +13,8 @@ from bgan.trainer.common.errors import RunError, SamplesError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.evaluation.metrics.table import Figures, indistinct
-from bgan.trainer.export.exporter import export_run
-from bgan.trainer.export.model_file import OnnxModel
+from bgan.trainer.exporting.exporter import export_run
+from bgan.trainer.exporting.model_file import OnnxModel
 from bgan.trainer.reports.card import open_trained_model
 from bgan.trainer.training.loop import train
 from bgan.trainer.training.run import Run
@@ -41,7 +41,7 @@ def folder(tmp_path_factory, cache_environment, training):
         binarization="threshold",
         arithmetic="integer",
     )
-    options = ("--picture", "pictures.png", "--licence", "MIT", "--published-samples", "published.npz")
+    options = ("--picture", "pictures.png", "--license", "MIT", "--published-samples", "published.npz")
     _runs(("card", "models/mine.onnx", "models/exact.onnx", *options, "--count", COUNT), folder, cache_environment)
     return folder
 
@@ -123,7 +123,7 @@ def test_the_picture_is_drawn_and_linked(card, folder):
 def test_the_card_of_a_model_in_a_store_goes_beside_it(card, folder, cache_environment):
     files = pytest.importorskip("fsspec", reason="the extra s3 is not installed").filesystem("memory")
     files.pipe_file("/models/mine.onnx", (folder / "models" / "mine.onnx").read_bytes())
-    options = ("--picture", folder / "of-the-store.png", "--licence", "MIT", "--count", COUNT)
+    options = ("--picture", folder / "of-the-store.png", "--license", "MIT", "--count", COUNT)
     said = _runs(("card", "mine", "--models", "memory://models", *options), folder, cache_environment)
     assert said == "memory://models/mine.md\n"
     written = files.cat_file("/models/mine.md").decode()

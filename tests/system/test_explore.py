@@ -10,7 +10,7 @@ from PIL import Image
 
 from bgan.trainer.cli.explore import explore
 from bgan.trainer.common.errors import UserError
-from bgan.trainer.export.exporter import export_run
+from bgan.trainer.exporting.exporter import export_run
 from tests.kit.cli import bgan, bgan_process
 from tests.kit.models import make_run
 

@@ -5,11 +5,13 @@ import shlex
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bgan.trainer.evaluation.samples import load_samples
 from tests.conftest import ROOT
 from tests.fixtures.write import write_model
 from tests.kit.cli import bgan
+from tests.kit.servers import server
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +52,19 @@ def test_help_teaches():
     result = bgan("generate", "--help")
     assert result.returncode == 0
     assert "Example" in result.stdout
+
+
+def test_sample_and_generate_write_the_same_bytes_and_show_the_same_picture(tmp_path, processes):
+    with server(None) as process:
+        for suffix in ("npz", "npy", "bits", "bin", "png"):
+            options = ("--count", 70, "--seed", 2, "--first-index", 5, "--label", 3, "--label", 4)
+            at = ("--server", process.target, "--model", "mlp-dbn")
+            for command in (("sample", *at, "-o", f"s.{suffix}"), ("generate", "mlp-dbn", "-o", f"g.{suffix}")):
+                result = bgan(*command, *options, cwd=tmp_path)
+                assert (result.returncode, result.stdout) == (0, f"{command[-1]}\n"), result.stderr
+            if suffix == "png":
+                pictures = [np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")) for name in "sg"]
+                np.testing.assert_array_equal(*pictures)
+            else:
+                assert (tmp_path / f"s.{suffix}").read_bytes() == (tmp_path / f"g.{suffix}").read_bytes()
+    assert (tmp_path / "s.bits.json").read_text() == (tmp_path / "g.bits.json").read_text()

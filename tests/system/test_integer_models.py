@@ -9,7 +9,7 @@ import pytest
 
 from bgan.clients import SamplingClient
 from bgan.serving.models.engine import load_engine
-from bgan.trainer.export.exporter import export_run
+from bgan.trainer.exporting.exporter import export_run
 from tests.kit.models import make_run
 from tests.kit.servers import ServerProcess, free_port
 

@@ -114,7 +114,7 @@ def test_shell_snippets_of_training_run(tmp_path):
     with server(None, *serve[2:], cwd=tmp_path) as process:
         result = bgan(*sample[1:], cwd=tmp_path, env={"BGAN_SERVER": process.target})
     assert result.returncode == 0, result.stderr
-    assert "64 images of modern-digits-doubling-cnn-dbn-relativistic-conditional-seed0" in result.stdout
+    assert "64 images of modern-digits-doubling-cnn-dbn-relativistic-conditional-seed0" in result.stderr
 
 
 def test_make_serve_is_what_the_readme_says():

@@ -156,7 +156,7 @@ def test_a_run_that_is_being_trained_is_refused(one_epoch):
 @pytest.mark.parametrize("name", ["my run", "sweep/seed0", "größe", "../x", ".hidden", "-x", "x" * 129, "a\nb"])
 def test_a_name_that_no_model_can_have_is_refused_before_the_training(tmp_path, name):
     result = bgan(*TRAIN, "--epochs", 500, "--runs-dir", tmp_path / "runs", f"--name={name}")
-    line = error_line(result)
+    line = error_line(result, 2)
     assert "cannot be a model's" in line
     assert list(tmp_path.iterdir()) == []
     advice = shlex.split(line.partition("such as ")[2])
@@ -166,14 +166,16 @@ def test_a_name_that_no_model_can_have_is_refused_before_the_training(tmp_path, 
 def test_a_run_of_a_name_that_is_no_models_resumes_and_is_exported_under_another(one_epoch, tmp_path):
     one_epoch.rename(tmp_path / "my run")
     result = bgan(*TRAIN, "--runs-dir", tmp_path, "--name", "my run", "--epochs", 1)
-    next_command = shlex.split(result.stdout.partition("next: ")[2])
+    assert result.stdout == f"{tmp_path / 'my run'}\n"
+    next_command = shlex.split(result.stderr.partition("next: ")[2])
     assert next_command == ["bgan", "export", "my run", "--runs-dir", str(tmp_path)]
-    refused = error_line(bgan(*next_command[1:], cwd=tmp_path))
+    refused = error_line(bgan(*next_command[1:], cwd=tmp_path), 2)
     advice = shlex.split(refused.partition("such as ")[2])
     models = tmp_path / "models to serve"
     result = bgan(*next_command[1:], *advice, "--models", models)
     assert (models / "my-run.onnx").is_file()
-    assert f"next: bgan serve --models '{models}'" in result.stdout
+    assert f"next: bgan serve --models '{models}'" in result.stderr
+    assert result.stdout == f"{models / 'my-run.onnx'}\n"
 
 
 class _ClosedTerminal(io.StringIO):
@@ -290,7 +292,7 @@ def test_a_dry_run_prints_the_settings_and_makes_nothing(tmp_path):
     ],
 )
 def test_wrong_settings_are_one_line(tmp_path, options, says):
-    line = error_line(_train(tmp_path, *options))
+    line = error_line(_train(tmp_path, *options), 1 if {"--device", "--batch-size"} & {*options} else 2)
     assert says in line
     assert len(line) < 300
     assert list(tmp_path.iterdir()) == []

@@ -91,7 +91,7 @@ def test_a_server_without_models_of_its_own_serves_them(target, engines):
 
 def test_samples_of_the_default_one_as_a_picture(target, tmp_path):
     result = bgan("sample", "--server", target, "--seed", 1, "--output", "x.png", cwd=tmp_path)
-    assert "64 images of cnn-dbn, seed 1" in result.stdout
+    assert "64 images of cnn-dbn, seed 1" in result.stderr
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (8 * 30 + 2, 8 * 30 + 2)
 

@@ -5,7 +5,7 @@ A room says what its commands are in a table of plain strings, so that `bgan --h
 
 from .app import main
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "FACTS", "main"]
 
 COMMANDS = {
     name: (panel, summary, f"bgan.trainer.cli.{module}:{name.replace('-', '_')}")
@@ -26,7 +26,14 @@ COMMANDS = {
             "explore",
             "Draw what a generator has learned: one offline page, and PNG pictures.",
         ),
+        "doctor": (
+            "Help",
+            "doctor",
+            "Print versions, extras, folders and data sets: what a bug report needs.",
+        ),
         "reproduce": ("Measure", "reproduce", "Run the paper's experiments and write one report, with figures."),
     }.items()
 }
 """The panel, the summary and the function of each command; the function's docstring is the rest of its help."""
+FACTS = "bgan.trainer.cli.facts:facts"
+"""What `bgan doctor` says of this room."""

@@ -43,6 +43,7 @@ def main() -> None:
 
             build_app()()
     except KeyboardInterrupt:
+        _say_stopped()
         sys.exit(_INTERRUPTED)
     except ModuleNotFoundError as error:
         _fail(_missing_package(error), 1, error)
@@ -96,9 +97,16 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             if sys.stderr is not None and sys.stderr.isatty():
                 os.write(2, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+            _say_stopped()
             os._exit(_INTERRUPTED)
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _say_stopped() -> None:
+    """Let the first of several processes that train together say that they end: the command itself is silent."""
+    if os.environ.get("RANK") == "0" and "MASTER_ADDR" in os.environ:
+        os.write(2, b"bgan: SIGINT: stopped; the same command starts or resumes the run\n")
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:

@@ -18,10 +18,8 @@ from .evaluate import named, read_reference
 from .options import DataDir, DeviceName, RunsDir, writable
 
 if TYPE_CHECKING:
+    from .. import Evaluation, Samples, TrainedModel
     from ..config.images import DatasetSpec
-    from ..evaluation.evaluate import Evaluation
-    from ..evaluation.samples import Samples
-    from ..reports.card import TrainedModel
 
 _PICTURE_COUNT = 64
 _PICTURE_SEED = 1
@@ -40,9 +38,10 @@ def card(
             show_default="no names",
         ),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="The licence of the weights.", show_default="none is stated")
+    license_: Annotated[
+        str | None, typer.Option("--license", help="The license of the weights.", show_default="none is stated")
     ] = None,
+    licence: Annotated[str | None, typer.Option(hidden=True)] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -63,17 +62,14 @@ def card(
     A card says what the file is, which command trained it on what data in what time, what `bgan evaluate`
     measures of it, beside real images, and its licence. The run that it was exported from has to be there.
 
-    Examples: bgan card models/digits.onnx --licence MIT --picture digits.png;
+    Examples: bgan card models/digits.onnx --license MIT --picture digits.png;
     bgan card digits --models s3://bucket/models
     """
     from rich.console import Console
 
+    from .. import card_text, evaluate, load_samples, open_trained_model, resolve_device
     from ..common.console import progress_line
     from ..common.files import write_atomically
-    from ..evaluation.evaluate import evaluate_samples
-    from ..evaluation.samples import load_samples
-    from ..reports.card import card_text, open_trained_model
-    from ..training.trainer import resolve_device
 
     with ExitStack() as stack:
         places = [_locate(model, folder, stack) for model in models]
@@ -85,14 +81,14 @@ def card(
         console = Console(stderr=True)
         reference = read_reference(_common_spec(trained, data_dir), console, device=where)
         if picture is not None:
-            from ..reports.figures import grid_figure
+            from .. import grid_figure
 
             panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
             grid_figure(picture, [(model.generator.name, False) for model in trained], {"": panels})
         with progress_line(console) as report:
 
             def measured(samples: Samples) -> Evaluation:
-                return evaluate_samples(samples, reference, report=named(samples.source, report))
+                return evaluate(samples, reference, count=count, report=named(samples.source, report))
 
             published = None
             if published_samples is not None:
@@ -104,7 +100,7 @@ def card(
                     measured(model.generator.sample(count)),
                     reference,
                     published=published,
-                    licence=licence,
+                    licence=license_ if licence is None else licence,
                     picture=place.link(picture),
                 )
                 write_atomically(model.card, text.encode())

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.errors import ConfigError
+from ..common.text import printable
 from ..config.images import DatasetSpec, ImageOptions
-from .options import given_settings, named_images, with_settings, writable, wrote_json
+from .options import JsonFile, given_settings, named_images, warn, with_settings, writable, wrote_json
 
 if TYPE_CHECKING:
-    from ..data.summary import DataSummary
+    from .. import DataSummary
 
 _CLASSES_SHOWN = 12
+_NAME_AT_MOST = 100  # characters
+_MAX_TEXT = 100_000
 
 
 @with_settings({"Data": DatasetSpec, "How images are read": ImageOptions}, without="data")
@@ -34,15 +37,7 @@ def data(
             help="Draw samples and the mean image into this PNG file.", show_default=False, callback=writable
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            help="Write the figures as JSON to this file; - prints it.",
-            show_default=False,
-            callback=writable,
-        ),
-    ] = None,
+    json_file: JsonFile = None,
     **_: Any,
 ) -> None:
     """`bgan train --data` takes the same options.
@@ -54,10 +49,9 @@ def data(
     """
     from rich.console import Console
 
+    from .. import draw_summary, open_dataset, summarize
     from ..common.console import counting_bar
     from ..common.files import write_atomically
-    from ..data.catalog import open_dataset
-    from ..data.summary import draw_summary, summarize
 
     given = given_settings(context) | ({} if path is None else {"data": path})
     choice = named_images(given)
@@ -75,8 +69,6 @@ def _print(summary: DataSummary) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..common.console import say
-
     table = Table(title=summary.name, show_header=False)
     pixels = summary.mean.size
     table.add_row("images", f"{summary.count:,}")
@@ -86,19 +78,19 @@ def _print(summary: DataSummary) -> None:
     table.add_row("pixels on in all images", f"{summary.always_on:,} of {pixels:,}")
     table.add_row("copies of other images", f"{summary.duplicates:,}")
     table.add_row("classes", _listed(summary.classes))
-    console = Console()
-    console.print(table)
+    Console().print(table)
     for warning in summary.warnings:
-        say(console, f"warning: {warning}")
+        warn(printable(warning, _MAX_TEXT))
 
 
 def _listed(classes: dict[str, int] | None) -> str:
     from rich.markup import escape
 
-    from ..data.readers.source import printable
-
     if classes is None:
         return "no labels"
-    shown = [f"{escape(printable(name))} {count:,}" for name, count in list(classes.items())[:_CLASSES_SHOWN]]
+    shown = [
+        f"{escape(printable(name, _NAME_AT_MOST))} {count:,}"
+        for name, count in list(classes.items())[:_CLASSES_SHOWN]
+    ]
     more = f", ... ({len(classes):,} classes)" if len(classes) > _CLASSES_SHOWN else ""
     return ", ".join(shown) + more

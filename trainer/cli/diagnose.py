@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DataDir, DeviceName, RunName, RunsDir, warn, writable, wrote_json
+from .options import DataDir, DeviceName, JsonFile, RunName, RunsDir, note, warn, writable, wrote_json
 
 if TYPE_CHECKING:
-    from ..reports.diagnosis.diagnose import Diagnosis
-    from ..reports.diagnosis.estimates import EstimatorDiagnosis, GradientError
+    from .. import Diagnosis, EstimatorDiagnosis, GradientError
 
 PICTURE = "gradients.png"
 
@@ -46,12 +45,7 @@ def diagnose_gradients(
             callback=writable,
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", help="Write all measurements to this file as JSON; - prints them.", callback=writable
-        ),
-    ] = None,
+    json_file: JsonFile = None,
     data_dir: DataDir = None,
     device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
@@ -64,21 +58,22 @@ def diagnose_gradients(
     """
     from rich.console import Console
 
+    from .. import diagnose_gradients as measure
+    from .. import diagnosis_figure, find_run
     from ..common.console import progress_line
-    from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
-    from ..reports.diagnosis.figure import diagnosis_figure
-    from ..training.run import find_run
-    from ..training.trainer import resolve_device
 
-    found, where = find_run(run, runs_dir), resolve_device(device)
+    found = find_run(run, runs_dir)
     with progress_line(Console(stderr=True)) as report:
-        diagnosis = diagnose(
+        diagnosis = measure(
             found,
-            DiagnosisOptions(images=images, draws=draws, backgrounds=backgrounds, seed=seed),
+            images=images,
+            draws=draws,
+            backgrounds=backgrounds,
+            seed=seed,
             estimators=estimator or (),
             neuron=neuron,
             data_dir=str(data_dir) if data_dir else None,
-            device=where,
+            device=device,
             report=report,
             warn=warn,
         )
@@ -87,7 +82,7 @@ def diagnose_gradients(
     if wrote_json(diagnosis.to_dict(), json_file):
         return
     _print(diagnosis)
-    typer.echo(f"picture: {picture}")
+    note(f"picture: {picture}")
 
 
 def _print(diagnosis: Diagnosis) -> None:

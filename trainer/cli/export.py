@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..common.stores import Store, is_url
-from .options import BinarizationName, RunName, RunsDir, warn
+from .options import BinarizationName, RunName, RunsDir, note, warn
 
 if TYPE_CHECKING:
-    from ..export.exporter import ExportResult
-    from ..training.run import Run
+    from .. import ExportResult, Run
 
 
 def export(
@@ -40,8 +39,8 @@ def export(
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
-    from ..export.exporter import export_run
-    from ..training.run import find_run
+    from .. import export as export_run
+    from .. import find_run
 
     found = find_run(run, runs_dir)
     options: dict[str, Any] = {
@@ -62,15 +61,14 @@ def export(
         finding = f"every bit is that of numpy's integers; {differing} from torch's floats"
     else:
         finding = f"probabilities within {result.largest_error:.1e} of torch in double precision, {differing}"
-    typer.echo(
-        f"{place}\nchecked on {result.rows} rows: {finding}\n"
-        f"next: {shlex.join(['bgan', 'serve', '--models', models])}"
-    )
+    where = place.rpartition("/")[0] if is_url(models) else models
+    note(f"checked on {result.rows} rows: {finding}\nnext: {shlex.join(['bgan', 'serve', '--models', where])}")
+    typer.echo(place)
 
 
 def _export_to_store(run: "Run", store: Store, *, name: str | None, **options: Any) -> "tuple[ExportResult, str]":
     """Export a run to a store; returns the URL too. A model that is there is looked at as one in a folder is."""
-    from ..export.exporter import export_run
+    from .. import export as export_run
 
     with TemporaryDirectory(prefix="bgan-export-") as temporary:
         folder = Path(temporary)

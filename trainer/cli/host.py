@@ -62,21 +62,43 @@ def _printable_errors() -> Iterator[None]:
 
 
 def _lazy(name: str, summary: str, path: str) -> type[TyperCommand]:
-    """A command that imports its function, "module:name", when it is called or completed."""
+    """A command that imports its function, or the Typer of its subcommands, "module:name", when it is called."""
 
     class LazyCommand(TyperCommand):
-        def make_context(self, *arguments: Any, **options: Any) -> Any:
-            return _load(name, summary, path).make_context(*arguments, **options)
+        def make_context(self, info_name: Any, args: list[str], *others: Any, **options: Any) -> Any:
+            command = _load(name, summary, path)
+            return command.make_context(info_name, _with_json_printed(args), *others, **options)
 
     return LazyCommand
+
+
+def _with_json_printed(arguments: list[str]) -> list[str]:
+    """The arguments; a --json that no file follows prints, as --json=- does."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    following = [*arguments[1:], "--"]
+    return [
+        "--json=-" if word == "--json" and place < end and next_.startswith("-") and next_ != "-" else word
+        for place, (word, next_) in enumerate(zip(arguments, following, strict=False))
+    ]
 
 
 def _load(name: str, summary: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     function = getattr(import_module(module), attribute)
+    if isinstance(function, typer.Typer):
+        return _subcommands(function, summary)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     help_text = f"{summary}\n\n{_unwrapped(function.__doc__ or '')}"
     app.command(name, help=help_text, context_settings=_CONTEXT)(function)
+    return typer.main.get_command(app)
+
+
+def _subcommands(app: typer.Typer, summary: str) -> Any:
+    """A command of several, each with its help as other commands have it."""
+    for each in app.registered_commands:
+        first, _, rest = inspect.cleandoc(getattr(each.callback, "__doc__", None) or "").partition("\n\n")
+        each.help, each.context_settings = f"{first}\n\n{_unwrapped(rest)}", _CONTEXT
+    app.info.help, app.info.context_settings = summary, _CONTEXT
     return typer.main.get_command(app)
 
 

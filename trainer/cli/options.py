@@ -9,19 +9,21 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, DataError, UserError
 from ..common.files import check_writable, write_json
-from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions, name_of
+from ..config.images import HELD_OUT_FILES, WHICH_DATA_DIR, DatasetSpec, ImageOptions, name_of
 from ..config.presets import shown_default
 from ..config.setting import Field, fields_of, option
-from ..config.training import RENAMED_SETTINGS
+from ..config.training import RENAMED_SETTINGS, SETTINGS
 
 _DATA_DIR = "BGAN_DATA_DIR"
 Command = TypeVar("Command", bound=Callable[..., None])
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder where data sets by name are kept or downloaded to.", envvar=_DATA_DIR, show_default="data"
+        help="Folder where data sets by name are kept or downloaded to.",
+        envvar=_DATA_DIR,
+        show_default=WHICH_DATA_DIR,
     ),
 ]
 RunName = Annotated[str | None, typer.Argument(help="A run's name or folder.", show_default="the newest run")]
@@ -67,12 +69,22 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}:
-            given[name] = str(value) if isinstance(value, Path) else value
+            given[name] = _as_setting(name, value)
     for old in RENAMED_SETTINGS.keys() & given.keys():
         new = RENAMED_SETTINGS[old]
         warn(f"--{option(old)} is now --{option(new)}; the old spelling goes with the next release")
         given.setdefault(new, given.pop(old))
     return given
+
+
+def _as_setting(name: str, value: Any) -> Any:
+    """The value of an option as its setting has it: several in one text."""
+    if isinstance(value, Path):
+        return str(value)
+    field = SETTINGS.get(RENAMED_SETTINGS.get(name, name))
+    if isinstance(value, list) and field is not None and field.setting.separator is not None:
+        return field.setting.separator.join(value)
+    return value
 
 
 def image_options(given: dict[str, Any]) -> ImageOptions:
@@ -99,14 +111,14 @@ def held_out(given: dict[str, Any]) -> dict[str, Any]:
     paths = {name: str(Path(given[name]).absolute()) for name in HELD_OUT_FILES if name in given}
     for name, path in paths.items():  # before a training, not at its end
         if not Path(path).exists():
-            raise ConfigError(f"{option(name)}: there is no file or folder {path}")
+            raise DataError(f"{option(name)}: there is no file or folder {path}")
     return {name: given[name] for name in ("validation_images",) if name in given} | paths
 
 
 def writable(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
     """A callback for --picture and --json, which runs before the command's work.
 
-    Raises OSError where the file cannot be written, and BadParameter where it is there and holds something else.
+    Raises OSError where the file cannot be written, and UserError where it is there and holds something else.
     """
     if file is None or str(file) == "-":
         return file
@@ -116,8 +128,20 @@ def writable(parameter: typer.CallbackParam, file: Path | None) -> Path | None:
         with file.open("rb") as content:
             found = content.read(4)
         if found and not found.startswith(beginnings):
-            raise typer.BadParameter(f"{file} is there and holds something else than {what}; name another file")
+            raise UserError(f"{file} is there and holds something else than {what}; name another file")
     return file
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="[FILE]",
+        help="Print JSON instead, or write it to this file.",
+        show_default=False,
+        callback=writable,
+    ),
+]
 
 
 def wrote_json(content: Any, file: Path | None) -> bool:
@@ -134,6 +158,11 @@ def wrote_json(content: Any, file: Path | None) -> bool:
 def warn(text: str) -> None:
     """A warning for the user, on stderr."""
     typer.secho(f"warning: {text}", fg=typer.colors.YELLOW, err=True)
+
+
+def note(text: str) -> None:
+    """What is worth knowing beside a result, on stderr."""
+    typer.echo(text, err=True)
 
 
 def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Parameter]:
@@ -157,7 +186,11 @@ def _parameters(field: Field, panel: str, shown: str | None) -> list[inspect.Par
 
 def _parameter(field: Field, name: str, default: Any, **settled: Any) -> inspect.Parameter:
     spelling = f"--{option(name)}" + (f"/--no-{option(name)}" if field.type is bool else "")
-    annotation: Any = Annotated[field.type | None, typer.Option(spelling, **settled)]
+    kind: Any = field.type
+    if field.setting.separator is not None:
+        kind = list[field.type]  # type: ignore[name-defined]
+        default = None if default is None else [default]
+    annotation: Any = Annotated[kind | None, typer.Option(spelling, **settled)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

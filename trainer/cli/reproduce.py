@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common.errors import SamplesError
-from .options import DataDir
+from .options import DataDir, note
 
 
 def reproduce(
@@ -67,10 +67,8 @@ def reproduce(
     """
     from rich.console import Console
 
+    from .. import COMPARED_PRESETS, PLANS, Reproduction, check_experiments, choose_dataset, chosen
     from ..common.console import say
-    from ..data.catalog import choose_dataset
-    from ..reports.reproduction.experiments import COMPARED_PRESETS, check_experiments, chosen
-    from ..reports.reproduction.reproduce import PLANS, Reproduction
 
     console = Console(stderr=True)
     names = check_experiments(experiment or ())
@@ -94,4 +92,6 @@ def reproduce(
     reproduction = Reproduction(plan, data_dir=data_folder, console=console)
     if train:
         reproduction.train(ray=ray)
-    typer.echo(f"{reproduction.report(published_samples)}\nthe same as one page: report.html next to it")
+    report = reproduction.report(published_samples)
+    note("the same as one page: report.html next to it")
+    typer.echo(report)

@@ -8,7 +8,13 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """A setting is wrong; the message names it and says what is valid."""
+    """A setting is wrong; the message names it and says what is valid. It is an error of usage."""
+
+    exit_code = 2
+
+
+class DeviceError(UserError, ValueError):
+    """A device is not there, or cannot be used."""
 
 
 class DataError(UserError):
@@ -25,6 +31,10 @@ class CheckpointError(UserError):
 
 class DivergenceError(UserError):
     """A loss or the logits stopped being finite."""
+
+
+class CallbackError(UserError):
+    """A callback raised something; the message names it and its method, and the training was saved."""
 
 
 class PeerLostError(UserError):

@@ -76,13 +76,21 @@ def cache_folder() -> Path:
         ) from error
 
 
+def data_root(data_dir: str | None = None) -> Path:
+    """The folder of data sets: the given one, BGAN_DATA_DIR, ./data if it is there, or one in `cache_folder`."""
+    if given := data_dir or os.environ.get("BGAN_DATA_DIR"):
+        return Path(given)
+    own = Path("data")
+    return own if own.is_dir() else cache_folder() / "data"
+
+
 def _replace(path: Path, content: bytes, old: os.stat_result | None) -> None:
     """Give a file, not a link, this content; of an old one owner and permissions stay."""
     _refuse_circle(path)
     temporary = temporary_name(path)
     try:
         with open(temporary, "xb") as file:
-            if old is not None:
+            if old is not None and hasattr(os, "fchown"):  # not on Windows
                 with suppress(PermissionError):  # only root may give a file to others
                     os.fchown(file.fileno(), old.st_uid, old.st_gid)
                 os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
@@ -118,11 +126,12 @@ def _opened_as_it_is(path: Path, state: os.stat_result) -> IO[bytes]:
     until = time.monotonic() + _READER_SECONDS
     while True:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
             if error.errno != errno.ENXIO or time.monotonic() > until:
                 raise
             time.sleep(_POLL_SECONDS)
         else:
-            os.set_blocking(descriptor, True)
+            if hasattr(os, "O_NONBLOCK"):
+                os.set_blocking(descriptor, True)
             return open(descriptor, "wb")

@@ -1,11 +1,15 @@
 """Locks between processes, containers and machines that share a file system; each ends with its process."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: as on a file system without locks
+    fcntl = None  # type: ignore[assignment]
 
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
@@ -18,7 +22,8 @@ def file_lock(path: Path) -> Iterator[None]:
     """
     with path.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 raise
@@ -27,7 +32,8 @@ def file_lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # of Windows, where a file that is open stays
+                path.unlink(missing_ok=True)
 
 
 def _is_named(path: Path, descriptor: int) -> bool:

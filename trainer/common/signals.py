@@ -1,14 +1,19 @@
 """Signals that ask for a stop, noted so that work can end at a safe point."""
 
 import signal
+import threading
 from types import FrameType
 from typing import Self
+
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""None on Windows."""
 
 
 class StopSignals:
     """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted; a second one acts as usual.
 
-    A SIGHUP that is ignored, as under nohup, stays ignored.
+    A SIGHUP that is ignored, as under nohup, stays ignored. Only the main thread hears of signals: entered in
+    another one, nothing is noted.
     """
 
     def __init__(self) -> None:
@@ -16,8 +21,11 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         noted = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            noted.append(signal.SIGHUP)
+        if threading.current_thread() is not threading.main_thread():
+            self._previous = {}
+            return self
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            noted.append(HANGUP)
         self._previous = {each: signal.signal(each, self._note) for each in noted}
         return self
 

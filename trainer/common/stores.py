@@ -6,9 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from .errors import UserError
 from .files import write_atomically
+
+_USER = re.compile(r"(?<=://)[^/]*@")  # and password, which may have an @ too
+_LEAST_SECRET = 3  # signs: shorter ones would be found in any text
 
 
 class StoreError(UserError):
@@ -20,12 +24,17 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
+def without_secrets(url: str) -> str:
+    """A URL without users, passwords and keys, and without its query, a signature maybe; a path as it is."""
+    return _USER.sub("", url).partition("?")[0] if is_url(url) else url
+
+
 class Store:
     """A folder behind a URL. Raises StoreError, as all that it does, where no library here opens it."""
 
     def __init__(self, url: str) -> None:
-        self._secret = (re.findall(r"://([^/@]*@)", url) or ["\0"])[0]  # user and password
-        self.shown = url.replace(self._secret, "").partition("?")[0].rstrip("/")
+        self._url = url
+        self.shown = without_secrets(url).rstrip("/")
         """The URL, fit for a message."""
         with self._explained("opened"):
             import fsspec
@@ -68,8 +77,20 @@ class Store:
         try:
             yield
         except Exception as error:  # of whatever library the store has
-            said = " ".join((str(error) or type(error).__name__).replace(self._secret, "").split())
+            said = " ".join(_redacted(str(error) or type(error).__name__, self._url).split())
             raise StoreError(f"{self.shown} {_explain(error, done)} ({said}); {_advice(error)}") from error
+
+
+def _redacted(text: str, url: str) -> str:
+    """What a library says, without the secrets of the URL that it was given, however they are written."""
+    users, query = _USER.findall(url), url.partition("?")[2]
+    secrets = [query, *(part.partition("=")[2] for part in query.split("&"))]
+    secrets += [part for user in users for part in (user, user[:-1], user[:-1].partition(":")[2])]
+    text = text.replace(url, without_secrets(url))
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
+        if len(secret) >= _LEAST_SECRET:
+            text = text.replace(secret, "***")
+    return text
 
 
 def _explain(error: Exception, done: str) -> str:

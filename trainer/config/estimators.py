@@ -2,24 +2,10 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
-EstimatorName = Literal[
-    "sigmoid-adjusted",
-    "identity",
-    "reinmax",
-    "st-gumbel",
-    "concrete",
-    "reinforce",
-    "reinforce-per-unit",
-    "reinforce-loo",
-    "muprop",
-    "disarm",
-    "rebar",
-    "relax",
-    "bgan",
-    "maligan",
-]
+from ..common import entry_points
+from ..common.errors import ConfigError
+
 BINARY_NEURONS = ("dbn", "sbn")
 
 
@@ -62,15 +48,32 @@ ESTIMATORS: dict[str, EstimatorEntry] = {
     "maligan": _weighted("importance weights within the batch"),
 }
 
+OWN_ESTIMATOR = EstimatorEntry("of another package")
+"""What is taken to hold of an estimator that says nothing of itself."""
+
 # With the logit of any other objective, the weights sigma / (1 - sigma) are no ratio of densities.
 _RATIO_OBJECTIVES = ("gan",)
+
+
+def estimator_entry(name: str) -> EstimatorEntry:
+    """What is known of an estimator by name; what one of another package says of itself is its attribute `entry`.
+
+    Raises ConfigError where that package is not there, or broken.
+    """
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    entry = getattr(entry_points.load(entry_points.ESTIMATORS, name), "entry", OWN_ESTIMATOR)
+    if not isinstance(entry, EstimatorEntry):
+        what = entry_points.shown(entry_points.ESTIMATORS, name)
+        raise ConfigError(f"{what} says of itself {entry!r}; its attribute `entry` must be an EstimatorEntry")
+    return entry
 
 
 def refusal(
     estimator: str, *, neuron: str, objective: str, discriminator_norm: str, discriminator: str
 ) -> str | None:
     """Why the estimator cannot be used with these settings, in words that follow its name; None where it can."""
-    entry = ESTIMATORS[estimator]
+    entry = estimator_entry(estimator)
     if neuron == "real" and not entry.is_deterministic_too:
         return "is for binary neurons; real ones have an exact gradient, so leave --estimator out"
     if neuron == "dbn" and estimator == "reinmax":

@@ -8,7 +8,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, RunError
 from .images import ImageOptions
 from .presets import shown_default
 from .setting import Field, fields_of, option
@@ -18,7 +18,9 @@ _OPTIONS = {field.name for field in fields_of(ImageOptions)}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a file by name, those of reading images too. Raises ConfigError where it is not one of them.
+    """The settings in a file by name, those of reading images too.
+
+    Raises RunError where it cannot be read or holds none, and ConfigError for what is no setting.
 
     A table of TOML, or an object in JSON, is only a heading: its settings count as if they stood outside of it.
     """
@@ -27,11 +29,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(
-            f"{path} cannot be read ({reason}); name a TOML file, or the config.json of a run"
-        ) from error
+        advice = "name a TOML file, or the config.json of a run"
+        raise RunError(f"{path} cannot be read ({reason}); {advice}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no settings; name a TOML file, or the config.json of a run")
+        raise RunError(f"{path} holds no settings; name a TOML file, or the config.json of a run")
     settings: dict[str, Any] = {}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ..common.entry_points import is_given, registered
 from ..common.errors import ConfigError
 
 _KEY = "setting"
@@ -26,8 +27,14 @@ class Setting:
     below: float | None = None
     shown_default: str | None = None
     """What it is where it is not given, in words, if a preset or another setting decides that."""
+    choices: tuple[str, ...] = ()
+    """Values that it may have, where its type does not list them."""
+    entry_points: str | None = None
+    """The group of entry points that add values to its choices; so do the names of what is given from Python."""
     suggestions: tuple[str, ...] = ()
     """Values that a shell completes, of a setting that takes others too."""
+    separator: str | None = None
+    """What stands between several values, each of which may be an option of its own; None: it is one value."""
     old_name: str | None = None
     """A spelling of one release ago, still understood."""
     is_option: bool = True
@@ -45,7 +52,7 @@ class Field:
     type: Any
     """int, float, str or bool; for a choice str."""
     choices: tuple[str, ...]
-    """All values that it may have; none: any of its type."""
+    """All values that it may have, but for those of entry points; none: any of its type."""
     is_optional: bool
     default: Any
     """MISSING where it follows from other settings."""
@@ -56,8 +63,8 @@ class Field:
         if value is None and self.is_optional:
             return
         name = option(self.name)
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(self.choices)}")
+        if self.choices:
+            check_choice(name, value, self.choices, self.setting.entry_points)
         if not _has_type(value, self.type):
             raise ConfigError(f"{name} is {value!r}; it must be {_TYPE_NAMES[self.type]}")
         if self.type is float and not math.isfinite(value):
@@ -93,6 +100,15 @@ def fields_of(group: type[Any]) -> tuple[Field, ...]:
     return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(group) if _KEY in field.metadata)
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...], group: str | None) -> None:
+    """Raise ConfigError unless the value is a choice, an entry point of the group or given from Python."""
+    if value in choices or (group is not None and isinstance(value, str) and is_given(value)):
+        return
+    added = () if group is None else registered(group)
+    if value not in added:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join((*choices, *added))}")
+
+
 class SettingsGroup:
     """A dataclass of settings, each checked once it is made."""
 
@@ -114,7 +130,7 @@ def _field(field: dataclasses.Field[Any], kind: Any) -> Field:
     is_optional = get_origin(kind) in (Union, types.UnionType)
     if is_optional:
         kind = get_args(kind)[0]
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    choices = get_args(kind) if get_origin(kind) is Literal else field.metadata[_KEY].choices
     return Field(
         name=field.metadata[_KEY].name or field.name,
         attribute=field.name,

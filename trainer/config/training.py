@@ -6,33 +6,39 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ..common import entry_points
 from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
-from .estimators import ESTIMATORS, EstimatorName, refusal
+from .estimators import ESTIMATORS, estimator_entry, refusal
 from .images import DATASETS, HELD_OUT_FILES, DatasetSpec, ImageOptions
-from .setting import Field, SettingsGroup, fields_of, option, setting
+from .setting import Field, SettingsGroup, check_choice, fields_of, option, setting
 
 Neuron = Literal["dbn", "sbn", "real"]
-Network = Literal["mlp", "cnn", "doubling-cnn"]
-Objective = Literal["wgan-gp", "wgan", "gan", "relativistic"]
 NEURONS: tuple[str, ...] = get_args(Neuron)
-NETWORKS: tuple[str, ...] = get_args(Network)
+NETWORKS = ("mlp", "cnn", "doubling-cnn")
+OBJECTIVES = ("wgan-gp", "wgan", "gan", "relativistic")
 DISCRIMINATORS = ("mlp", "cnn", "wide-mlp", "strided-cnn")
 
-_DISCRIMINATOR = {"mlp": "mlp", "cnn": "cnn", "doubling-cnn": "mlp"}
-_DISCRIMINATOR_STEPS = {"wgan-gp": 5, "wgan": 5, "gan": 1, "relativistic": 1}
-_OPTIMIZER = {"wgan-gp": "adam", "wgan": "rmsprop", "gan": "adam", "relativistic": "adam"}
-_PENALTY_WEIGHT = {"wgan-gp": 10.0, "wgan": 10.0, "gan": 10.0, "relativistic": 1.0}
+# What follows from a network or an objective; that of others is the second value.
+_DISCRIMINATOR = {"cnn": "cnn"}, "mlp"
+_DISCRIMINATOR_STEPS = {"wgan-gp": 5, "wgan": 5}, 1
+_OPTIMIZER = {"wgan": "rmsprop"}, "adam"
+_PENALTY_WEIGHT = {"relativistic": 1.0}, 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig(SettingsGroup):
     """The networks, and how they begin."""
 
-    network: Network = setting("The generator, and by default the discriminator: mlp, cnn or doubling-cnn.", "mlp")
+    network: str = setting(
+        "The generator, and by default the discriminator: mlp, cnn or doubling-cnn.",
+        "mlp",
+        choices=NETWORKS,
+        entry_points=entry_points.NETWORKS,
+    )
     discriminator: str = setting(
-        "The discriminator: mlp, cnn, wide-mlp or strided-cnn, or several side by side with a loss each: "
-        "mlp+strided-cnn.",
+        "The discriminator: mlp, cnn, wide-mlp or strided-cnn; several stand side by side, with a loss each.",
+        separator="+",
         shown_default="mlp+strided-cnn, mlp for mlp; paper: as the generator",
         suggestions=DISCRIMINATORS,
     )
@@ -71,8 +77,7 @@ class NetworkConfig(SettingsGroup):
                 f"clusters is {self.clusters}, but conditional is off; add --conditional, or leave out clusters"
             )
         for name in self.discriminator.split("+"):
-            if name not in DISCRIMINATORS:
-                raise ConfigError(f"discriminator is {name!r}; choose one of {', '.join(DISCRIMINATORS)}")
+            check_choice("discriminator", name, DISCRIMINATORS, entry_points.DISCRIMINATORS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +89,11 @@ class NeuronConfig(SettingsGroup):
     training_neuron: Neuron = setting(
         "Output neurons during training, if different.", shown_default="sbn for a cnn's dbn; paper: as --neuron"
     )
-    estimator: EstimatorName = setting(
+    estimator: str = setting(
         f"Gradient estimator through binary neurons: {', '.join(ESTIMATORS)}.",
         "sigmoid-adjusted",
+        choices=tuple(ESTIMATORS),
+        entry_points=entry_points.ESTIMATORS,
         shown_default="reinmax; paper, mlp: sigmoid-adjusted",
     )
     estimator_samples: int | None = setting(
@@ -105,7 +112,7 @@ class NeuronConfig(SettingsGroup):
     def __post_init__(self) -> None:
         """Check every value, and that the estimator has what is set of it."""
         SettingsGroup.__post_init__(self)
-        entry = ESTIMATORS[self.estimator]
+        entry = estimator_entry(self.estimator)
         if entry.samples is None and self.estimator_samples is not None:
             raise _without_meaning("estimator_samples", self.estimator)
         if entry.temperature is None and self.estimator_temperature is not None:
@@ -116,8 +123,11 @@ class NeuronConfig(SettingsGroup):
 class ObjectiveConfig(SettingsGroup):
     """The GAN objective, and what an iteration consists of."""
 
-    objective: Objective = setting(
-        "wgan-gp, wgan (weight clipping), gan (non-saturating) or relativistic (pairs, with R1 and R2).", "wgan-gp"
+    objective: str = setting(
+        "wgan-gp, wgan (weight clipping), gan (non-saturating) or relativistic (pairs, with R1 and R2).",
+        "wgan-gp",
+        choices=OBJECTIVES,
+        entry_points=entry_points.OBJECTIVES,
     )
     penalty_weight: float = setting(
         "Weight of the gradient penalty (wgan-gp), or gamma of R1 and R2 (relativistic).",
@@ -141,8 +151,9 @@ class ObjectiveConfig(SettingsGroup):
     )
     augment: str = setting(
         "For small sets: transforms of real and generated images before the discriminator sees them: "
-        "translate (shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip, joined by +.",
+        "translate (shifts of up to an eighth of a side) or translate:PIXELS, hflip, vflip.",
         NO_AUGMENTATION,
+        separator="+",
     )
 
     def __post_init__(self) -> None:
@@ -234,7 +245,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns several groups."""
-        if self.data.path is None and self.data.dataset not in DATASETS:
+        is_named = self.data.path is None and self.data.digest is None  # else it was given from Python
+        if is_named and self.data.dataset not in DATASETS:
             raise ConfigError(f"dataset is {self.data.dataset!r}; choose one of {', '.join(DATASETS)}")
         held_out = ("validation_images", *HELD_OUT_FILES)
         for name in held_out if self.optimization.training_split == "all" else ():
@@ -345,19 +357,24 @@ def with_followed(given: dict[str, Any]) -> dict[str, Any]:
         name: field.default for name, field in SETTINGS.items() if field.default is not dataclasses.MISSING
     }
     values = defaults | {name: value for name, value in given.items() if value is not None}
-    objective, estimator = values["objective"], ESTIMATORS[values["estimator"]]
+    objective, estimator = values["objective"], estimator_entry(values["estimator"])
     following = {
         "conditional": values["clusters"] is not None,
         "training_neuron": values["neuron"],
-        "discriminator": _DISCRIMINATOR[values["network"]],
-        "optimizer": _OPTIMIZER[objective],
-        "discriminator_steps": _DISCRIMINATOR_STEPS[objective],
-        "penalty_weight": _PENALTY_WEIGHT[objective],
+        "discriminator": _of(_DISCRIMINATOR, values["network"]),
+        "optimizer": _of(_OPTIMIZER, objective),
+        "discriminator_steps": _of(_DISCRIMINATOR_STEPS, objective),
+        "penalty_weight": _of(_PENALTY_WEIGHT, objective),
         "discriminator_learning_rate": values["learning_rate"],
         "estimator_samples": estimator.samples,
         "estimator_temperature": estimator.temperature,
     }
     return following | values
+
+
+def _of(followed: tuple[dict[str, Any], Any], name: str) -> Any:
+    values, usual = followed
+    return values.get(name, usual)
 
 
 def _without_meaning(name: str, estimator: str) -> ConfigError:

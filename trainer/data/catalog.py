@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
+from ..common.files import data_root
 from ..common.image_shape import ImageShape
 from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
 from .binarize import AnyBits
 from .binary_images import BinaryImages
-from .dataset import BinaryDataset
+from .dataset import BinaryDataset, images_of
 from .groups import note_on_neighbours
-from .packed import PackedImages, ProgressCallback, packed_dataset
+from .packed import ProgressCallback, packed_dataset
 from .readers.arrays import ArraySource, sliced_array
 from .readers.source import printable
 from .splits import split_off
@@ -36,11 +35,6 @@ _FEW_OF_A_CLASS = {"omniglot", "stacked-mnist"}  # which have 15 and 60; those o
 _USUAL_SIZE = (28, 28)
 
 
-def data_root(data_dir: str | None) -> Path:
-    """The folder of data sets: the given one, BGAN_DATA_DIR, or ./data."""
-    return Path(data_dir or os.environ.get("BGAN_DATA_DIR") or "data")
-
-
 def open_dataset(
     spec: DatasetSpec, *, split: str = "train", progress: ProgressCallback = lambda done, total: None
 ) -> BinaryDataset:
@@ -50,6 +44,10 @@ def open_dataset(
     folder is converted on first use; `progress` is called with (done, of how many). Raises DataError if it is not
     available or has no image in that split, and ConfigError if an option does not fit it.
     """
+    return dataclasses.replace(_opened(spec, split, progress), spec=spec, split=split)
+
+
+def _opened(spec: DatasetSpec, split: str, progress: ProgressCallback) -> BinaryDataset:
     other = {"validation": spec.validation_data, "test": spec.test_data}.get(split)
     if other is not None:
         return _beside(spec, other, progress)
@@ -64,8 +62,10 @@ def open_dataset(
 
 
 def _open_split(spec: DatasetSpec, split: str, progress: ProgressCallback) -> BinaryDataset:
+    if spec.path is None and spec.digest is not None and split != "test":
+        raise DataError(f"the images of {spec.dataset} were given from Python; give them again, as to train()")
     if spec.path is None:
-        return load_dataset(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
+        return _named(spec.dataset, data_dir=spec.data_dir, split=split, options=spec.options)
     if spec.test_data and split == "train":
         split = "all"
     packed = packed_dataset(Path(spec.path), spec.options, progress=progress)
@@ -120,25 +120,34 @@ def load_dataset(
     Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
     an option does not fit it.
     """
+    spec = DatasetSpec(dataset=name, data_dir=data_dir, options=options or ImageOptions())
+    return open_dataset(spec, split=split)
+
+
+def _named(
+    name: str, *, data_dir: str | None = None, split: str = "train", options: ImageOptions | None = None
+) -> BinaryDataset:
+    """The split "train", "test" or "all" of a data set by name.
+
+    Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
+    an option does not fit it.
+    """
     options = options or ImageOptions()
     options.check_for_pixels(name)
     splits = ("train", "test") if split == "all" else (split,)
-    parts = [_converted(name, data_root(data_dir), part, options) for part in splits]
+    parts = [_converted(name, data_dir, part, options) for part in splits]
     bits, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    images: Tensor | PackedImages
-    if bits.dtype == np.bool_:
-        images = torch.from_numpy(bits.view(np.uint8))
-    else:
-        rows, shape = bits.reshape(len(bits), -1), bits.shape[1:]
-        images = PackedImages(rows, shape, np.arange(len(bits)), options.bernoulli_seed)
+    images = images_of(bits, options.bernoulli_seed)
     classes = TORCHVISION_DATASETS[name].classes if name in TORCHVISION_DATASETS else None
     return BinaryDataset(name, images, torch.from_numpy(labels), classes)
 
 
-def _converted(name: str, root: Path, split: str, options: ImageOptions) -> tuple[AnyBits, NDArray[np.int64]]:
+def _converted(
+    name: str, data_dir: str | None, split: str, options: ImageOptions
+) -> tuple[AnyBits, NDArray[np.int64]]:
     """Bits, or levels by dynamic binarization, and labels of the split "train" or "test"."""
     full_size = options.size is not None
-    pixels, targets, usual = _pixels_of(name, root, split, full_size=full_size)
+    pixels, targets, usual = _pixels_of(name, data_dir, split, full_size=full_size)
     if options.binarize is None:
         options = dataclasses.replace(options, binarize=usual[0], threshold=usual[1])
     source = ArraySource(sliced_array(pixels), ImageOptions(), name)
@@ -189,7 +198,7 @@ def resolved_spec(
 
 
 def _pixels_of(
-    name: str, root: Path, split: str, *, full_size: bool
+    name: str, data_dir: str | None, split: str, *, full_size: bool
 ) -> tuple[NDArray[Any], NDArray[np.int64], tuple[Binarization, float | None]]:
     """Pixels [N, 1, H, W] and labels [N] of one split, and the usual binarization with its threshold."""
     if name == "digits":
@@ -197,7 +206,7 @@ def _pixels_of(
     if name not in TORCHVISION_DATASETS:
         raise DataError(f"there is no data set {name!r}; there are digits, {', '.join(TORCHVISION_DATASETS)}")
     source = TORCHVISION_DATASETS[name]
-    return *source.read(root, split, full_size=full_size), (source.binarize, source.threshold)
+    return *source.read(data_root(data_dir), split, full_size=full_size), (source.binarize, source.threshold)
 
 
 def _load_digits(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..common.errors import DataError
+from ..common.errors import ConfigError, DataError
 from ..common.image_shape import ImageShape
 from ..common.rng import random_stream
+from ..config.images import DATASETS, DatasetSpec, ImageOptions
+from .binarize import AnyBits
+from .binary_images import BinaryImages, settled_labels
 from .packed import PackedImages
+from .readers.arrays import ArraySource, sliced_array
 
 _CHUNK_ROWS = 4096
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MAX_CLASS_BYTES = 60_000  # of their names and counts as JSON: a server takes manifests of 65,536
 _COUNT_BYTES = len('    "4294967295",\n')
 
@@ -39,6 +47,46 @@ class BinaryDataset:
     """What the user should know about how it was read."""
     groups: Tensor | None = None
     """int64 [N]: images with the same number belong together; None where nothing says so."""
+    spec: DatasetSpec | None = None
+    """What settings call the set that this is a split of; None: it is some of one, or was made from arrays."""
+    split: str = "train"
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: NDArray[Any] | Tensor,
+        labels: NDArray[Any] | Tensor | Sequence[int | str] | None = None,
+        *,
+        name: str = "arrays",
+        **options: Any,
+    ) -> BinaryDataset:
+        """The images of an array [N, H, W] or [N, C, H, W], with a label each, numbers or words.
+
+        Values become 0 and 1 as by `bgan train`: what is not 0 is 1, unless `options`, those of reading images,
+        say otherwise (binarize, threshold, size, fit, ...). `name` is that of the set in runs and models. Raises
+        DataError where nothing can be learned from them, and ConfigError for a name or an option that is invalid.
+        """
+        settings = ImageOptions(**{"labels_key": None if labels is None else "labels", **options})
+        if name in DATASETS or not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"the data set's name is {name!r}; give one of A-Z, a-z, 0-9, '_', '-' and '.' that no other has"
+            )
+        source = ArraySource(
+            sliced_array(np.asarray(images)),
+            dataclasses.replace(settings, key=None),
+            name,
+            labels={} if labels is None else {"labels": sliced_array(np.asarray(labels))},
+        )
+        read = BinaryImages(source, settings, name)
+        bits, parts = zip(*read.chunks(), strict=True)
+        numbers, classes = settled_labels([part for part in parts if part is not None], source.classes)
+        return cls(
+            name,
+            images_of(np.concatenate(bits), settings.bernoulli_seed),
+            None if numbers is None else torch.from_numpy(numbers),
+            classes,
+            notes=tuple(read.notes),
+        )
 
     @property
     def image_shape(self) -> ImageShape:
@@ -96,6 +144,13 @@ class BinaryDataset:
             on += images.sum(axis=0, dtype=np.int64)
         return torch.from_numpy((on / len(self)).astype(np.float32))
 
+    def content_digest(self) -> str:
+        """SHA-256 of the images and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.numpy()).data)
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels.numpy()).data)
+        return digest.hexdigest()
+
     def first(self, count: int) -> BinaryDataset:
         """The first images, in memory."""
         return self._chosen(torch.arange(min(count, len(self))))
@@ -117,10 +172,18 @@ class BinaryDataset:
         images = self.images[rows] if isinstance(self.images, Tensor) else self.images.part(rows)
         labels = None if self.labels is None else self.labels[rows]
         groups = None if self.groups is None else self.groups[rows]
-        return dataclasses.replace(self, images=images, labels=labels, groups=groups)
+        return dataclasses.replace(self, images=images, labels=labels, groups=groups, spec=None)
 
     def _chosen(self, rows: Tensor) -> BinaryDataset:
         return dataclasses.replace(self.part(rows), images=self.images[rows])
+
+
+def images_of(bits: AnyBits, dynamic_seed: int) -> Tensor | PackedImages:
+    """Images in memory: of bits [N, C, H, W], or of levels by dynamic binarization, with the seed of its draws."""
+    if bits.dtype == np.bool_:
+        return torch.from_numpy(bits.view(np.uint8))
+    levels = bits.reshape(len(bits), -1).view(np.uint8)
+    return PackedImages(levels, bits.shape[1:], np.arange(len(bits)), dynamic_seed)
 
 
 class BatchStream:

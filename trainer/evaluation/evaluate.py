@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from ..common.errors import SamplesError
+from ..common.errors import ConfigError, SamplesError
 from ..common.files import write_json
 from .classifier import SHIPPED
 from .metrics.errors import Estimate
@@ -18,6 +18,7 @@ from .metrics.table import (
     Figures,
     MetricInputs,
     Need,
+    all_metrics,
     drawn,
     indistinct,
     measure,
@@ -73,19 +74,25 @@ class Evaluation:
 
 
 def evaluate_samples(
-    samples: Samples, reference: Reference, *, seed: int = 0, report: Report = lambda text: None
+    samples: Samples,
+    reference: Reference,
+    *,
+    seed: int = 0,
+    metrics: Collection[str] = (),
+    report: Report = lambda text: None,
 ) -> Evaluation:
-    """Measure samples against a data set.
+    """Measure samples against a data set: these metrics by key, or all.
 
     Metrics of two sets compare as many samples as there are test images, at most, and are left out where those are
     few. Memorization is measured against all training images. Raises SamplesError for fewer than 64 samples or
-    another shape.
+    another shape, and ConfigError for a metric that is unknown or, of another package, broken.
     """
+    keys = _chosen(metrics)
     _check(samples, reference)
     compared = _compared(reference, len(samples.images))
     inputs = MetricInputs(samples, reference.test, reference, compared=compared, seed=seed, report=report)
-    figures = measure(inputs)
-    floor = measure_floor(reference, len(samples.images), seed=seed, report=report)
+    figures = measure(inputs, keys)
+    floor = measure_floor(reference, len(samples.images), keys, seed=seed, report=report)
     if "label_accuracy" in figures.values and (share := reference.classifier_accuracy) is not None:
         error = np.sqrt(share * (1 - share) / len(reference.test))
         floor = floor.updated("label_accuracy", Estimate(share, float(error)))
@@ -126,8 +133,20 @@ def no_difference(sources: Sequence[tuple[str, Figures]]) -> list[str]:
     return lines
 
 
+def _chosen(metrics: Collection[str]) -> list[str]:
+    known = all_metrics()
+    if unknown := [key for key in metrics if key not in known]:
+        raise ConfigError(f"there is no metric {unknown[0]!r}; there are {', '.join(known)}")
+    return [key for key in known if key in metrics or not metrics]
+
+
 def measure_floor(
-    reference: Reference, count: int, *, seed: int = 0, report: Report = lambda text: None
+    reference: Reference,
+    count: int,
+    keys: Collection[str] = tuple(METRICS),
+    *,
+    seed: int = 0,
+    report: Report = lambda text: None,
 ) -> Figures:
     """What `evaluate_samples` would measure of `count` real images; from what is shipped or cached if it is there.
 
@@ -135,6 +154,20 @@ def measure_floor(
     are other training images and these, left out where there are not twice as many. Images by themselves are the
     test images.
     """
+    added = [key for key in keys if key not in METRICS]
+    own = (
+        _measured_floor(reference, _compared(reference, count), seed, report, added) if added else Figures({}, {})
+    )
+    if len(added) == len(keys):
+        return own
+    floor = _kept_floor(reference, count, seed, report)
+    values, errors = ({**kept, **more} for kept, more in zip(floor, own, strict=True))
+    chosen = {key: value for key, value in values.items() if key in keys}
+    return Figures(chosen, {key: error for key, error in errors.items() if key in keys})
+
+
+def _kept_floor(reference: Reference, count: int, seed: int, report: Report) -> Figures:
+    """The floor of bgan's own metrics, which is shipped, cached, or measured once."""
     compared = _compared(reference, count)
     name = f"floor-{reference.digest[:16]}-{compared}-{seed}-v{_VERSION}.json"
     for folder in (SHIPPED, reference.cache):
@@ -143,7 +176,7 @@ def measure_floor(
         except (OSError, ValueError, TypeError):
             pass
     report("measuring the floor: real images against real images, once for this data set")
-    floor = _measured_floor(reference, compared, seed, report)
+    floor = _measured_floor(reference, compared, seed, report, tuple(METRICS))
     try:
         write_json(reference.cache / name, floor._asdict())
     except OSError as error:
@@ -151,16 +184,18 @@ def measure_floor(
     return floor
 
 
-def _measured_floor(reference: Reference, compared: int, seed: int, report: Report) -> Figures:
+def _measured_floor(
+    reference: Reference, compared: int, seed: int, report: Report, measured: Collection[str]
+) -> Figures:
     training = drawn(reference.training, 2 * compared, seed=seed)
     known, others = training[:compared], training[compared:]
-    keys = [key for key in METRICS if key not in TO_TRAINING_IMAGES]
+    keys = [key for key in measured if key not in TO_TRAINING_IMAGES]
     images = reference.test
     if compared < len(images):  # those that are compared are the first, and a set may begin with the easy ones
         images = drawn(images, len(images), seed=seed)
     real = Samples(f"real {reference.split} images", images)
     floor = measure(MetricInputs(real, known, reference, compared=compared, seed=seed, report=report), keys)
-    if len(others) < compared:
+    if len(others) < compared or not set(measured) & set(TO_TRAINING_IMAGES):
         return floor
     real = Samples("real training images", others)
     halves = measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
 from ..common.rng import CPU, random_stream
 from ..config.images import DatasetSpec
-from ..export.model_file import NEURONS, OnnxModel
+from ..exporting.model_file import NEURONS, OnnxModel
 from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples
@@ -109,7 +109,7 @@ class TrainedGenerator:
         config = run.config()
         checkpoint = trained_checkpoint(run, warn)
         meta = checkpoint.meta
-        network = trained_generator(config, checkpoint).to(device)
+        network = trained_generator(config, checkpoint, given=run.given).to(device)
 
         @torch.no_grad()
         def probabilities(latents: Floats, labels: Labels | None) -> Floats:
@@ -174,12 +174,21 @@ class TrainedGenerator:
             noise=numpy_noise,
         )
 
-    def sample(self, count: int, *, seed: int = 0, binarization: str | None = None) -> Samples:
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        binarization: str | None = None,
+        labels: Sequence[int | str] | None = None,
+    ) -> Samples:
         """`count` images, of its classes in the shares of its training images if it is class-conditional.
 
         `binarization` is "threshold" or "bernoulli"; None is that of its neurons, threshold for real-valued ones.
-        Raises ConfigError for another one.
+        `labels` are classes by number or name, which take turns. Raises ConfigError for another one, and for
+        classes that it has not.
         """
+        wanted = None if labels is None else self._numbers(labels)
         if binarization not in {None, "threshold", "bernoulli"}:
             raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
         noise = self.noise(seed)
@@ -187,15 +196,16 @@ class TrainedGenerator:
         for start in range(0, count, _ROWS):
             rows = min(_ROWS, count - start)
             latents = noise.latents(rows, self.latent_size)
-            labels = self._labels(noise, rows) if self.classes else None
+            drawn = self._labels(noise, rows) if self.classes else None
+            numbers = drawn if wanted is None else np.resize(np.roll(wanted, -start), rows)
             if self.graph and binarization is None:
-                images, probabilities = self.graph(latents, labels, noise.uniforms)
+                images, probabilities = self.graph(latents, numbers, noise.uniforms)
             else:
-                probabilities = self.probabilities(latents, labels)
+                probabilities = self.probabilities(latents, numbers)
                 is_drawn = binarization == "bernoulli" or (binarization is None and self.is_stochastic)
                 threshold = noise.uniforms(probabilities.shape) if is_drawn else np.float32(0.5)
                 images = (probabilities > threshold).astype(np.uint8)
-            batches.append((images, probabilities, labels))
+            batches.append((images, probabilities, numbers))
         all_images, all_probabilities, all_labels = zip(*batches, strict=True)
         return Samples(
             self.name if binarization is None else f"{self.name}, {binarization}",
@@ -204,6 +214,19 @@ class TrainedGenerator:
             np.concatenate(all_labels) if self.classes else None,
             self.classes or None,
         )
+
+    def _numbers(self, labels: Sequence[int | str]) -> Labels:
+        """Classes by number or name as numbers. Raises ConfigError for those that it has not."""
+        if not self.classes:
+            raise ConfigError(f"{self.name} is not class-conditional; leave out labels")
+        known: dict[int | str, int] = {name: number for number, name in enumerate(self.classes)}
+        known |= {number: number for number in range(len(self.classes))}
+        if not len(labels) or (unknown := [label for label in labels if label not in known]):
+            which = unknown[0] if len(labels) else "none"
+            raise ConfigError(
+                f"{self.name} has no class {which!r}; its classes are {', '.join(self.classes[:20])}"
+            )
+        return np.array([known[label] for label in labels], np.int64)
 
     def _labels(self, noise: Noise, count: int) -> Labels:
         if not self.class_counts:

@@ -48,7 +48,11 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     one array any name will do.
     Raises SamplesError on anything else.
     """
-    arrays = _read(path)
+    return as_samples(_read(path), image_shape, path)
+
+
+def as_samples(arrays: dict[str, NDArray[Any]], image_shape: Sequence[int], path: Path | str) -> Samples:
+    """Samples of arrays by name, as `load_samples` finds them in a file. Raises SamplesError."""
     shape = tuple(int(n) for n in arrays.get("shape", np.array(image_shape)).ravel())
     if shape != tuple(image_shape):
         raise SamplesError(
@@ -58,7 +62,7 @@ def load_samples(path: Path, image_shape: Sequence[int]) -> Samples:
     images = _as_images(arrays["images"], shape, path)
     probabilities, labels, classes = (arrays.get(name) for name in ("probabilities", "labels", "classes"))
     return Samples(
-        path.name,
+        path.name if isinstance(path, Path) else path,
         images,
         None if probabilities is None else _as_probabilities(probabilities, images.shape, path),
         None if labels is None else _as_labels(labels, len(images), path),
@@ -90,7 +94,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path | str) -> NDArray[np.uint8]:
     pixels = int(np.prod(shape))
     if array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == (pixels + 7) // 8 != pixels:
         return np.unpackbits(array, axis=1, count=pixels).reshape(-1, *shape)
@@ -102,7 +106,7 @@ def _as_images(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArr
     return _as_bits(array, path).reshape(-1, *shape)
 
 
-def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _as_bits(array: NDArray[Any], path: Path | str) -> NDArray[np.uint8]:
     if array.dtype.kind not in "biuf":
         raise SamplesError(f"{path} holds values of type {array.dtype}; pixels are 0 and 1")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -116,7 +120,7 @@ def _as_bits(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     return np.asarray(on, np.uint8)
 
 
-def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -> NDArray[np.float32]:
+def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path | str) -> NDArray[np.float32]:
     if array.size != np.prod(shape) or array.dtype.kind != "f":
         raise SamplesError(f"{path}: probabilities are of shape {_text(array.shape)}; they must fit the images")
     if not ((array >= 0) & (array <= 1)).all():
@@ -124,7 +128,7 @@ def _as_probabilities(array: NDArray[Any], shape: tuple[int, ...], path: Path) -
     return array.astype(np.float32).reshape(shape)
 
 
-def _as_labels(array: NDArray[Any], count: int, path: Path) -> NDArray[np.int64]:
+def _as_labels(array: NDArray[Any], count: int, path: Path | str) -> NDArray[np.int64]:
     if array.shape != (count,) or array.dtype.kind not in "iu":
         what = f"labels are {array.dtype} {_text(array.shape)}"
         raise SamplesError(f"{path}: {what}; they are a whole number an image")

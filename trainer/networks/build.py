@@ -1,34 +1,84 @@
 """The networks of a run, and their sizes."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
+from ..common import entry_points
+from ..common.errors import ConfigError
 from ..common.image_shape import ImageShape
-from ..config.training import TrainingConfig
-from .discriminators import Discriminators, build_discriminator
+from ..config.training import DISCRIMINATORS, NETWORKS, TrainingConfig
+from .discriminators import AnyDiscriminator, Discriminators, build_discriminator
 from .generators import Generator, build_generator
+from .own import NetworkSource, OwnDiscriminator, OwnGenerator, built
+
+AnyGenerator = Generator | OwnGenerator
 
 
-def configured_generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator:
-    """The generator that the settings ask for, untrained; `class_count` 0 is without classes."""
+def configured_generator(
+    config: TrainingConfig, image_shape: ImageShape, class_count: int, given: NetworkSource | None = None
+) -> AnyGenerator:
+    """The generator that the settings ask for, untrained; `class_count` 0 is without classes.
+
+    Raises ConfigError where the settings name one of Python that is not `given`, or an entry point that is broken.
+    """
     own = config.networks
-    kind = {"norm": own.generator_norm, "initialization": own.initialization}
-    return build_generator(own.network, image_shape, own.latent_size, class_count=class_count, **kind)
+    if own.network in NETWORKS:
+        kind = {"norm": own.generator_norm, "initialization": own.initialization}
+        return build_generator(own.network, image_shape, own.latent_size, class_count=class_count, **kind)
+    source, what = _source(entry_points.NETWORKS, own.network, given, "generator")
+    sizes = {"image_shape": image_shape, "latent_size": own.latent_size, "class_count": class_count}
+    return OwnGenerator(built(source, what, **sizes), own.network, image_shape, own.latent_size, class_count)
 
 
-def configured_discriminators(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Discriminators:
-    """The discriminators that the settings ask for, untrained."""
+def configured_discriminators(
+    config: TrainingConfig, image_shape: ImageShape, class_count: int, given: Sequence[NetworkSource] = ()
+) -> Discriminators:
+    """The discriminators that the settings ask for, untrained; raises ConfigError as `configured_generator`.
+
+    Those `given` stand in the order of their names in the settings.
+    """
     own = config.networks
     kind = {"norm": own.discriminator_norm, "initialization": own.initialization}
-    return Discriminators(
-        build_discriminator(name, image_shape, class_count=class_count, **kind)
-        for name in own.discriminator.split("+")
-    )
+    left = list(given)
+
+    def build(name: str) -> AnyDiscriminator:
+        if name in DISCRIMINATORS:
+            return build_discriminator(name, image_shape, class_count=class_count, **kind)
+        is_left = entry_points.is_given(name) and left
+        found = left.pop(0) if is_left else None
+        source, what = _source(entry_points.DISCRIMINATORS, name, found, "discriminators")
+        sizes = {"image_shape": image_shape, "class_count": class_count}
+        return OwnDiscriminator(built(source, what, **sizes), name, class_count)
+
+    return Discriminators(map(build, own.discriminator.split("+")))
+
+
+def _source(group: str, name: str, given: NetworkSource | None, argument: str) -> tuple[NetworkSource, str]:
+    """What a network is made from, and what errors call it."""
+    if not entry_points.is_given(name):
+        source = entry_points.load(group, name)
+        if not callable(source):
+            raise ConfigError(
+                f"{entry_points.shown(group, name)} is a {type(source).__name__}, not what builds a network"
+            )
+        return source, entry_points.shown(group, name)
+    if given is None:
+        raise ConfigError(
+            f"{name} was given from Python: give it again, as in Run.open(path, {argument}=...) of bgan.trainer, "
+            f"or add it as an entry point of {group}"
+        )
+    return given, f"the network {name}"
 
 
 def network_sizes(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> tuple[int, int]:
-    """Trainable parameters of the generator, and of all discriminators; takes no memory for them."""
-    with torch.device("meta"):
+    """Trainable parameters of the generator, and of all discriminators; takes no memory for those of ours."""
+    own = config.networks
+    names = [own.network, *own.discriminator.split("+")]
+    are_ours = set(names) <= {*NETWORKS, *DISCRIMINATORS}
+    with torch.device("meta") if are_ours else nullcontext():
         generator = configured_generator(config, image_shape, class_count)
         discriminators = configured_discriminators(config, image_shape, class_count)
     return parameter_count(generator), parameter_count(discriminators)
@@ -39,9 +89,11 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def sizes_text(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> str:
-    """One line about the images and the sizes of the networks."""
-    generator, discriminators = network_sizes(config, image_shape, class_count)
+def sizes_text(
+    config: TrainingConfig, image_shape: ImageShape, class_count: int, sizes: tuple[int, int] | None = None
+) -> str:
+    """One line about the images and the sizes of the networks, where these are not known those that are built."""
+    generator, discriminators = sizes or network_sizes(config, image_shape, class_count)
     classes = f" of {class_count} classes" if class_count else ""
     return (
         f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, {generator:,} "

@@ -27,6 +27,7 @@ from .layers import (
     overlapping_patches,
     units_at_image,
 )
+from .own import OwnDiscriminator
 
 _FEATURES_AT_MOST = 8  # a CNN shrinks the image until no axis is longer than this
 
@@ -95,12 +96,15 @@ class Discriminator(nn.Module):
         return gradient.flatten(1)
 
 
+AnyDiscriminator = Discriminator | OwnDiscriminator
+
+
 class Discriminators(nn.ModuleList):
     """Those that judge side by side, most often one."""
 
-    def __iter__(self) -> Iterator[Discriminator]:
+    def __iter__(self) -> Iterator[AnyDiscriminator]:
         """Each in turn."""
-        return cast(Iterator[Discriminator], super().__iter__())
+        return cast(Iterator[AnyDiscriminator], super().__iter__())
 
 
 def _linearized(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

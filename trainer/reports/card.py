@@ -17,7 +17,7 @@ from ..evaluation.evaluate import Evaluation, no_difference
 from ..evaluation.generator import TrainedGenerator
 from ..evaluation.metrics.table import METRICS, Figures
 from ..evaluation.reference import Reference
-from ..export.model_file import OnnxModel
+from ..exporting.model_file import OnnxModel
 from ..training.run import Run, find_run
 
 _TEMPLATE = """\

@@ -1,10 +1,8 @@
 """What the processes of one training have in common: settings, images, and the state that they begin with."""
 
-import hashlib
 import platform
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +38,7 @@ def _decisive(config: TrainingConfig, dataset: BinaryDataset) -> dict[str, Any]:
     """All that decides weights, by name, settings as on the command line."""
     settings = {"preset": config.preset, **config.settings(), **config.data.options.to_dict()}
     kept = {option(name): value for name, value in settings.items() if name not in _OF_A_MACHINE}
-    kept["images"] = dataset.digest or _digest(dataset)
+    kept["images"] = dataset.digest or dataset.content_digest()
     versions = {"torch": torch.__version__, "OMP_NUM_THREADS": torch.get_num_threads(), "processor": _processor()}
     return {**kept, **versions}
 
@@ -49,14 +47,6 @@ def _processor() -> str:
     """What computes here, as far as bits depend on it: optimizers of two kinds would drift apart."""
     own = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return f"{own} {torch.cuda.get_device_name()}" if torch.cuda.is_available() else own
-
-
-def _digest(dataset: BinaryDataset) -> str:
-    """SHA-256 of the images and labels of a data set by name, which are in memory."""
-    digest = hashlib.sha256(np.ascontiguousarray(dataset.numpy()).data)
-    if dataset.labels is not None:
-        digest.update(np.ascontiguousarray(dataset.labels.numpy()).data)
-    return digest.hexdigest()
 
 
 def share_state(world: World, trainer: Trainer) -> None:

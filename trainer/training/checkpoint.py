@@ -14,11 +14,14 @@ from ..common.files import as_text
 from ..common.image_shape import ImageShape
 from ..common.tensor_files import load_tensors, save_tensors, tensors_under
 from ..config.training import TrainingConfig
-from ..networks.build import configured_discriminators, configured_generator
+from ..networks.build import AnyGenerator, configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminators
-from ..networks.generators import Generator
+from ..networks.own import OwnDiscriminator
+from ..networks.trial import try_discriminator
+from .given import NOTHING_GIVEN, Given
 
 MAX_CHECKPOINTS = 3
+_REASON_AT_MOST = 200  # characters of what torch says, which lists every tensor
 EMA_NAME = "average"
 """What checkpoints of all versions call the EMA generator."""
 
@@ -79,24 +82,48 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(meta, tensors)
 
 
-def trained_generator(config: TrainingConfig, checkpoint: Checkpoint, *, averaged: bool = True) -> Generator:
+def trained_generator(
+    config: TrainingConfig, checkpoint: Checkpoint, *, averaged: bool = True, given: Given = NOTHING_GIVEN
+) -> AnyGenerator:
     """The generator of a run as the checkpoint has it, in eval mode.
 
-    The EMA generator if there is one, or with `averaged` False the one that is trained.
+    The EMA generator if there is one, or with `averaged` False the one that is trained. Raises ConfigError where
+    one of Python's is not `given`, and CheckpointError where what is given is another network.
     """
     meta = checkpoint.meta
-    generator = configured_generator(config, meta.image_shape, len(meta.classes))
+    generator = configured_generator(config, meta.image_shape, len(meta.classes), given.generator)
     name = EMA_NAME if averaged and config.optimization.ema_decay else "generator"
-    generator.load_state_dict(tensors_under(checkpoint.tensors, f"{name}."))
+    load_module(generator, f"generator {config.networks.network}", tensors_under(checkpoint.tensors, f"{name}."))
     return generator.eval()
 
 
-def trained_discriminators(config: TrainingConfig, checkpoint: Checkpoint) -> Discriminators:
-    """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train."""
+def trained_discriminators(
+    config: TrainingConfig, checkpoint: Checkpoint, *, given: Given = NOTHING_GIVEN
+) -> Discriminators:
+    """The discriminators of a run as the checkpoint has them, in eval mode and with nothing left to train.
+
+    Raises ConfigError and CheckpointError as `trained_generator`.
+    """
     meta = checkpoint.meta
-    discriminators = configured_discriminators(config, meta.image_shape, len(meta.classes))
-    discriminators.load_state_dict(tensors_under(checkpoint.tensors, "discriminator."))
+    discriminators = configured_discriminators(config, meta.image_shape, len(meta.classes), given.discriminators)
+    what = f"discriminator {config.networks.discriminator}"
+    load_module(discriminators, what, tensors_under(checkpoint.tensors, "discriminator."))
+    for each in discriminators:
+        if isinstance(each, OwnDiscriminator):
+            try_discriminator(each, meta.image_shape)
     return discriminators.requires_grad_(False).eval()
+
+
+def load_module(module: nn.Module, what: str, tensors: dict[str, Tensor]) -> None:
+    """Give a module its tensors of a checkpoint. Raises CheckpointError where they are those of another one."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:_REASON_AT_MOST]
+        raise CheckpointError(
+            f"the checkpoint is of another {what} than there is now ({reason}); bring back the one that was "
+            "trained"
+        ) from error
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -112,7 +139,9 @@ def load_optimizer(optimizer: Optimizer, module: nn.Module, tensors: dict[str, T
         index, _, slot = name.partition(".")
         state.setdefault(int(index), {})[slot] = value
     if state:  # laid out in memory as the parameters are
-        for parameter, (_, slots) in zip(module.parameters(), sorted(state.items()), strict=True):
+        parameters = list(module.parameters())  # frozen ones have no state
+        for place, slots in state.items():
+            parameter = parameters[place]
             for slot, value in slots.items():
                 if value.shape == parameter.shape:
                     slots[slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)

@@ -165,7 +165,7 @@ def _leave(code: int) -> None:
 
 
 def _connected() -> World:
-    """Connect with the others. Raises ConfigError where they cannot be reached."""
+    """Connect with the others. Raises UserError where they cannot be reached."""
     try:
         store, rank, size = next(rendezvous("env://"))
         own = PrefixStore(_meeting(store, rank, size), store)
@@ -174,9 +174,7 @@ def _connected() -> World:
     except (RuntimeError, ValueError) as error:
         where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"the other processes of this training cannot be reached at {where} ({reason})"
-        ) from error
+        raise UserError(f"the other processes of this training cannot be reached at {where} ({reason})") from error
     return World(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
 
 

@@ -2,12 +2,10 @@
 
 import os
 import platform
-import resource
 import signal
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -18,12 +16,12 @@ from typing import Any, Self
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from ..common.console import PLAIN_INTERVAL_SECONDS, counting_bar, say
-from ..common.errors import DivergenceError, Interrupted, PeerLostError, RunError
+from ..common.errors import CallbackError, DivergenceError, Interrupted, PeerLostError, RunError
 from ..common.files import write_json
 from ..common.grids import GRID_COLUMNS, save_grid
+from ..common.memory import peak_resident_mib
 from ..common.signals import StopSignals
 from ..config.training import TrainingConfig
 from ..data.catalog import known_image_shape
@@ -31,6 +29,7 @@ from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
 from .agreement import check_agreement, share_state
 from .augmentation import build_augmentation
+from .callbacks import Callback, Callbacks, StopTraining
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .distributed import ALONE, World
 from .run import Run, held_alone, open_run
@@ -42,41 +41,60 @@ _OUTPUT_IS_GONE = (OSError, SystemExit)
 _COLUMNS_OF_CLASSES = range(4, 17)  # so many classes have a column each in the grids of samples
 _LEAST_IMAGES = 2  # of a class: of one there is nothing to learn but itself
 _RATE_WINDOW = 100  # steps that the speed is taken over
+_Reason = signal.Signals | StopTraining | CallbackError
+"""What ends a training before its last step."""
 
 
 def train(
-    config: TrainingConfig, folder: Path, console: Console, warn: Callable[[str], None], world: World = ALONE
+    config: TrainingConfig,
+    run: Run | Path,
+    console: Console,
+    warn: Callable[[str], None],
+    world: World = ALONE,
+    *,
+    dataset: BinaryDataset | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Train the run in `folder` to its last epoch, from its newest checkpoint where it has one.
+    """Train a run, or one in that folder, to its last epoch, from its newest checkpoint where it has one.
+
+    Its networks and objective are those that the run was given, or else those that the settings name; so is the
+    data set.
 
     `warn` is called with a line for all that is odd about how the data were read, for each damaged checkpoint that
     was passed over, and for damaged metrics. Raises Interrupted after a signal, DivergenceError on a loss that is
-    not finite, and RunError where the folder cannot be written, belongs to other settings or is trained by another
-    process; each leaves the newest checkpoint whole. Invalid settings and data are found before there is a folder.
+    not finite, CallbackError after a callback raised, and RunError where the folder cannot be written, belongs to
+    other settings or is trained by another process; each leaves the newest checkpoint whole. Invalid settings and
+    data are found before there is a folder.
 
-    With others in the `world`, all call this; the first alone opens the folder, and the others get its state.
+    With others in the `world`, all call this; the first alone opens the folder and calls the `callbacks`, and the
+    others get its state.
     Raises in all what one of them raises before the first step, and PeerLostError where one has ended.
     """
     if config.optimization.shards > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # it decides bits; torchrun's default for several processes
-    dataset = world.in_turn(lambda: _read(config, console, Run(folder), warn))
+    run = run if isinstance(run, Run) else Run(run)
+    given = dataset
+    dataset = world.in_turn(lambda: _read(config, console, run, warn, given))
     has_clusters = config.networks.clusters is not None
     clusters = world.from_first(dataset.labels if has_clusters else None)  # asked by all, whatever their settings
     if has_clusters and clusters is not None:
         dataset = replace(dataset, labels=clusters)
     for note in dataset.notes:
         warn(note)
-    config = config.replace(data_digest=dataset.digest)
+    if given is None:  # else the settings have it
+        config = config.replace(data_digest=dataset.digest)
     check_agreement(world, config, dataset)
-    trainer = world.together(lambda: Trainer(config, dataset, resolve_device(config.run.device, world), world))
+    trainer = world.together(
+        lambda: Trainer(config, dataset, resolve_device(config.run.device, world), world, run.given)
+    )
     _warn_of_lone_images(trainer, warn)
     with ExitStack() as held:
 
         def opened() -> _Loop | None:
             if not world.is_first:
                 return None
-            loop = _Loop(trainer, held.enter_context(_opened(folder, config, dataset)))
-            say(console, sizes_text(config, trainer.image_shape, len(trainer.classes)))
+            loop = _Loop(trainer, held.enter_context(_opened(run, config, dataset)), Callbacks(callbacks))
+            say(console, sizes_text(config, trainer.image_shape, len(trainer.classes), trainer.network_sizes))
             loop.resume(console, warn)
             return loop
 
@@ -91,10 +109,10 @@ def train(
 
 
 @contextmanager
-def _opened(folder: Path, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[Run]:
-    """The folder of the run, held alone. What ends the training says which checkpoint there is."""
-    with held_alone(folder):
-        run = open_run(folder, config)
+def _opened(run: Run, config: TrainingConfig, dataset: BinaryDataset) -> Iterator[Run]:
+    """The run, its folder held alone. What ends the training says which checkpoint there is."""
+    with held_alone(run.folder):
+        open_run(run, config)
         if config.networks.clusters is not None:
             keep_clusters(run, dataset)
         try:
@@ -110,11 +128,15 @@ def _opened(folder: Path, config: TrainingConfig, dataset: BinaryDataset) -> Ite
 
 def _follow(trainer: Trainer, signals: StopSignals) -> None:
     """Train along with the first process, which alone writes."""
-    while trainer.step < trainer.total_steps:
+    if _is_done(trainer):
+        return
+    first_step = trainer.step
+    while (reason := _reason_to_stop(trainer.world, signals.received)) is None and not _is_done(trainer):
         _advance(trainer)
-        if (received := _stop_signal(trainer.world, signals)) is not None:
+    if reason is not None:
+        if trainer.step > first_step:
             trainer.read_losses()
-            raise _interrupted(trainer, received)
+        _raise_for(reason, trainer)
 
 
 def _advance(trainer: Trainer) -> Losses:
@@ -131,18 +153,25 @@ def _ends_an_epoch(trainer: Trainer) -> bool:
     return trainer.step % trainer.steps_per_epoch == 0
 
 
-def _stop_signal(world: World, signals: StopSignals) -> signal.Signals | None:
-    """The signal that asks for a stop, whichever process received it."""
-    if not world.any(signals.received is not None):
+def _is_done(trainer: Trainer) -> bool:
+    return trainer.step >= trainer.total_steps
+
+
+def _reason_to_stop(world: World, own: _Reason | None) -> _Reason | None:
+    """What asks for a stop in this process, or in another."""
+    if not world.any(own is not None):
         return None
-    return next(received for received in world.gather(signals.received) if received is not None)
+    return own or next(reason for reason in world.gather(own) if reason is not None)
 
 
-def _interrupted(trainer: Trainer, received: signal.Signals) -> Interrupted:
-    return Interrupted(
-        f"{received.name}: stopped and saved at step {trainer.step}; the same command resumes it",
-        exit_code=128 + received,
-    )
+def _raise_for(reason: _Reason, trainer: Trainer) -> None:
+    """Raise what the user is told of a training that was stopped and saved; nothing after StopTraining."""
+    saved = f"stopped and saved at step {trainer.step}" if trainer.step else "nothing is trained yet"
+    saved += "; the same command resumes it"
+    if isinstance(reason, signal.Signals):
+        raise Interrupted(f"{reason.name}: {saved}", exit_code=128 + reason)
+    if isinstance(reason, CallbackError):
+        raise CallbackError(f"{reason}; {saved}") from (reason.__cause__ or reason)
 
 
 def _warn_of_lone_images(trainer: Trainer, warn: Callable[[str], None]) -> None:
@@ -175,10 +204,11 @@ def _read(
     console: Console,
     run: Run | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    given: BinaryDataset | None = None,
 ) -> BinaryDataset:
     """What is trained on; a file or folder is converted where it was not before, with a bar."""
     with counting_bar(console, f"converting {config.data.path}") as progress:
-        return open_training_set(config, run, progress=progress, warn=warn)
+        return open_training_set(config, run, dataset=given, progress=progress, warn=warn)
 
 
 def _kept(run: Run) -> str:
@@ -239,11 +269,11 @@ class _Display:
 
 
 class _Loop:
-    def __init__(self, trainer: Trainer, run: Run) -> None:
-        self._trainer, self._run = trainer, run
+    def __init__(self, trainer: Trainer, run: Run, callbacks: Callbacks) -> None:
+        self._trainer, self._run, self._callbacks = trainer, run, callbacks
         self._started = time.monotonic()
         self._seconds_before = 0.0
-        self._first_step = 0
+        self._first_step = self._saved_step = 0
 
     def resume(self, console: Console, warn: Callable[[str], None]) -> None:
         checkpoint = load_newest_checkpoint(self._run.checkpoints, warn)
@@ -252,7 +282,7 @@ class _Loop:
             self._trainer.load_state_dict(checkpoint.tensors, checkpoint.meta.step)
             self._seconds_before = checkpoint.meta.seconds
             say(console, f"resuming at step {self._trainer.step} of {self._run.folder}")
-        self._first_step = self._trainer.step
+        self._first_step = self._saved_step = self._trainer.step
         if damaged := self._run.forget_metrics_after(self._first_step):
             lines = f"{damaged} damaged line{'s' if damaged > 1 else ''}"
             warn(f"{self._run.metrics_file} had {lines}, left out now; the run resumes from its checkpoint")
@@ -267,45 +297,66 @@ class _Loop:
 
     def run_to_end(self, signals: StopSignals, display: _Display) -> None:
         trainer = self._trainer
-        if trainer.step >= trainer.total_steps:
+        if _is_done(trainer):
             may_go_on = trainer.config.optimization.learning_rate_decay == "none"
             more = "; resume it with more --epochs" if may_go_on else ", its last"
             display.message(f"{self._run.folder} is trained to epoch {trainer.epoch}{more}")
             return
-        with SummaryWriter(str(self._run.events), purge_step=trainer.step + 1) as events:
-            if trainer.step == 0:
+        try:
+            self._callbacks.start(self._run)
+            self._train(signals, display)
+            self._write_report()
+        except BaseException:
+            if (failed := self._callbacks.end(self._run)) is not None:
+                display.message(f"warning: {failed}")
+            raise
+        if (failed := self._callbacks.end(self._run)) is not None:
+            raise CallbackError(f"{failed}; the run is saved at step {trainer.step}") from failed.__cause__
+
+    def _train(self, signals: StopSignals, display: _Display) -> None:
+        """Train to the last step, or until something asks for a stop. Raises as `_raise_for`."""
+        trainer = self._trainer
+        if trainer.step == 0:
+            self._save_samples()
+        while (reason := self._reason_to_stop(signals)) is None and not _is_done(trainer):
+            losses = _advance(trainer)
+            epoch_ends = _ends_an_epoch(trainer)
+            if epoch_ends or trainer.step % READ_EVERY_STEPS == 0:
+                self._log(losses)
+            if epoch_ends:
                 self._save_samples()
-            while trainer.step < trainer.total_steps:
-                losses = _advance(trainer)
-                epoch_ends = _ends_an_epoch(trainer)
-                if epoch_ends or trainer.step % READ_EVERY_STEPS == 0:
-                    self._log(losses, events)
-                if epoch_ends:
-                    self._save_samples()
-                    self._save_checkpoint()
-                if (received := _stop_signal(trainer.world, signals)) is not None:
-                    trainer.read_losses()
-                    self._save_checkpoint()
-                    raise _interrupted(trainer, received)
-                display.update(losses)
-        self._write_report()
+                self._save_checkpoint()
+            display.update(losses)
+        if reason is not None:
+            if trainer.step > self._saved_step:
+                trainer.read_losses()
+                self._save_checkpoint()
+            _raise_for(self._callbacks.raised or reason, trainer)
+
+    def _reason_to_stop(self, signals: StopSignals) -> _Reason | None:
+        return _reason_to_stop(self._trainer.world, self._callbacks.raised or signals.received)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
-    def _log(self, losses: Losses, events: SummaryWriter) -> None:
-        step, slope = self._trainer.step, self._trainer.current_slope
+    def _log(self, losses: Losses) -> None:
+        step = self._trainer.step
         epoch = (step - 1) // self._trainer.steps_per_epoch + 1
-        scalars = {**asdict(losses), "slope": slope}
-        self._run.append_metrics({"step": step, "epoch": epoch, **scalars, "seconds": round(self._seconds(), 3)})
-        for name, value in scalars.items():
-            events.add_scalar(name, value, step)
+        seconds = round(self._seconds(), 3)
+        self._run.append_metrics({"step": step, "epoch": epoch, **asdict(losses), "seconds": seconds})
+        self._callbacks.call("on_step", step, losses)
 
     def _save_samples(self) -> None:
         trainer = self._trainer
         columns = len(trainer.classes) if len(trainer.classes) in _COLUMNS_OF_CLASSES else GRID_COLUMNS
         path = self._run.samples / f"step_{trainer.step:08d}.png"
-        save_grid(trainer.sample_grid().cpu().numpy(), path, columns=columns)
+        logits = trainer.grid_logits()
+        images = trainer.sample_grid(logits).cpu().numpy()
+        save_grid(images, path, columns=columns)
+        if self._callbacks:
+            probabilities = torch.sigmoid(trainer.current_slope * logits).cpu().numpy()
+            self._callbacks.call("on_samples", trainer.step, images)
+            self._callbacks.call("on_preactivations", trainer.step, probabilities)
 
     def _save_checkpoint(self) -> None:
         trainer = self._trainer
@@ -318,18 +369,19 @@ class _Loop:
             classes=trainer.classes,
             class_counts=trainer.class_counts,
         )
-        save_checkpoint(self._run.checkpoints, trainer.state_dict(), meta)
+        path = save_checkpoint(self._run.checkpoints, trainer.state_dict(), meta)
+        self._saved_step = trainer.step
+        self._callbacks.call("on_checkpoint", trainer.step, path)
 
     def _write_report(self) -> None:
         elapsed = time.monotonic() - self._started
         trainer = self._trainer
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         report = {
             "steps": trainer.step,
             "epochs": trainer.epoch,
             "seconds": round(self._seconds(), 1),
             "steps_per_second": round((trainer.step - self._first_step) / elapsed, 2),
-            "peak_resident_mib": round(peak_bytes / 2**20),
+            "peak_resident_mib": peak_resident_mib(),
             "device": str(trainer.device),
             "threads": torch.get_num_threads(),
             "machine": platform.machine(),

@@ -14,13 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.discriminators import Discriminator, Discriminators
+from ..common import entry_points
+from ..common.errors import ConfigError
+from ..networks.discriminators import AnyDiscriminator, Discriminators
 from .augmentation import ImageTransform
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
     """One objective, as its two losses and what it asks of the discriminator."""
+
+    name: str = "objective"
+    """What runs call one that is given from Python."""
 
     discriminator_loss: Callable[[Tensor, Tensor], Tensor]
     """Of (real logits, fake logits)."""
@@ -40,7 +45,7 @@ def gradient_square(real_gradient: Tensor, fake_gradient: Tensor) -> Tensor:
 
 
 def gradient_penalty(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor, labels: Tensor | None = None
+    discriminator: AnyDiscriminator, real: Tensor, fake: Tensor, mix: Tensor, labels: Tensor | None = None
 ) -> Tensor:
     """E (|grad D(x)| - 1)^2 at x = mix real + (1 - mix) fake, unweighted.
 
@@ -97,7 +102,7 @@ class DiscriminatorLosses:
     """The losses that one discriminator gives, and its logits of the real images."""
 
     def __init__(
-        self, discriminator: Discriminator, objective: Objective, real: Tensor | None, labels: Tensor | None
+        self, discriminator: AnyDiscriminator, objective: Objective, real: Tensor | None, labels: Tensor | None
     ) -> None:
         self.discriminator = discriminator
         self.labels = labels
@@ -136,3 +141,23 @@ OBJECTIVES = {
         loss_at_most=100,  # nats; one that knows nothing has 0.69
     ),
 }
+
+
+def configured_objective(name: str, given: Objective | None = None) -> Objective:
+    """The objective of a name in settings.
+
+    Raises ConfigError where it is one of Python's that is not `given`, or an entry point that is broken.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    if not entry_points.is_given(name):
+        given = entry_points.load(entry_points.OBJECTIVES, name)
+        if not isinstance(given, Objective):
+            what = entry_points.shown(entry_points.OBJECTIVES, name)
+            raise ConfigError(f"{what} is a {type(given).__name__}, not an Objective")
+    if given is None:
+        raise ConfigError(
+            f"the objective {name} was given from Python: give it again, as in Run.open(path, objective=...) of "
+            f"bgan.trainer, or add it as an entry point of {entry_points.OBJECTIVES}"
+        )
+    return given

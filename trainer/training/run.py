@@ -12,16 +12,17 @@ from ..common.locks import file_lock
 from ..config.setting import option
 from ..config.training import TrainingConfig, differences
 from .checkpoint import Checkpoint, checkpoint_files, load_newest_checkpoint
+from .given import NOTHING_GIVEN, Given
 
 CONFIG_FILE = "config.json"
 _LOCK_FILE = ".lock"
 
 
 class Run:
-    """The paths of one run's folder."""
+    """The paths of one run's folder, and what of it was given from Python."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, given: Given = NOTHING_GIVEN) -> None:
+        self.folder, self.given = folder, given
         self.name = folder.resolve().name
         self.checkpoints = folder / "checkpoints"
         self.samples = folder / "samples"
@@ -71,12 +72,13 @@ def held_alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_run(folder: Path, config: TrainingConfig) -> Run:
+def open_run(run: Run | Path, config: TrainingConfig) -> Run:
     """Make the folder of a run, or resume the one that is there.
 
     Raises RunError if it was written by other settings, or is some other folder.
     """
-    run = Run(folder)
+    run = run if isinstance(run, Run) else Run(run)
+    folder = run.folder
     if (folder / CONFIG_FILE).exists():
         changed = differences(run.config(), config)
         if "data_digest" in changed:

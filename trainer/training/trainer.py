@@ -7,6 +7,7 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,22 +18,26 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..common.errors import ConfigError, DivergenceError
+from ..common.errors import ConfigError, DeviceError, DivergenceError
 from ..common.rng import derived_seed, random_stream
 from ..common.tensor_files import tensors_under
+from ..config.estimators import estimator_entry
 from ..config.training import TrainingConfig
 from ..data.dataset import BatchStream, BinaryDataset
-from ..networks.build import configured_discriminators, configured_generator
-from ..networks.discriminators import Discriminator
-from ..networks.generators import set_output_bias
+from ..networks.build import configured_discriminators, configured_generator, parameter_count
+from ..networks.discriminators import AnyDiscriminator, Discriminator
+from ..networks.generators import Generator, set_output_bias
 from ..networks.neurons import Number, OutputNeurons, annealed_slope
+from ..networks.own import OwnDiscriminator, OwnGenerator
+from ..networks.trial import try_discriminator, try_generator
 from .augmentation import ImageTransform, build_augmentation
 from .capture import Batch, CapturedIterations, check_capture
-from .checkpoint import EMA_NAME, load_optimizer, optimizer_tensors
+from .checkpoint import EMA_NAME, load_module, load_optimizer, optimizer_tensors
 from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
-from .objectives import OBJECTIVES, ImageLosses, clip_weights, gradient_penalty, gradient_square
+from .given import NOTHING_GIVEN, Given
+from .objectives import ImageLosses, clip_weights, configured_objective, gradient_penalty, gradient_square
 from .optimizers import (
     ExponentialAverage,
     build_optimizer,
@@ -55,6 +60,8 @@ class Losses:
     generator: float
     penalty: float
     """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
+    slope: float
+    """The slope of the binary neurons in this iteration."""
 
 
 class StepInputs(NamedTuple):
@@ -81,13 +88,21 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainingConfig, dataset: BinaryDataset, device: torch.device, world: World = ALONE
+        self,
+        config: TrainingConfig,
+        dataset: BinaryDataset,
+        device: torch.device,
+        world: World = ALONE,
+        given: Given = NOTHING_GIVEN,
     ) -> None:
-        """With others in the `world` this one trains on its shards of each batch; all have the same weights."""
+        """With others in the `world` this one trains on its shards of each batch; all have the same weights.
+
+        Raises ConfigError where networks of one's own, by name or `given`, cannot be trained so.
+        """
         self.config, self.world = config, world
         self.shards = ShardMeans(config.optimization.shards, world)
         self.device = device
-        self.objective = OBJECTIVES[config.objective.objective]
+        self.objective = configured_objective(config.objective.objective, given.objective)
         self.image_shape = dataset.image_shape
         self.classes = dataset.class_names if config.networks.conditional else ()
         """The names of the classes of a class-conditional run, by label; else none."""
@@ -101,7 +116,7 @@ class Trainer:
         self._streams: dict[str, torch.Generator] = {}
         self._scalars: dict[str, Tensor] = {}
         self._captured = self._capture()
-        self._build_networks(dataset)
+        self._build_networks(dataset, given)
         self._discriminator_loss_at_most = len(self.discriminators) * self.objective.loss_at_most
         self.batches = BatchStream(
             dataset.images,
@@ -123,20 +138,46 @@ class Trainer:
         iterate = lambda batches: self._iterate(len(batches), lambda place, shard: batches[place])  # noqa: E731
         return CapturedIterations(iterate, self.device)
 
-    def _build_networks(self, dataset: BinaryDataset) -> None:
+    def _build_networks(self, dataset: BinaryDataset, given: Given) -> None:
         config = self.config
         torch.manual_seed(derived_seed(config.run.seed, "weights"))
-        self.generator = configured_generator(config, self.image_shape, len(self.classes))
-        if config.networks.output_bias == "mean" and self.world.is_first:  # whose state all others get
+        class_count = len(self.classes)
+        self.generator = configured_generator(config, self.image_shape, class_count, given.generator)
+        if isinstance(self.generator, OwnGenerator):
+            try_generator(self.generator)
+        elif config.networks.output_bias == "mean" and self.world.is_first:  # whose state all others get
             set_output_bias(self.generator, dataset.mean_image())
-        self.discriminators = configured_discriminators(config, self.image_shape, len(self.classes))
-        for network in (self.generator, self.discriminators):
-            network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminators = configured_discriminators(
+            config, self.image_shape, class_count, given.discriminators
+        )
+        self._try_discriminators()
+        self._judging = [each for each in self.discriminators.parameters() if each.requires_grad]
+        networks = (self.generator, *self.discriminators)
+        self._has_own_networks = any(isinstance(each, OwnGenerator | OwnDiscriminator) for each in networks)
+        if self._has_own_networks and config.run.capture:
+            raise ConfigError("capture goes with networks of bgan alone; train without --capture")
+        for network in networks:
+            network.to(self.device)
+            if isinstance(network, Generator | Discriminator):  # other code may count on the usual layout
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         own = config.optimization
         self.ema = ExponentialAverage(self.generator, decay=own.ema_decay) if own.ema_decay else None
         self.estimator = build_estimator(config, self.image_shape).to(self.device)
         self.generator_optimizer = self._optimizer(self.generator, own.learning_rate)
         self.discriminator_optimizer = self._optimizer(self.discriminators, own.discriminator_learning_rate)
+
+    def _try_discriminators(self) -> None:
+        """Raise ConfigError where the objective or the estimator cannot use discriminators of one's own."""
+        needs_gradient = self.objective.compares_pairs or self.objective.penalizes_gradient
+        entry = estimator_entry(self.config.neurons.estimator)
+        for each in self.discriminators:
+            if isinstance(each, OwnDiscriminator):
+                try_discriminator(each, self.image_shape, needs_gradient=needs_gradient)
+                if each.mixes_rows and entry.needs_image_losses:
+                    raise ConfigError(
+                        f"the estimator {self.config.neurons.estimator} needs a loss of each image by itself, and "
+                        f"the discriminator {each.name} mixes the images of a batch; choose another --estimator"
+                    )
 
     def _optimizer(self, module: nn.Module, learning_rate: float) -> Optimizer:
         own = self.config.optimization
@@ -148,6 +189,11 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["capturable"] = True
         return optimizer
+
+    @property
+    def network_sizes(self) -> tuple[int, int]:
+        """Trainable parameters of the generator, and of all discriminators."""
+        return parameter_count(self.generator), sum(each.numel() for each in self._judging)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -213,7 +259,7 @@ class Trainer:
             for step, row in enumerate(rows, self.step - len(rows)):
                 self._check(step, *row)
             discriminator_loss, penalty, generator_loss, *_ = rows[-1]
-            self.losses = Losses(discriminator_loss, generator_loss, penalty)
+            self.losses = Losses(discriminator_loss, generator_loss, penalty, self.current_slope)
         if self.losses is None:
             raise ValueError("there was no iteration yet")
         return self.losses
@@ -239,7 +285,7 @@ class Trainer:
         inputs: dict[int, StepInputs] = {}  # by shard
         found = None
         for place in range(count):
-            values = self._discriminator_step(inputs, partial(batch_of, place))
+            values = self._discriminator_step(inputs, place, batch_of)
             if found is not None:
                 is_sound = found[0].isfinite() & (found[0] <= self._discriminator_loss_at_most)
                 values = torch.where(is_sound, values, found)
@@ -251,15 +297,20 @@ class Trainer:
         return values
 
     @torch.no_grad()
-    def sample_grid(self) -> Tensor:
-        """Images [64, C, H, W] of the run's fixed latents, as an exported generator would make them.
+    def grid_logits(self) -> Tensor:
+        """The logits [64, C, H, W] of the run's fixed latents, as an exported generator would compute them.
 
         A class-conditional generator makes one of each class in turn.
         """
-        generator = self.sampled_generator.eval()
-        neurons = OutputNeurons(self.config.neurons.neuron, slope=self.current_slope)
-        images: Tensor = neurons(generator(self._grid_latents, self._grid_labels), self._grid_uniforms)
+        logits: Tensor = self.sampled_generator.eval()(self._grid_latents, self._grid_labels)
         self.generator.train()
+        return logits
+
+    @torch.no_grad()
+    def sample_grid(self, logits: Tensor | None = None) -> Tensor:
+        """Images [64, C, H, W] of the `grid_logits`, which may be given."""
+        neurons = OutputNeurons(self.config.neurons.neuron, slope=self.current_slope)
+        images: Tensor = neurons(self.grid_logits() if logits is None else logits, self._grid_uniforms)
         return images
 
     @property
@@ -279,7 +330,7 @@ class Trainer:
     def load_state_dict(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to where `state_dict` gave these tensors, after `step` iterations."""
         for name, module, optimizer in self._stateful():
-            module.load_state_dict(tensors_under(tensors, f"{name}."))
+            load_module(module, name, tensors_under(tensors, f"{name}."))
             if optimizer is not None:
                 load_optimizer(optimizer, module, tensors_under(tensors, f"{name}_optimizer."))
         self.step = step
@@ -346,14 +397,23 @@ class Trainer:
             return lambda count: None
         return partial(self.augmentation.draw, random=self._random("augmentation", shard))
 
-    def _discriminator_step(self, inputs: dict[int, StepInputs], batch_of: Callable[[int], Batch]) -> Tensor:
+    def _seed_own_networks(self, purpose: str, shard: int) -> None:
+        """Let what networks of one's own draw themselves, as Dropout does, follow from the step."""
+        if self._has_own_networks:
+            name = f"own networks/{purpose}/{shard} of {self.shards.count}"
+            torch.manual_seed(derived_seed(self.config.run.seed, name, self.step))
+
+    def _discriminator_step(
+        self, inputs: dict[int, StepInputs], place: int, batch_of: Callable[[int, int], Batch]
+    ) -> Tensor:
         """One step on a batch, by shard; the loss of the discriminators, and the penalty within it, [2]."""
 
         def loss_of(shard: int) -> tuple[Tensor, Tensor]:
-            inputs[shard] = self._inputs(shard, batch_of(shard), inputs.get(shard))
+            self._seed_own_networks(f"discriminator {place}", shard)
+            inputs[shard] = self._inputs(shard, batch_of(place, shard), inputs.get(shard))
             return self._discriminators_loss(inputs[shard])
 
-        self.discriminators.requires_grad_(True)
+        self._let_judges_train(True)
         values = self._backward(loss_of, [self.discriminators])
         self.discriminator_optimizer.step()
         if self.objective.clips_weights:
@@ -377,7 +437,7 @@ class Trainer:
         return loss, torch.stack([loss, penalty])
 
     def _discriminator_loss(
-        self, discriminator: Discriminator, fake: Tensor, inputs: StepInputs
+        self, discriminator: AnyDiscriminator, fake: Tensor, inputs: StepInputs
     ) -> tuple[Tensor, Tensor]:
         """The loss proper of one discriminator, and the weighted penalty of its gradient."""
         weight, real, labels = self.config.objective.penalty_weight, inputs.real, inputs.labels
@@ -392,11 +452,21 @@ class Trainer:
         mix = torch.rand(len(real), 1, 1, 1, generator=inputs.random, device=self.device)
         return loss, weight * gradient_penalty(discriminator, real, fake, mix, labels)
 
+    def _let_judges_train(self, do_train: bool) -> None:
+        """Let gradients reach the discriminators' parameters or not, but for those that were frozen before."""
+        for parameter in self._judging:
+            parameter.requires_grad_(do_train)
+
     def _generator_step(self, inputs: dict[int, StepInputs]) -> Tensor:
         """One step on what the discriminators' last one worked on; the values [3] of `_generator_loss`."""
-        self.discriminators.requires_grad_(False)
+        self._let_judges_train(False)
         trained: list[nn.Module] = [self.generator, self.estimator]
-        values = self._backward(lambda shard: self._generator_loss(inputs[shard]), trained)
+
+        def loss_of(shard: int) -> tuple[Tensor, Tensor]:
+            self._seed_own_networks("generator", shard)
+            return self._generator_loss(inputs[shard])
+
+        values = self._backward(loss_of, trained)
         self.generator_optimizer.step()
         if self.estimator.optimizer is not None:
             self.estimator.optimizer.step()
@@ -479,10 +549,16 @@ def _of_both(
 
 
 def resolve_device(name: str, world: World = ALONE) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Raises ConfigError if it is not there.
+    """The device of that name; "auto" is a GPU where there is one. Raises DeviceError if it is not there.
 
-    Of several processes on a machine each has a GPU of its own.
+    Of several processes on a machine each has a GPU of its own. Raises ConfigError where they would share one.
     """
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world.size > 1 else 1
+    if local_size > 1 and re.fullmatch(r"(?!cpu)[a-z]+:\d+", name):
+        raise ConfigError(
+            f"device is {name!r}, which {local_size} processes would share; use "
+            f"{name.partition(':')[0]}: each process then has its own"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and world.size > 1:
@@ -496,7 +572,7 @@ def resolve_device(name: str, world: World = ALONE) -> torch.device:
         reason = re.split(r"[.,:;(]\s", str(error).strip().splitlines()[0])[0]  # a page may follow
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         there = ["cpu", *(f"{accelerator}:{index}" for index in range(torch.accelerator.device_count()))]
-        raise ConfigError(
+        raise DeviceError(
             f"device {name!r} cannot be used ({reason}); use one of {', '.join(there)}, or auto"
         ) from error
     # Convolutions in float32, each by one algorithm, as products are by default.

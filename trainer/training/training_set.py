@@ -6,12 +6,14 @@ The run's folder keeps its clusters, so a run is resumed with the classes that i
 import dataclasses
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..common.files import write_atomically
 from ..common.rng import derived_seed
+from ..config.images import DatasetSpec
 from ..config.training import TrainingConfig
 from ..data.catalog import open_dataset
 from ..data.clusters import cluster_labels, cluster_names
@@ -24,15 +26,18 @@ def open_training_set(
     config: TrainingConfig,
     run: Run | None = None,
     *,
+    dataset: BinaryDataset | None = None,
     progress: ProgressCallback = lambda done, total: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> BinaryDataset:
     """The images of these settings; where they have clusters, those of the run, or new ones, are the labels.
 
-    `warn` is called with a line where those of the run are damaged. Raises DataError where the images cannot be
-    read, or not be divided into so many clusters.
+    A `dataset` that is given stands in place of what the settings name. `warn` is called with a line where the
+    run's clusters are damaged. Raises DataError where the images cannot be read, or not be divided into so many
+    clusters.
     """
-    dataset = open_dataset(config.data, split=config.optimization.training_split, progress=progress)
+    if dataset is None:
+        dataset = open_dataset(config.data, split=config.optimization.training_split, progress=progress)
     count = config.networks.clusters
     if count is None:
         return dataset
@@ -40,6 +45,16 @@ def open_training_set(
     if labels is None:
         labels = cluster_labels(dataset, count, seed=derived_seed(config.run.seed, "clusters"))
     return dataclasses.replace(dataset, labels=labels, classes=cluster_names(count))
+
+
+def with_dataset(config: TrainingConfig, dataset: BinaryDataset) -> TrainingConfig:
+    """The settings of a training on this data set: its name there if it has one, else a digest of its images."""
+    if dataset.spec is not None and dataset.split in {"train", "all"}:
+        split: Any = dataset.split
+        optimization = dataclasses.replace(config.optimization, training_split=split)
+        return dataclasses.replace(config, data=dataset.spec, optimization=optimization)
+    spec = DatasetSpec(dataset=dataset.name, digest=dataset.content_digest())
+    return dataclasses.replace(config, data=spec)
 
 
 def keep_clusters(run: Run, dataset: BinaryDataset) -> None:

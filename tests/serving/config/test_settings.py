@@ -116,7 +116,7 @@ def test_options_and_variables_that_cannot_be_meant(flags, env, says, monkeypatc
 
 def test_what_cannot_be_meant_is_one_line_of_the_command(file):
     result = bgan("serve", "--config", file, "--port", 65536)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr == "bgan: --port: port is 65536; use a whole number from 0 to 65535\n"
 
 
@@ -152,3 +152,56 @@ def test_a_path_that_is_not_utf8_reaches_the_workers_and_no_toml():
     with pytest.raises(StartError) as caught:
         resolve({"models": path}, None).as_toml()
     assert str(caught.value) == r"models is models\udcff, which is not UTF-8: TOML cannot hold it"
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "endpoint", "origin"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1"}, {}, "http://a:1", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "a:1"}, {}, "https://a:1", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "a:1", "OTEL_EXPORTER_OTLP_INSECURE": "True"},
+            {},
+            "http://a:1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b:1"},
+            {},
+            "http://b:1",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "BGAN_TRACE_ENDPOINT": "http://c:1"},
+            {},
+            "http://c:1",
+            "BGAN_TRACE_ENDPOINT",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1"},
+            {"trace_endpoint": "http://d:1"},
+            "http://d:1",
+            "--trace-endpoint",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_SDK_DISABLED": "true"}, {}, None, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_TRACES_EXPORTER": "none"}, {}, None, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, {}, None, None),
+    ],
+)
+def test_the_standard_variables_of_traces_are_the_last_resort(monkeypatch, variables, options, endpoint, origin):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    resolved = resolve(options, None)
+    assert resolved.settings.trace_endpoint == endpoint
+    assert resolved.origins.get("trace_endpoint") == origin
+
+
+def test_origins_are_repeated_or_a_list_or_in_the_old_spelling(tmp_path):
+    (tmp_path / "x.toml").write_text('http_origins = ["https://a.example", "https://b.example"]\n')
+    expected = 'http_origins = "https://a.example,https://b.example"'
+    for given in (
+        ("--http-origins", "https://a.example", "--http-origins", "https://b.example"),
+        ("--http-origins", "https://a.example,https://b.example"),
+        ("--config", tmp_path / "x.toml"),
+    ):
+        assert expected in bgan("serve", *given, "--print-config").stdout.splitlines()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bgan.serving.config.stores import open_store, store_error
+from bgan.serving.config.stores import open_store, store_error, without_secrets
 from bgan.serving.errors import StoreError
 
 
@@ -87,3 +87,34 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(StoreError, match=r"^s3a://b/models: Install s3fs to access S3: pip install 'bgan\[s3\]'$"):
         open_store("s3a://b/models")  # another test may have opened s3://, which fsspec keeps
+
+
+SECRETS = (
+    "ftp://me:p%40ss@host/x",
+    "s3://AKIA123:topsecret@bucket/x",
+    "https://host/x?sig=topsecret&a=b",
+    "sftp://me:p@ss@host/x",
+)
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_no_message_shows_what_a_url_keeps_secret(url):
+    shown = (
+        url.partition("?")[0].replace("me:p%40ss@", "").replace("AKIA123:topsecret@", "").replace("me:p@ss@", "")
+    )
+    assert without_secrets(url) == shown
+    said = str(
+        store_error(url, RuntimeError(f"{url}: no; p@ss, p%40ss or topsecret of AKIA123:topsecret is wrong"))
+    )
+    assert said.startswith(f"{shown}: {shown}: no; ")
+    for secret in ("p%40ss", "topsecret", "AKIA123"):
+        assert secret not in said or secret not in url
+    assert without_secrets("a b/x?y") == "a b/x?y"
+
+
+def test_a_url_that_no_package_opens_keeps_its_secrets():
+    with pytest.raises(StoreError) as found:
+        open_store("zz://me:topsecret@host/x?key=topsecret")
+    assert str(found.value).startswith("zz://host/x is no URL that fsspec opens")
+    assert "topsecret" not in str(found.value)
+    assert open_store("memory://me:topsecret@host/x").shown == "memory://host/x"

@@ -1,5 +1,6 @@
 """bgan bulk: every image of a plan once, in whole shards, whoever makes them and whatever stops them."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from bgan.serving.config.settings import SHIPPED
-from bgan.serving.errors import GenerationError
+from bgan.serving.errors import GenerationError, StartError
 from bgan.serving.generate import shards
 from bgan.serving.generate.bulk import BulkRequest, bulk
 from bgan.serving.generate.bulk_plan import BulkPlan, as_json
@@ -102,7 +103,8 @@ def test_a_shard_has_the_same_bytes_whenever_it_is_made(tmp_path, monkeypatch):
     assert [make_shard(job, 3) for job in jobs] == first
     with np.load(tmp_path / "data/images-00003-of-00004.npz") as file:
         assert sorted(file) == [
-            *("classes", "first_index", "image_shape", "labels", "model", "packed_images", "revision", "seed")
+            *("classes", "description", "first_index", "image_shape", "labels", "model"),
+            *("packed_images", "revision", "seed"),
         ]
         assert tuple(file["labels"]) == load_engine(CONDITIONAL).sample(7, 2150, 400).labels
 
@@ -112,7 +114,8 @@ def test_the_command_says_what_it_did(tmp_path):
         "bulk", DBN, "-n", 90, "--seed", 4, "-o", "x", "--shard-images", 50, "--workers", 1, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "x: 90 images of mlp-dbn, seed 4, from index 0, in 2 shards\n"
+    assert result.stdout == "x\n"
+    assert "90 images of mlp-dbn, seed 4, from index 0, in 2 shards\n" in result.stderr
     assert "90 of 90 images" in result.stderr
     assert "left 0:00:00" in result.stderr
     assert bgan("generate", DBN, "-n", 90, "--seed", 4, "-o", "x.bits", cwd=tmp_path).returncode == 0
@@ -285,7 +288,8 @@ def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch):
 )
 def test_bad_input_is_one_line(tmp_path, given, line):
     result = bgan("bulk", DBN, "-o", tmp_path / "out", *given)
-    assert error_line(result).startswith(f"bgan: {line}")
+    is_failure = {"zz://x", "127.0.0.1:1", "/dev/null"} & set(map(str, given))
+    assert error_line(result, 1 if is_failure else 2).startswith(f"bgan: {line}")
 
 
 def test_a_machine_of_another_kind(tmp_path, monkeypatch):
@@ -345,3 +349,12 @@ def test_the_page_reads_all_shards(digits, block, tmp_path, monkeypatch):
         assert found["packed"].tobytes() == expected.packed_images
     else:
         assert tuple(found["table"]["label"].to_pylist()) == expected.labels
+
+
+def test_a_provider_that_is_not_here_is_refused_by_the_command_and_by_each_machine(tmp_path):
+    result = bgan("bulk", DBN, "-n", 9, "-o", tmp_path / "out", "--provider", "openvino")
+    assert "install onnxruntime-openvino in place of onnxruntime" in error_line(result)
+    assert not (tmp_path / "out").exists()
+    job = dataclasses.replace(_job(DBN, tmp_path / "a"), provider="openvino")
+    with pytest.raises(StartError, match="install onnxruntime-openvino"):
+        make_shard(job, 0)

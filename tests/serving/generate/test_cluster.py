@@ -119,7 +119,7 @@ def test_a_lost_node(cluster):
         assert len(_whole(output)) < COUNT // SHARD
         said, _ = process.communicate(timeout=200)
     assert process.returncode == 0
-    assert said == f"{output}: {COUNT} images of mlp-dbn, seed 1, from index 0, in {COUNT // SHARD} shards\n"
+    assert said == f"{output}\n"
     assert _packed(output) == load_engine(DBN).sample(1, 0, COUNT).packed_images
 
 

@@ -14,11 +14,13 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from bgan.clients import SamplingClient
+from bgan.clients._files import make_grid
 from bgan.serving.errors import GenerationError
-from bgan.serving.generate.formats import FORMATS, GenerationSpec
+from bgan.serving.generate.formats import GenerationSpec
 from bgan.serving.generate.generate import GenerationRequest, computed_ahead, find_model, generate, open_model
 from bgan.serving.generate.partial_file import open_partial
 from bgan.serving.models.engine import load_engine
@@ -27,7 +29,7 @@ from tests.kit.cli import bgan, bgan_process, error_line
 pytestmark = pytest.mark.usefixtures("processes")
 NAMES = ("mlp-dbn", "mlp-sbn", "cnn-sbn")
 SHAPES = {"mlp-dbn": (1, 28, 28), "mlp-sbn": (1, 28, 28), "cnn-sbn": (2, 9, 13)}
-SUFFIXES = tuple(FORMATS)
+SUFFIXES = (".npz", ".npy", ".bits", ".bin")
 COUNT = 50_000  # of the files that are stopped on the way
 
 
@@ -73,7 +75,9 @@ def test_files_hold_the_bits_of_the_stream(running, models, tmp_path, name):
     np.save(tmp_path / "numpy.npy", streamed)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     with np.load(tmp_path / "a.npz") as file:
-        assert sorted(file) == ["first_index", "image_shape", "model", "packed_images", "revision", "seed"]
+        assert sorted(file) == sorted(
+            ["description", "first_index", "image_shape", "model", "packed_images", "revision", "seed"]
+        )
         origin = [file[key][()] for key in ("model", "revision", "seed", "first_index")]
     assert origin == [name, batches[0].revision, 7, 50]
     description = json.loads((tmp_path / "a.bits.json").read_text())
@@ -130,7 +134,8 @@ def test_a_seed_is_drawn_said_and_kept(models, tmp_path):
 def test_the_command_says_what_it_did(models, tmp_path):
     result = bgan("generate", "mlp-dbn", "--models", models, "-n", 9, "--seed", 4, "-o", "x.npy", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "x.npy: 9 images of mlp-dbn, seed 4, from index 0\n"
+    assert result.stdout == "x.npy\n"
+    assert "9 images of mlp-dbn, seed 4, from index 0\n" in result.stderr
     assert "9 of 9 images" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
     threads = bgan(
@@ -397,7 +402,8 @@ def test_memory_does_not_grow_with_the_count(models, tmp_path, suffix):
         (("--first-index", 2**63 - 2), "--first-index + --count exceeds 2^63 - 1"),
         (("--seed", -1), "--seed is -1"),
         (("--seed", 2**63), "use 0 to 2^63 - 1"),
-        (("--output", "x.gif"), "x.gif must end in one of .npz, .npy, .bits, .bin"),
+        (("--output", "x.gif"), "x.gif must end in one of .npz, .npy, .bits, .bin, .png"),
+        (("--output", "x.png", "--count", 10_001), "are too many for one picture (at most 10000)"),
         (("--output", "missing/x.npz"), "the folder missing does not exist"),
         (("--models", "missing"), "there is no model 'mlp-dbn'"),
         (("--output", "f/x.npz"), "the folder f does not exist"),
@@ -408,8 +414,19 @@ def test_what_cannot_be_asked_for(models, tmp_path, options, says):
     (tmp_path / "f").write_text("a file")
     defaults = ("generate", "mlp-dbn", "--models", models, "--count", 2, "--output", "x.npz")
     result = bgan(*defaults, *options, cwd=tmp_path)
-    assert says in _fails_with_one_line(result)
+    is_usage = not {"--models", "missing/x.npz", "f/x.npz", "/proc/x.npz"} & set(map(str, options))
+    assert says in _fails_with_one_line(result, 2 if is_usage else 1)
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_picture_is_that_of_bgan_sample(models, tmp_path):
+    for model, count in (("cnn-sbn", 30), ("mlp-dbn", 1)):
+        _generate(models, tmp_path / f"{model}.png", model=model, count=count, seed=3)
+        _generate(models, tmp_path / f"{model}.npy", model=model, count=count, seed=3)
+        with Image.open(tmp_path / f"{model}.png") as picture:
+            drawn = np.asarray(picture.convert("L"))
+        np.testing.assert_array_equal(drawn, np.asarray(make_grid(np.load(tmp_path / f"{model}.npy"))))
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npy", ".npy", ".png", ".png"]
 
 
 def test_the_last_image_of_a_stream(models, tmp_path):

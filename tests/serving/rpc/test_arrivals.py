@@ -42,7 +42,7 @@ def test_unfinished_requests_are_bounded_in_bytes_and_time(small_models):
 
 
 def test_a_stranger_is_refused_before_his_request_arrives(small_models, tmp_path):
-    assert bgan("token", "alice", "--tokens", tmp_path / "tokens.toml").returncode == 0
+    assert bgan("token", "create", "alice", "--tokens", tmp_path / "tokens.toml").returncode == 0
     with (
         server(small_models, "--tokens", tmp_path / "tokens.toml") as process,
         Http2Connection(process.port) as stranger,

@@ -20,7 +20,7 @@ _DISTURBING = 16  # each ends one of four listeners
 @pytest.fixture(scope="module")
 def victim(small_models, tmp_path_factory):
     tokens = tmp_path_factory.mktemp("tokens") / "tokens.toml"
-    token = bgan("token", "someone", "--tokens", tokens).stdout.split()[0]
+    token = bgan("token", "create", "someone", "--tokens", tokens).stdout.split()[0]
     with server(small_models, "--tokens", tokens, "--log-calls", "none") as process:
         yield process, Access(process.target, token)
 

@@ -377,7 +377,7 @@ def _reflected(process):
 
 def test_health_for_tokens_needs_tokens(small_models):
     result = bgan_process("serve", "--models", small_models, "--port", 0, "--health", "token")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith("there are no tokens; name their file with --tokens")
     result = bgan("serve", "--health", "closed")
     assert "--health: health is 'closed'; use one of open, token" in result.stderr
@@ -386,17 +386,29 @@ def test_health_for_tokens_needs_tokens(small_models):
 def test_the_commands_make_and_carry_tokens(models, tmp_path):
     path = tmp_path / "tokens.toml"
     made = bgan_process(
-        "token", "alice", "--tokens", path, "--models", "mlp-*, cnn-sbn", "--images-per-minute", 50, "--days", 2
+        "token",
+        "create",
+        "alice",
+        "--tokens",
+        path,
+        "--model",
+        "mlp-*",
+        "--model",
+        "cnn-sbn",
+        "--images-per-minute",
+        50,
+        "--days",
+        2,
     )
     assert made.returncode == 0, made.stderr
     token = made.stdout.strip()
     assert token.startswith("bgan_alice_")
     assert token not in made.stderr + path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    again = bgan("token", "alice", env={"BGAN_TOKENS": str(path)})
+    again = bgan("token", "create", "alice", env={"BGAN_TOKENS": str(path)})
     assert again.returncode == 1
     assert "has a token alice" in again.stderr
-    assert bgan("token", "bob", "--tokens", tmp_path / "no" / "x.toml").returncode == 1
+    assert bgan("token", "create", "bob", "--tokens", tmp_path / "no" / "x.toml").returncode == 1
     kept = tmp_path / "token"
     kept.write_text(made.stdout)
     with server(models, "--tokens", path) as process:

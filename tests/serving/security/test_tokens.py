@@ -1,13 +1,15 @@
 """The file of tokens, and what is found in it."""
 
 import hashlib
+import json
 import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bgan.serving.errors import TokenFileError
-from bgan.serving.security.tokens import Token, find_token, make_token, read_tokens
+from bgan.serving.errors import TokenFileError, UsageError
+from bgan.serving.security.tokens import Token, find_token, make_token, read_tokens, remove_token
+from tests.kit.cli import bgan
 from tests.kit.limits import files_of_at_most
 
 HASH = "0" * 64
@@ -70,7 +72,7 @@ def test_only_a_whole_token_is_found(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "a b", "a.b", "a_b", "ä", "x" * 65])
 def test_names_that_are_none_are_refused(tmp_path, name):
-    with pytest.raises(TokenFileError, match="is not a name for a token"):
+    with pytest.raises(UsageError, match="is not a name for a token"):
         _make(tmp_path / "tokens.toml", name)
     assert not (tmp_path / "tokens.toml").exists()
 
@@ -130,3 +132,61 @@ def test_a_token_ends_when_it_says():
         token = Token(sha256=HASH, models=["*"], expires=now + timedelta(seconds=seconds))
         assert token.has_expired() is has_expired
     assert not Token(sha256=HASH, models=["*"]).has_expired()
+
+
+def test_a_removed_token_takes_no_other_lines_with_it(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text("# mine\n\n")
+    path.chmod(0o640)
+    for name in ("alice", "bob", "carol"):
+        _make(path, name)
+    before = path.read_text()
+    remove_token(path, "bob")
+    assert list(read_tokens(path)) == ["alice", "carol"]
+    (left,) = {line for line in before.splitlines() if line not in path.read_text().splitlines()} - {"[bob]"}
+    assert left.startswith("sha256 = ")
+    assert path.read_text().startswith("# mine\n")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    with pytest.raises(TokenFileError, match="has no token 'bob'; there are alice, carol"):
+        remove_token(path, "bob")
+
+
+def test_a_file_of_another_hand_is_not_cut_at_the_wrong_place(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text(f'alice = {{sha256 = "{HASH}", models = ["*"]}}\n')
+    before = path.read_text()
+    with pytest.raises(TokenFileError, match="remove the lines of alice by hand"):
+        remove_token(path, "alice")
+    assert path.read_text() == before
+
+
+def test_the_commands_make_list_and_revoke(tmp_path):
+    def token(*arguments, code=0):
+        result = bgan("token", *arguments, "--tokens", tmp_path / "tokens.toml")
+        assert result.returncode == code, result.stderr
+        return result
+
+    made = token("create", "alice", "--model", "digits", "--model", "letters-*", "--images-per-minute", 9)
+    assert made.stdout.startswith("bgan_alice_")
+    old = token("bob", "--models", "a, b-*", "--days", 1)
+    assert old.stderr.count("the old spelling goes with the next release") == 2
+    assert "--models A,B is now --model A --model B" in old.stderr
+    listed = json.loads(token("list", "--json").stdout)["tokens"]
+    assert [each["name"] for each in listed] == ["alice", "bob"]
+    assert listed[0] == {
+        "name": "alice",
+        "models": ["digits", "letters-*"],
+        "images_per_minute": 9,
+        "expires": None,
+        "has_expired": False,
+    }
+    assert listed[1]["models"] == ["a", "b-*"]
+    assert datetime.fromisoformat(listed[1]["expires"]) > datetime.now(UTC)
+    heading, row, _ = token("list").stdout.splitlines()
+    assert heading.split() == ["name", "models", "images/minute", "expires"]
+    assert row.split() == ["alice", "digits,", "letters-*", "9", "never"]
+    assert "sha256" not in token("list").stdout
+    assert token("revoke", "alice").stdout == ""
+    assert "has no token 'alice'; there are bob" in token("revoke", "alice", code=1).stderr
+    assert "Make a token for a caller" in bgan("token", "create", "--help").stdout
+    assert "revoke" in bgan("token", "--help").stdout

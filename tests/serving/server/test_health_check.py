@@ -1,5 +1,6 @@
 """How service managers learn of the server's state: bgan health, and the socket of systemd."""
 
+import json
 import signal
 import socket
 import tempfile
@@ -113,3 +114,16 @@ def test_a_manager_that_is_gone_does_not_keep_the_server_from_serving(small_mode
         assert health("--server", process.target).returncode == 0
         assert "the service manager cannot be told READY=1" in process.output()
         assert process.stop() == 0
+
+
+def test_health_as_json(running):
+    answer = json.loads(health("--server", running.target, "--json").stdout)
+    assert answer == {"server": running.target, "model": None, "status": "SERVING", "reason": None}
+    for options, status in (
+        (("--server", running.target, "--model", "none"), "SERVICE_UNKNOWN"),
+        (("--server", f"localhost:{free_port()}"), "UNREACHABLE"),
+    ):
+        result = health(*options, "--json")
+        answer = json.loads(result.stdout)
+        assert (result.returncode, answer["status"]) == (1, status)
+        assert answer["reason"] in result.stderr

@@ -150,9 +150,9 @@ def _lines_until(process, text):
     raise AssertionError(f"it ended before it showed {text!r}")
 
 
-def _fails_with(*options, env=None):
+def _fails_with(*options, env=None, code=1):
     result = bgan("top", "--once", *options, env=env)
-    assert result.returncode == 1
+    assert result.returncode == code
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     return line
@@ -161,7 +161,7 @@ def _fails_with(*options, env=None):
 @pytest.mark.parametrize("address", ["localhost", "localhost:", "localhost:99999", "ftp://localhost/x", "http://"])
 def test_an_address_that_is_none_is_one_line(address):
     expected = f"bgan: {address!r} is not the address of a metrics port; name one as localhost:9090"
-    assert _fails_with(address) == expected
+    assert _fails_with(address, code=2) == expected
 
 
 def test_where_nothing_listens_it_says_so():

@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from bgan.clients import DeadlineExceededError, SamplingClient
 from bgan.serving.config.settings import ServerSettings
+from bgan.serving.config.sources import resolve
 from bgan.serving.errors import StartError
 from bgan.serving.telemetry.start import start_tracing
 from bgan.v1 import sampling_pb2, sampling_pb2_grpc
@@ -197,7 +198,7 @@ def test_a_collector_that_is_away_costs_no_call(folder):
 def test_an_endpoint_that_is_none_is_one_line(folder, endpoint, workers):
     options = ("--models", folder, "--port", 0, "--workers", workers, "--trace-endpoint", endpoint)
     result = bgan_process("serve", *options)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.splitlines() == [
         f"bgan: the trace endpoint '{endpoint}' is not the address of a collector; "
         "name where it takes OTLP over gRPC, such as http://localhost:4317"
@@ -234,3 +235,31 @@ def test_nothing_of_it_is_loaded_where_nobody_asks():
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "Tracing []\n"
+
+
+def test_a_standard_variable_alone_turns_traces_on(folder):
+    with _receiver() as receiver:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        with server(folder, env=environment) as process:
+            _sample(process, image_count=7)
+            (span,) = receiver.wait_for(1)
+    assert span.name == SAMPLE
+
+
+def test_a_standard_variable_without_the_packages_is_a_warning(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.delitem(sys.modules, "bgan.serving.telemetry.otlp", raising=False)
+    monkeypatch.delattr("bgan.serving.telemetry.otlp", raising=False)
+    tracing = start_tracing(resolve({}, None).settings)
+    assert type(tracing).__name__ == "Tracing"
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT is set, but a trace endpoint needs the package" in caplog.text
+
+
+def test_a_protocol_that_is_not_spoken_is_a_warning(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    settings = resolve({}, None).settings
+    assert settings.trace_endpoint is None
+    assert type(start_tracing(settings)).__name__ == "Tracing"
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL is http/protobuf: traces are sent over gRPC alone" in caplog.text

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from bgan.trainer.cli.app import main
+from bgan.trainer.common.errors import ConfigError, DeviceError
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.networks.discriminators import build_discriminator
 from bgan.trainer.reports.diagnosis.flips import discriminator_flip_differences
+from bgan.trainer.training.distributed import World
 from bgan.trainer.training.trainer import resolve_device
 from tests.kit.models import make_run
 
@@ -56,3 +58,15 @@ def test_convolutions_on_a_gpu_are_in_float32_and_not_timed():
     own = torch.backends.cudnn
     assert (own.allow_tf32, own.deterministic, own.benchmark) == (False, True, False)
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_processes_do_not_share_a_gpu_that_is_named(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    world = World(rank=1, size=2, local_rank=1)
+    says = "device is 'cuda:1', which 2 processes would share; use cuda: each process then has its own"
+    with pytest.raises(ConfigError, match=says):
+        resolve_device("cuda:1", world)
+    assert resolve_device("cpu", world).type == "cpu"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # the other process is on another machine
+    with pytest.raises(DeviceError, match="device 'cuda:1' cannot be used"):
+        resolve_device("cuda:1", world)

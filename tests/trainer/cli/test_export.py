@@ -26,8 +26,8 @@ def test_a_model_goes_to_a_bucket_and_replaces_none_of_another_run(runs, s3_port
 
     result = export("digits")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0] == f"{URL}/digits.onnx"
-    assert result.stdout.splitlines()[-1] == f"next: bgan serve --models {URL}"
+    assert result.stdout == f"{URL}/digits.onnx\n"
+    assert result.stderr.splitlines()[-1] == f"next: bgan serve --models {URL}"
     content = bucket(s3_port).get_object(Bucket=BUCKET, Key="exported/digits.onnx")["Body"].read()
     assert content == (runs / "digits" / "digits.onnx").read_bytes()
     line = error_line(export("other", "--name", "digits"))

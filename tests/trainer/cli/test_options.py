@@ -55,7 +55,7 @@ def test_an_old_spelling_is_understood_and_says_the_new_one():
 
 
 def test_a_value_that_is_no_choice_is_one_line():
-    line = error_line(bgan("train", "--neuron", "xbn", "--dataset", "digits"))
+    line = error_line(bgan("train", "--neuron", "xbn", "--dataset", "digits"), 2)
     assert line == "bgan: neuron is 'xbn'; choose one of dbn, sbn, real"
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_holds_something_else_is_not_replaced(tmp_path, option, what
     np.savez(images, images=np.random.default_rng(0).random((50, 4, 4)) < 0.5)
     before = images.read_bytes()
     result = bgan("data", images, option, images, env={"COLUMNS": "1000"})
-    assert (result.returncode, images.read_bytes()) == (2, before)
+    assert (result.returncode, images.read_bytes()) == (1, before)
     assert f"{images} is there and holds something else than {what}; name another file" in result.stderr
     for _ in range(2):
         assert bgan("data", images, option, tmp_path / "own").returncode == 0
@@ -132,3 +132,38 @@ def test_classes_are_conditioned_on_where_there_are_enough_images_of_each(tmp_pa
     ):
         result = bgan("train", "--data", tmp_path / name, "--dry-run", "--batch-size", 16, *options)
         assert json.loads(result.stdout)["conditional"] is expected, (name, options, result.stderr)
+
+
+def test_several_values_are_repeated_options_or_in_the_old_spelling():
+    several = (
+        "--discriminator",
+        "mlp",
+        "--discriminator",
+        "strided-cnn",
+        "--augment",
+        "hflip",
+        "--augment",
+        "vflip",
+    )
+    old = ("--discriminator", "mlp+strided-cnn", "--augment", "hflip+vflip")
+    printed = [bgan("train", "--dataset", "digits", *given, "--dry-run").stdout for given in (several, old)]
+    assert printed[0] == printed[1]
+    assert json.loads(printed[0])["discriminator"] == "mlp+strided-cnn"
+
+
+def test_a_bare_json_prints_and_one_with_a_file_writes(tmp_path):
+    images = tmp_path / "images.npy"
+    np.save(images, np.random.default_rng(0).random((50, 4, 4)) < 0.5)
+    printed = bgan("data", images, "--json")
+    assert set(json.loads(printed.stdout)) == {
+        *("name", "count", "image_shape", "on_fraction", "classes", "duplicates", "always_on", "always_off"),
+        *("digest", "warnings"),
+    }
+    assert json.loads(bgan("data", "--json", "--size", "2x2", "--fit", "area", images).stdout)["image_shape"] == [
+        1,
+        2,
+        2,
+    ]
+    result = bgan("data", images, "--json", tmp_path / "own.json")
+    assert "copies of other images" in result.stdout
+    assert json.loads((tmp_path / "own.json").read_text()) == json.loads(printed.stdout)

@@ -6,12 +6,13 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from bgan.trainer.common import files
 from bgan.trainer.common.errors import DataError
-from bgan.trainer.common.files import cache_folder, check_writable, write_atomically
+from bgan.trainer.common.files import cache_folder, check_writable, data_root, write_atomically
 
 
 def _written_to_a_pipe(path):
@@ -108,3 +109,16 @@ def test_the_cache_without_a_home_names_the_variable(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "bgan"
     monkeypatch.setenv("BGAN_CACHE_DIR", str(tmp_path / "own"))
     assert cache_folder() == tmp_path / "own"
+
+
+def test_data_sets_are_in_the_users_cache_unless_there_is_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert data_root() == tmp_path / "cache" / "bgan" / "data"
+    monkeypatch.setenv("BGAN_CACHE_DIR", str(tmp_path / "own"))
+    assert data_root() == tmp_path / "own" / "data"
+    (tmp_path / "data").mkdir()
+    assert data_root() == Path("data")
+    monkeypatch.setenv("BGAN_DATA_DIR", "elsewhere")
+    assert data_root() == Path("elsewhere")
+    assert data_root("named") == Path("named")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bgan.trainer.common.errors import ExportError
-from bgan.trainer.common.stores import Store, StoreError, is_url
+from bgan.trainer.common.stores import Store, StoreError, is_url, without_secrets
 from tests.kit.stores import s3_environment
 
 fsspec = pytest.importorskip("fsspec", reason="the extra s3 is not installed")
@@ -63,3 +63,14 @@ def test_a_bucket_that_is_not_there_is_one_line(s3_port, tmp_path, monkeypatch):
     says = r"^s3://no-such-bucket/models is not there \(.*\); make its bucket, or name another$"
     with pytest.raises(StoreError, match=says):
         Store("s3://no-such-bucket/models").send(tmp_path / "x.onnx", "x.onnx")
+
+
+@pytest.mark.parametrize(
+    "url", ["zz://me:p%40ss-word@host/x", "zz://AKIA123:p%40ss-word@bucket/x", "zz://host/x?sig=p%40ss-word"]
+)
+def test_no_message_shows_what_a_url_keeps_secret(url):
+    with pytest.raises(StoreError) as found:
+        Store(url)
+    assert "word" not in str(found.value)
+    assert "AKIA" not in str(found.value)
+    assert without_secrets(url) == f"zz://{'bucket' if 'bucket' in url else 'host'}/x"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bgan.trainer.common.errors import ConfigError
+from bgan.trainer.common.errors import ConfigError, RunError
 from bgan.trainer.config.file import as_toml, read_settings
 from bgan.trainer.config.images import ImageOptions
 from bgan.trainer.config.training import SETTINGS, TrainingConfig
@@ -59,17 +59,17 @@ def test_every_setting_is_printed_with_its_help(config):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "error", "says"),
     [
-        ("colour = 1", "colour is no setting; `bgan train --print-config` lists them"),
-        ("epochs = = 2", "cannot be read"),
-        (None, "cannot be read \\(No such file"),
+        ("colour = 1", ConfigError, "colour is no setting; `bgan train --print-config` lists them"),
+        ("epochs = = 2", RunError, "cannot be read"),
+        (None, RunError, "cannot be read \\(No such file"),
     ],
 )
-def test_a_file_that_is_none_is_refused_by_name(tmp_path, content, says):
+def test_a_file_that_is_none_is_refused_by_name(tmp_path, content, error, says):
     path = tmp_path / "settings.toml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=says) as caught:
+    with pytest.raises(error, match=says) as caught:
         read_settings(path)
     assert str(path) in str(caught.value)

@@ -99,7 +99,7 @@ def test_an_unknown_preset():
     with pytest.raises(ConfigError, match="choose one of paper, published, modern"):
         preset_values("sota")
     result = bgan("train", "--preset", "sota", "--dataset", "digits")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("bgan: preset is 'sota'")
 
 
@@ -116,3 +116,15 @@ def test_the_list_names_every_setting_of_every_preset():
         assert f"{name}: {preset.summary}" in printed
         for _, setting, _ in preset.rows():
             assert f"--{setting.replace('_', '-')}" in printed
+
+
+def test_presets_as_json():
+    content = json.loads(bgan("presets", "--json").stdout)
+    assert list(content) == list(PRESETS)
+    for name, preset in content.items():
+        assert preset["summary"] == PRESETS[name].summary
+        rows = [(row["generators"] or "", row["setting"], row["value"]) for row in preset["settings"]]
+        assert rows == [
+            (generators, setting, chosen.value) for generators, setting, chosen in PRESETS[name].rows()
+        ]
+        assert all(row.keys() == {"setting", "value", "generators", "reason"} for row in preset["settings"])

@@ -1,12 +1,14 @@
 """Distances, manifolds, classes, memorization and preactivations against formulas and brute force."""
 
+import io
 import math
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
 
 from bgan.trainer.evaluation.metrics import features as measures
-from bgan.trainer.evaluation.metrics import memorization, preactivations
+from bgan.trainer.evaluation.metrics import manifold, memorization, preactivations
 from bgan.trainer.evaluation.metrics.errors import (
     GROUPS,
     Estimate,
@@ -85,6 +87,37 @@ def test_manifold_metrics_are_those_of_brute_force():
     for name in ("recall", "coverage"):
         assert found[name].error == pytest.approx(jackknife_error([each[name].value for each in left])), name
         assert found[name].error > 0.01
+
+
+@pytest.mark.parametrize(("real_count", "fake_count"), [(1_300, 1_300), (1_300, 700), (400, 1_200)])
+def test_manifold_metrics_are_those_of_prdc(real_count, fake_count):
+    """Of several blocks, the last of which is not full."""
+    prdc = pytest.importorskip("prdc")
+    real, fake = RANDOM(8).normal(size=(real_count, 16)), RANDOM(9).normal(size=(fake_count, 16)) * 0.9 + 0.1
+    found = precision_recall_density_coverage(real.astype(np.float32), fake.astype(np.float32))
+    with redirect_stdout(io.StringIO()):  # it prints
+        expected = prdc.compute_prdc(
+            real.astype(np.float32), fake.astype(np.float32), nearest_k=manifold.NEIGHBOURS
+        )
+    assert {name: each.value for name, each in found.items()} == pytest.approx(expected, abs=1e-3)
+    assert all(0.05 < value < 1.5 for value in expected.values())
+
+
+def test_manifold_metrics_take_memory_for_a_block_alone(monkeypatch):
+    """A block of distances has no more than so many numbers, however many images there are on either side."""
+    monkeypatch.setattr(manifold, "_BLOCK_NUMBERS", 10_000)
+    sizes, distances = [], manifold._squared_distances
+
+    def noted(x, y):
+        sizes.append(len(x) * len(y))
+        return distances(x, y)
+
+    real, fake = RANDOM(6).normal(size=(300, 2)), RANDOM(7).normal(size=(900, 2))
+    whole = precision_recall_density_coverage(real, fake)
+    monkeypatch.setattr(manifold, "_squared_distances", noted)
+    assert precision_recall_density_coverage(real, fake) == whole
+    assert max(sizes) <= 10_000
+    assert sum(sizes) == 300 * 300 + 900 * 900 + 300 * 900
 
 
 def test_classes_by_hand():

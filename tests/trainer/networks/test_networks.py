@@ -10,8 +10,8 @@ from torch import nn
 from bgan.trainer.common.image_shape import ImageShape
 from bgan.trainer.config.training import DISCRIMINATORS, NETWORKS, TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
-from bgan.trainer.export.graph import folded_layers
-from bgan.trainer.export.polyphase import polyphase
+from bgan.trainer.exporting.graph import folded_layers
+from bgan.trainer.exporting.polyphase import polyphase
 from bgan.trainer.networks.build import network_sizes, parameter_count, sizes_text
 from bgan.trainer.networks.discriminators import Discriminator, build_discriminator
 from bgan.trainer.networks.generators import build_generator, set_output_bias

@@ -351,5 +351,5 @@ def test_the_command_prints_writes_and_draws(sbn_run):
     with Image.open(runs / "tiny" / "gradients.png") as picture:
         assert min(picture.size) > 400
     result = bgan("diagnose-gradients", "tiny", *arguments, "--estimator", "bgan")
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("bgan: the estimator bgan weights images by the density ratio")

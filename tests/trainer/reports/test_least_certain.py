@@ -86,5 +86,5 @@ def test_the_command_refuses_it_before_the_work(tmp_path):
         "--picture",
         tmp_path / "a.png",
     )
-    assert "needs a classifier" in error_line(bgan(*command))
+    assert "needs a classifier" in error_line(bgan(*command), 2)
     assert not (tmp_path / "a.png").exists()

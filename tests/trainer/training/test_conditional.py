@@ -17,8 +17,8 @@ from bgan.trainer.evaluation.evaluate import evaluate_samples
 from bgan.trainer.evaluation.generator import TrainedGenerator, open_generator
 from bgan.trainer.evaluation.metrics.table import MetricInputs, Need
 from bgan.trainer.evaluation.reference import make_reference
-from bgan.trainer.export.exporter import export_run
-from bgan.trainer.export.model_file import OnnxModel
+from bgan.trainer.exporting.exporter import export_run
+from bgan.trainer.exporting.model_file import OnnxModel
 from bgan.trainer.reports.diagnosis.diagnose import DiagnosisOptions, diagnose
 from bgan.trainer.reports.exploration.explore import ExplorationOptions, explore
 from bgan.trainer.reports.exploration.pictures import draw_pictures

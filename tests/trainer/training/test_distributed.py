@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from bgan.trainer.data.dataset import BatchStream
+from bgan.trainer.training.callbacks import StopTraining
+from bgan.trainer.training.trackers.tensorboard import TensorBoard
 from tests.kit.cli import bgan, error_line
 from tests.kit.ranks import Ranks, run_ranks
 from tests.kit.waiting import eventually
@@ -59,7 +62,7 @@ def test_weights_do_not_depend_on_how_many_processes_train(train, tmp_path):
         results = run_ranks(count, *train, "--runs-dir", tmp_path / str(count), "--epochs", 2)
         assert [result.returncode for result in results] == [0] * count, results
         assert "epoch 2/2 step 10/10" in results[0].stderr
-        assert "next: bgan export run" in results[0].stdout
+        assert "next: bgan export run" in results[0].stderr
         assert all(result.stdout + result.stderr == "" for result in results[1:])
         assert _newest(tmp_path / str(count) / "run") == expected
 
@@ -106,7 +109,7 @@ def test_what_is_wrong_in_one_process_is_said_once(train, tmp_path):
     line = _refused(Ranks(train, (*train, "--data", tmp_path / "gone.npy")).results())
     assert line.startswith("bgan: process 1: ")
     assert "gone.npy" in line
-    line = _refused(run_ranks(2, *train, "--learning-rate", "-1"))
+    line = _refused(run_ranks(2, *train, "--learning-rate", "-1"), 2)
     assert line == "bgan: learning-rate is -1.0; it must be above 0"
 
     (tmp_path / "run").mkdir()
@@ -115,14 +118,14 @@ def test_what_is_wrong_in_one_process_is_said_once(train, tmp_path):
 
 
 def test_processes_that_cannot_share_the_shards_are_refused_with_what_fits(train, tmp_path):
-    line = _refused(run_ranks(4, *train, "--shards", 2))
+    line = _refused(run_ranks(4, *train, "--shards", 2), 2)
     assert "shards is 2, which 4 processes cannot share; start as many as one of 1, 2, or choose" in line
-    assert "3 processes cannot share; start as many as one of 1, 2, 4, or" in _refused(run_ranks(3, *train))
-    line = error_line(bgan(*train, "--shards", 2, "--processes", 4))
+    assert "3 processes cannot share; start as many as one of 1, 2, 4, or" in _refused(run_ranks(3, *train), 2)
+    line = error_line(bgan(*train, "--shards", 2, "--processes", 4), 2)
     assert "shards is 2, which 4 processes cannot share" in line
-    line = error_line(bgan(*train, "--shards", 8))
+    line = error_line(bgan(*train, "--shards", 8), 2)
     assert "shards is 8, but a batch of 8 can be in 1, 2, 4; choose one of these" in line
-    line = _refused(run_ranks(2, *train, "--processes", 4))
+    line = _refused(run_ranks(2, *train, "--processes", 4), 2)
     assert "processes is 4, but 2 were started here; leave out --processes" in line
     assert not (tmp_path / "run").exists()
 
@@ -139,6 +142,28 @@ def test_a_shard_that_diverges_ends_all_processes_before_their_weights_change(tr
     assert "the discriminator's loss is nan at step 7, epoch 2" in line
     assert line.endswith("; the newest checkpoint is step_00000005.safetensors")
     assert _newest(tmp_path / "run") == before
+
+
+def test_the_first_process_alone_calls_callbacks_and_one_that_raises_or_stops_ends_all(
+    train, monkeypatch, tmp_path
+):
+    def on_step(callback, step, losses):
+        (tmp_path / f"{os.environ['RANK']} at {step}").touch()
+        if step == 10:
+            raise error
+
+    monkeypatch.setattr(TensorBoard, "on_step", on_step)
+    for error in (ValueError("no"), StopTraining()):
+        results = run_ranks(2, *train, "--epochs", 4)
+        if isinstance(error, ValueError):
+            line = _refused(results)
+            assert "the callback TensorBoard.on_step raised ValueError: no; stopped and saved at step 10;" in line
+            shutil.rmtree(tmp_path / "run" / "checkpoints")
+        else:
+            assert [result.returncode for result in results] == [0, 0], results
+        assert sorted(path.name for path in tmp_path.glob("* at *")) == ["0 at 10", "0 at 5"]
+    monkeypatch.undo()
+    assert _newest(tmp_path / "run") == _alone(train, tmp_path / "alone", "--epochs", 2)
 
 
 def test_a_signal_to_one_process_saves_and_ends_all(train, tmp_path):

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...common.errors import ConfigError, DataError
+from ...common.text import first_line
 from ...config.images import ImageOptions
 from .labels import in_class_order
 from .listing import Listing, ZipEntries
 from .other_files import START_BYTES, image_suffix, named, other_files
-from .source import BadImages, ImageSource, RawImages, first_line, printable, refuse_options
+from .source import BadImages, ImageSource, RawImages, printable, refuse_options
 
 SUFFIXES = frozenset(
     {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import ConfigError, DataError
+from ...common.text import first_line
 from ...config.images import ImageOptions
 from ...config.setting import option
 
@@ -91,11 +92,6 @@ def is_litter(name: str) -> bool:
 def printable(name: str) -> str:
     """A name that somebody gave, without what would steer a terminal: such characters as escapes."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
-
-
-def first_line(reason: object) -> str:
-    """The first line of an error's text; its type if it has none."""
-    return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
 
 
 def not_readable(path: object, reason: object) -> DataError:

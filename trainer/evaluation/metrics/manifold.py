@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import GROUPS, Estimate, group_of_rows, jackknife_error, mean_estimate
 
 NEIGHBOURS = 5
-_ROWS = 500  # of a block of distances
+_BLOCK_NUMBERS = 5_000_000  # of distances at once: 40 MB
 _SPARE = 20  # neighbours kept for those that a left-out group takes
 
 
@@ -33,7 +33,7 @@ def precision_recall_density_coverage(
     fake_radii, radii_without = _fake_radii(y, torch.from_numpy(groups), neighbours)
     balls = torch.zeros(len(y), dtype=torch.float64)  # real ones that each sample is in
     nearest, in_fake, without = [], [], []
-    for rows, radii in zip(torch.split(x, _ROWS), torch.split(real_radii, _ROWS), strict=True):
+    for rows, radii in zip(_blocks(x, y), _blocks(real_radii, y), strict=True):
         distances = _squared_distances(rows, y)
         balls += (distances < radii[:, None]).sum(dim=0)
         nearest.append(_by_group(distances, ends) < radii[:, None])
@@ -50,6 +50,11 @@ def precision_recall_density_coverage(
     }
 
 
+def _blocks(x: Tensor, others: Tensor) -> tuple[Tensor, ...]:
+    """The rows of `x`, as many at once as have few enough distances to others."""
+    return torch.split(x, max(1, _BLOCK_NUMBERS // len(others)))
+
+
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """[N, M] of rows [N, D] and [M, D]."""
     products = torch.addmm((y * y).sum(dim=1), x, y.t(), alpha=-2)
@@ -59,7 +64,7 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
 def _nearest(x: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
     """The least squared distances of each row to the rows, itself included, with their indices, by blocks."""
     count = min(count, len(x))
-    blocks = (_squared_distances(rows, x) for rows in torch.split(x, _ROWS))
+    blocks = (_squared_distances(rows, x) for rows in _blocks(x, x))
     return [(found.values, found.indices) for found in (block.topk(count, largest=False) for block in blocks)]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common import entry_points
+from ...common.errors import ConfigError
+from ...common.text import first_line
 from ..reference import Images, Reference, Report
 from ..samples import Samples
 from ..stacked import StackedClassifier, mode_divergence, modes_found
@@ -212,7 +215,7 @@ def _frechet(own: Features, real: Features) -> Estimate:
     return jackknife_estimate(lambda rows: frechet_distance(rows, real), own)
 
 
-METRICS = {
+METRICS: dict[str, Metric] = {
     "frechet_distance": _quality(
         "Frechet distance", lambda x: _frechet(x.own_features, x.real_features), "lower", _FEATURES
     ),
@@ -313,6 +316,23 @@ METRICS = {
         digits=1,
     ),
 }
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Those of `METRICS`, and those that other packages add. Raises ConfigError where one of these is broken."""
+    return METRICS | {name: _added(name) for name in entry_points.registered(entry_points.METRICS)}
+
+
+@cache
+def _added(name: str) -> Metric:
+    metric, what = entry_points.load(entry_points.METRICS, name), entry_points.shown(entry_points.METRICS, name)
+    if not isinstance(metric, Metric):
+        raise ConfigError(f"{what} is a {type(metric).__name__}, not a Metric")
+    if name in METRICS:
+        raise ConfigError(f"{what} has the name of a metric of bgan; give it another")
+    return metric
+
+
 TO_TRAINING_IMAGES = ("training_frechet_distance", "training_kernel_distance")
 """Metrics of samples against training images; of the two sets, the others take the test images."""
 
@@ -340,19 +360,29 @@ class Figures(NamedTuple):
 
 
 def measure(inputs: MetricInputs, keys: Collection[str] = tuple(METRICS)) -> Figures:
-    """The metrics of these keys, but those that need what is missing."""
-    found = Figures({}, {})
+    """The metrics of these keys, but those that need what is missing. Raises ConfigError where one is broken."""
+    found, metrics = Figures({}, {}), all_metrics()
     for key in keys:
-        if not METRICS[key].needs & inputs.missing:
-            found = found.updated(key, METRICS[key].function(inputs))
+        if not metrics[key].needs & inputs.missing:
+            found = found.updated(key, metrics[key].function(inputs) if key in METRICS else _tried(key, inputs))
     return found
+
+
+def _tried(key: str, inputs: MetricInputs) -> Estimate:
+    """A metric of another package. Raises ConfigError where it fails."""
+    try:
+        estimate = _added(key).function(inputs)
+    except Exception as error:  # of code that is not ours
+        what = entry_points.shown(entry_points.METRICS, key)
+        raise ConfigError(f"{what} fails ({type(error).__name__}: {first_line(error)})") from error
+    return estimate if isinstance(estimate, Estimate) else Estimate(float(estimate))
 
 
 def indistinct(first: Figures, second: Figures) -> list[str]:
     """The titles of the metrics in which two do not differ by more than twice the error of their difference."""
     return [
         metric.title
-        for key, metric in METRICS.items()
+        for key, metric in all_metrics().items()
         if (one := first.of(key)) and (other := second.of(key)) and not is_distinct(one, other)
     ]
 
@@ -376,4 +406,4 @@ def format_estimate(key: str, estimate: Estimate | None) -> str:
 
 def format_value(key: str, value: float | None) -> str:
     """A metric's value as tables show it; a dash where there is none."""
-    return "-" if value is None else f"{value:.{METRICS[key].digits}f}"
+    return "-" if value is None else f"{value:.{all_metrics()[key].digits}f}"

@@ -15,7 +15,8 @@ import torch
 from ...common.errors import ConfigError
 from ...common.rng import CPU
 from ...config.estimators import ESTIMATORS
-from ...training.objectives import OBJECTIVES
+from ...data.dataset import BinaryDataset
+from ...training.objectives import configured_objective
 from ...training.run import Run
 from .estimates import EstimatorDiagnosis, measure_estimators, square
 from .flips import flip_gradients
@@ -77,6 +78,7 @@ def diagnose(
     *,
     estimators: Sequence[str] = (),
     neuron: str | None = None,
+    dataset: BinaryDataset | None = None,
     data_dir: str | None = None,
     device: torch.device = CPU,
     report: Callable[[str], None] = lambda text: None,
@@ -85,7 +87,8 @@ def diagnose(
     """Measure estimators, or all that can be used, at the newest checkpoint of a run.
 
     `neuron` treats the logits as those of "dbn" or "sbn" neurons, whatever the run was trained with. `data_dir` is
-    where the run's data set lies now; only conditional runs and losses that compare pairs need it.
+    where the run's data set lies now, and `dataset` stands in its place; only conditional runs and losses that
+    compare pairs need it.
     Raises ConfigError for estimators that are unknown or cannot be used, and where the true gradient is 0;
     otherwise what `load_subject` does.
     """
@@ -95,14 +98,21 @@ def diagnose(
     if data_dir is not None:
         config = config.replace(data_dir=data_dir)
     subject = load_subject(
-        run, config, images=plan.images, seed=plan.seed, device=device, report=report, warn=warn
+        run,
+        config,
+        images=plan.images,
+        seed=plan.seed,
+        dataset=dataset,
+        device=device,
+        report=report,
+        warn=warn,
     )
     names, refused = _usable(estimators, subject)
     truth = flip_gradients(subject, plan.backgrounds, report)
     if square(truth) <= 0:
         raise ConfigError("the true gradient cannot be told from 0; give more --backgrounds, or more --images")
     reference = _REFERENCES[subject.neuron]
-    if OBJECTIVES[config.objective.objective].compares_pairs:
+    if configured_objective(config.objective.objective, run.given.objective).compares_pairs:
         reference += f"; every image is paired with a real one of {config.data.dataset}"
     return Diagnosis(
         run=run.name,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.discriminators import Discriminator
+from ...networks.discriminators import AnyDiscriminator, Discriminator
 from ...training.estimators.base import draw_bits
 from ...training.objectives import ImageLosses
 from .estimates import GROUPS, in_groups
@@ -56,7 +56,7 @@ def flip_differences(losses: ImageLosses, images: Tensor) -> Tensor:
 
 
 def discriminator_flip_differences(
-    discriminator: Discriminator, loss: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor | None = None
+    discriminator: AnyDiscriminator, loss: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor | None = None
 ) -> Tensor:
     """`flip_differences` of one discriminator: [B, N].
 
@@ -70,14 +70,14 @@ def discriminator_flip_differences(
         return (1 - 2 * images.flatten(1)) * (flipped - own).t()
 
 
-def _flipped_logits(discriminator: Discriminator, image: Tensor, label: Tensor | None) -> Tensor:
+def _flipped_logits(discriminator: AnyDiscriminator, image: Tensor, label: Tensor | None) -> Tensor:
     """The logits [N] of an image [C, H, W] with one pixel flipped each."""
     pixels = image.flatten()
     steps = 1 - 2 * pixels
     labels = None if label is None else label.expand(len(pixels))
-    if isinstance(discriminator.layers[0], nn.Flatten) and isinstance(discriminator.layers[1], nn.Linear):
+    first = discriminator.layers[1] if isinstance(discriminator, Discriminator) else None
+    if isinstance(discriminator, Discriminator) and isinstance(first, nn.Linear):  # after it is flat
         # A flip adds a multiple of one column of the first layer's weights, so that layer is done once for all.
-        first = discriminator.layers[1]
         hidden = F.linear(pixels, first.weight, first.bias) + steps[:, None] * first.weight.t()  # [N, hidden]
         return discriminator.after(2, hidden, labels)
     logits = []

@@ -12,12 +12,15 @@ from ...common.rng import CPU, derived_seed, random_stream
 from ...common.tensor_files import tensors_under
 from ...config.estimators import BINARY_NEURONS
 from ...config.training import TrainingConfig
+from ...data.dataset import BinaryDataset
 from ...training.checkpoint import trained_discriminators, trained_generator
 from ...training.estimators.base import Estimator
 from ...training.estimators.build import build_estimator
-from ...training.objectives import OBJECTIVES, ImageLosses
+from ...training.objectives import ImageLosses, configured_objective
 from ...training.run import Run, trained_checkpoint
 from ...training.training_set import open_training_set
+
+_NO_GRADIENT = "so the loss of an image depends on the others of its batch, and no image has a gradient of its own"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +61,7 @@ def load_subject(
     *,
     images: int,
     seed: int,
+    dataset: BinaryDataset | None = None,
     device: torch.device = CPU,
     report: Callable[[str], None],
     warn: Callable[[str], None],
@@ -70,19 +74,23 @@ def load_subject(
     """
     _check(config)
     checkpoint = trained_checkpoint(run, warn)
-    objective = OBJECTIVES[config.objective.objective]
+    objective = configured_objective(config.objective.objective, run.given.objective)
     real = labels = None
     if config.networks.conditional or objective.compares_pairs:
         report(f"reading {config.data.dataset}")
         real, labels = (
-            part if part is None else part.to(device) for part in _real_images(run, config, images, seed)
+            part if part is None else part.to(device) for part in _real_images(run, config, dataset, images, seed)
         )
     is_as_trained = config.neurons.estimator == run.config().neurons.estimator
     random = random_stream(seed, "diagnosis", device=device)
     latents = torch.randn(images, config.networks.latent_size, generator=random, device=device)
-    losses = ImageLosses(trained_discriminators(config, checkpoint).to(device), objective, real, labels=labels)
+    discriminators = trained_discriminators(config, checkpoint, given=run.given).to(device)
+    if mixing := [each for each in discriminators if each.mixes_rows]:
+        name = getattr(mixing[0], "name", config.networks.discriminator)
+        raise ConfigError(f"the run's discriminator {name} mixes the images of a batch, {_NO_GRADIENT}")
+    losses = ImageLosses(discriminators, objective, real, labels=labels)
     with torch.no_grad():
-        logits = trained_generator(config, checkpoint, averaged=False).to(device)(latents, labels)
+        logits = trained_generator(config, checkpoint, averaged=False, given=run.given).to(device)(latents, labels)
     return Subject(
         config=config,
         step=checkpoint.meta.step,
@@ -106,15 +114,14 @@ def _check(config: TrainingConfig) -> None:
     if config.neurons.training_neuron not in BINARY_NEURONS:
         raise ConfigError("real neurons have an exact gradient; --neuron sbn treats the run's as stochastic ones")
     if config.networks.discriminator_norm == "batch":
-        raise ConfigError(
-            "the run's discriminator has batch normalization, so the loss of an image depends on the others of "
-            "its batch, and no image has a gradient of its own"
-        )
+        raise ConfigError(f"the run's discriminator has batch normalization, {_NO_GRADIENT}")
 
 
-def _real_images(run: Run, config: TrainingConfig, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def _real_images(
+    run: Run, config: TrainingConfig, given: BinaryDataset | None, count: int, seed: int
+) -> tuple[Tensor, Tensor | None]:
     """Real images [count, C, H, W] to pair with generated ones, and their classes [count] for conditional runs."""
-    dataset = open_training_set(config, run)
+    dataset = open_training_set(config, run, dataset=given)
     rows = torch.randint(len(dataset), (count,), generator=random_stream(seed, "diagnosis pairs"))
     labels = dataset.labels[rows] if config.networks.conditional and dataset.labels is not None else None
     return dataset.images[rows].float(), labels

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import RunError
+from ...common.errors import ConfigError, RunError
 
 _ANSWER_SECONDS = 10.0
 _POLL_SECONDS = 0.2
@@ -148,10 +148,13 @@ def _connect(address: str) -> Any:
 
 
 def _check_address(address: str) -> None:
-    """Raise RunError where no Ray answers: Ray itself would try for minutes, and say so in many lines."""
+    """Raise RunError where no Ray answers: Ray itself would try for minutes, and say so in many lines.
+
+    Raises ConfigError for what is no address.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
-        raise RunError(f"--ray {address} is no address; use HOST:PORT, ray://HOST:PORT, auto or local")
+        raise ConfigError(f"--ray {address} is no address; use HOST:PORT, ray://HOST:PORT, auto or local")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
         if os.environ.get("RAY_USE_TLS") != "1":

@@ -4,7 +4,11 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from ...common import entry_points
+from ...common.errors import ConfigError
 from ...common.image_shape import ImageShape
+from ...common.text import first_line
+from ...config.estimators import ESTIMATORS
 from ...config.training import TrainingConfig
 from ...networks.neurons import IDENTITY, REINMAX, SIGMOID_ADJUSTED
 from .base import Estimator
@@ -14,8 +18,13 @@ from .straight_through import BinaryConcrete, ThroughNeurons
 
 
 def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimator:
-    """The estimator that the settings name, untrained; RELAX draws its weights from torch's global generator."""
+    """The estimator that the settings name, untrained; RELAX draws its weights from torch's global generator.
+
+    Raises ConfigError where it is an entry point that is broken.
+    """
     own = config.neurons
+    if own.estimator not in ESTIMATORS:
+        return _of_another_package(own.estimator, image_shape)
     through_neurons = partial(ThroughNeurons, own.training_neuron, own.estimator)
     builders: dict[str, Callable[..., Estimator]] = {
         **dict.fromkeys((SIGMOID_ADJUSTED, IDENTITY, REINMAX), through_neurons),
@@ -33,3 +42,15 @@ def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimato
     }
     numbers = (own.estimator_samples, own.estimator_temperature)  # an estimator has one of them, or neither
     return builders[own.estimator](*(number for number in numbers if number is not None))
+
+
+def _of_another_package(name: str, image_shape: ImageShape) -> Estimator:
+    build = entry_points.load(entry_points.ESTIMATORS, name)
+    what = entry_points.shown(entry_points.ESTIMATORS, name)
+    try:
+        estimator = build(image_shape=image_shape)
+    except Exception as error:  # of code that is not ours
+        raise ConfigError(f"{what} fails for image_shape ({type(error).__name__}: {first_line(error)})") from error
+    if not isinstance(estimator, Estimator):
+        raise ConfigError(f"{what} gives a {type(estimator).__name__}, not an Estimator")
+    return estimator

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bgan.trainer.common.image_shape import ImageShape
-from bgan.trainer.export.graph import folded_layers
-from bgan.trainer.export.products import PatchAxis, Patches, as_products, images_of
+from bgan.trainer.exporting.graph import folded_layers
+from bgan.trainer.exporting.products import PatchAxis, Patches, as_products, images_of
 from bgan.trainer.networks.generators import build_generator
-from tests.trainer.export.test_polyphase import AXES
+from tests.trainer.exporting.test_polyphase import AXES
 
 GROUPS = st.integers(1, 3)
 

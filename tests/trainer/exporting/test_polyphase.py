@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bgan.trainer.common.image_shape import ImageShape
-from bgan.trainer.export import polyphase as p
-from bgan.trainer.export.graph import folded_layers
+from bgan.trainer.exporting import polyphase as p
+from bgan.trainer.exporting.graph import folded_layers
 from bgan.trainer.networks.generators import build_generator
 
 AXES = st.builds(

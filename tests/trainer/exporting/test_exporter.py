@@ -10,8 +10,8 @@ from google.protobuf import json_format
 
 from bgan.trainer.common.errors import ConfigError, ExportError
 from bgan.trainer.common.image_shape import ImageShape
-from bgan.trainer.export import exporter as export
-from bgan.trainer.export import graph as onnx_graph
+from bgan.trainer.exporting import exporter as export
+from bgan.trainer.exporting import graph as onnx_graph
 from bgan.trainer.networks.generators import build_generator
 from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint, trained_generator
 from bgan.v1 import model_pb2

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..common.errors import ExportError
+from ..networks.build import AnyGenerator
 from ..networks.generators import Generator
 from ..networks.layers import AffineNorm, ImageDeconvolution
+from ..networks.own import OwnGenerator
 from .polyphase import polyphase
 
 OPSET = 20
@@ -32,13 +34,46 @@ class ExportedGenerator(nn.Module):
         self, latents: Tensor, labels: Tensor | None = None, uniforms: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(images uint8, probabilities float32) of the latents; without uniforms the threshold is 0.5."""
-        probabilities = torch.sigmoid(self.layers(self.inputs(latents, labels)))
+        probabilities = torch.sigmoid(self.logits(latents, labels))
         images = probabilities > 0.5 if uniforms is None else uniforms < probabilities
         return images.to(torch.uint8), probabilities
 
+    def logits(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The logits of the latents, times the slope."""
+        logits: Tensor = self.layers(self.inputs(latents, labels))
+        return logits
 
-def to_onnx(generator: Generator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
-    """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in."""
+
+class ExportedOwnGenerator(ExportedGenerator):
+    """The same of a generator of one's own, of whose layers nothing is known."""
+
+    def __init__(self, generator: OwnGenerator, slope: float) -> None:
+        nn.Module.__init__(self)
+        self.generator, self.slope = generator, slope
+
+    def logits(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The logits of the latents, times the slope."""
+        logits: Tensor = self.slope * self.generator(latents, labels)
+        return logits
+
+
+def to_onnx(generator: AnyGenerator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
+    """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in.
+
+    Raises ExportError where torch cannot write one of one's own.
+    """
+    if isinstance(generator, OwnGenerator):
+        try:
+            return _graph(ExportedOwnGenerator(generator, slope), generator, stochastic=stochastic)
+        except Exception as error:  # torch.onnx raises many; the first line says that it failed, the last one why
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ExportError(
+                f"the generator {generator.name} cannot be written as ONNX ({reason[-1]})"
+            ) from error
+    return _graph(ExportedGenerator(generator, slope, graph=graph), generator, stochastic=stochastic)
+
+
+def _graph(exported: ExportedGenerator, generator: AnyGenerator, *, stochastic: bool) -> onnx.ModelProto:
     inputs: dict[str, Tensor] = {"latents": torch.zeros(2, generator.latent_size)}
     if generator.class_count:
         inputs["labels"] = torch.zeros(2, dtype=torch.int64)
@@ -47,7 +82,7 @@ def to_onnx(generator: Generator, slope: float, *, stochastic: bool, graph: str 
     batch = torch.export.Dim("batch", min=1)
     with _quiet_exporter():
         program = torch.onnx.export(
-            ExportedGenerator(generator, slope, graph=graph).eval(),
+            exported.eval(),
             kwargs=inputs,
             dynamo=True,
             verbose=False,

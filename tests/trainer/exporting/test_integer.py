@@ -9,13 +9,13 @@ from bgan.serving.models.engine import load_engine
 from bgan.serving.models.noise import NoiseLayout
 from bgan.trainer.common.errors import ConfigError, ExportError
 from bgan.trainer.common.image_shape import ImageShape
-from bgan.trainer.export import integer_export
-from bgan.trainer.export.exporter import export_run
-from bgan.trainer.export.integer import SUM_LIMIT, WEIGHT_LIMIT, outputs, quantize
-from bgan.trainer.export.integer_export import to_integers
-from bgan.trainer.export.integer_reference import reference_images
-from bgan.trainer.export.products import Product
-from bgan.trainer.export.stream_noise import first_noise
+from bgan.trainer.exporting import integer_export
+from bgan.trainer.exporting.exporter import export_run
+from bgan.trainer.exporting.integer import SUM_LIMIT, WEIGHT_LIMIT, outputs, quantize
+from bgan.trainer.exporting.integer_export import to_integers
+from bgan.trainer.exporting.integer_reference import reference_images
+from bgan.trainer.exporting.products import Product
+from bgan.trainer.exporting.stream_noise import first_noise
 from bgan.trainer.networks.generators import build_generator
 from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, save_checkpoint
 from bgan.v1 import model_pb2

@@ -1,0 +1,1 @@
+"""The Python interface: what the commands use, and whoever imports `bgan.trainer`."""

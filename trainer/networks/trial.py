@@ -1,0 +1,121 @@
+"""Networks of one's own, tried on a few rows before anything is trained: what cannot work is said at once."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..common.errors import ConfigError
+from ..common.image_shape import ImageShape
+from ..common.rng import random_stream
+from ..common.text import first_line
+from .own import OwnDiscriminator, OwnGenerator
+
+_ROWS = 4
+_TOLERANCE = 1e-3  # of the largest logit: what sums of another order may differ by
+_SEED = 0
+
+
+def try_generator(generator: OwnGenerator) -> None:
+    """Raise ConfigError unless it gives logits of the right shape, each of its own latent alone, and no noise.
+
+    It is tried in eval mode, as it is sampled; in training batch normalization may mix rows.
+    """
+    what = f"the generator {generator.name}"
+    latents = torch.randn(_ROWS, generator.latent_size, generator=random_stream(_SEED, "trial"))
+    labels = torch.arange(_ROWS) % generator.class_count if generator.class_count else None
+    was_training = generator.training
+    generator.eval()
+    with torch.no_grad():
+        logits = _called(what, "latents", generator, latents, labels)
+        _check_output(what, logits, (_ROWS, *generator.image_shape), "logits")
+        if not _are_close(logits, _called(what, "latents", generator, latents, labels)):
+            raise ConfigError(
+                f"{what} gives other logits for the same latents in eval mode: it draws noise of its own; all "
+                "noise must be in the latents"
+            )
+        for row in range(_ROWS):
+            alone = latents[row : row + 1], None if labels is None else labels[row : row + 1]
+            if not _are_close(logits[row : row + 1], _called(what, "latents", generator, *alone)):
+                raise ConfigError(
+                    f"{what} mixes rows in eval mode: the logits of a latent depend on the others of its batch; "
+                    "normalize by statistics of training (as BatchNorm does), or within a row"
+                )
+    generator.train(was_training)
+
+
+def try_discriminator(
+    discriminator: OwnDiscriminator, image_shape: ImageShape, *, needs_gradient: bool = False
+) -> None:
+    """Raise ConfigError unless it gives a logit for each image and, where needed, a gradient to train on.
+
+    Also finds out whether it mixes rows. It stays as it is: copies are tried.
+    """
+    what = f"the discriminator {discriminator.name}"
+    images = (torch.rand(_ROWS, *image_shape, generator=random_stream(_SEED, "trial")) < 0.5).float()
+    labels = torch.arange(_ROWS) % discriminator.class_count if discriminator.class_count else None
+    others = torch.cat([images[:1], 1 - images[1:]])
+    logits, of_others = (
+        _called(what, "images", _copied(what, discriminator), batch, labels) for batch in (images, others)
+    )
+    _check_output(what, logits, (_ROWS,), "logits")
+    discriminator.mixes_rows = not _are_close(logits[:1], of_others[:1])
+    if needs_gradient:
+        _try_gradient(what, _copied(what, discriminator), images, labels)
+
+
+def _try_gradient(what: str, discriminator: OwnDiscriminator, images: Tensor, labels: Tensor | None) -> None:
+    _, gradient = _called(what, "images", discriminator.logits_and_input_gradient, images, labels)
+    _check_output(f"input_gradient of {what}", gradient, (_ROWS, images[0].numel()), "gradients")
+    try:
+        gradient.square().sum().backward()
+    except Exception as error:  # of kernels, and of code that is not ours
+        raise ConfigError(
+            f"{what} has no second derivative, which the penalty of its gradient needs "
+            f"({type(error).__name__}: {first_line(error)}); choose --objective wgan or gan"
+        ) from error
+
+
+def _called(what: str, inputs: str, network: Callable[..., Any], *arguments: Tensor | None) -> Any:
+    """What a network gives for the same noise. Raises ConfigError where it fails."""
+    given = [
+        f"{inputs} {_text(arguments[0])}",
+        *([] if arguments[1] is None else [f"labels {_text(arguments[1])}"]),
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        try:
+            return network(*arguments)
+        except Exception as error:  # of code that is not ours
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise ConfigError(f"{what} fails for {' and '.join(given)} ({reason})") from error
+
+
+def _check_output(what: str, output: object, shape: tuple[int, ...], wanted: str) -> None:
+    if not isinstance(output, Tensor):
+        raise ConfigError(f"{what} gives a {type(output).__name__}, not a tensor of {wanted}")
+    if output.shape != shape or output.dtype != torch.float32:
+        kind = str(output.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"{what} gives {kind} {_text(output)}; {wanted} are float32 {list(shape)}, for {_ROWS} rows"
+        )
+
+
+def _copied(what: str, discriminator: OwnDiscriminator) -> OwnDiscriminator:
+    try:
+        return copy.deepcopy(discriminator).train()
+    except Exception as error:
+        raise ConfigError(f"{what} cannot be copied ({type(error).__name__}: {first_line(error)})") from error
+
+
+def _are_close(first: object, second: object) -> bool:
+    if not (isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape == second.shape):
+        return False
+    scale = max(1e-6, first.abs().max().item())
+    return torch.allclose(first, second, rtol=0, atol=_TOLERANCE * scale, equal_nan=True)
+
+
+def _text(tensor: Tensor | None) -> str:
+    return str([]) if tensor is None else str(list(tensor.shape))
