@@ -3,9 +3,9 @@
 import grpc
 import pytest
 
-from bgan.clients import AsyncSamplingClient, SamplingClient, SamplingError
+from bgan.clients import AsyncSamplingClient, RetryPolicy, SamplingClient, SamplingError
 from tests.kit.clients import Blocking
-from tests.kit.liars import Liar, lying_server
+from tests.kit.liars import Liar, lying_server, responses
 
 KINDS = pytest.mark.parametrize("kind", [SamplingClient, AsyncSamplingClient])
 
@@ -73,6 +73,21 @@ def test_interceptors_see_every_call_the_first_first(make_client, sent):
         client.get_model()
     assert seen == [(name, call) for call in ("SampleBinaryImages", "GetModel") for name in ("one", "two")]
     assert [[value for key, value in call if key == "x-by"] for call in sent.metadata] == [["one", "two"]] * 2
+
+
+def test_interceptors_see_each_try(make_client, sent):
+    seen, kind, failures = [], (NotedAsync if make_client is Blocking else Noted), iter([True])
+
+    def tell(request, context):
+        if next(failures, False):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+        yield from responses(request)
+
+    sent.tell = tell
+    hasty = RetryPolicy(initial_backoff_seconds=0.01, max_backoff_seconds=0.01)
+    with make_client(sent.target, interceptors=[kind(seen)], retry=hasty) as client:
+        assert len(client.sample(4)) == 4
+    assert seen == [("one", "SampleBinaryImages")] * 2
 
 
 def test_list_models_is_one_call(make_client, sent):
