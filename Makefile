@@ -98,8 +98,8 @@ $(WEB_RUNTIME_READY): | $(SERVE_READY)
 	@touch $@
 
 # A test's tier is told from what it uses: tests/kit/tiers.py.
-test-fast: $(READY) ## Run the tests that start no process and train for 50 steps at most
-	$(PYTEST) --numprocesses 2 --dist worksteal -m "not (process or training or long)"
+test-fast: $(READY) ## Run the tests that start no process, export nothing and train for 50 steps at most
+	$(PYTEST) --numprocesses 2 --dist worksteal -m "not (process or training or exporting or long)"
 
 # Three at a time fill two cores: these tests wait for their servers a third of the time.
 test: $(READY) ## Run all tests but the long ones, on two cores

@@ -40,6 +40,13 @@ def test_a_fast_test_may_not_train_for_long(tmp_path):
         make_run(tmp_path / "long", steps=2, **settings)
 
 
+def test_a_fast_test_may_not_export(tmp_path):
+    from tests.kit.models import make_model
+
+    with pytest.raises(pytest.fail.Exception, match="let it use the fixture `exporting`"):
+        make_model(tmp_path, "small", shape=(1, 2, 2))
+
+
 def test_model_files_are_what_the_script_writes(tmp_path):
     write.write(tmp_path)
     for path in write.MODELS:

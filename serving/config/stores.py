@@ -83,7 +83,7 @@ def open_store(url: str) -> Store:
 
     try:
         with store_errors(url):
-            files, root = url_to_fs(url, use_listings_cache=False)
+            files, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except StoreError as error:
         cause = error.__cause__
         if isinstance(cause, ImportError):

@@ -1,8 +1,9 @@
 """The tiers of tests: each test's marks come from what it uses, and a test that outgrows its tier fails.
 
 `process`: its code, or that of a fixture or a helper that it uses, names the module `subprocess`, or it uses the
-fixture `processes`. `training`: it uses the fixture `training`. All else is fast: it may neither start a process
-nor train for more than 50 steps. `long` alone is set by hand.
+fixture `processes`. `training`: it uses the fixture `training`. `exporting`: it uses the fixture `exporting`. All
+else is fast: it may neither start a process, nor train for more than 50 steps, nor export by torch, which takes
+seconds. `long` alone is set by hand.
 """
 
 import functools
@@ -22,6 +23,7 @@ class _Running:
 
     may_start_processes = True
     may_train = True
+    may_export = True
     steps = 0
 
 
@@ -35,9 +37,15 @@ def training():
     """Lets a test train for more than 50 steps."""
 
 
+@pytest.fixture(scope="session")
+def exporting():
+    """Lets a test export by torch."""
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "process: starts processes or uses a server; never set by hand")
     config.addinivalue_line("markers", "training: trains for more than 50 steps; never set by hand")
+    config.addinivalue_line("markers", "exporting: exports a generator by torch; never set by hand")
     sys.addaudithook(_refuse_processes)
 
 
@@ -47,8 +55,9 @@ def pytest_collection_modifyitems(items):
         used = [item.function, *(definition.func for several in definitions.values() for definition in several)]
         if "processes" in item.fixturenames or any(starts_processes(function) for function in used):
             item.add_marker("process")
-        if "training" in item.fixturenames:
-            item.add_marker("training")
+        for name in ("training", "exporting"):
+            if name in item.fixturenames:
+                item.add_marker(name)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,11 +67,14 @@ def pytest_runtest_protocol(item):
         _count_steps(trainer.Trainer, "advance")
     if (classifier := sys.modules.get("bgan.trainer.evaluation.classifier")) is not None:
         _count_steps(classifier.Classifier, "forward")  # also called to describe images, but not in training mode
+    if "torch" in sys.modules:
+        _watch_exports()
     _Running.may_train, _Running.steps = item.get_closest_marker("training") is not None, 0
+    _Running.may_export = item.get_closest_marker("exporting") is not None
     try:
         return (yield)
     finally:
-        _Running.may_start_processes = _Running.may_train = True
+        _Running.may_start_processes = _Running.may_train = _Running.may_export = True
 
 
 def _refuse_processes(event, arguments):
@@ -82,6 +94,21 @@ def _count_steps(kind, name):
         return step(self, *arguments, **options)
 
     setattr(kind, name, counted)
+
+
+@functools.cache
+def _watch_exports():
+    import torch
+
+    export = torch.onnx.export
+
+    @functools.wraps(export)
+    def watched(*arguments, **options):
+        if not _Running.may_export:
+            pytest.fail("this test exports by torch: let it use the fixture `exporting`")
+        return export(*arguments, **options)
+
+    torch.onnx.export = watched
 
 
 @functools.cache

@@ -44,6 +44,7 @@ def running(models):
         yield process
 
 
+@pytest.mark.usefixtures("exporting")
 def test_the_newest_run_is_exported_unless_one_is_named(runs, tmp_path):
     for arguments, name in (((), "newer"), (("older",), "older"), ((runs / "older", "--name", "mine"), "mine")):
         result = bgan("export", *arguments, "--runs-dir", runs, "--models", tmp_path / "models")

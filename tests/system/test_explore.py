@@ -20,7 +20,7 @@ FEW_OPTIONS = [part for name, value in FEW.items() for part in (f"--{name}", val
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, exporting):
     """A run in runs/, its model in models/, and files that are neither."""
     folder = tmp_path_factory.mktemp("explore")
     export_run(make_run(folder / "runs" / "one", neuron="sbn"), folder / "models")
@@ -124,6 +124,7 @@ def test_images_of_another_shape_need_no_data_set(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "small" / "exploration" / "exploration.html").is_file()
 
 
+@pytest.mark.usefixtures("exporting")
 def test_a_thresholded_generator_that_was_trained_as_a_stochastic_one(tmp_path):
     run = make_run(tmp_path / "runs" / "one", neuron="dbn", training_neuron="sbn", estimator="reinmax")
     model = export_run(run, tmp_path / "models").path

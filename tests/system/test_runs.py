@@ -163,6 +163,7 @@ def test_a_name_that_no_model_can_have_is_refused_before_the_training(tmp_path, 
     assert bgan(*TRAIN, "--dry-run", "--runs-dir", tmp_path / "runs", *advice).returncode == 0
 
 
+@pytest.mark.usefixtures("exporting")
 def test_a_run_of_a_name_that_is_no_models_resumes_and_is_exported_under_another(one_epoch, tmp_path):
     one_epoch.rename(tmp_path / "my run")
     result = bgan(*TRAIN, "--runs-dir", tmp_path, "--name", "my run", "--epochs", 1)

@@ -60,6 +60,13 @@ def test_a_bucket_holds_what_a_folder_would(s3, client):
     assert json.loads(store.read("manifest.json")) == manifest
 
 
+def test_a_process_whose_environment_names_another_server_asks_that_one(client, monkeypatch):
+    for _ in range(2):
+        with s3_server("other") as variables:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
+            open_store("s3://other/digits").write("plan.json", b"{}")
+
+
 def test_a_bucket_that_is_not_there(s3):
     line = error_line(bgan("bulk", DBN, *REQUEST, "-o", "s3://nowhere/x", env=s3))
     assert line == "bgan: s3://nowhere/x: The specified bucket does not exist; make it first, or name another"

@@ -384,8 +384,8 @@ def test_memory_does_not_grow_with_the_count(models, tmp_path, suffix):
         )
         return int(result.stdout.split("peak ")[1]) / 1024
 
-    # The larger file is 14 MiB (.npz) or 112 MiB (.npy).
-    assert abs(peak_mib(150_000) - peak_mib(10_000)) < 8
+    # The larger file is 14 MiB (.npz) or 112 MiB (.npy); the smaller one has filled every queue on its way.
+    assert abs(peak_mib(150_000) - peak_mib(30_000)) < 8
 
 
 @pytest.mark.parametrize(

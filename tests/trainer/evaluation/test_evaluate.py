@@ -208,6 +208,7 @@ def test_same_seed_same_figures(reference, run):
     assert np.isclose(sum(first.preactivation_histogram), 1)
 
 
+@pytest.mark.usefixtures("exporting")
 def test_samples_of_a_run_are_those_of_its_model(tmp_path, run):
     generator = TrainedGenerator.from_run(run)
     samples = generator.sample(1000, seed=3)

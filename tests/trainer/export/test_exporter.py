@@ -17,6 +17,8 @@ from bgan.trainer.training.checkpoint import checkpoint_files, load_checkpoint, 
 from bgan.v1 import model_pb2
 from tests.kit.models import make_run
 
+pytestmark = pytest.mark.usefixtures("exporting")
+
 SLOPE = 1.3
 SMALL = (1, 4, 4)
 

@@ -156,6 +156,7 @@ def test_an_integer_file_is_proved_and_served_with_the_images_that_it_promises(t
     assert engine.manifest.images_sha256 == manifest.images_sha256
 
 
+@pytest.mark.usefixtures("exporting")
 def test_a_float_file_says_nothing_of_arithmetic(tmp_path):
     run = make_run(tmp_path / "run", shape=(1, 4, 4))
     content = export_run(run, tmp_path, arithmetic="float").path.read_bytes()
@@ -227,6 +228,7 @@ BAD_RUNS = {
 
 
 @pytest.mark.parametrize(("tensors", "layer", "advice"), BAD_RUNS.values(), ids=BAD_RUNS)
+@pytest.mark.usefixtures("exporting")
 def test_a_run_that_has_no_exact_integers_is_refused_in_a_line(tmp_path, tensors, layer, advice):
     run = make_run(tmp_path / "runs" / "bad", shape=(1, 2, 2), latent_size=1100, steps=1)
     checkpoint = load_checkpoint(checkpoint_files(run.checkpoints)[0])

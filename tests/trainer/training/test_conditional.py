@@ -151,6 +151,7 @@ def run(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("graph", ["fast", "plain"])
+@pytest.mark.usefixtures("exporting")
 def test_the_file_takes_labels_and_does_what_the_generator_does(run, tmp_path, graph):
     result = export_run(run, tmp_path, graph=graph)
     file = OnnxModel(result.path)
@@ -169,6 +170,7 @@ def test_the_file_takes_labels_and_does_what_the_generator_does(run, tmp_path, g
     assert np.abs(swapped - expected).max() > 1e-3
 
 
+@pytest.mark.usefixtures("exporting")
 def test_classes_are_drawn_in_the_shares_of_the_training_images(tmp_path):
     """By whatever makes the images: the run, its model file, and the stream."""
     labels = [0] * 27 + [1] * 3 + [2] * 10
