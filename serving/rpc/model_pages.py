@@ -3,7 +3,6 @@
 A token names the last model of its page, so any server of the same models can answer it, and it never ends.
 """
 
-import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -50,7 +49,7 @@ def _read(token: str) -> _Place | None:
     if len(token) > _MAX_TOKEN:
         return None
     try:
-        version, separator, name = urlsafe_b64decode(token.encode("ascii")).decode().partition(_SEPARATOR)
-        return (name, -int(version)) if separator else None
-    except (binascii.Error, ValueError):  # UnicodeError is one
+        version, separator, name = urlsafe_b64decode(token).decode().partition(_SEPARATOR)
+    except ValueError:  # as those of base64 and UTF-8 are
         return None
+    return (name, -int(version)) if separator and version.isdecimal() else None

@@ -3,7 +3,9 @@
 Written from the .proto files, docs/serving.md and the Open Inference Protocol, not from the server's code.
 """
 
+import base64
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +24,7 @@ Code = grpc.StatusCode
 _END = 2**63 - 1
 _RECEIVED_BYTES = 4 * 1024 * 1024
 _MAX_LABELS = 65_536
+_MAX_TOKEN = 1024
 _MODEL_SERVICE = "bgan.v1.SamplingService"
 _SERVICES = ("", _MODEL_SERVICE, "inference.GRPCInferenceService")
 _UNKNOWN_PARAMETERS = {"shared_memory_region", "classification"}
@@ -205,6 +208,15 @@ def _has_no_service(request, facts):
     return request.service not in {*_SERVICES, *models}
 
 
+def _is_no_token(token):
+    """A server may have given one for any model, so one is told from other text by its form alone."""
+    try:
+        text = base64.urlsafe_b64decode(token).decode()
+    except ValueError:
+        return True
+    return bool(token) and (len(token) > _MAX_TOKEN or not re.fullmatch(r"(?s)\d+\n.*", text))
+
+
 _BGAN_MODEL = (
     ("version", Code.NOT_FOUND, lambda request, facts: not _fitting(request, facts)),
     ("revision", Code.FAILED_PRECONDITION, _is_other_revision),
@@ -240,6 +252,10 @@ _RULES: dict[str, tuple[tuple[str, Code, Callable], ...]] = {
         ("labels", Code.INVALID_ARGUMENT, _has_wrong_labels),
     ),
     "/bgan.v1.SamplingService/GetModel": (*_known("name"), *_BGAN_MODEL),
+    "/bgan.v1.SamplingService/ListModels": (
+        ("page_size", Code.INVALID_ARGUMENT, lambda request, facts: request.page_size < 0),
+        ("page_token", Code.INVALID_ARGUMENT, lambda request, facts: _is_no_token(request.page_token)),
+    ),
     **{
         f"/inference.GRPCInferenceService/{method}": (
             *_known("name"),

@@ -1,7 +1,9 @@
-"""`make proto-breaking` holds the protos against the last release, in a shallow clone too."""
+"""The protos keep what the last release has; their stubs work with the oldest packages of the clients."""
 
+import re
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 
@@ -57,3 +59,16 @@ def test_a_field_that_changes_its_number_breaks_a_release(house):
         assert result.returncode != 0
         assert 'Previously present field "2" with name "image_count"' in result.stdout
         assert "the protos break what v0.10.0 has" in result.stderr
+
+
+def test_the_floors_are_those_that_are_tested():
+    """In the packages of `make test-floors`, and in the generator of the stubs."""
+    floors = ROOT / "tests" / "environments" / "floors.txt"
+    pins = dict(line.split("==") for line in floors.read_text().splitlines() if "==" in line)
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    found = dict(re.fullmatch(r"([a-z-]+)>=([0-9.]+)(?:,.*)?", each).groups() for each in asked)
+    assert {"grpcio", "protobuf", "numpy"} < set(found)
+    for name, floor in found.items():
+        assert f"{pins[name]}.".startswith(f"{floor}."), name
+    generator = re.search(r"^PROTOC_VERSION := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert generator == pins["grpcio"]

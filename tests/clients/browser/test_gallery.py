@@ -243,6 +243,21 @@ def test_a_page_of_another_machine_without_tls_has_no_digests_and_compares_all_t
     page.get_by_text("The address bar has the link.").wait_for()
 
 
+def test_models_of_several_pages_are_all_there(open_page, client):
+    page, asked = open_page("about:blank"), []
+
+    def one_a_page(route):
+        asked.append(route.request.url)
+        route.continue_(url=f"{route.request.url}{'&' if '?' in route.request.url else '?'}page_size=1")
+
+    page.route(re.compile(r"/v1/models(\?.*)?$"), one_a_page)
+    page.goto("/")
+    settled(page)
+    names = page.get_by_label("Model").locator("option").all_inner_texts()
+    assert sorted(names) == sorted(info.name for info in client.list_models().models)
+    assert len(set(asked)) == len(names) > 1
+
+
 def test_without_what_computes_the_server_goes_on_showing(open_page, client):
     page = open_page("about:blank")
     page.route("**/onnxruntime-web/*", lambda route: route.abort())

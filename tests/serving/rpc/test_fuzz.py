@@ -97,7 +97,7 @@ def test_what_is_wrong_with_them_is_said(victim):
     with grpc.insecure_channel(victim.target) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/bgan.v1.SamplingService/GetModel")(CORRUPT)
     assert "its bytes are no message of this method" in caught.value.details()
-    (detail,) = rpc_status.from_call(caught.value).details
+    _, detail = rpc_status.from_call(caught.value).details
     bad_request = error_details_pb2.BadRequest()
     assert detail.Unpack(bad_request)
     assert [violation.field for violation in bad_request.field_violations] == ["request"]

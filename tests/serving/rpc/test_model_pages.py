@@ -52,7 +52,13 @@ def test_a_model_that_goes_between_two_pages_takes_none_with_it(registry, gone):
 
 @pytest.mark.parametrize(
     "token",
-    ["x", "a" * 2_000, "é", "\0", *(urlsafe_b64encode(text).decode() for text in (b"\xff", b"a\nb", b"1", b"\n"))],
+    [
+        "x",
+        "a" * 2_000,
+        "é",
+        "\0",
+        *(urlsafe_b64encode(text).decode() for text in (b"\xff", b"a\nb", b"1", b"\n", b"-1\na", b" 1\na")),
+    ],
 )
 def test_a_token_that_no_server_has_given_is_refused(registry, token):
     with pytest.raises(InvalidRequestError) as caught:
