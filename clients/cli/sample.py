@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +15,7 @@ from typer import BadParameter, Option
 
 from .._text import printable
 from .connection import DEFAULT_SERVER, Security, check_timeout, with_security_options
+from .stop_signals import Stopped, StopSignals
 
 if TYPE_CHECKING:
     from .._client import SamplingClient
@@ -111,12 +108,12 @@ def sample(
             "labels": labels,
             "request_id": request_id,
         }
-        stop = _StopSignals()
+        stop = StopSignals()
         with stop.noted(), open_partial(output, wanted, overwrite=overwrite) as partial:
             work = _Work(client, request, wanted, partial, timeout, stop)
             try:
                 part = work.run(overwrite=overwrite)
-            except (Exception, _Stopped) as error:
+            except (Exception, Stopped) as error:
                 if (explained := work.explained(error)) is not error:
                     raise explained from error
                 raise
@@ -133,7 +130,7 @@ class _Work:
     wanted: dict[str, Any]
     partial: PartialFile
     timeout: float | None
-    stop: _StopSignals
+    stop: StopSignals
 
     def run(self, *, overwrite: bool) -> StreamPart:
         """Sample what is missing and finish the file; returns what its images are."""
@@ -161,7 +158,7 @@ class _Work:
         rows, count = self.partial.rows, self.wanted["count"]
         if not rows:
             return error
-        if isinstance(error, _Stopped):
+        if isinstance(error, Stopped):
             done = f"stopped and saved at image {rows:,} of {count:,}"
             return _Interrupted(f"{error.number.name}: {done}; the same command resumes", error.code)
         kept = f"{rows:,} of {count:,} images are kept, and the same command resumes"
@@ -211,73 +208,6 @@ class _Interrupted(Exception):  # noqa: N818 - it is no error of the program
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class _Stopped(SystemExit):
-    """A signal came while images were waited for, or was noted."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(128 + number)
-        self.number = number
-
-    code: int
-
-
-@dataclass
-class _StopSignals:
-    """The first SIGINT, SIGTERM or SIGHUP is raised where images are waited for, and else noted."""
-
-    received: signal.Signals | None = None
-    is_waiting: bool = False
-    _previous: dict[signal.Signals, Any] = field(default_factory=dict)
-
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """While entered; a second signal acts as usual. A SIGHUP that is ignored, as by nohup, stays ignored."""
-        if threading.current_thread() is threading.main_thread():
-            for number in _stop_signals():
-                self._previous[number] = signal.signal(number, self._note)
-        try:
-            yield
-        finally:
-            self._restore()
-
-    def watched(self, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
-        """The batches; a signal ends the wait for the next."""
-        waiting = iter(batches)
-        while True:
-            self.is_waiting = True
-            try:
-                self.check()
-                batch = next(waiting)
-            except StopIteration:
-                return
-            finally:
-                self.is_waiting = False
-            yield batch
-
-    def check(self) -> None:
-        """Raise what was noted."""
-        if self.received is not None:
-            raise _Stopped(self.received)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        self._restore()
-        if self.is_waiting:
-            raise _Stopped(self.received)
-
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
-
-
-def _stop_signals() -> list[signal.Signals]:
-    found = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
-        found.append(hang_up)
-    return found
 
 
 def _check_images(output: Path, count: int, seed: int | None, first_index: int) -> None:
