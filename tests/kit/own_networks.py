@@ -1,4 +1,4 @@
-"""A generator and a critic that bgan has never seen, residual ones with attention, as a stranger would write them."""
+"""A generator and a critic that bgan has never seen: residual ones with attention, as a stranger writes them."""
 
 import torch
 import torch.nn.functional as F

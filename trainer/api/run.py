@@ -16,6 +16,7 @@ from ..training.checkpoint import trained_generator
 from ..training.given import Given
 from ..training.objectives import Objective
 from ..training.run import Run as _Run
+from ..training.run import find_run as _find_run
 from ..training.run import trained_checkpoint
 from ..training.trainer import resolve_device
 from .warning import Warn, warn_usually
@@ -88,7 +89,7 @@ class Run(_Run):
 def given_parts(generator: NetworkSource | None, discriminators: Networks, objective: Objective | None) -> Given:
     """What was given. Raises ConfigError where it is of the wrong kind."""
     if objective is not None and not isinstance(objective, Objective):
-        raise ConfigError(f"objective is a {type(objective).__name__}; give an Objective")
+        raise ConfigError(f"objective is of type {type(objective).__name__}; give an Objective")
     several: list[NetworkSource] = []
     if isinstance(discriminators, nn.ModuleList | Sequence):
         several = list(discriminators)
@@ -97,6 +98,11 @@ def given_parts(generator: NetworkSource | None, discriminators: Networks, objec
     for name, source in (*(("discriminators", each) for each in several), ("generator", generator)):
         if source is not None and not callable(source):
             raise ConfigError(
-                f"{name}: a {type(source).__name__} is no network; give a torch.nn.Module, or what builds one"
+                f"{name}: type {type(source).__name__} is no network; give a torch.nn.Module, or what builds one"
             )
     return Given(generator=generator, discriminators=tuple(several), objective=objective)
+
+
+def find_run(name: str | None = None, runs_dir: str | os.PathLike[str] = "runs") -> Run:
+    """The run of that name or path, or the one with the newest checkpoint. Raises RunError where there is none."""
+    return Run(_find_run(name, Path(runs_dir)).folder)

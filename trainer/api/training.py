@@ -44,7 +44,8 @@ def train(
     settings. `console` shows progress; `warn` is called with what is odd.
 
     Raises UserError, whose text is one line: ConfigError for what cannot be trained so, before there is a folder,
-    DataError, RunError, DivergenceError, CallbackError, and Interrupted after a signal. The newest checkpoint is kept.
+    DataError, RunError, DivergenceError, CallbackError, and Interrupted after a signal. The newest checkpoint is
+    kept.
     """
     given = given_parts(generator, discriminators, objective)
     config = given.named_in(config)

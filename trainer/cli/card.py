@@ -18,10 +18,8 @@ from .evaluate import named, read_reference
 from .options import DataDir, DeviceName, RunsDir, writable
 
 if TYPE_CHECKING:
+    from .. import Evaluation, Samples, TrainedModel
     from ..config.images import DatasetSpec
-    from ..evaluation.evaluate import Evaluation
-    from ..evaluation.samples import Samples
-    from ..reports.card import TrainedModel
 
 _PICTURE_COUNT = 64
 _PICTURE_SEED = 1
@@ -76,16 +74,12 @@ def card(
     """
     from rich.console import Console
 
+    from .. import HubRepository, card_text, evaluate, load_samples, open_trained_model, resolve_device
     from ..common.console import progress_line
     from ..common.files import write_atomically
-    from ..evaluation.evaluate import evaluate_samples
-    from ..evaluation.samples import load_samples
-    from ..reports.card import card_text, open_trained_model
-    from ..reports.hub import PICTURE, Repository
-    from ..training.trainer import resolve_device
 
     if repository is not None:
-        picture = _prepared(repository, models, picture) / PICTURE
+        picture = _prepared(repository, models, picture) / HubRepository.picture
     with ExitStack() as stack:
         places = [_locate(model, folder, stack) for model in models]
         for path in (*(place.path for place in places), *([published_samples] if published_samples else [])):
@@ -96,14 +90,14 @@ def card(
         console = Console(stderr=True)
         reference = read_reference(_common_spec(trained, data_dir), console, device=where)
         if picture is not None:
-            from ..reports.figures import grid_figure
+            from .. import grid_figure
 
             panels = [model.generator.sample(_PICTURE_COUNT, seed=_PICTURE_SEED).images for model in trained]
             grid_figure(picture, [(model.generator.name, False) for model in trained], {"": panels})
         with progress_line(console) as report:
 
             def measured(samples: Samples) -> Evaluation:
-                return evaluate_samples(samples, reference, report=named(samples.source, report))
+                return evaluate(samples, reference, count=count, report=named(samples.source, report))
 
             published = None
             if published_samples is not None:
@@ -117,12 +111,12 @@ def card(
                     reference,
                     published=published,
                     licence=licence,
-                    picture=PICTURE if repository else place.link(picture),
+                    picture=HubRepository.picture if repository else place.link(picture),
                 )
                 if repository is None:
                     write_atomically(model.card, text.encode())
                     continue
-                written = Repository(
+                written = HubRepository(
                     model=model.path,
                     manifest=model.manifest,
                     text=text,

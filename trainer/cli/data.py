@@ -12,9 +12,10 @@ from ..config.images import DatasetSpec, ImageOptions
 from .options import given_settings, named_images, with_settings, writable, wrote_json
 
 if TYPE_CHECKING:
-    from ..data.summary import DataSummary
+    from .. import DataSummary
 
 _CLASSES_SHOWN = 12
+_NAME_AT_MOST = 100  # characters
 
 
 @with_settings({"Data": DatasetSpec, "How images are read": ImageOptions}, without="data")
@@ -54,10 +55,9 @@ def data(
     """
     from rich.console import Console
 
+    from .. import draw_summary, open_dataset, summarize
     from ..common.console import counting_bar
     from ..common.files import write_atomically
-    from ..data.catalog import open_dataset
-    from ..data.summary import draw_summary, summarize
 
     given = given_settings(context) | ({} if path is None else {"data": path})
     choice = named_images(given)
@@ -95,10 +95,13 @@ def _print(summary: DataSummary) -> None:
 def _listed(classes: dict[str, int] | None) -> str:
     from rich.markup import escape
 
-    from ..data.readers.source import printable
+    from ..common.text import printable
 
     if classes is None:
         return "no labels"
-    shown = [f"{escape(printable(name))} {count:,}" for name, count in list(classes.items())[:_CLASSES_SHOWN]]
+    shown = [
+        f"{escape(printable(name, _NAME_AT_MOST))} {count:,}"
+        for name, count in list(classes.items())[:_CLASSES_SHOWN]
+    ]
     more = f", ... ({len(classes):,} classes)" if len(classes) > _CLASSES_SHOWN else ""
     return ", ".join(shown) + more

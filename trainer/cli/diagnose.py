@@ -11,8 +11,7 @@ import typer
 from .options import DataDir, DeviceName, RunName, RunsDir, warn, writable, wrote_json
 
 if TYPE_CHECKING:
-    from ..reports.diagnosis.diagnose import Diagnosis
-    from ..reports.diagnosis.estimates import EstimatorDiagnosis, GradientError
+    from .. import Diagnosis, EstimatorDiagnosis, GradientError
 
 PICTURE = "gradients.png"
 
@@ -64,21 +63,22 @@ def diagnose_gradients(
     """
     from rich.console import Console
 
+    from .. import diagnose_gradients as measure
+    from .. import diagnosis_figure, find_run
     from ..common.console import progress_line
-    from ..reports.diagnosis.diagnose import DiagnosisOptions, diagnose
-    from ..reports.diagnosis.figure import diagnosis_figure
-    from ..training.run import find_run
-    from ..training.trainer import resolve_device
 
-    found, where = find_run(run, runs_dir), resolve_device(device)
+    found = find_run(run, runs_dir)
     with progress_line(Console(stderr=True)) as report:
-        diagnosis = diagnose(
+        diagnosis = measure(
             found,
-            DiagnosisOptions(images=images, draws=draws, backgrounds=backgrounds, seed=seed),
+            images=images,
+            draws=draws,
+            backgrounds=backgrounds,
+            seed=seed,
             estimators=estimator or (),
             neuron=neuron,
             data_dir=str(data_dir) if data_dir else None,
-            device=where,
+            device=device,
             report=report,
             warn=warn,
         )

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..evaluation.evaluate import Evaluation
-    from ..evaluation.generator import TrainedGenerator
-    from ..evaluation.reference import Reference
+    from .. import Evaluation, Reference, TrainedGenerator
 
 _ARRAYS = (".npy", ".npz")
 _HISTOGRAM_SHOWN = range(1, 101)  # so many classes have their shares printed
@@ -69,6 +67,13 @@ def evaluate(
             show_default="if it has labels",
         ),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure only these, by their keys in --json (repeatable), such as frechet_distance.",
+            show_default="all",
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -98,13 +103,10 @@ def evaluate(
     """
     from rich.console import Console
 
+    from .. import draw_least_certain, load_samples, resolve_device, resolved_spec
+    from .. import evaluate as measure
     from ..common.console import progress_line, say
     from ..common.files import write_atomically
-    from ..data.catalog import resolved_spec
-    from ..evaluation.evaluate import evaluate_samples
-    from ..evaluation.samples import load_samples
-    from ..reports.least_certain import draw_least_certain
-    from ..training.trainer import resolve_device
 
     console, where = Console(stderr=True), resolve_device(device)
     given = given_settings(context)
@@ -134,7 +136,14 @@ def evaluate(
                 samples = source.sample(count, seed=seed, binarization=binarization)
             measured.append(samples)
             evaluations.append(
-                evaluate_samples(samples, reference, seed=seed, report=named(samples.source, report))
+                measure(
+                    samples,
+                    reference,
+                    count=count,
+                    seed=seed,
+                    metrics=metric or (),
+                    report=named(samples.source, report),
+                )
             )
     if picture is not None:
         write_atomically(picture, draw_least_certain(measured, reference))
@@ -151,9 +160,8 @@ def read_reference(
     labelled: bool | None = None,
 ) -> Reference:
     """The images to measure against, while a bar shows how far the training of their classifier has come."""
+    from .. import TRAINING, load_reference
     from ..common.console import counting_bar, say
-    from ..evaluation.classifier import TRAINING
-    from ..evaluation.reference import load_reference
 
     say(console, f"reading {spec.dataset}")
     with counting_bar(console, TRAINING) as progress:
@@ -174,7 +182,7 @@ def named(name: str, report: Callable[[str], None]) -> Callable[[str], None]:
 
 def _opened(name: str, runs_dir: Path, device: torch.device) -> TrainedGenerator | Path:
     """What is to be measured: a run, a model file, or the path of a file of samples."""
-    from ..evaluation.generator import open_generator
+    from .. import open_generator
 
     path = Path(name)
     if path.suffix not in _ARRAYS:
@@ -197,8 +205,8 @@ def _common(specs: Sequence[DatasetSpec]) -> DatasetSpec:
 def _print(evaluations: list[Evaluation], reference: Reference) -> None:
     from rich.console import Console
 
+    from .. import no_difference
     from ..common.console import say, show_table
-    from ..evaluation.evaluate import no_difference
 
     console = Console()
     show_table(console, _table(evaluations, reference.split))
@@ -229,7 +237,7 @@ def _table(evaluations: list[Evaluation], split: str) -> Table:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from ..evaluation.metrics.table import METRICS
+    from .. import all_metrics
 
     first = evaluations[0]
     real = f"{first.compared} real {split} images of {first.dataset}"
@@ -241,7 +249,7 @@ def _table(evaluations: list[Evaluation], split: str) -> Table:
         title=escape(f"{first.count} samples; pairs compare {first.compared} of them with {real}"),
     )
     group = None
-    for key, metric in METRICS.items():
+    for key, metric in all_metrics().items():
         if not any(key in evaluation.metrics for evaluation in evaluations):
             continue
         if metric.group != group:

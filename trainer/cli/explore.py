@@ -5,10 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..common.errors import ConfigError
 from .options import DataDir, DeviceName, RunsDir, warn
-
-PAGE = "exploration.html"
 
 
 def explore(
@@ -50,28 +47,22 @@ def explore(
     """
     from rich.console import Console
 
+    from .. import explore as draw
+    from .. import open_generator, resolve_device
     from ..common.console import progress_line
-    from ..common.files import write_atomically
-    from ..evaluation.generator import open_generator
-    from ..reports.exploration import explore as exploring
-    from ..reports.exploration.page import build_page
-    from ..reports.exploration.pictures import draw_pictures
-    from ..training.trainer import resolve_device
 
-    plan = exploring.ExplorationOptions(images=images, steps=steps, draws=draws, seed=seed)
     with progress_line(Console(stderr=True)) as report:
-        generator = open_generator(source, runs_dir, warn, resolve_device(device))
-        folder = output or generator.output
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir():  # known before anything is computed
-            raise ConfigError(f"output is {folder}, but {existing} is a file; name a folder")
-        real = None
-        if nearest:
-            real = exploring.load_real_images(generator, dataset, str(data_dir) if data_dir else None, report)
-        exploration = exploring.explore(generator, plan, real, report)
-        report("drawing the pictures")
-        pictures = draw_pictures(exploration)
-    for picture in pictures:
-        write_atomically(folder / f"{picture.name}.png", picture.png)
-    write_atomically(folder / PAGE, build_page(exploration, pictures).encode())
-    typer.echo(f"{folder / PAGE}\npictures next to it: {', '.join(picture.name for picture in pictures)} (.png)")
+        found = draw(
+            open_generator(source, runs_dir, warn, resolve_device(device)),
+            output,
+            images=images,
+            steps=steps,
+            draws=draws,
+            nearest=nearest,
+            dataset=dataset,
+            data_dir=str(data_dir) if data_dir else None,
+            seed=seed,
+            report=report,
+        )
+    pictures = ", ".join(picture.stem for picture in found.pictures)
+    typer.echo(f"{found.page}\npictures next to it: {pictures} (.png)")

@@ -11,8 +11,7 @@ from ..common.stores import Store, is_url
 from .options import BinarizationName, RunName, RunsDir, warn
 
 if TYPE_CHECKING:
-    from ..exporting.exporter import ExportResult
-    from ..training.run import Run
+    from .. import ExportResult, Run
 
 
 def export(
@@ -40,8 +39,8 @@ def export(
 
     Examples: bgan export;  bgan export mnist-mlp-real-wgan-gp-seed0 --binarization bernoulli
     """
-    from ..exporting.exporter import export_run
-    from ..training.run import find_run
+    from .. import export as export_run
+    from .. import find_run
 
     found = find_run(run, runs_dir)
     options: dict[str, Any] = {
@@ -70,7 +69,7 @@ def export(
 
 def _export_to_store(run: "Run", store: Store, *, name: str | None, **options: Any) -> "tuple[ExportResult, str]":
     """Export a run to a store; returns the URL too. A model that is there is looked at as one in a folder is."""
-    from ..exporting.exporter import export_run
+    from .. import export as export_run
 
     with TemporaryDirectory(prefix="bgan-export-") as temporary:
         folder = Path(temporary)

@@ -67,10 +67,8 @@ def reproduce(
     """
     from rich.console import Console
 
+    from .. import COMPARED_PRESETS, PLANS, Reproduction, check_experiments, choose_dataset, chosen
     from ..common.console import say
-    from ..data.catalog import choose_dataset
-    from ..reports.reproduction.experiments import COMPARED_PRESETS, check_experiments, chosen
-    from ..reports.reproduction.reproduce import PLANS, Reproduction
 
     console = Console(stderr=True)
     names = check_experiments(experiment or ())

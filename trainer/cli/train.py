@@ -14,7 +14,7 @@ import typer
 from ..common.errors import ConfigError
 from ..config.file import as_toml, read_settings
 from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions
-from ..config.presets import PRESETS, default_preset, preset_values
+from ..config.presets import PRESETS, configure
 from ..config.setting import option
 from ..config.training import (
     SETTINGS,
@@ -39,7 +39,7 @@ from .options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..training.distributed import World
+    from .. import World
 
 _CLASSES = {"conditional", "clusters"}
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun sets
@@ -103,7 +103,7 @@ def train(
     """
     is_launched = os.environ.keys() >= _LAUNCHED and not (print_config or dry_run)
     if is_launched:  # what is wrong with the settings is said once, by the first process
-        from ..training.distributed import joined
+        from .. import joined
 
         with joined() as world:
             world.together(partial(_check_processes, processes))
@@ -114,11 +114,11 @@ def train(
         typer.echo(as_toml(settings, open_ones=open_ones), nl=False)
         return
     if processes > 1 and not dry_run:
-        from ..training.launch import launch
+        from .. import launch
 
         launch(processes, settings.optimization.shards)
         return
-    from ..training.distributed import ALONE
+    from .. import ALONE
 
     _train(ALONE, lambda: (settings, open_ones), name, runs_dir, dry_run=dry_run)
 
@@ -141,12 +141,10 @@ def _train(
     """Train as one of the `world`, of whom the first settles what the data decide, and speaks for all."""
     from rich.console import Console
 
+    from .. import CONFIG_FILE, TensorBoard, planned_sizes
+    from .. import train as run_training
     from ..common.console import say
     from ..config.command import check_name, default_name
-    from ..training.loop import planned_sizes
-    from ..training.loop import train as run_training
-    from ..training.run import CONFIG_FILE
-    from ..training.trackers.tensorboard import TensorBoard
 
     console = Console(stderr=True, quiet=not world.is_first)
     settings, open_ones = world.together(resolve)
@@ -161,7 +159,7 @@ def _train(
         typer.echo(json.dumps({"run": str(folder), **settings.to_dict()}, indent=2))
         return
     warned = warn if world.is_first else lambda text: None
-    run_training(settings, folder, console, warned, world, callbacks=[TensorBoard()])
+    run_training(settings, folder=folder, console=console, warn=warned, world=world, callbacks=[TensorBoard()])
     if world.is_first:
         is_usual = runs_dir == Path(os.environ.get("BGAN_RUNS_DIR") or "runs")
         where = [] if is_usual else ["--runs-dir", str(runs_dir)]
@@ -178,8 +176,8 @@ def _resolved(context: typer.Context, file: Path | None) -> tuple[TrainingConfig
 
 def _decided_by_data(settings: TrainingConfig, open_ones: set[str], console: "Console") -> dict[str, Any]:
     """Which data set "auto" is, and whether there are classes, as settings by name."""
+    from .. import choose_dataset, has_classes
     from ..common.console import counting_bar, say
-    from ..data.catalog import choose_dataset, has_classes
 
     data, decided = settings.data, dict[str, Any]()
     if data.path is None:
@@ -232,7 +230,5 @@ def _given(context: typer.Context, file: Path | None) -> dict[str, Any]:
 
 def _settings(settings: dict[str, Any]) -> TrainingConfig:
     """The resolved settings: those that are given override the preset."""
-    preset = settings.get("preset") or default_preset(settings.get("objective"))
-    kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}
     own = {name: value for name, value in settings.items() if name in SETTINGS}
-    return TrainingConfig.resolve(**preset_values(preset, **kind) | own, image_options=image_options(settings))
+    return configure(settings.get("preset"), image_options=image_options(settings), **own)

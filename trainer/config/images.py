@@ -21,13 +21,18 @@ HELD_OUT_FILES = ("validation_data", "test_data")
 """Settings that name files of images beside those that are trained on."""
 MAX_PIXELS = 4096 * 4096
 """Of one image, of all channels together: that of a network takes gigabytes already."""
-_OF_FILES = ("key", "labels_key", "group_by", "row_shape", "axes", "channels", "skip_bad")
+_OF_FILES = ("reader", "key", "labels_key", "group_by", "row_shape", "axes", "channels", "skip_bad")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageOptions(SettingsGroup):
     """All options of reading images. Raises ConfigError where one is out of range."""
 
+    reader: str | None = setting(
+        "Read the images with a reader that an installed package adds by this name (docs/python.md).",
+        None,
+        shown_default="by their content",
+    )
     key: str | None = setting(
         "The array or column that holds the images, where a file has several.", None, shown_default="images"
     )

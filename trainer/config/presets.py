@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..common.errors import ConfigError
-from .training import SETTINGS
+from .images import ImageOptions
+from .training import SETTINGS, TrainingConfig
 
 
 class Value(NamedTuple):
@@ -148,6 +149,18 @@ PRESETS = {
 def default_preset(objective: str | None) -> str:
     """The preset of `bgan train` where none is named: the paper's settings for the paper's objectives."""
     return "modern" if objective in (None, PRESETS["modern"].settings["objective"].value) else "paper"
+
+
+def configure(
+    preset: str | None = None, *, image_options: ImageOptions | None = None, **settings: Any
+) -> TrainingConfig:
+    """The settings of `bgan train` with these options by name; they override the preset, as there "modern".
+
+    Raises ConfigError for a name or a value that is invalid, or settings that do not go together.
+    """
+    preset = preset or default_preset(settings.get("objective"))
+    kind = {"neuron": settings.get("neuron", "dbn"), "network": settings.get("network")}
+    return TrainingConfig.resolve(**preset_values(preset, **kind) | settings, image_options=image_options)
 
 
 def shown_default(setting: str) -> str | None:

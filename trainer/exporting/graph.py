@@ -16,6 +16,7 @@ from ..networks.build import AnyGenerator
 from ..networks.generators import Generator
 from ..networks.layers import AffineNorm, ImageDeconvolution
 from ..networks.own import OwnGenerator
+from ..networks.trial import quiet_torch
 from .polyphase import polyphase
 
 OPSET = 20
@@ -64,7 +65,8 @@ def to_onnx(generator: AnyGenerator, slope: float, *, stochastic: bool, graph: s
     """
     if isinstance(generator, OwnGenerator):
         try:
-            return _graph(ExportedOwnGenerator(generator, slope), generator, stochastic=stochastic)
+            with quiet_torch():
+                return _graph(ExportedOwnGenerator(generator, slope), generator, stochastic=stochastic)
         except Exception as error:  # torch.onnx raises many; the first line says that it failed, the last one why
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ExportError(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.errors import ConfigError
+
 SIGMOID_ADJUSTED = "sigmoid-adjusted"
 IDENTITY = "identity"
 REINMAX = "reinmax"
@@ -68,6 +70,9 @@ def annealed_slope(epoch: int, *, rate: float, cap: float | None = None) -> floa
     return slope if cap is None else min(slope, cap)
 
 
+_ESTIMATORS = {"sbn": (SIGMOID_ADJUSTED, IDENTITY, REINMAX), "dbn": (SIGMOID_ADJUSTED, IDENTITY)}
+
+
 class OutputNeurons(nn.Module):
     """The output layer of a generator: logits to images, by neuron "dbn", "sbn" or "real"."""
 
@@ -88,3 +93,34 @@ class OutputNeurons(nn.Module):
         if uniforms is None:
             raise ValueError("stochastic binary neurons need uniforms")
         return stochastic_binary(logits, uniforms, slope=self.slope, estimator=self.estimator)
+
+
+class BinaryNeurons(OutputNeurons):
+    """Binary neurons for any network: logits of any shape to 0 and 1, with a straight-through gradient.
+
+    `neuron` is "sbn" (stochastic: 1 with probability sigma(slope x)) or "dbn" (1 where that is above 0.5);
+    `estimator` the derivative that stands in for the step's: "sigmoid-adjusted", "identity" or, for "sbn",
+    "reinmax". Raises ConfigError for others.
+    """
+
+    def __init__(self, neuron: str = "sbn", *, estimator: str = SIGMOID_ADJUSTED, slope: Number = 1.0) -> None:
+        if neuron not in _ESTIMATORS:
+            raise ConfigError(f"neuron is {neuron!r}; choose one of {', '.join(_ESTIMATORS)}")
+        if estimator not in _ESTIMATORS[neuron]:
+            raise ConfigError(
+                f"estimator is {estimator!r}; choose one of {', '.join(_ESTIMATORS[neuron])} for {neuron}, or "
+                "gradient_estimator()"
+            )
+        super().__init__(neuron, estimator=estimator, slope=slope)
+
+    def forward(
+        self, logits: Tensor, uniforms: Tensor | None = None, *, random: torch.Generator | None = None
+    ) -> Tensor:
+        """Bits of the logits, as floats of the same shape.
+
+        Stochastic ones compare with `uniforms` in [0, 1), which are drawn from `random`, or torch's global
+        generator, where there are none.
+        """
+        if self.needs_uniforms and uniforms is None:
+            uniforms = torch.rand(logits.shape, generator=random, device=logits.device, dtype=logits.dtype)
+        return super().forward(logits, uniforms)

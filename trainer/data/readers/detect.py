@@ -12,6 +12,7 @@ from .array_files import IDX_TYPES, open_hdf, open_idx, open_mat, open_npy, open
 from .image_files import is_image, open_folder, open_zip
 from .listing import list_folder, list_zip
 from .other_files import START_BYTES, from_torch, image_suffix, is_table, named, unzipped, zipped
+from .own import open_own
 from .parquet import ParquetImages
 from .source import ImageSource, check_archive, not_readable, reading
 from .text_files import open_text
@@ -22,6 +23,9 @@ _KNOWN = ".npy, .npz, idx, idx.gz, .amat, .mat, .h5, .parquet, a zip of images, 
 @contextmanager
 def open_images(path: Path, options: ImageOptions) -> Iterator[ImageSource]:
     """The images of a file or folder, open while entered. Raises DataError if bgan cannot read it."""
+    if options.reader is not None:
+        yield open_own(path, options, options.reader)
+        return
     with ExitStack() as files:
         yield _open_folder(path, options) if path.is_dir() else _open_file(path, options, files)
 
