@@ -60,4 +60,4 @@ if __name__ == "__main__":
     parser.add_argument("--estimator")
     arguments = parser.parse_args()
     for epoch, value in enumerate(train(arguments.epochs, arguments.estimator), 1):
-        print(f"epoch {epoch}: {value:.1f} nats")  # noqa: T201
+        print(f"epoch {epoch}: {value:.1f} nats")
