@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from .reports.diagnosis.estimates import GradientError as GradientError
     from .reports.diagnosis.figure import diagnosis_figure as diagnosis_figure
     from .reports.figures import grid_figure as grid_figure
-    from .reports.hub import HUB_PICTURE as HUB_PICTURE
     from .reports.hub import HubRepository as HubRepository
     from .reports.least_certain import draw_least_certain as draw_least_certain
     from .reports.reproduction.experiments import COMPARED_PRESETS as COMPARED_PRESETS
@@ -131,7 +130,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "reports.diagnosis.estimates": ("EstimatorDiagnosis", "GradientError"),
     "reports.diagnosis.figure": ("diagnosis_figure",),
     "reports.figures": ("grid_figure",),
-    "reports.hub": ("HUB_PICTURE", "HubRepository"),
+    "reports.hub": ("HubRepository",),
     "reports.least_certain": ("draw_least_certain",),
     "reports.reproduction.experiments": ("COMPARED_PRESETS", "check_experiments", "chosen"),
     "reports.reproduction.reproduce": ("PLANS", "Reproduction"),

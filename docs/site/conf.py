@@ -34,14 +34,10 @@ autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 # What other packages call their types is not checked: their inventories would be fetched.
 nitpicky = True
-nitpick_ignore = [
-    ("py:class", f"bgan.trainer.{name}")
-    for name in (
-        *("config.setting.SettingsGroup", "data.packed.PackedImages", "training.distributed.World"),
-        *("training.given.Given", "training.run.Run"),
-    )
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!bgan\.).*"),
+    ("py:.*", r"bgan\.\w+\.\w+\..*"),  # of modules that are not public
 ]
-nitpick_ignore_regex = [("py:.*", r"(?!bgan\.).*"), ("py:.*", r".*\._.*")]
 
 smartquotes = False  # they would make dashes of --options
 

@@ -32,7 +32,8 @@ class PythonApi(SphinxDirective):
             module = import_module(self.arguments[0])
             names = [(module, name) for name in module.__all__]
             for _, name in names:
-                if getattr(value := getattr(module, name), "__module__", "").startswith("bgan."):
+                value = getattr(module, name)
+                if inspect.isclass(value) or inspect.isfunction(value):
                     value.__module__ = module.__name__  # where users find it, and where signatures link to
         else:
             found = (path.rpartition(".")[::2] for path in self.content)
@@ -45,8 +46,10 @@ def _autodoc(module, name, value):
     if inspect.isclass(value):
         if issubclass(value, BaseException):
             return [f".. autoexception:: {module}.{name}", "   :show-inheritance:", ""]
-        return [f".. autoclass:: {module}.{name}", "   :members:", "   :inherited-members:", ""]
-    return [f".. auto{'function' if callable(value) else 'data'}:: {module}.{name}", ""]
+        return [f".. autoclass:: {module}.{name}", "   :members:", "   :inherited-members: Module", ""]
+    if callable(value):
+        return [f".. autofunction:: {module}.{name}", ""]
+    return [f".. py:data:: {module}.{name}", f"   :type: {type(value).__name__}", ""]
 
 
 class Commands(Generated):

@@ -75,21 +75,13 @@ def card(
     """
     from rich.console import Console
 
-    from .. import (
-        HUB_PICTURE,
-        HubRepository,
-        card_text,
-        evaluate,
-        load_samples,
-        open_trained_model,
-        resolve_device,
-    )
+    from .. import HubRepository, card_text, evaluate, load_samples, open_trained_model, resolve_device
     from ..common.console import progress_line
     from ..common.files import write_atomically
 
     stated = license_ if licence is None else licence
     if repository is not None:
-        picture = _prepared(repository, models, picture) / HUB_PICTURE
+        picture = _prepared(repository, models, picture) / HubRepository.picture
     with ExitStack() as stack:
         places = [_locate(model, folder, stack) for model in models]
         for path in (*(place.path for place in places), *([published_samples] if published_samples else [])):
@@ -121,7 +113,7 @@ def card(
                     reference,
                     published=published,
                     licence=stated,
-                    picture=HUB_PICTURE if repository else place.link(picture),
+                    picture=HubRepository.picture if repository else place.link(picture),
                 )
                 if repository is None:
                     write_atomically(model.card, text.encode())

@@ -7,7 +7,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bgan.v1 import model_pb2
 
@@ -15,7 +15,6 @@ from ..common.files import write_atomically
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics.table import METRICS
 
-HUB_PICTURE = "samples.png"
 _CARD = "README.md"
 _TASK = "unconditional-image-generation"
 _TAGS = ("gan", "binarygan", "binary-images", "onnx", "bgan", "arxiv:1810.04714")
@@ -37,10 +36,13 @@ _LICENSES = frozenset(
 class HubRepository:
     """What a repository is made of."""
 
+    picture: ClassVar[str] = "samples.png"
+    """The picture's name there."""
+
     model: Path
     manifest: model_pb2.Model
     text: str
-    """The card, whose picture is `HUB_PICTURE`."""
+    """The card, whose picture is `picture`."""
     evaluation: Evaluation
     dataset: str
     licence: str | None
@@ -67,7 +69,7 @@ class HubRepository:
             pipeline_tag=_TASK,
             tags=[*_TAGS, *(["class-conditional"] if self.manifest.classes else [])],
             eval_results=self._results(),
-            widget=[{"text": f"samples of {self.manifest.name}", "output": {"url": HUB_PICTURE}}],
+            widget=[{"text": f"samples of {self.manifest.name}", "output": {"url": self.picture}}],
             **license_fields(self.licence),
         )
 
