@@ -69,6 +69,7 @@ def test_the_papers_settings_are_the_defaults():
         "seed": 0,
         "device": "auto",
         "capture": False,
+        "evaluate_every": None,
     }
 
 

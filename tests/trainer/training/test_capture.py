@@ -123,7 +123,7 @@ def test_a_loss_between_sound_ones_of_an_iteration_is_found():
     """Of several steps the first that is not sound counts."""
     trainer = _trainer({}, objective="gan", discriminator_steps=3)
     losses = iter([1.0, float("inf"), 2.0])
-    trainer._discriminator_step = lambda inputs, batch_of: torch.tensor([next(losses), 0.0])
+    trainer._discriminator_step = lambda inputs, *batches: torch.tensor([next(losses), 0.0])
     trainer._generator_step = lambda inputs: torch.zeros(3)
     with pytest.raises(DivergenceError, match="the discriminator's loss is inf at step 0"):
         trainer.train_step()

@@ -294,6 +294,7 @@ def test_labels_for_a_run_without_classes_are_named(dataset, tmp_path):
         conditional.sample(2, labels=[0, "seven"])
 
 
+@pytest.mark.usefixtures("exporting")
 def test_what_cannot_be_exported_is_said_in_a_line_and_the_run_is_kept(dataset, tmp_path, capfd):
     generator = Generator(lambda x: x * (2 if x.sum().item() > 0 else 3) ** 0)
     warned = []

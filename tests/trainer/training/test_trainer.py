@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from bgan.trainer.common.errors import ConfigError, DivergenceError
+from bgan.trainer.common.errors import ConfigError, DeviceError, DivergenceError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
@@ -324,7 +324,7 @@ def test_training_learns_the_marginals(estimator):
 
 
 def test_an_unknown_device_is_refused():
-    with pytest.raises(ConfigError, match="device 'warp' cannot be used"):
+    with pytest.raises(DeviceError, match="device 'warp' cannot be used"):
         resolve_device("warp")
     assert resolve_device("cpu").type == "cpu"
 
