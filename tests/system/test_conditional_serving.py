@@ -214,10 +214,10 @@ def test_the_command_line_refuses_labels_that_cannot_be(running, folder, tmp_pat
     sampled = bgan(
         "sample", "--model", model, "--label", label, "--server", running.target, "-o", tmp_path / "a.npz"
     )
-    assert sampled.returncode != 0
+    assert sampled.returncode == 2
     assert says in " ".join(sampled.stderr.replace("│", " ").split())
     generated = bgan("generate", model, "--models", folder, "--label", label, "-o", tmp_path / "a.npz")
-    assert generated.returncode == 1
+    assert generated.returncode == 2
     assert len(generated.stderr.splitlines()) == 1
     assert (
         "not class-conditional" if model == "plain" else "the classes of sbn are cat, dog, 3, mouse, owl"
