@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from bgan.trainer.common.errors import ConfigError, DeviceError, DivergenceError
+from bgan.trainer.common.errors import DeviceError, DivergenceError
 from bgan.trainer.config.presets import preset_values
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
