@@ -91,6 +91,7 @@ def test_asyncio(run, client):
     assert run("asynchronous", 4).splitlines() == [*lines, f"class owl comes first at {firsts}"]
 
 
+@pytest.mark.long  # each process loads torch; the next test runs the same without workers
 def test_pytorch(run):
     pytest.importorskip("torch")
     first, last = run("pytorch", 3).splitlines()
