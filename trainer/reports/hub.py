@@ -92,7 +92,7 @@ class HubRepository:
         ]
 
 
-def license_fields(licence: str | None) -> dict[str, str]:
+def license_fields(licence: str | None) -> dict[str, Any]:
     """A licence as the Hub has it: its SPDX identifier, which may stand before a comma, or `other` with a name."""
     if licence is None:
         return {}
