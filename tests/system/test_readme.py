@@ -16,7 +16,7 @@ from tests.kit.servers import server
 
 README = (ROOT / "README.md").read_text()
 DEFAULT = "localhost:50051"
-COMMANDS = ("train", "export", "serve", "sample", "evaluate", "explore", "reproduce", "generate")
+COMMANDS = ("card", "train", "export", "serve", "sample", "evaluate", "explore", "reproduce", "generate")
 
 
 def _snippets(language):
