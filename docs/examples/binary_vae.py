@@ -1,7 +1,10 @@
 """A variational autoencoder with binary latents: bgan's neurons and estimators in a network of one's own.
 
-python docs/examples/binary_vae.py --epochs 20
-python docs/examples/binary_vae.py --epochs 20 --estimator disarm
+python docs/examples/binary_vae.py --epochs 30
+python docs/examples/binary_vae.py --epochs 30 --estimator disarm
+
+Pixels that are independent of each other, each with its mean over the images, have 295 nats an image; after 30
+epochs the neurons' own gradient (reinmax) has 161 and disarm 170, both of one seed.
 """
 
 import argparse

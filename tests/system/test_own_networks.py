@@ -107,6 +107,7 @@ def test_its_file_is_served_and_measured_like_ours(run, exported, dataset):
     assert of_run.metrics["on_fraction"] == pytest.approx(measured[1].metrics["on_fraction"], abs=0.1)
 
 
+@pytest.mark.long
 def test_its_gradients_are_measured_and_its_pictures_drawn(run, dataset, tmp_path):
     diagnosis = bgan.diagnose_gradients(
         run, estimators=["reinmax"], images=2, draws=20, backgrounds=20, dataset=dataset, device="cpu"

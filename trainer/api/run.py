@@ -89,7 +89,7 @@ class Run(_Run):
 def given_parts(generator: NetworkSource | None, discriminators: Networks, objective: Objective | None) -> Given:
     """What was given. Raises ConfigError where it is of the wrong kind."""
     if objective is not None and not isinstance(objective, Objective):
-        raise ConfigError(f"objective is a {type(objective).__name__}; give an Objective")
+        raise ConfigError(f"objective is of type {type(objective).__name__}; give an Objective")
     several: list[NetworkSource] = []
     if isinstance(discriminators, nn.ModuleList | Sequence):
         several = list(discriminators)
@@ -98,7 +98,7 @@ def given_parts(generator: NetworkSource | None, discriminators: Networks, objec
     for name, source in (*(("discriminators", each) for each in several), ("generator", generator)):
         if source is not None and not callable(source):
             raise ConfigError(
-                f"{name}: a {type(source).__name__} is no network; give a torch.nn.Module, or what builds one"
+                f"{name}: type {type(source).__name__} is no network; give a torch.nn.Module, or what builds one"
             )
     return Given(generator=generator, discriminators=tuple(several), objective=objective)
 

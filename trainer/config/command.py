@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ..common.entry_points import is_given
 from ..common.errors import ConfigError
 from .images import HELD_OUT_FILES
 from .presets import PRESETS, preset_values
@@ -17,7 +18,10 @@ _WHERE = {"device", "capture", "data_dir", "data_digest", *_FILES}
 
 
 def training_command(config: TrainingConfig, name: str) -> str:
-    """The shortest `bgan train` that has these settings, but for where it runs."""
+    """The shortest `bgan train` that has these settings, but for where it runs.
+
+    A comment says what of it was given from Python, where no command can give it.
+    """
     preset = config.preset or "paper"  # whose settings are those of none
     wanted = config.settings()
     kind = {"neuron": wanted["neuron"], "network": wanted["network"]}
@@ -36,7 +40,12 @@ def training_command(config: TrainingConfig, name: str) -> str:
         "network": None if kind["network"] == own else kind["network"],
     }
     images = {**data_options(config), **config.data.options.changed()}
-    return shlex.join(["bgan", "train", *train_options(first | added | images), "--name", name])
+    command = shlex.join(["bgan", "train", *train_options(first | added | images), "--name", name])
+    named = [wanted["network"], *wanted["discriminator"].split("+"), wanted["objective"]]
+    parts = [each for each in named if is_given(each)]
+    if config.data.path is None and config.data.digest is not None:
+        parts.append(f"the images of {config.data.dataset}")
+    return f"{command}  # by bgan.trainer.train, which was given {', '.join(parts)}" if parts else command
 
 
 def default_name(config: TrainingConfig) -> str:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..common.errors import ExportError
+from ..common.text import first_line
 from ..networks.build import AnyGenerator
 from ..networks.generators import Generator
 from ..networks.layers import AffineNorm, ImageDeconvolution
 from ..networks.own import OwnGenerator
+from ..networks.trial import quiet_torch
 from .polyphase import polyphase
 
 OPSET = 20
@@ -64,12 +66,14 @@ def to_onnx(generator: AnyGenerator, slope: float, *, stochastic: bool, graph: s
     """
     if isinstance(generator, OwnGenerator):
         try:
-            return _graph(ExportedOwnGenerator(generator, slope), generator, stochastic=stochastic)
-        except Exception as error:  # torch.onnx raises many; the first line says that it failed, the last one why
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ExportError(
-                f"the generator {generator.name} cannot be written as ONNX ({reason[-1]})"
-            ) from error
+            with quiet_torch():
+                return _graph(ExportedOwnGenerator(generator, slope), generator, stochastic=stochastic)
+        except Exception as error:  # torch.onnx raises many, and what raised the first of them says why
+            root: BaseException = error
+            while root.__cause__ is not None:
+                root = root.__cause__
+            reason = f"{type(root).__name__}: {first_line(root)}"
+            raise ExportError(f"the generator {generator.name} cannot be written as ONNX ({reason})") from error
     return _graph(ExportedGenerator(generator, slope, graph=graph), generator, stochastic=stochastic)
 
 

@@ -62,7 +62,7 @@ def _source(group: str, name: str, given: NetworkSource | None, argument: str) -
         source = entry_points.load(group, name)
         if not callable(source):
             raise ConfigError(
-                f"{entry_points.shown(group, name)} is a {type(source).__name__}, not what builds a network"
+                f"{entry_points.shown(group, name)} is of type {type(source).__name__}, not what builds a network"
             )
         return source, entry_points.shown(group, name)
     if given is None:

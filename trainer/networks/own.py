@@ -104,5 +104,5 @@ def built(source: Any, what: str, **sizes: Any) -> nn.Module:
             f"{', '.join(sizes)}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"{what} gives a {type(module).__name__}, not a torch.nn.Module")
+        raise ConfigError(f"{what} gives type {type(module).__name__}, not a torch.nn.Module")
     return module.cpu()

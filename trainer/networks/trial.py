@@ -1,7 +1,11 @@
 """Networks of one's own, tried on a few rows before anything is trained: what cannot work is said at once."""
 
 import copy
-from collections.abc import Callable
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -15,7 +19,6 @@ from .own import OwnDiscriminator, OwnGenerator
 
 _ROWS = 4
 _TOLERANCE = 1e-3  # of the largest logit: what sums of another order may differ by
-_SEED = 0
 
 
 def try_generator(generator: OwnGenerator) -> None:
@@ -24,14 +27,14 @@ def try_generator(generator: OwnGenerator) -> None:
     It is tried in eval mode, as it is sampled; in training batch normalization may mix rows.
     """
     what = f"the generator {generator.name}"
-    latents = torch.randn(_ROWS, generator.latent_size, generator=random_stream(_SEED, "trial"))
+    latents = torch.randn(_ROWS, generator.latent_size, generator=random_stream(0, "trial"))
     labels = torch.arange(_ROWS) % generator.class_count if generator.class_count else None
     was_training = generator.training
     generator.eval()
     with torch.no_grad():
         logits = _called(what, "latents", generator, latents, labels)
         _check_output(what, logits, (_ROWS, *generator.image_shape), "logits")
-        if not _are_close(logits, _called(what, "latents", generator, latents, labels)):
+        if not _are_close(logits, _called(what, "latents", generator, latents, labels, seed=1)):
             raise ConfigError(
                 f"{what} gives other logits for the same latents in eval mode: it draws noise of its own; all "
                 "noise must be in the latents"
@@ -46,6 +49,34 @@ def try_generator(generator: OwnGenerator) -> None:
     generator.train(was_training)
 
 
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Keep what torch logs, warns of and prints while it traces a module off the user's terminal."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        aside = io.StringIO()
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(aside), redirect_stderr(aside):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def export_problem(generator: OwnGenerator) -> str | None:
+    """Why torch cannot make a graph of the generator for any batch, in a line; None where it can."""
+    inputs = {"latents": torch.zeros(2, generator.latent_size)}
+    if generator.class_count:
+        inputs["labels"] = torch.zeros(2, dtype=torch.int64)
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        with quiet_torch():
+            shapes = {name: {0: batch} for name in inputs}
+            torch.export.export(copy.deepcopy(generator).cpu().eval(), (), inputs, dynamic_shapes=shapes)
+    except Exception as error:  # of code that is not ours, and of what traces it
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
+
+
 def try_discriminator(
     discriminator: OwnDiscriminator, image_shape: ImageShape, *, needs_gradient: bool = False
 ) -> None:
@@ -54,7 +85,7 @@ def try_discriminator(
     Also finds out whether it mixes rows. It stays as it is: copies are tried.
     """
     what = f"the discriminator {discriminator.name}"
-    images = (torch.rand(_ROWS, *image_shape, generator=random_stream(_SEED, "trial")) < 0.5).float()
+    images = (torch.rand(_ROWS, *image_shape, generator=random_stream(0, "trial")) < 0.5).float()
     labels = torch.arange(_ROWS) % discriminator.class_count if discriminator.class_count else None
     others = torch.cat([images[:1], 1 - images[1:]])
     logits, of_others = (
@@ -78,14 +109,14 @@ def _try_gradient(what: str, discriminator: OwnDiscriminator, images: Tensor, la
         ) from error
 
 
-def _called(what: str, inputs: str, network: Callable[..., Any], *arguments: Tensor | None) -> Any:
-    """What a network gives for the same noise. Raises ConfigError where it fails."""
+def _called(what: str, inputs: str, network: Callable[..., Any], *arguments: Tensor | None, seed: int = 0) -> Any:
+    """What a network gives; what it draws itself follows from the seed. Raises ConfigError where it fails."""
     given = [
         f"{inputs} {_text(arguments[0])}",
         *([] if arguments[1] is None else [f"labels {_text(arguments[1])}"]),
     ]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         try:
             return network(*arguments)
         except Exception as error:  # of code that is not ours
@@ -95,7 +126,7 @@ def _called(what: str, inputs: str, network: Callable[..., Any], *arguments: Ten
 
 def _check_output(what: str, output: object, shape: tuple[int, ...], wanted: str) -> None:
     if not isinstance(output, Tensor):
-        raise ConfigError(f"{what} gives a {type(output).__name__}, not a tensor of {wanted}")
+        raise ConfigError(f"{what} gives type {type(output).__name__}, not a tensor of {wanted}")
     if output.shape != shape or output.dtype != torch.float32:
         kind = str(output.dtype).removeprefix("torch.")
         raise ConfigError(

@@ -28,6 +28,8 @@ from ..config.training import TrainingConfig
 from ..data.catalog import known_image_shape
 from ..data.dataset import BinaryDataset
 from ..networks.build import sizes_text
+from ..networks.own import OwnGenerator
+from ..networks.trial import export_problem
 from .agreement import check_agreement, share_state
 from .augmentation import build_augmentation
 from .callbacks import Callback, Callbacks, StopTraining
@@ -103,6 +105,7 @@ def train(
             loop = _Loop(trainer, run, Callbacks(callbacks), evaluate)
             say(console, sizes_text(config, trainer.image_shape, len(trainer.classes), trainer.network_sizes))
             loop.resume(console, warn)
+            _warn_of_no_export(trainer, warn)
             return loop
 
         loop = world.together(opened)
@@ -191,6 +194,13 @@ def _warn_of_lone_images(trainer: Trainer, warn: Callable[[str], None]) -> None:
             f"{len(lone)} of {len(trainer.classes)} classes have fewer than {_LEAST_IMAGES} training images each "
             f"({named}); their images can only be repeated: join them with others, or leave them out"
         )
+
+
+def _warn_of_no_export(trainer: Trainer, warn: Callable[[str], None]) -> None:
+    """Say before hours of training that the generator, one of one's own, cannot be exported."""
+    own = trainer.generator
+    if trainer.step == 0 and isinstance(own, OwnGenerator) and (reason := export_problem(own)) is not None:
+        warn(f"the generator {own.name} trains, but cannot be exported ({reason})")
 
 
 def planned_sizes(config: TrainingConfig, console: Console) -> str:

@@ -154,7 +154,7 @@ def configured_objective(name: str, given: Objective | None = None) -> Objective
         given = entry_points.load(entry_points.OBJECTIVES, name)
         if not isinstance(given, Objective):
             what = entry_points.shown(entry_points.OBJECTIVES, name)
-            raise ConfigError(f"{what} is a {type(given).__name__}, not an Objective")
+            raise ConfigError(f"{what} is of type {type(given).__name__}, not an Objective")
     if given is None:
         raise ConfigError(
             f"the objective {name} was given from Python: give it again, as in Run.open(path, objective=...) of "

@@ -67,3 +67,12 @@ def test_the_command_is_short():
     config = _config("modern", {"neuron": "sbn", "network": "mlp", "device": "cpu", "data_dir": "x"})
     expected = "bgan train --preset modern --neuron sbn --network mlp --no-conditional --name mine"
     assert training_command(config, "mine") == expected
+
+
+def test_what_was_given_from_python_is_said_where_no_command_gives_it():
+    config = TrainingConfig.resolve(
+        network="own:Net", discriminator="own:Critic+mlp", dataset="bars", data_digest="0" * 64
+    )
+    command, comment = training_command(config, "mine").split("  # ")
+    assert "--network own:Net " in command
+    assert comment == "by bgan.trainer.train, which was given own:Net, own:Critic, the images of bars"

@@ -19,7 +19,7 @@ def open_own(path: Path, options: ImageOptions, name: str) -> ImageSource:
     """
     read, what = entry_points.load(entry_points.READERS, name), entry_points.shown(entry_points.READERS, name)
     if not callable(read):
-        raise ConfigError(f"{what} is a {type(read).__name__}, not a function of a path")
+        raise ConfigError(f"{what} is of type {type(read).__name__}, not a function of a path")
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
     try:
@@ -33,5 +33,5 @@ def open_own(path: Path, options: ImageOptions, name: str) -> ImageSource:
 
 def _array(images: object, what: str, path: Path) -> ReadableArray:
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
-        raise DataError(f"{path}: {what} gives a {type(images).__name__}, not an array of images")
+        raise DataError(f"{path}: {what} gives type {type(images).__name__}, not an array of images")
     return sliced_array(images)

@@ -327,7 +327,7 @@ def all_metrics() -> dict[str, Metric]:
 def _added(name: str) -> Metric:
     metric, what = entry_points.load(entry_points.METRICS, name), entry_points.shown(entry_points.METRICS, name)
     if not isinstance(metric, Metric):
-        raise ConfigError(f"{what} is a {type(metric).__name__}, not a Metric")
+        raise ConfigError(f"{what} is of type {type(metric).__name__}, not a Metric")
     if name in METRICS:
         raise ConfigError(f"{what} has the name of a metric of bgan; give it another")
     return metric

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ...common.entry_points import ESTIMATORS as ESTIMATOR_GROUP
+from ...common.entry_points import registered
 from ...common.errors import ConfigError
 from ...common.rng import CPU
 from ...config.estimators import ESTIMATORS
@@ -132,10 +134,14 @@ def diagnose(
 
 def _usable(asked: Sequence[str], subject: Subject) -> tuple[list[str], dict[str, str]]:
     """The estimators to measure, and the others with the reason. Raises ConfigError if one was asked for."""
-    unknown = [name for name in asked if name not in ESTIMATORS]
+    known = dict.fromkeys((*ESTIMATORS, *registered(ESTIMATOR_GROUP)))
+    unknown = [name for name in asked if name not in known]
     if unknown:
-        raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(ESTIMATORS)}")
-    reasons = {name: subject.config.refusal(name) for name in asked or ESTIMATORS}
+        raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(known)}")
+    own = (
+        subject.config.neurons.estimator
+    )  # one of another package is measured where it is asked for, or the run's
+    reasons = {name: subject.config.refusal(name) for name in asked or dict.fromkeys((*ESTIMATORS, own))}
     refused = {name: reason for name, reason in reasons.items() if reason is not None}
     if asked and refused:
         name, reason = next(iter(refused.items()))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...config.estimators import ESTIMATORS
+from ...config.estimators import estimator_entry
 from ..figures import DPI, save_figure
 from .diagnose import Diagnosis
 from .estimates import EstimatorDiagnosis
@@ -29,7 +29,7 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
     is_noisy = any(item.accuracy.noise > 0 for item in diagnosis.estimators)
     points = [(item, item.accuracy.noise if is_noisy else item.accuracy.cosine) for item in diagnosis.estimators]
     for item, height in points:
-        colour = _UNBIASED if ESTIMATORS[item.estimator].is_unbiased else _BIASED
+        colour = _UNBIASED if estimator_entry(item.estimator).is_unbiased else _BIASED
         bias = item.accuracy.bias
         axis.scatter([bias], [height], s=_AREA * item.evaluations, color=colour, alpha=0.65, linewidths=0)
         if not item.accuracy.is_biased:

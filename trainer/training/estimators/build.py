@@ -52,5 +52,5 @@ def _of_another_package(name: str, image_shape: ImageShape) -> Estimator:
     except Exception as error:  # of code that is not ours
         raise ConfigError(f"{what} fails for image_shape ({type(error).__name__}: {first_line(error)})") from error
     if not isinstance(estimator, Estimator):
-        raise ConfigError(f"{what} gives a {type(estimator).__name__}, not an Estimator")
+        raise ConfigError(f"{what} gives type {type(estimator).__name__}, not an Estimator")
     return estimator
