@@ -122,6 +122,7 @@ def test_wandb_offline_has_all_of_a_run_and_its_resumption(tmp_path, monkeypatch
     assert len(list(run.folder.glob("wandb/offline-run-*"))) == 2
 
 
+@pytest.mark.usefixtures("processes")  # it asks `uname`
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what it uses of sqlalchemy
 def test_mlflow_has_all_of_a_run_and_its_resumption(tmp_path, monkeypatch):
     for name in ("mlflow", "sqlalchemy", "alembic"):
