@@ -128,15 +128,17 @@ test-floors: .tools/environment-floors/.ready $(READY) ## Run the clients' tests
 test-kserve: .tools/environment-kserve/.ready $(READY) ## Run the clients' tests beside kserve and tritonclient[grpc]
 	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
 
-# Python 3.13 and 3.14 are unpacked from Debian's packages where they are not installed; for 3.12 there are none.
-PYTHONS := 3.13:trixie 3.14:sid
+# Those that are not installed, by pyenv too, are unpacked from Debian's packages: VERSION:RELEASE. There is no 3.12.
+PYTHONS := 3.12: 3.13:trixie 3.14:sid
 PYTHON_TESTS := $(CLIENT_TESTS) tests/serving/models tests/serving/security/test_tokens.py \
 	tests/serving/rpc/test_sampling.py tests/serving/rpc/test_open_inference.py
 
 test-pythons: ## Run the clients' and the server's tests with other Pythons: PYTHONS="3.13:trixie 3.14:sid"
-	@for each in $(PYTHONS); do version=$${each%:*}; folder=.tools/python$$version; environment=.tools/environment-$$version; \
-		python=$$(command -v python$$version) || { python=$$folder/usr/bin/python$$version && \
-			tests/environments/debian_python.sh $$version $${each#*:} $$folder; } || exit 1; \
+	@for each in $(PYTHONS); do version=$${each%:*} release=$${each#*:}; folder=.tools/python$$version; \
+		python=$$(PYENV_VERSION=$$(pyenv latest $$version 2> /dev/null) python$$version -c "import sys; print(sys.executable)" 2> /dev/null) || \
+			{ [ -n "$$release" ] || { echo "test-pythons: there is no Python $$version here" >&2; continue; }; \
+			python=$$folder/usr/bin/python$$version && tests/environments/debian_python.sh $$version $$release $$folder; } || exit 1; \
+		environment=.tools/environment-$$version; \
 		[ -e $$environment/.ready ] || { $$python -m venv --without-pip $$environment && \
 			$(PYTHON) -m pip --python $$environment/bin/python install --quiet --requirement tests/environments/python$$version.txt && \
 			$(PYTHON) -m pip --python $$environment/bin/python install --quiet --no-deps --editable . && \
