@@ -264,5 +264,10 @@ def test_answers_about_models_that_cannot_be(liar, client):
 def test_no_file_is_written_of_what_is_not_one_stream(liar, tmp_path, suffix, fields):
     liar.tell = lambda request, context: second(request, **fields)
     result = bgan("sample", "--server", liar.target, "-n", 12, "--seed", 7, "-o", tmp_path / f"x{suffix}")
-    assert liar.target in error_line(result)
-    assert list(tmp_path.iterdir()) == []
+    line = error_line(result)
+    assert liar.target in line
+    assert line.endswith("; 4 of 12 images are kept, and the same command resumes")
+    assert not (tmp_path / f"x{suffix}").exists()
+    liar.tell = lambda request, context: responses(request)
+    assert bgan(*result.args[1:]).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == [f"x{suffix}"]

@@ -268,5 +268,5 @@ def test_the_command_sends_one(logging, tmp_path):
 
 def test_a_form_that_is_none_is_one_line(folder):
     result = bgan("serve", "--models", folder, "--log-format", "xml")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.strip() == "bgan: --log-format: log_format is 'xml'; use one of text, json"
