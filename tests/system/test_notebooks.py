@@ -36,6 +36,7 @@ def test_first_steps(tmp_path, processes):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # over a minute of a core
 def test_own_network(tmp_path, processes):
     outputs = _run("own-network.ipynb", tmp_path)
     assert sum("image/png" in output.get("data", {}) for several in outputs for output in several) == 1
