@@ -128,7 +128,7 @@ test-floors: .tools/environment-floors/.ready $(READY) ## Run the clients' tests
 test-kserve: .tools/environment-kserve/.ready $(READY) ## Run the clients' tests beside kserve and tritonclient[grpc]
 	OMP_NUM_THREADS=1 BGAN_TEST_SERVER=$(CURDIR)/$(BGAN) $(<D)/bin/pytest $(CLIENT_TESTS)
 
-# Those that are not installed, by pyenv too, are unpacked from Debian's packages: VERSION:RELEASE. There is no 3.12.
+# Those that are not installed, by pyenv too, are unpacked from Debian's packages: VERSION:RELEASE. It has no 3.12.
 PYTHONS := 3.12: 3.13:trixie 3.14:sid
 PYTHON_TESTS := $(CLIENT_TESTS) tests/serving/models tests/serving/security/test_tokens.py \
 	tests/serving/rpc/test_sampling.py tests/serving/rpc/test_open_inference.py

@@ -18,6 +18,7 @@ extensions = ["sphinx.ext.autodoc", "myst_nb", "reference"]
 root_doc = "README"
 include_patterns = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "serving/shipped/*.md"),
+    "clients/*/README.md",
     *("docs/*.md", "docs/*/*.md", "docs/tutorials/*.ipynb"),
 ]
 exclude_patterns = ["docs/site"]

@@ -7,11 +7,8 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorS
 from grpc_tools import protoc
 
 _PROTO = Path(__file__).parents[2] / "proto"
-_MESSAGE, _ENUM, _SERVICE = (
-    4,
-    5,
-    6,
-)  # numbers of fields of FileDescriptorProto, of which paths of comments are made
+# Numbers of fields of FileDescriptorProto, of which paths of comments are made.
+_MESSAGE, _ENUM, _SERVICE = 4, 5, 6
 _NESTED, _VALUE, _MEMBER = 3, 2, 2
 
 
