@@ -97,6 +97,7 @@ def test_shell_snippets_of_sampling_run(target, tmp_path):
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("exporting")
 def test_shell_snippets_of_training_run(tmp_path):
     commands = _commands(1)
     assert [command[:2] for command in commands] == [
