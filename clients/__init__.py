@@ -60,3 +60,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES.get(name, '_errors')}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -77,7 +77,7 @@ def _problem(target: str) -> str | None:
 
 def _problem_of_endpoint(endpoint: str) -> str | None:
     if "," in endpoint:
-        return "several servers are a list of addresses, or --servers a:50051,b:50051"
+        return "several servers are a list of addresses, or --server a:50051 --server b:50051"
     host, port = host_port(endpoint)
     if problem := _problem_of_host(host, endpoint):
         return problem

@@ -1,8 +1,11 @@
 """A stream as what data sets of other libraries read, in any process: a description that can be pickled."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import atexit
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from weakref import WeakSet
 
 from ._client import SamplingClient
 from ._errors import InvalidRequestError
@@ -11,6 +14,17 @@ from ._types import ImageBatch, Labels, ModelInfo
 
 Target = str | Sequence[str] | Callable[[], SamplingClient]
 """The address of a server, those of several, or what makes a client, in each process: a function of a module."""
+
+
+_unfinished: WeakSet[Generator[ImageBatch, None, None]] = WeakSet()
+
+
+@atexit.register
+def _close_unfinished() -> None:
+    """End the streams that a program keeps to its end, while the modules that close their clients are there."""
+    for batches in list(_unfinished):
+        with suppress(ValueError):  # another thread is in it
+            batches.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +54,11 @@ class StreamSource:
 
     def batches(self, ranges: Iterable[tuple[int, int]]) -> Iterator[ImageBatch]:
         """The images of ranges (first index, count), all of one revision. Raises a SamplingError."""
+        batches = self._batches(ranges)
+        _unfinished.add(batches)
+        return batches
+
+    def _batches(self, ranges: Iterable[tuple[int, int]]) -> Generator[ImageBatch, None, None]:
         with self._connect() as client:
             has_names = any(isinstance(label, str) for label in self._request().labels)
             source = self._pinned(client)[0] if has_names else self  # once, not with each range

@@ -88,6 +88,13 @@ class StreamDataset(IterableDataset[dict[str, Any]]):
         self._revision: str | None = None
         self._resumed: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        images = "endless" if self._is_endless else f"image_count={self._end - self._first}"
+        source = self._source
+        named = "" if source.model is None else f", model={source.model!r}"
+        target = "a function" if callable(source.target) else repr(source.target)  # its arguments may be secret
+        return f"StreamDataset({target}, seed={source.seed}, {images}, first_index={self._first}{named})"
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         shard, shard_count = self._shard()
         start, source = self._resume(shard, shard_count)

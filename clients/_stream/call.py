@@ -108,8 +108,8 @@ def errors_at(next_index: int) -> Iterator[None]:
 
 
 def _explained(failure: SamplingError, connection: Connection[Any]) -> SamplingError:
-    """The failure; where no server was reached, with what may be the cause."""
-    if failure.code == grpc.StatusCode.UNAVAILABLE or is_forked():
+    """The failure; where no server was reached, with what may be the cause. A reason is a server's answer."""
+    if failure.reason is None and (failure.code == grpc.StatusCode.UNAVAILABLE or is_forked()):
         failure.args = ("; ".join([str(failure), *connection.hints(str(failure))]),)
     return failure
 

@@ -51,7 +51,7 @@ def sample(
         Option(
             help="A class of a class-conditional model: its name, or its number from 0 if no class is named "
             "by a number; several take turns.",
-            show_default="drawn, all equally likely",
+            show_default="drawn, as often as in training",
         ),
     ] = None,
     batch_size: Annotated[

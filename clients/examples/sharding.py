@@ -3,7 +3,7 @@
     python sharding.py digits.npy 100000 4     # the file, how many images, by how many processes
 
 Machines split it in the same way: what a range holds depends on the revision, the seed and the indices alone.
-The servers are those of the variable BGAN_SERVERS, separated by commas, or localhost:50051; each range is shared
+The servers are those of the variable BGAN_SERVER, separated by spaces, or localhost:50051; each range is shared
 out over all of them.
 """
 
@@ -21,14 +21,14 @@ SEED = 1
 
 def sample_range(first_index: int, image_count: int, revision: str) -> ImageBatch:
     """A range of the stream, from a client of this process's own."""
-    servers = os.environ.get("BGAN_SERVERS", "localhost:50051").split(",")
+    servers = os.environ.get("BGAN_SERVER", "localhost:50051").split()
     with SamplingClient(servers) as client:
         return client.sample(image_count, seed=SEED, first_index=first_index, revision=revision)
 
 
 def main(path: str, image_count: int, process_count: int) -> None:
     """Write all images as uint8 [n, channels, height, width]."""
-    with SamplingClient(os.environ.get("BGAN_SERVERS", "localhost:50051").split(",")) as client:
+    with SamplingClient(os.environ.get("BGAN_SERVER", "localhost:50051").split()) as client:
         revision = client.get_model().revision  # the same for all, even if the model is replaced meanwhile
     cuts = [image_count * shard // process_count for shard in range(process_count + 1)]
     counts = np.diff(cuts).tolist()

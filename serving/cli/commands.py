@@ -245,7 +245,7 @@ def generate(
         Option(
             help="A class of a class-conditional model: its name, or its number from 0 if no class is named "
             "by a number; several take turns.",
-            show_default="drawn, all alike",
+            show_default="drawn, as often as in training",
         ),
     ] = None,
     folder: _Models = None,
@@ -288,7 +288,10 @@ def bulk(
     first_index: Annotated[int, Option(help="The index of the first image in the stream.")] = 0,
     label: Annotated[
         list[str] | None,
-        Option(help="A class, as for bgan generate; several take turns.", show_default="drawn, all alike"),
+        Option(
+            help="A class, as for bgan generate; several take turns.",
+            show_default="drawn, as often as in training",
+        ),
     ] = None,
     format_: Annotated[
         Literal["parquet", "npz", "bits"],

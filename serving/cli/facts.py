@@ -21,7 +21,7 @@ def facts() -> dict[str, dict[str, Any]]:
         "serving": {
             "providers": onnxruntime.get_available_providers(),
             "models": without_secrets(os.environ.get("BGAN_MODELS") or str(folder)),
-            "files": sorted(path.name for path in folder.rglob("*.onnx")) if folder.is_dir() else [],
+            "files": sorted(path.name for path in folder.rglob("*.onnx")) if os.path.isdir(folder) else [],
             "model_cache": _model_cache(),
         },
     }

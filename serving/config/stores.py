@@ -112,6 +112,10 @@ def open_store(url: str) -> Store:
                 f"{without_secrets(url)} is no URL that fsspec opens ({said}); name a folder, or s3://..."
             ) from cause
         raise
+    if not url.partition("://")[2].strip("/") and "://" in url:
+        raise StoreError(
+            f"{url} names no bucket or repository; add it, as in s3://bucket/models or hf://user/name"
+        )
     return Store(url, files, root.rstrip("/"))
 
 
@@ -134,6 +138,8 @@ def store_error(url: str, error: BaseException) -> StoreError:
     if fault == "missing" and url.endswith(reason):  # its path is all that some libraries say
         reason = "it is not there"
     advice = f"; {_ADVICE[fault]}" if fault in _ADVICE else ""
+    if fault == "forbidden" and "://" not in url:
+        advice = "; name a folder that this user may read and write"
     return StoreError(f"{without_secrets(url)}: {reason}{advice}", fault=fault)
 
 

@@ -94,7 +94,9 @@ def find_model(model: str, folder: Path) -> FileSnapshot:
             return found
     there = ", ".join(sorted({file.model or file.path.stem for file in files})) or "none"
     raise GenerationError(
-        f"there is no model {model!r} in {folder}: there are {there}; name one, or a file that `bgan export` wrote"
+        f"there is no model {model!r} in {folder}: "
+        + (f"there are {there}" if folder.is_dir() else "that is no folder")
+        + "; name one, or a file that `bgan export` wrote"
     )
 
 

@@ -48,6 +48,9 @@ def open_partial(
         try:
             partial.begin()
             yield partial
+        except OSError as error:  # a write names no file
+            error.filename = error.filename or str(path)
+            raise
         finally:
             partial.leave()
 

@@ -88,7 +88,9 @@ def make_token(
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not a name for a token; use up to 64 letters, digits and hyphens")
     if path.exists() and name in read_tokens(path):
-        raise TokenFileError(f"{path} already has a token {name}; remove its lines first, or choose another name")
+        raise TokenFileError(
+            f"{path} already has a token {name}; `bgan token revoke {name}` removes it, or choose another name"
+        )
     text = f"{_PREFIX}_{name}_{secrets.token_hex(_SECRET_BYTES)}"
     table = f'[{name}]\nsha256 = "{_hash(text)}"\nmodels = {json.dumps(list(models))}\n'
     if images_per_minute is not None:

@@ -20,6 +20,12 @@ SAMPLING = sampling_pb2.DESCRIPTOR.services_by_name["SamplingService"]
 _STATUS = health_pb2.HealthCheckResponse
 _AWAY = grpc.StatusCode.UNAVAILABLE
 _HINT_SECONDS = 1.0
+_OTHER_NAME = "is for another name; use --tls-server-name"
+_CERTIFICATE_PROBLEMS = {
+    "Hostname Verification": _OTHER_NAME,
+    "is not in peer certificate": _OTHER_NAME,  # in the words of gRPC 1.73
+    "CERTIFICATE_VERIFY_FAILED": "has expired, or is of no authority trusted here; name one by --tls-ca",
+}
 _NO_SERVER = "nothing listens there; start a server with `bgan serve`, or name another address with --server"
 _ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 _URI = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):.*[^/]")
@@ -113,7 +119,7 @@ def check_health(
             timeout = None if timeout_seconds > _NO_LIMIT_SECONDS else timeout_seconds
             status = stub.Check(request, timeout=timeout, metadata=metadata).status
         except grpc.RpcError as error:
-            hint = _hint(target, is_secure=tls is not None) if error.code() == _AWAY else None
+            hint = _hint(target, error.details() or "", tls) if error.code() == _AWAY else None
             known = "SERVICE_UNKNOWN" if error.code() == grpc.StatusCode.NOT_FOUND else "UNREACHABLE"
             reason = "; ".join(filter(None, (_reason(error, what), hint)))
             raise NotServingError(f"{target}: {reason}", status=known) from error
@@ -146,8 +152,16 @@ def refuse_plaintext(target: str) -> None:
         )
 
 
-def _hint(target: str, *, is_secure: bool) -> str | None:
-    """What kept a call from a server, and what to do; None: it cannot be told."""
+def _hint(target: str, said: str, tls: TlsCheck | None) -> str | None:
+    """What kept a call from a server, of which gRPC `said` something, and what to do; None: it cannot be told."""
+    problem = next((advice for words, advice in _CERTIFICATE_PROBLEMS.items() if words in said), None)
+    if problem is not None:
+        return f"TLS: the server's certificate {problem}"
+    return _hint_of_handshake(target, is_secure=tls is not None)
+
+
+def _hint_of_handshake(target: str, *, is_secure: bool) -> str | None:
+    """What another try to connect tells."""
     if not _ENDPOINT.fullmatch(target):
         return None
     try:

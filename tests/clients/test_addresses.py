@@ -55,7 +55,7 @@ def test_addresses(targets, is_here):
         ("ipv4:127.0.0.1:1,127.0.0.1:0", "its port is 0"),
         ("http://localhost:1", "it begins with http://"),
         ("grpc://localhost:1", "it begins with grpc://"),
-        ("a:1,b:1", "several servers are a list of addresses, or --servers a:50051,b:50051"),
+        ("a:1,b:1", "several servers are a list of addresses, or --server a:50051 --server b:50051"),
         ("::1", "stands in brackets, as in [::1]:50051"),
         ("::1:50051", "stands in brackets"),
         ("fe80::1%eth0:1", "stands in brackets"),

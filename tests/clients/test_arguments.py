@@ -121,3 +121,9 @@ def test_many_attempts_and_few(make_client):
             ):
                 with pytest.raises(ServerUnavailableError):
                     call()
+
+
+def test_public_names_are_completed():
+    import bgan.clients
+
+    assert set(bgan.clients.__all__) <= set(dir(bgan.clients))

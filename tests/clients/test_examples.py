@@ -27,7 +27,7 @@ def run(classes_server, tmp_path):
         target = classes_server.target
         result = subprocess.run(
             [sys.executable, "-W", "error", FOLDER / f"{name}.py", *map(str, arguments)],
-            env={**os.environ, "BGAN_SERVER": target, "BGAN_SERVERS": f"{target},{target}"},
+            env={**os.environ, "BGAN_SERVER": f"{target} {target}" if name == "sharding" else target},
             cwd=tmp_path,
             capture_output=True,
             text=True,

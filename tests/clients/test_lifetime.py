@@ -98,6 +98,13 @@ if (child := os.fork()) == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 client.list_models()
 if (child := os.fork()) == 0:
+    try:
+        SamplingClient(sys.argv[2]).get_model("none")
+    except Exception as error:
+        print("forked" in str(error) and "there is no model" in str(error), file=sys.stderr)
+    os._exit(0)
+os.waitpid(child, 0)
+if (child := os.fork()) == 0:
     for each in (client, kind(sys.argv[2])):
         try:
             print(len(each.list_models()), flush=True)
@@ -123,3 +130,4 @@ def test_a_forked_process_can_use_it_or_is_told(running, kind, support, says):
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert [says in line for line in result.stdout.splitlines()] == [True, True], result.stdout
+    assert "False" in result.stderr.splitlines()  # what a server says is not for the fork

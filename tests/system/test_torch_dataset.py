@@ -193,3 +193,24 @@ def test_labels_of_an_unconditional_model_fail_with_one_line(make):
     for labels in ("cat", [0, 1]):
         with pytest.raises(SamplingError, match="the model 'plain' is not class-conditional; leave labels out"):
             next(iter(make(model="plain", labels=labels)))
+
+
+def test_it_shows_what_it_is_and_no_token():
+    shown = repr(StreamDataset("a:1", image_count=60, seed=1, first_index=5, model="digits"))
+    assert shown == "StreamDataset('a:1', seed=1, image_count=60, first_index=5, model='digits')"
+    made = partial(SamplingClient, "a:1", token="topsecret")
+    assert repr(StreamDataset(made, seed=1)) == "StreamDataset(a function, seed=1, endless, first_index=0)"
+
+
+_KEPT = """
+import sys
+from bgan.clients.torch import StreamDataset
+rows = iter(StreamDataset(sys.argv[1], image_count=100, seed=1, block_size=16))
+print(next(rows)["index"])
+"""
+
+
+def test_a_stream_that_is_kept_to_the_last_line_ends_without_a_word(classes_server):
+    command = [sys.executable, "-c", _KEPT, classes_server.target]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "0\n", "")

@@ -64,10 +64,10 @@ def card(
     device: DeviceName = "auto",
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Measure exported models and write a card beside each: MODEL.md.
+    """The run that a model was exported from has to be there.
 
-    A card says what the file is, which command trained it on what data in what time, what `bgan evaluate`
-    measures of it, beside real images, and its licence. The run that it was exported from has to be there.
+    A card says what the file is, which command trained it on what data in what time, what `bgan evaluate` measures
+    of it, beside real images, and its licence.
 
     Examples: bgan card models/digits.onnx --license MIT --picture digits.png;
     bgan card digits --models s3://bucket/models;

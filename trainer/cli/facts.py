@@ -100,24 +100,27 @@ def _gpus() -> list[str]:
 def _folder(find: Any) -> str:
     try:
         return _described(find())
-    except UserError as error:
+    except (UserError, OSError) as error:
         return str(error)
 
 
 def _described(path: Path) -> str:
-    """A folder, and whether it can be written to."""
-    if not path.is_dir():
-        return f"{path} (not there yet)"
-    free = shutil.disk_usage(path).free / 2**30
+    """A folder, and whether it can be written to; one that is closed to this user is no reason to say nothing."""
+    try:
+        if not path.is_dir():
+            return f"{path} (not there yet)"
+        free = shutil.disk_usage(path).free / 2**30
+    except OSError as error:
+        return f"{path} ({error.strerror})"
     return f"{path} ({'' if os.access(path, os.W_OK) else 'not writable, '}{free:.1f} GiB free)"
 
 
 def _data_sets() -> dict[str, str]:
     try:
         root = data_root()
-    except UserError:
+    except (UserError, OSError):
         return {}
-    return {name: str(root / name) for name in _DATA_SETS if (root / name).is_dir()}
+    return {name: str(root / name) for name in _DATA_SETS if os.path.isdir(root / name)}
 
 
 def _shown(name: str) -> str:

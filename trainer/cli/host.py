@@ -90,7 +90,17 @@ def _load(name: str, summary: str, path: str) -> Any:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     help_text = f"{summary}\n\n{_unwrapped(function.__doc__ or '')}"
     app.command(name, help=help_text, context_settings=_CONTEXT)(function)
-    return typer.main.get_command(app)
+    return _opening_files_itself(typer.main.get_command(app))
+
+
+def _opening_files_itself(command: Any) -> Any:
+    """The command; a file that this user may not read is a failure of it (1), not a usage error (2) of Typer."""
+    for parameter in command.params:
+        of_new_typer = getattr(parameter, "type_descriptor", None)
+        checks: Any = getattr(parameter, "type", None) if of_new_typer is None else of_new_typer.parameter_info
+        if hasattr(checks, "readable"):
+            checks.readable = False
+    return command
 
 
 def _subcommands(app: typer.Typer, summary: str) -> Any:
@@ -99,7 +109,10 @@ def _subcommands(app: typer.Typer, summary: str) -> Any:
         first, _, rest = inspect.cleandoc(getattr(each.callback, "__doc__", None) or "").partition("\n\n")
         each.help, each.context_settings = f"{first}\n\n{_unwrapped(rest)}", _CONTEXT
     app.info.help, app.info.context_settings = summary, _CONTEXT
-    return typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
+    for command in group.commands.values():
+        _opening_files_itself(command)
+    return group
 
 
 def _unwrapped(docstring: str) -> str:

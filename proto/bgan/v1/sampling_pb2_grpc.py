@@ -33,8 +33,9 @@ class SamplingServiceStub(object):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
-    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
-    tell errors of one code apart by:
+    Every error of this service carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which
+    programs can tell errors of one code apart by. What gRPC itself refuses, such as an unknown method or a message that is
+    too large, and a deadline that the caller's side notices first, carries none:
 
     INVALID_ARGUMENT     INVALID_REQUEST
     NOT_FOUND            MODEL_NOT_FOUND
@@ -82,8 +83,9 @@ class SamplingServiceServicer(object):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
-    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
-    tell errors of one code apart by:
+    Every error of this service carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which
+    programs can tell errors of one code apart by. What gRPC itself refuses, such as an unknown method or a message that is
+    too large, and a deadline that the caller's side notices first, carries none:
 
     INVALID_ARGUMENT     INVALID_REQUEST
     NOT_FOUND            MODEL_NOT_FOUND
@@ -163,8 +165,9 @@ class SamplingService(object):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
-    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
-    tell errors of one code apart by:
+    Every error of this service carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which
+    programs can tell errors of one code apart by. What gRPC itself refuses, such as an unknown method or a message that is
+    too large, and a deadline that the caller's side notices first, carries none:
 
     INVALID_ARGUMENT     INVALID_REQUEST
     NOT_FOUND            MODEL_NOT_FOUND

@@ -34,8 +34,9 @@ class SamplingServiceStub:
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
-    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
-    tell errors of one code apart by:
+    Every error of this service carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which
+    programs can tell errors of one code apart by. What gRPC itself refuses, such as an unknown method or a message that is
+    too large, and a deadline that the caller's side notices first, carries none:
 
       INVALID_ARGUMENT     INVALID_REQUEST
       NOT_FOUND            MODEL_NOT_FOUND
@@ -83,8 +84,9 @@ class SamplingServiceAsyncStub(SamplingServiceStub):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
-    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
-    tell errors of one code apart by:
+    Every error of this service carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which
+    programs can tell errors of one code apart by. What gRPC itself refuses, such as an unknown method or a message that is
+    too large, and a deadline that the caller's side notices first, carries none:
 
       INVALID_ARGUMENT     INVALID_REQUEST
       NOT_FOUND            MODEL_NOT_FOUND
@@ -128,8 +130,9 @@ class SamplingServiceServicer(metaclass=_abc_1.ABCMeta):
     index, and split over any number of servers of the same revision. The images of a class-conditional
     model also depend on `labels`, which belong to the stream as its seed does.
 
-    Every error carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which programs can
-    tell errors of one code apart by:
+    Every error of this service carries google.rpc.ErrorInfo details with the domain `bgan` and one of these reasons, which
+    programs can tell errors of one code apart by. What gRPC itself refuses, such as an unknown method or a message that is
+    too large, and a deadline that the caller's side notices first, carries none:
 
       INVALID_ARGUMENT     INVALID_REQUEST
       NOT_FOUND            MODEL_NOT_FOUND

@@ -72,6 +72,21 @@ def test_what_is_wrong_is_said_in_one_line(error, fault):
     assert pickle.loads(pickle.dumps(found)).fault == fault  # it comes from other processes
 
 
+def test_a_folder_that_is_closed_needs_no_credentials():
+    error = PermissionError(errno.EACCES, "Permission denied")
+    assert str(store_error("/a/b", error)) == (
+        "/a/b: Permission denied; name a folder that this user may read and write"
+    )
+
+
+@pytest.mark.parametrize("url", ["hf://", "s3://", "s3:///"])
+def test_a_url_without_a_bucket_is_refused(url):
+    pytest.importorskip("s3fs")
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(StoreError, match=f"^{url} names no bucket or repository; add it, as in"):
+        open_store(url)
+
+
 def test_the_cause_tells_what_a_library_hides():
     error = RuntimeError("failed")
     error.__cause__ = ConnectionResetError()

@@ -348,6 +348,24 @@ def test_a_full_disk_keeps_what_there_is(models, unbroken, tmp_path, suffix, roo
     assert output.read_bytes() == (unbroken / output.name).read_bytes()
 
 
+def test_a_disk_that_is_full_before_the_first_image_is_named(models, tmp_path):
+    def bounded_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+
+    output = tmp_path / "a.npz"
+    command = ("generate", models / "mlp-dbn.onnx", "--count", 5, "--seed", 1, "--output", output)
+    line = _fails_with_one_line(bgan_process(*command, preexec_fn=bounded_files))
+    assert f"{output}.partial" in line
+    assert "File too large" in line
+
+
+def test_a_folder_of_models_that_is_none_is_said(tmp_path):
+    with pytest.raises(
+        GenerationError, match=f"no model 'digits' in {tmp_path}/models: that is no folder; name one"
+    ):
+        find_model("digits", tmp_path / "models")
+
+
 def test_a_slow_disk_holds_the_computing_back(models, tmp_path, monkeypatch):
     engine = load_engine(models / "mlp-dbn.onnx")
     spec = GenerationSpec(model="m", revision="r", image_shape=(1, 28, 28), seed=1, first_index=0, count=10**9)

@@ -285,6 +285,12 @@ def _check_commands(process, files, ca, client):
     sampled = bgan("sample", *at, *shown, "--tls-ca", ca, "-n", 5, "-o", files.folder / "x.npz")
     assert sampled.returncode == 0, sampled.stderr
     assert "SERVING" in bgan("health", *at, *shown, "--tls-ca", ca).stdout
+    here = (
+        "health",
+        "--server",
+        f"127.0.0.1:{process.port}",
+    )  # of two addresses gRPC may say why the other failed
+    assert "of no authority trusted here; name one by --tls-ca" in bgan(*here, "--tls").stderr
     half = bgan("models", *at, "--tls-certificate", client["certificate"])
     assert half.returncode == 2
     assert "go together" in half.stderr

@@ -81,7 +81,7 @@ def test_a_name_is_given_once(tmp_path):
     path = tmp_path / "tokens.toml"
     _make(path)
     before = path.read_bytes()
-    with pytest.raises(TokenFileError, match="already has a token alice; remove its lines first"):
+    with pytest.raises(TokenFileError, match="already has a token alice; `bgan token revoke alice` removes it"):
         _make(path)
     assert path.read_bytes() == before
 

@@ -57,6 +57,16 @@ def test_ctrl_c_while_the_first_of_several_processes_loads_is_said_once(tmp_path
         assert (result.returncode, result.stdout, result.stderr) == (130, "", line)
 
 
+def test_a_file_that_may_not_be_read_is_no_usage_error(tmp_path, monkeypatch):
+    """A command opens its files itself, and then fails with 1; root, as who tests run, may read all."""
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for command in (("token", "list", "--tokens", "a"), ("models", "--tls-ca", "a"), ("train", "--config", "a")):
+        result = bgan(*command, "--dry-run" if command[0] == "train" else "--json", cwd=tmp_path)
+        assert result.returncode != 2, (command, result.stderr)
+        assert "not readable" not in result.stderr
+
+
 @pytest.mark.parametrize("width", ["0", "", "wide", "-3", "1", "007"])
 def test_a_width_of_nothing_is_none(width):
     for name in ("COLUMNS", "TERMINAL_WIDTH", "LINES"):

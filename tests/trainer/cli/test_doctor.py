@@ -36,6 +36,17 @@ def test_everything_is_said_and_nothing_secret(tmp_path):
         assert f"{title}:\n" in shown.stdout
 
 
+def test_folders_that_cannot_be_looked_into_are_said(tmp_path):
+    """A name that is too long stands for a folder of another user: tests run as root, who may look everywhere."""
+    closed = str(tmp_path / ("x" * 300))
+    environment = dict.fromkeys(("BGAN_CACHE_DIR", "BGAN_RUNS_DIR", "BGAN_DATA_DIR", "BGAN_MODELS"), closed)
+    result = bgan("doctor", "--json", cwd=tmp_path, env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    facts = json.loads(result.stdout)
+    assert facts["folders"] == dict.fromkeys(("data", "cache", "runs"), f"{closed} (File name too long)")
+    assert facts["serving"]["files"] == []
+
+
 def test_it_loads_no_torch(processes):
     code = """if True:
         import sys
