@@ -165,3 +165,32 @@ def test_a_network_given_in_eval_mode_is_trained_as_one_in_training_mode(dataset
         run = bgan.train(_config(epochs=2), dataset, **networks, folder=tmp_path / name)
         states[name] = load_newest_checkpoint(run.checkpoints, print).tensors
     assert all(torch.equal(states["resumed"][key], value) for key, value in states["through"].items())
+
+
+def _per_row(loss):
+    return lambda *logits: loss(logits[-1])
+
+
+OBJECTIVES = {
+    "rows": (_per_row(abs), _per_row(abs), r"discriminator_loss of the objective own:mine gives \[4\] for logits"),
+    "mean": (
+        _per_row(torch.mean),
+        _per_row(torch.mean),
+        r"generator_loss of .* gives \[\] .* give a tensor \[4\]",
+    ),
+    "number": (_per_row(lambda fake: 3.0), _per_row(abs), "discriminator_loss of .* gives type float"),
+    "broken": (
+        _per_row(lambda fake: 1 / 0),
+        _per_row(abs),
+        r"own:mine fails for logits \[4\] \(ZeroDivisionError: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_that_gives_other_losses_is_named_before_there_is_a_run(dataset, tmp_path, name):
+    discriminator_loss, generator_loss, message = OBJECTIVES[name]
+    objective = bgan.Objective(name="mine", discriminator_loss=discriminator_loss, generator_loss=generator_loss)
+    with pytest.raises(bgan.ConfigError, match=message):
+        bgan.train(_config(), dataset, objective=objective, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
