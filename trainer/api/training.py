@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from ..common.console import say
@@ -68,7 +69,8 @@ def train(
         warn = warn_usually if console is None else partial(_say_warning, console)
     shown = console or Console(quiet=True)
     measure = world.together(lambda: _evaluation(config, dataset, shown, world))
-    run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks, evaluate=measure)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
+        run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks, evaluate=measure)
     return run
 
 

@@ -92,7 +92,7 @@ def open_run(run: Run | Path, config: TrainingConfig) -> Run:
         changed = differences(run.config(), config)
         if "data_digest" in changed:
             raise RunError(
-                f"{folder} was trained on other images than {config.data.path} or the data set has now; "
+                f"{folder} was trained on other images than {config.data.path or config.data.dataset} has now; "
                 "choose another --name, or bring the old images back"
             )
         if changed:

@@ -1,6 +1,7 @@
 """Parts of one's own that cannot be trained, fail while they are, or draw: what is said, and what is kept."""
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -194,3 +195,21 @@ def test_an_objective_that_gives_other_losses_is_named_before_there_is_a_run(dat
     with pytest.raises(bgan.ConfigError, match=message):
         bgan.train(_config(), dataset, objective=objective, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_training_within_a_callers_mode_without_gradients_is_that_without(dataset, tmp_path, mode):
+    torch.manual_seed(7)
+    generator, states = Generator(), []
+    for name, context in (("within", mode()), ("without", nullcontext())):
+        with context:
+            run = bgan.train(_config(), dataset, generator=generator, folder=tmp_path / name)
+        states.append(load_newest_checkpoint(run.checkpoints, print).tensors)
+    assert all(torch.equal(states[0][key], value) for key, value in states[1].items())
+
+
+def test_a_run_of_other_arrays_is_named_by_their_name(dataset, tmp_path):
+    bgan.train(_config(), dataset, folder=tmp_path / "run")
+    others = bgan.BinaryDataset.from_arrays(1 - dataset.numpy(), name="bars")
+    with pytest.raises(bgan.RunError, match="run was trained on other images than bars has now; choose another"):
+        bgan.train(_config(), others, folder=tmp_path / "run")
