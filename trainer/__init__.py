@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .common.errors import DivergenceError as DivergenceError
     from .common.errors import ExportError as ExportError
     from .common.errors import Interrupted as Interrupted
+    from .common.errors import NetworkError as NetworkError
     from .common.errors import PeerLostError as PeerLostError
     from .common.errors import RunError as RunError
     from .common.errors import SamplesError as SamplesError
@@ -105,6 +106,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "DivergenceError",
         "ExportError",
         "Interrupted",
+        "NetworkError",
         "PeerLostError",
         "RunError",
         "SamplesError",

@@ -109,7 +109,7 @@ def test_training_goes_on_as_if_there_had_been_no_break_and_refuses_other_images
     assert "was trained on other images" in line
     write(path, seed=1)
     line = error_line(train("parts", 3))
-    assert f"was trained on other images than {path} or the data set has now; choose another --name" in line
+    assert f"was trained on other images than {path} has now; choose another --name" in line
     line = error_line(command("evaluate", tmp_path / "runs" / "parts", "--count", 64))
     assert f"the images of {path} are not those that were trained on" in line
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "docs" / "python.md").read_text()
 
 
-def test_the_snippets_run(training, tmp_path, monkeypatch, capsys, cache_environment):
+def test_the_snippets_run(training, exporting, tmp_path, monkeypatch, capsys, cache_environment):
     monkeypatch.chdir(tmp_path)
     for name, value in cache_environment.items():
         monkeypatch.setenv(name, value)

@@ -1,11 +1,13 @@
 """Exploring a generator from Python."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..common.errors import UserError
 from ..common.files import write_atomically
+from ..data.dataset import BinaryDataset
 from ..evaluation.generator import TrainedGenerator, open_generator
 from ..evaluation.reference import Report
 from ..reports.exploration.explore import ExplorationOptions, load_real_images
@@ -14,6 +16,8 @@ from ..reports.exploration.page import build_page
 from ..reports.exploration.pictures import draw_pictures
 from ..training.run import Run
 from ..training.trainer import resolve_device
+from .checks import check_type, made
+from .measuring import DATASET_WANTED
 from .warning import Warn, warn_usually
 
 PAGE = "exploration.html"
@@ -31,7 +35,7 @@ def explore(
     output: str | os.PathLike[str] | None = None,
     *,
     nearest: bool = True,
-    dataset: str | None = None,
+    dataset: BinaryDataset | str | None = None,
     data_dir: str | None = None,
     device: str = "auto",
     report: Report = lambda text: None,
@@ -40,10 +44,12 @@ def explore(
 ) -> ExploredPage:
     """Draw what a run or a model file has learned: a page, and its pictures, into the folder `output`.
 
-    None is a folder in the run's, or exploration/MODEL. `nearest` searches a data set, its own or `dataset` by
-    name, for the nearest training images. The options are those of `ExplorationOptions`. Raises UserError.
+    None is a folder in the run's, or exploration/MODEL. `nearest` searches a data set, its own or `dataset`, by
+    name or as it was trained on, for the nearest training images. The options are those of
+    `ExplorationOptions`. Raises UserError.
     """
-    plan = ExplorationOptions(**options)
+    plan = made(ExplorationOptions, tuple(field.name for field in dataclasses.fields(ExplorationOptions)), options)
+    check_type("dataset", dataset, (BinaryDataset, str, type(None)), f"{DATASET_WANTED}, or a name")
     generator = _opened(source, device, warn)
     folder = Path(output) if output is not None else generator.output
     existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -63,6 +69,7 @@ def explore(
 def _opened(source: Any, device: str, warn: Warn) -> TrainedGenerator:
     if isinstance(source, TrainedGenerator):
         return source
+    check_type("source", source, (Run, str, os.PathLike), "a Run, or the path of a run or a model file")
     where = resolve_device(device)
     if isinstance(source, Run):
         return TrainedGenerator.from_run(source, warn, where)

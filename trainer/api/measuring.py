@@ -1,7 +1,9 @@
 """Exporting and measuring from Python."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,16 @@ from ..exporting.exporter import ExportResult, export_run
 from ..reports.diagnosis.diagnose import Diagnosis, DiagnosisOptions, diagnose
 from ..training.run import Run
 from ..training.trainer import resolve_device
+from .checks import check_type, made
 from .warning import Warn, warn_usually
 
 ARRAYS = (".npy", ".npz")
 """Files of samples."""
 _TEST_EVERY = 7  # of images that nobody has divided
 
+RUN_WANTED = "a Run, as train() and Run.open() give"
+DATASET_WANTED = "a BinaryDataset, as load_dataset() and BinaryDataset.from_arrays() give"
+_EXPORT_OPTIONS = ("name", "binarization", "graph", "arithmetic", "overwrite", "warn")
 Source = Run | Samples | TrainedGenerator | NDArray[Any] | str | os.PathLike[str]
 
 
@@ -34,10 +40,12 @@ def export(run: Run, path: str | os.PathLike[str] = "models", **options: Any) ->
 
     For the options, and what is raised, see `export_run`.
     """
+    check_type("run", run, Run, RUN_WANTED)
     target = Path(path)
     if target.suffix == ".onnx":
         target, options = target.parent, {"name": target.stem, **options}
-    return export_run(run, target, **{"warn": warn_usually, **options})
+    options = {"warn": warn_usually, **options}
+    return made(partial(export_run, run, target), _EXPORT_OPTIONS, options)
 
 
 def evaluate(
@@ -64,6 +72,7 @@ def evaluate(
     reference = dataset
     if not isinstance(reference, Reference):
         reference = reference_of(reference, training, labelled=labelled, device=where, report=report)
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
     samples = _samples(source, reference, count, seed, binarization, where, warn)
     return evaluate_samples(samples, reference, seed=seed, metrics=metrics, report=report)
 
@@ -74,6 +83,8 @@ def reference_of(
     """The images to measure against, as `evaluate` has them."""
     if isinstance(dataset, str):
         dataset = DatasetSpec(dataset=dataset)
+    check_type("dataset", dataset, (BinaryDataset, DatasetSpec), f"{DATASET_WANTED}, or a name")
+    check_type("training", training, (BinaryDataset, type(None)), DATASET_WANTED)
     if isinstance(dataset, BinaryDataset) and dataset.spec is not None and training is None:
         dataset = dataset.spec
     if isinstance(dataset, DatasetSpec):
@@ -107,6 +118,7 @@ def _samples(
                 raise SamplesError(f"there is no file {path}")
             return load_samples(path, reference.test.shape[1:]).first(count)
         source = open_generator(str(path), path.parent, warn, device)
+    check_type("source", source, TrainedGenerator, "a Run, a path, or an array of numpy")
     return source.sample(count, seed=seed, binarization=binarization)
 
 
@@ -131,10 +143,13 @@ def diagnose_gradients(
 
     `dataset` are the images that it was trained on, where its settings do not name them. See docs/estimators.md.
     """
+    check_type("run", run, Run, RUN_WANTED)
+    check_type("dataset", dataset, (BinaryDataset, type(None)), DATASET_WANTED)
+    known = tuple(field.name for field in dataclasses.fields(DiagnosisOptions))
     return diagnose(
         run,
-        DiagnosisOptions(**options),
-        estimators=estimators,
+        made(DiagnosisOptions, known, options),
+        estimators=(estimators,) if isinstance(estimators, str) else estimators,
         neuron=neuron,
         dataset=dataset,
         data_dir=data_dir,

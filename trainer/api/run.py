@@ -96,7 +96,7 @@ def given_parts(generator: NetworkSource | None, discriminators: Networks, objec
     elif discriminators is not None:
         several = [discriminators]
     for name, source in (*(("discriminators", each) for each in several), ("generator", generator)):
-        if source is not None and not callable(source):
+        if (source is not None or name == "discriminators") and not callable(source):
             raise ConfigError(
                 f"{name}: type {type(source).__name__} is no network; give a torch.nn.Module, or what builds one"
             )

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from ..common.console import say
+from ..common.errors import ConfigError
 from ..config.command import default_name
 from ..config.images import DatasetSpec
 from ..config.training import TrainingConfig
 from ..data.dataset import BinaryDataset
+from ..evaluation.metrics.table import all_metrics
 from ..networks.own import NetworkSource
 from ..training.callbacks import Callback
 from ..training.distributed import ALONE, World
@@ -20,6 +23,7 @@ from ..training.loop import train as run_training
 from ..training.objectives import Objective
 from ..training.trainer import resolve_device
 from ..training.training_set import with_dataset
+from .checks import check_type
 from .measuring import evaluate, reference_of
 from .run import Networks, Run, given_parts
 from .warning import Warn, warn_usually
@@ -53,6 +57,7 @@ def train(
     DataError, RunError, DivergenceError, CallbackError, and Interrupted after a signal. The newest checkpoint is
     kept.
     """
+    check_arguments(config, dataset, callbacks, console)
     given = given_parts(generator, discriminators, objective)
     config = given.named_in(config)
     if dataset is not None:
@@ -64,8 +69,23 @@ def train(
         warn = warn_usually if console is None else partial(_say_warning, console)
     shown = console or Console(quiet=True)
     measure = world.together(lambda: _evaluation(config, dataset, shown, world))
-    run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks, evaluate=measure)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
+        run_training(config, run, shown, warn, world, dataset=dataset, callbacks=callbacks, evaluate=measure)
     return run
+
+
+def check_arguments(config: object, dataset: object, callbacks: object, console: object) -> None:
+    """Raise ConfigError where one is of the wrong type."""
+    check_type("config", config, TrainingConfig, "a TrainingConfig, as configure() gives")
+    data = "a BinaryDataset, as load_dataset() and BinaryDataset.from_arrays() give"
+    check_type("dataset", dataset, (BinaryDataset, type(None)), data)
+    check_type("console", console, (Console, type(None)), "a rich.console.Console, or None")
+    check_type("callbacks", callbacks, (list, tuple), "a list of callbacks")
+    assert isinstance(callbacks, list | tuple)
+    for callback in callbacks:
+        if isinstance(callback, type):
+            raise ConfigError(f"callbacks holds the class {callback.__name__}; give an object of it")
+        check_type("one of callbacks", callback, Callback, "an object of a subclass of Callback")
 
 
 def _evaluation(
@@ -74,6 +94,7 @@ def _evaluation(
     """What measures the run while it is trained, its real images read; None where nothing does."""
     if config.run.evaluate_every is None or not world.is_first:
         return None
+    all_metrics()  # one that is broken is named before there is a run
     device = resolve_device(config.run.device, world)
     images = config.data if dataset is None else dataset.spec or dataset
     is_validated = isinstance(images, DatasetSpec) and bool(images.validation_images or images.validation_data)

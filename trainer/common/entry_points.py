@@ -42,7 +42,7 @@ def load(group: str, name: str) -> Any:
         raise ConfigError(f"several packages have {shown(group, name)}; uninstall all but one")
     try:
         return points[0].load()
-    except Exception as error:  # whatever its import stumbles on
+    except (Exception, SystemExit) as error:  # whatever its import stumbles on
         raise ConfigError(
             f"{shown(group, name)} cannot be imported ({type(error).__name__}: {first_line(error)})"
         ) from error

@@ -37,6 +37,10 @@ class CallbackError(UserError):
     """A callback raised something; the message names it and its method, and the training was saved."""
 
 
+class NetworkError(UserError):
+    """A network, objective or estimator of one's own failed in the midst of a training."""
+
+
 class PeerLostError(UserError):
     """Another process of the same training has ended."""
 

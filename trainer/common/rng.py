@@ -1,10 +1,14 @@
 """Random numbers as a function of (seed, purpose, step), so that a resumed run draws what an unbroken one does."""
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 CPU = torch.device("cpu")
+_GLOBAL = threading.RLock()
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
@@ -18,3 +22,16 @@ def random_stream(
 ) -> torch.Generator:
     """A torch generator at the start of the stream of (seed, purpose, index)."""
     return torch.Generator(device=device).manual_seed(derived_seed(seed, purpose, index))
+
+
+@contextmanager
+def global_generator(seed: int | None = None) -> Iterator[None]:
+    """Hold torch's global generator, from a seed on if there is one, and leave it as it was.
+
+    For code that can draw from no other; one thread at a time, so that trainings in threads draw what each draws
+    alone.
+    """
+    with _GLOBAL, torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

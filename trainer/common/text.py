@@ -10,3 +10,8 @@ def printable(text: str, most: int, *, keep: str = "") -> str:
 def first_line(reason: object) -> str:
     """The first line of an error's text; its type if it has none."""
     return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+
+
+def shown(value: object) -> str:
+    """A value as errors show it: in a line, however long it is."""
+    return printable(repr(value), 80)

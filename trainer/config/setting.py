@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..common.entry_points import is_given, registered
 from ..common.errors import ConfigError
+from ..common.text import shown
 
 _KEY = "setting"
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -66,7 +67,7 @@ class Field:
         if self.choices:
             check_choice(name, value, self.choices, self.setting.entry_points)
         if not _has_type(value, self.type):
-            raise ConfigError(f"{name} is {value!r}; it must be {_TYPE_NAMES[self.type]}")
+            raise ConfigError(f"{name} is {shown(value)}; it must be {_TYPE_NAMES[self.type]}")
         if self.type is float and not math.isfinite(value):
             raise ConfigError(f"{name} is {value}; it must be finite")
         bounds = self.range_text()
@@ -106,7 +107,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...], group: str | N
         return
     added = () if group is None else registered(group)
     if value not in added:
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join((*choices, *added))}")
+        raise ConfigError(f"{name} is {shown(value)}; choose one of {', '.join((*choices, *added))}")
 
 
 class SettingsGroup:

@@ -18,6 +18,7 @@ from ..common.errors import ConfigError, DataError
 from ..common.files import data_root
 from ..common.image_shape import ImageShape
 from ..config.images import DATASETS, Binarization, DatasetSpec, ImageOptions
+from ..config.setting import check_choice
 from .binarize import AnyBits
 from .binary_images import BinaryImages
 from .dataset import BinaryDataset, images_of
@@ -120,6 +121,7 @@ def load_dataset(
     Raises DataError if it is not available, or cannot be trained on as the options make it, and ConfigError if
     an option does not fit it.
     """
+    check_choice("split", split, ("train", "test", "all"), None)
     spec = DatasetSpec(dataset=name, data_dir=data_dir, options=options or ImageOptions())
     return open_dataset(spec, split=split)
 

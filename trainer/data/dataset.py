@@ -18,6 +18,7 @@ from torch import Tensor
 from ..common.errors import ConfigError, DataError
 from ..common.image_shape import ImageShape
 from ..common.rng import random_stream
+from ..common.text import first_line
 from ..config.images import DATASETS, DatasetSpec, ImageOptions
 from .binarize import AnyBits
 from .binary_images import BinaryImages, settled_labels
@@ -66,16 +67,19 @@ class BinaryDataset:
         say otherwise (binarize, threshold, size, fit, ...). `name` is that of the set in runs and models. Raises
         DataError where nothing can be learned from them, and ConfigError for a name or an option that is invalid.
         """
+        known = [field.name for field in dataclasses.fields(ImageOptions)]
+        if unknown := [option for option in options if option not in known]:
+            raise ConfigError(f"there is no option {unknown[0]!r} of images; there are {', '.join(known)}")
         settings = ImageOptions(**{"labels_key": None if labels is None else "labels", **options})
-        if name in DATASETS or not _NAME.fullmatch(name):
+        if name in DATASETS or not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError(
                 f"the data set's name is {name!r}; give one of A-Z, a-z, 0-9, '_', '-' and '.' that no other has"
             )
         source = ArraySource(
-            sliced_array(np.asarray(images)),
+            sliced_array(_as_array(images, f"{name}: images")),
             dataclasses.replace(settings, key=None),
             name,
-            labels={} if labels is None else {"labels": sliced_array(np.asarray(labels))},
+            labels={} if labels is None else {"labels": sliced_array(_as_array(labels, f"{name}: labels"))},
         )
         read = BinaryImages(source, settings, name)
         bits, parts = zip(*read.chunks(), strict=True)
@@ -176,6 +180,14 @@ class BinaryDataset:
 
     def _chosen(self, rows: Tensor) -> BinaryDataset:
         return dataclasses.replace(self.part(rows), images=self.images[rows])
+
+
+def _as_array(values: Any, what: str) -> NDArray[Any]:
+    """An array of numpy. Raises DataError where none can be made, as of rows of several lengths."""
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what} are no array of numbers ({first_line(error)})") from error
 
 
 def images_of(bits: AnyBits, dynamic_seed: int) -> Tensor | PackedImages:

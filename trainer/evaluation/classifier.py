@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..common.console import counted
 from ..common.errors import CheckpointError
+from ..common.rng import global_generator
 from ..common.tensor_files import load_tensors, save_tensors
 from ..data.packed import ProgressCallback
 
@@ -90,8 +91,7 @@ def train_classifier(
     The same arguments give the same weights on one machine. `progress` is called after each step.
     """
     steps = min(steps_at_most, math.ceil(_EPOCHS_AT_MOST * len(images) / _BATCH))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with global_generator(seed):
         classifier = Classifier(images.shape[1:], classes)
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)

@@ -16,6 +16,7 @@ from bgan.v1 import model_pb2
 from ..common.errors import ConfigError, SamplesError
 from ..common.image_shape import ImageShape
 from ..common.rng import CPU, random_stream
+from ..common.text import shown
 from ..config.images import DatasetSpec
 from ..exporting.model_file import NEURONS, OnnxModel
 from ..training.checkpoint import trained_generator
@@ -191,6 +192,9 @@ class TrainedGenerator:
         wanted = None if labels is None else self._numbers(labels)
         if binarization not in {None, "threshold", "bernoulli"}:
             raise ConfigError(f"binarization is {binarization!r}; choose one of threshold, bernoulli")
+        for name, number, least in (("count", count, 1), ("seed", seed, 0)):
+            if not isinstance(number, int | np.integer) or number < least:
+                raise ConfigError(f"{name} is {shown(number)}; it must be a whole number, at least {least}")
         noise = self.noise(seed)
         batches = []
         for start in range(0, count, _ROWS):
@@ -217,6 +221,7 @@ class TrainedGenerator:
 
     def _numbers(self, labels: Sequence[int | str]) -> Labels:
         """Classes by number or name as numbers. Raises ConfigError for those that it has not."""
+        labels = [labels] if isinstance(labels, str) else labels
         if not self.classes:
             raise ConfigError(f"{self.name} is not class-conditional; leave out labels")
         known: dict[int | str, int] = {name: number for number, name in enumerate(self.classes)}

@@ -85,6 +85,8 @@ def export_run(
     binarization = binarization or ("bernoulli" if config.neurons.neuron == "sbn" else "threshold")
     manifest = _manifest(run, config, checkpoint, name or run.name, binarization)
     path = models / f"{manifest.name}.onnx"
+    if models.exists() and not models.is_dir():
+        raise ExportError(f"{models} is a file; name a folder of models, or a file .onnx")
     if not overwrite:
         _check_replaced(path, manifest)
 

@@ -105,4 +105,6 @@ def built(source: Any, what: str, **sizes: Any) -> nn.Module:
         ) from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{what} gives type {type(module).__name__}, not a torch.nn.Module")
-    return module.cpu()
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise ConfigError(f"{what} has weights on the device meta, which have no values; build it on another")
+    return module.cpu().train()

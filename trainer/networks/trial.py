@@ -6,17 +6,18 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..common.errors import ConfigError
 from ..common.image_shape import ImageShape
-from ..common.rng import random_stream
+from ..common.rng import global_generator, random_stream
 from ..common.text import first_line
 from .own import OwnDiscriminator, OwnGenerator
 
+_Own = TypeVar("_Own", OwnGenerator, OwnDiscriminator)
 _ROWS = 4
 _TOLERANCE = 1e-3  # of the largest logit: what sums of another order may differ by
 
@@ -24,7 +25,8 @@ _TOLERANCE = 1e-3  # of the largest logit: what sums of another order may differ
 def try_generator(generator: OwnGenerator) -> None:
     """Raise ConfigError unless it gives logits of the right shape, each of its own latent alone, and no noise.
 
-    It is tried in eval mode, as it is sampled; in training batch normalization may mix rows.
+    That is tried in eval mode, as it is sampled; in training batch normalization may mix rows. A copy is tried in
+    training mode: the shape again, and that there is a gradient.
     """
     what = f"the generator {generator.name}"
     latents = torch.randn(_ROWS, generator.latent_size, generator=random_stream(0, "trial"))
@@ -47,19 +49,27 @@ def try_generator(generator: OwnGenerator) -> None:
                     "normalize by statistics of training (as BatchNorm does), or within a row"
                 )
     generator.train(was_training)
+    logits = _called(what, "latents", _copied(what, generator), latents, labels)
+    _check_output(f"in training mode {what}", logits, (_ROWS, *generator.image_shape), "logits")
+    if not logits.requires_grad:
+        raise ConfigError(
+            f"no gradient of the logits of {what} reaches a parameter, so nothing can be trained: it has none, "
+            "they are all frozen, or its logits are detached"
+        )
 
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
     """Keep what torch logs, warns of and prints while it traces a module off the user's terminal."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        aside = io.StringIO()
-        with warnings.catch_warnings(action="ignore"), redirect_stdout(aside), redirect_stderr(aside):
-            yield
-    finally:
-        logging.disable(disabled)
+    with global_generator():  # of all this, and of tracing, the process has one
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            aside = io.StringIO()
+            with warnings.catch_warnings(action="ignore"), redirect_stdout(aside), redirect_stderr(aside):
+                yield
+        finally:
+            logging.disable(disabled)
 
 
 def export_problem(generator: OwnGenerator) -> str | None:
@@ -115,13 +125,17 @@ def _called(what: str, inputs: str, network: Callable[..., Any], *arguments: Ten
         f"{inputs} {_text(arguments[0])}",
         *([] if arguments[1] is None else [f"labels {_text(arguments[1])}"]),
     ]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    tensors = [each for each in arguments if each is not None]
+    before = [each.clone() for each in tensors]
+    with global_generator(seed):
         try:
-            return network(*arguments)
+            output = network(*arguments)
         except Exception as error:  # of code that is not ours
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(f"{what} fails for {' and '.join(given)} ({reason})") from error
+    if not all(map(torch.equal, tensors, before)):
+        raise ConfigError(f"{what} changes its {inputs} in place; let it compute on a copy")
+    return output
 
 
 def _check_output(what: str, output: object, shape: tuple[int, ...], wanted: str) -> None:
@@ -134,9 +148,9 @@ def _check_output(what: str, output: object, shape: tuple[int, ...], wanted: str
         )
 
 
-def _copied(what: str, discriminator: OwnDiscriminator) -> OwnDiscriminator:
+def _copied(what: str, network: _Own) -> _Own:
     try:
-        return copy.deepcopy(discriminator).train()
+        return copy.deepcopy(network).train()
     except Exception as error:
         raise ConfigError(f"{what} cannot be copied ({type(error).__name__}: {first_line(error)})") from error
 

@@ -97,7 +97,7 @@ class Callbacks:
             getattr(callback, method)(*arguments)
         except StopTraining:
             self.raised = StopTraining()  # one of a class of its own might not be told to other processes
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the run is saved whatever it is
             reason = next(iter(str(error).strip().splitlines()), "")[:_REASON_AT_MOST]
             named = f"the callback {type(callback).__qualname__}.{method} raised {type(error).__name__}"
             self.raised = CallbackError(f"{named}: {reason}" if reason else named)

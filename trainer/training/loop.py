@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..common.console import PLAIN_INTERVAL_SECONDS, counting_bar, say
-from ..common.errors import CallbackError, DivergenceError, Interrupted, PeerLostError, RunError
+from ..common.errors import CallbackError, DivergenceError, Interrupted, NetworkError, PeerLostError, RunError
 from ..common.files import write_json
 from ..common.grids import GRID_COLUMNS, save_grid
 from ..common.memory import peak_resident_mib
@@ -126,7 +126,7 @@ def _opened(run: Run, config: TrainingConfig, dataset: BinaryDataset) -> Iterato
             keep_clusters(run, dataset)
         try:
             yield
-        except (DivergenceError, PeerLostError) as error:
+        except (DivergenceError, NetworkError, PeerLostError) as error:
             raise type(error)(f"{error}; {_kept(run)}") from error
         except OSError as error:
             raise RunError(

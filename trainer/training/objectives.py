@@ -9,6 +9,7 @@ Goodfellow et al. 2014; "relativistic": pairs of a real and a fake image, with R
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 
 from ..common import entry_points
 from ..common.errors import ConfigError
+from ..common.text import first_line
 from ..networks.discriminators import AnyDiscriminator, Discriminators
 from .augmentation import ImageTransform
+
+_TRIED_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,4 +164,28 @@ def configured_objective(name: str, given: Objective | None = None) -> Objective
             f"the objective {name} was given from Python: give it again, as in Run.open(path, objective=...) of "
             f"bgan.trainer, or add it as an entry point of {entry_points.OBJECTIVES}"
         )
+    _try_objective(given, name)
     return given
+
+
+def _try_objective(objective: Objective, name: str) -> None:
+    """Raise ConfigError unless its losses are a mean, and one of each row: others train, but for another loss."""
+    logits = torch.linspace(-1, 1, _TRIED_ROWS)
+    tried: tuple[tuple[str, Callable[..., Any], int, list[int]], ...] = (
+        ("discriminator_loss", objective.discriminator_loss, 2, []),
+        ("generator_loss", objective.generator_loss, 1, [_TRIED_ROWS]),
+    )
+    for which, loss, arguments, shape in tried:
+        try:
+            found = loss(*[logits] * arguments)
+        except Exception as error:  # of code that is not ours
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise ConfigError(
+                f"{which} of the objective {name} fails for logits [{_TRIED_ROWS}] ({reason})"
+            ) from error
+        if not isinstance(found, Tensor) or list(found.shape) != shape:
+            kind = list(found.shape) if isinstance(found, Tensor) else f"type {type(found).__name__}"
+            raise ConfigError(
+                f"{which} of the objective {name} gives {kind} for logits [{_TRIED_ROWS}]; it must give a "
+                f"tensor {shape}"
+            )

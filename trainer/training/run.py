@@ -21,8 +21,9 @@ _LOCK_FILE = ".lock"
 class Run:
     """The paths of one run's folder, and what of it was given from Python."""
 
-    def __init__(self, folder: Path, given: Given = NOTHING_GIVEN) -> None:
-        self.folder, self.given = folder, given
+    def __init__(self, folder: Path | str, given: Given = NOTHING_GIVEN) -> None:
+        self.folder = folder = Path(folder)
+        self.given = given
         self.name = folder.resolve().name
         self.checkpoints = folder / "checkpoints"
         self.samples = folder / "samples"
@@ -68,7 +69,10 @@ def held_alone(folder: Path) -> Iterator[None]:
 
     Raises RunError where another process trains it, also in another container or on another machine.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise RunError(f"{folder} is not the folder of a run, but a file; choose another --name") from error
     with ExitStack() as held:
         try:
             held.enter_context(file_lock(folder / _LOCK_FILE))
@@ -88,7 +92,7 @@ def open_run(run: Run | Path, config: TrainingConfig) -> Run:
         changed = differences(run.config(), config)
         if "data_digest" in changed:
             raise RunError(
-                f"{folder} was trained on other images than {config.data.path} or the data set has now; "
+                f"{folder} was trained on other images than {config.data.path or config.data.dataset} has now; "
                 "choose another --name, or bring the old images back"
             )
         if changed:

@@ -9,7 +9,8 @@ Shapes: B batch, Z latent size, C channels, H rows, W columns.
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..common.errors import ConfigError, DeviceError, DivergenceError
-from ..common.rng import derived_seed, random_stream
+from ..common.errors import ConfigError, DeviceError, DivergenceError, NetworkError, UserError
+from ..common.rng import derived_seed, global_generator, random_stream
 from ..common.tensor_files import tensors_under
-from ..config.estimators import estimator_entry
+from ..common.text import first_line
+from ..config.estimators import ESTIMATORS, estimator_entry
 from ..config.training import TrainingConfig
 from ..data.dataset import BatchStream, BinaryDataset
 from ..networks.build import configured_discriminators, configured_generator, parameter_count
@@ -37,7 +39,14 @@ from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
 from .given import NOTHING_GIVEN, Given
-from .objectives import ImageLosses, clip_weights, configured_objective, gradient_penalty, gradient_square
+from .objectives import (
+    OBJECTIVES,
+    ImageLosses,
+    clip_weights,
+    configured_objective,
+    gradient_penalty,
+    gradient_square,
+)
 from .optimizers import (
     ExponentialAverage,
     build_optimizer,
@@ -116,7 +125,8 @@ class Trainer:
         self._streams: dict[str, torch.Generator] = {}
         self._scalars: dict[str, Tensor] = {}
         self._captured = self._capture()
-        self._build_networks(dataset, given)
+        with global_generator(derived_seed(config.run.seed, "weights")):
+            self._build_networks(dataset, given)
         self._discriminator_loss_at_most = len(self.discriminators) * self.objective.loss_at_most
         self.batches = BatchStream(
             dataset.images,
@@ -140,7 +150,6 @@ class Trainer:
 
     def _build_networks(self, dataset: BinaryDataset, given: Given) -> None:
         config = self.config
-        torch.manual_seed(derived_seed(config.run.seed, "weights"))
         class_count = len(self.classes)
         self.generator = configured_generator(config, self.image_shape, class_count, given.generator)
         if isinstance(self.generator, OwnGenerator):
@@ -151,10 +160,12 @@ class Trainer:
             config, self.image_shape, class_count, given.discriminators
         )
         self._try_discriminators()
+        if not list(self.discriminators.parameters()):
+            raise ConfigError(f"the discriminator {self.discriminators[0].name} has no parameters to train")
         self._judging = [each for each in self.discriminators.parameters() if each.requires_grad]
         networks = (self.generator, *self.discriminators)
-        self._has_own_networks = any(isinstance(each, OwnGenerator | OwnDiscriminator) for each in networks)
-        if self._has_own_networks and config.run.capture:
+        self._own_networks = [each for each in networks if isinstance(each, OwnGenerator | OwnDiscriminator)]
+        if self._own_networks and config.run.capture:
             raise ConfigError("capture goes with networks of bgan alone; train without --capture")
         for network in networks:
             network.to(self.device)
@@ -232,14 +243,16 @@ class Trainer:
 
         Each has fresh images and latents, or, without `fresh_batches`, all of an iteration share one batch
         of images and one of latents, and one forward pass of the generator.
-        Raises DivergenceError where the slope has overflowed, and every 50 iterations as `read_losses` does.
+        Raises DivergenceError where the slope has overflowed, and every 50 iterations as `read_losses` does, and
+        NetworkError where a part of one's own fails.
         """
         if len(self._unread) == READ_EVERY_STEPS:
             self.read_losses()
         self._set_schedule()
         indices = self._batch_indices()
         if self._captured is None:
-            values = self._iterate(len(indices), lambda place, shard: self._read_batch(indices[place], shard))
+            with self._own_parts():
+                values = self._iterate(len(indices), lambda place, shard: self._read_batch(indices[place], shard))
         else:
             for name, random in self._streams.items():
                 self._seed(random, name)
@@ -302,7 +315,8 @@ class Trainer:
 
         A class-conditional generator makes one of each class in turn.
         """
-        logits: Tensor = self.sampled_generator.eval()(self._grid_latents, self._grid_labels)
+        with self._own_parts():
+            logits: Tensor = self.sampled_generator.eval()(self._grid_latents, self._grid_labels)
         self.generator.train()
         return logits
 
@@ -397,9 +411,32 @@ class Trainer:
             return lambda count: None
         return partial(self.augmentation.draw, random=self._random("augmentation", shard))
 
+    @contextmanager
+    def _own_parts(self) -> Iterator[None]:
+        """Let parts of one's own draw from torch's global generator, and name them in what they raise."""
+        names = [each.name for each in self._own_networks]
+        for name, ours in (
+            (self.config.objective.objective, OBJECTIVES),
+            (self.config.neurons.estimator, ESTIMATORS),
+        ):
+            names += [] if name in ours else [name]
+        if not names:
+            yield
+            return
+        try:
+            with global_generator():
+                yield
+        except UserError:
+            raise
+        except Exception as error:  # of code that is not ours
+            raise NetworkError(
+                f"a part of your own ({', '.join(dict.fromkeys(names))}) fails at step {self.step} "
+                f"({type(error).__name__}: {first_line(error)})"
+            ) from error
+
     def _seed_own_networks(self, purpose: str, shard: int) -> None:
         """Let what networks of one's own draw themselves, as Dropout does, follow from the step."""
-        if self._has_own_networks:
+        if self._own_networks:
             name = f"own networks/{purpose}/{shard} of {self.shards.count}"
             torch.manual_seed(derived_seed(self.config.run.seed, name, self.step))
 

@@ -213,3 +213,25 @@ def test_names_are_there_in_a_process(tmp_path):
     result = bgan_process("train", "--network", "attentive", "--print-config", env={"PYTHONPATH": str(tmp_path)})
     assert result.returncode == 0, result.stderr
     assert 'network = "attentive"' in result.stdout
+
+
+def test_one_that_exits_when_it_is_imported_is_named(tmp_path):
+    with (
+        package(tmp_path, "raise SystemExit(5)", (entry_points.NETWORKS, "exits", "network")),
+        pytest.raises(
+            trainer.ConfigError, match=r"'exits' of bgan.networks \(.* cannot be imported \(SystemExit: 5\)"
+        ),
+    ):
+        entry_points.load(entry_points.NETWORKS, "exits")
+
+
+def test_a_metric_that_cannot_be_is_named_before_a_run_that_would_be_evaluated(tmp_path):
+    config = TrainingConfig.resolve(dataset="digits", evaluate_every=1)
+    with (
+        package(tmp_path, CODE, (entry_points.METRICS, "precision", "symmetry")),
+        pytest.raises(
+            trainer.ConfigError, match=r"'precision' of bgan.metrics .* has the name of a metric of bgan"
+        ),
+    ):
+        trainer.train(config, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -156,6 +156,16 @@ def test_a_callback_that_raises_is_named_and_the_run_is_kept(without, tmp_path, 
     assert _digest(_train(tmp_path / "run")) == _digest(without)
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_callback_that_exits_or_is_interrupted_is_answered_with_a_checkpoint(without, tmp_path, error):
+    with pytest.raises(
+        CallbackError, match=rf"Noting\.on_step raised {type(error).__name__}.*; stopped and saved at"
+    ):
+        _train(tmp_path / "run", Noting("on_step", error))
+    assert checkpoint_files(Run(tmp_path / "run").checkpoints)
+    assert _digest(_train(tmp_path / "run")) == _digest(without)
+
+
 def test_a_callback_that_raises_within_an_epoch_is_answered_with_a_checkpoint(without, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "READ_EVERY_STEPS", 2)
     callback = Noting("on_step", ValueError("no"), step=4)

@@ -17,6 +17,7 @@ from ...common.entry_points import registered
 from ...common.errors import ConfigError
 from ...common.rng import CPU
 from ...config.estimators import ESTIMATORS
+from ...config.setting import SettingsGroup, setting
 from ...data.dataset import BinaryDataset
 from ...training.objectives import configured_objective
 from ...training.run import Run
@@ -32,16 +33,17 @@ _REFERENCES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DiagnosisOptions:
+class DiagnosisOptions(SettingsGroup):
     """How much to draw. More images say more about the run, more draws and backgrounds say it more exactly."""
 
-    images: int = 8
-    draws: int = 400
-    """Estimates of each estimator; rounded up to tens."""
-    backgrounds: int = 40
-    """Images of each latent whose pixels are all flipped for the truth; rounded up to tens."""
-    seed: int = 0
-    """Decides the latents, the real images that they are paired with, and all noise."""
+    images: int = setting("Latents to measure at.", 8, at_least=1)
+    draws: int = setting("Estimates of each estimator; rounded up to tens.", 400, at_least=1)
+    backgrounds: int = setting(
+        "Images of each latent whose pixels are all flipped for the truth; rounded up to tens.", 40, at_least=1
+    )
+    seed: int = setting(
+        "Decides the latents, the real images that they are paired with, and all noise.", 0, at_least=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

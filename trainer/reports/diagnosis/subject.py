@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...common.errors import ConfigError
 from ...common.image_shape import ImageShape
-from ...common.rng import CPU, derived_seed, random_stream
+from ...common.rng import CPU, derived_seed, global_generator, random_stream
 from ...common.tensor_files import tensors_under
 from ...config.estimators import BINARY_NEURONS
 from ...config.training import TrainingConfig
@@ -46,10 +46,10 @@ class Subject:
 
     def build_estimator(self, name: str) -> Estimator:
         """The estimator of that name; the run's own one as it was trained."""
-        torch.manual_seed(derived_seed(self.seed, "estimator"))
         is_own = name == self.config.neurons.estimator
         config = self.config if is_own else with_estimator(self.config, name, self.neuron)
-        estimator = build_estimator(config, ImageShape(*self.logits.shape[1:])).to(self.logits.device)
+        with global_generator(derived_seed(self.seed, "estimator")):
+            estimator = build_estimator(config, ImageShape(*self.logits.shape[1:])).to(self.logits.device)
         if is_own and self.estimator_state:
             estimator.load_state_dict(self.estimator_state)
         return estimator

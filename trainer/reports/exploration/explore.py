@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ...common.errors import DataError, UserError
 from ...common.rng import random_stream
 from ...config.images import DATASETS, DatasetSpec
+from ...config.setting import SettingsGroup, setting
 from ...data.catalog import open_dataset, resolved_spec
+from ...data.dataset import BinaryDataset
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images
 from ...evaluation.reference import Images, Report
@@ -27,17 +29,13 @@ TRAINING_IMAGES = 60_000  # of a file or folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExplorationOptions:
+class ExplorationOptions(SettingsGroup):
     """How much to show. Raising a count keeps existing images, except the interpolation back to latent 1."""
 
-    images: int = 8
-    """Latents to show, at most DRAWN."""
-    steps: int = 11
-    """Images from one latent to the next, at least 2."""
-    draws: int = 8
-    """Draws of each latent to show, at most AVERAGED."""
-    seed: int = 0
-    """Decides the latents and all noise."""
+    images: int = setting("Latents to show.", 8, at_least=1, below=DRAWN + 1)
+    steps: int = setting("Images from one latent to the next.", 11, at_least=2)
+    draws: int = setting("Draws of each latent to show.", 8, at_least=1, below=AVERAGED + 1)
+    seed: int = setting("Decides the latents and all noise.", 0, at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,32 +79,47 @@ class Exploration:
 
 
 def load_real_images(
-    generator: TrainedGenerator, dataset: str | None, data_dir: str | None, report: Report
+    generator: TrainedGenerator, dataset: BinaryDataset | str | None, data_dir: str | None, report: Report
 ) -> RealImages:
-    """The images of the data set that is named, or of the generator's own.
+    """The images of the data set that is named or given, or of the generator's own.
 
     Raises DataError where they cannot be had or have another shape than the generator's.
     """
     try:
         spec = generator.dataset_spec
+        if isinstance(dataset, BinaryDataset):
+            return _given_images(generator, dataset)
         if dataset is not None:
             spec = DatasetSpec(dataset=dataset, data_dir=spec.data_dir)
+        if dataset is None and spec.path is None and spec.digest is not None:
+            raise DataError(f"the images of {spec.dataset} were given from Python; give them again as dataset=")
         advice = f"name one of {', '.join(DATASETS)} with --dataset"
         spec = resolved_spec(spec, data_dir=data_dir, say=report, advice=advice)
         report(f"reading {spec.dataset}")
         training = open_dataset(spec, split=generator.training_split).in_memory(TRAINING_IMAGES)
-        if training.image_shape != generator.image_shape:
-            own, other = ("x".join(map(str, shape)) for shape in (generator.image_shape, training.image_shape))
-            raise DataError(
-                f"{generator.name} makes images of {own}, but those of {spec.dataset} are {other}; "
-                "name its own data set with --dataset"
-            )
+        _check_shape(generator, training)
         test = training.numpy()[:0]
         if generator.training_split == "train":
             test = open_dataset(spec, split="test").first(TEST_IMAGES).numpy()
     except UserError as error:
         raise DataError(f"{error}, or leave the nearest training images out with --no-nearest") from error
     return RealImages(name=spec.dataset, training=training.numpy(), test=test)
+
+
+def _given_images(generator: TrainedGenerator, dataset: BinaryDataset) -> RealImages:
+    """Images that were given, all of them as trained on."""
+    _check_shape(generator, dataset)
+    training = dataset.in_memory(TRAINING_IMAGES).numpy()
+    return RealImages(name=dataset.name, training=training, test=training[:0])
+
+
+def _check_shape(generator: TrainedGenerator, dataset: BinaryDataset) -> None:
+    if dataset.image_shape != generator.image_shape:
+        own, other = ("x".join(map(str, shape)) for shape in (generator.image_shape, dataset.image_shape))
+        raise DataError(
+            f"{generator.name} makes images of {own}, but those of {dataset.name} are {other}; "
+            "name its own data set with --dataset"
+        )
 
 
 def explore(

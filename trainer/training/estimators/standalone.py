@@ -39,10 +39,17 @@ class GradientEstimator(nn.Module):
         shape = logits.shape
         self.estimator.zero_grad()
         flat = logits.reshape(shape[0], 1, 1, -1)
-        return cast(
-            Estimate,
-            self.estimator(flat, slope, lambda bits: losses(bits.reshape(len(bits), *shape[1:])), random),
-        )
+
+        def of_rows(bits: Tensor) -> Tensor:
+            found = losses(bits.reshape(len(bits), *shape[1:]))
+            if found.shape != (len(bits),):
+                raise ConfigError(
+                    f"losses gives {list(found.shape)} for {len(bits)} rows of bits; it must give the loss of "
+                    f"each row, [{len(bits)}]"
+                )
+            return found
+
+        return cast(Estimate, self.estimator(flat, slope, of_rows, random))
 
     def step(self) -> None:
         """Train what the estimator itself learns (rebar and relax), after `forward`."""
