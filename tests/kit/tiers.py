@@ -3,7 +3,7 @@
 `process`: its code, or that of a fixture or a helper that it uses, names the module `subprocess`, or it uses the
 fixture `processes`. `training`: it uses the fixture `training`. `exporting`: it uses the fixture `exporting`. All
 else is fast: it may neither start a process, nor train for more than 50 steps, nor export by torch, which takes
-seconds. `long` alone is set by hand.
+seconds and is allowed in all other tiers. `long` alone is set by hand.
 """
 
 import functools
@@ -70,7 +70,7 @@ def pytest_runtest_protocol(item):
     if "torch" in sys.modules:
         _watch_exports()
     _Running.may_train, _Running.steps = item.get_closest_marker("training") is not None, 0
-    _Running.may_export = item.get_closest_marker("exporting") is not None
+    _Running.may_export = any(map(item.get_closest_marker, ("exporting", "process", "training", "long")))
     try:
         return (yield)
     finally:

@@ -423,9 +423,9 @@ def test_refused_files_are_listed_and_logged_and_replace_nothing(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(make().SerializeToString()[:-40])
     with server(tmp_path, "--max-model-bytes", 100_000) as process:
         listed = bgan("models", "--server", process.target)
-        assert "external cannot be served: external.onnx keeps data in other files" in listed.stdout
-        assert "broken cannot be served: broken.onnx is no ONNX model" in listed.stdout
-        assert str(tmp_path) not in listed.stdout
+        assert "external cannot be served: external.onnx keeps data in other files" in listed.stderr
+        assert "broken cannot be served: broken.onnx is no ONNX model" in listed.stderr
+        assert str(tmp_path) not in listed.stdout + listed.stderr
         assert "external cannot be served: external.onnx keeps data in other files" in process.output()
 
 

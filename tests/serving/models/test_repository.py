@@ -389,9 +389,9 @@ def test_a_broken_file_shows_and_the_good_one_goes_on(folder, contents, revision
         eventually(lambda: len(client.list_models().failures) == 2)
         assert client.get_model().revision == revisions["a"]
         listed = bgan("models", "--server", process.target)
-        assert "m cannot be served: m/2.onnx is no ONNX model" in listed.stdout
-        assert "n cannot be served: n.onnx is no ONNX model" in listed.stdout
-        assert str(folder) not in listed.stdout
+        assert "m cannot be served: m/2.onnx is no ONNX model" in listed.stderr
+        assert "n cannot be served: n.onnx is no ONNX model" in listed.stderr
+        assert str(folder) not in listed.stdout + listed.stderr
         assert process.output().count("ERROR m cannot be served: m/2.onnx") == 1
         assert "; m stays as it was" in process.output()
         with grpc.insecure_channel(process.target) as channel:

@@ -147,9 +147,9 @@ def test_what_is_not_there_is_said_in_the_same_words(http):
     refused = http.delete("/v1/models")
     assert refused.status_code == 405
     assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
-    assert http.get("/v1/models?name=x").json()["errors"] == [
-        {"field": "name", "detail": "is no field of this address; it has none"}
-    ]
+    for address, fields in (("/v1/models", "page_size, page_token"), ("/v1/models/mlp-dbn", "none")):
+        problem = {"field": "name", "detail": f"is no field of this address; it has {fields}"}
+        assert http.get(f"{address}?name=x").json()["errors"] == [problem]
     for name in ("range", "accept", "body", "content-encoding"):  # of headers they would have other statuses
         assert http.get(f"/v1/models/mlp-dbn/images?{name}=x").status_code == 400
     assert http.get("/v1/models/").status_code == 404  # no redirect, which would trust the host that was named
