@@ -28,6 +28,7 @@ from ..training.run import Run, trained_checkpoint
 from .graph import to_onnx
 from .integer_export import proved, to_integers
 from .model_file import MANIFEST_KEY, NEURONS, OnnxModel, open_session
+from .served_operators import refused_operators
 
 BINARIZATIONS = {"threshold": model_pb2.BINARIZATION_THRESHOLD, "bernoulli": model_pb2.BINARIZATION_BERNOULLI}
 GRAPHS = ("fast", "plain")
@@ -70,9 +71,9 @@ def export_run(
 
     `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain". `arithmetic` is
     "float" or "integer", whose bits are the same on every machine.
-    `warn` is called with a line for each damaged checkpoint that is passed over. Raises ExportError, and leaves
-    no file, if the file does not do what the generator does or, without `overwrite`, would replace one of another
-    run; ConfigError for an invalid option.
+    `warn` is called with a line for each damaged checkpoint that is passed over, and where an own generator has
+    operators that the server does not run. Raises ExportError, and leaves no file, if the file does not do what the
+    generator does or, without `overwrite`, would replace one of another run; ConfigError for an invalid option.
     """
     if graph not in GRAPHS:
         raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
@@ -98,6 +99,11 @@ def export_run(
         model = to_onnx(generator, slope, stochastic=stochastic, graph=graph)
         result = _checked(path, model, generator, slope, stochastic=stochastic)
 
+    if refused := refused_operators(model):
+        warn(
+            f"`bgan serve` and `bgan generate` will refuse {path.name}, which has the operators "
+            f"{', '.join(refused)}: they run feed-forward ones, without loops and noise (docs/serving.md)"
+        )
     manifest.metrics["on_fraction"] = result.on_fraction
     onnx.helper.set_model_props(model, {MANIFEST_KEY: json_format.MessageToJson(manifest)})
     content = model.SerializeToString()

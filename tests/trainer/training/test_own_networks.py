@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import bgan.trainer as bgan
+from bgan.serving.errors import ModelFileError
+from bgan.serving.models.engine import load_engine
+from bgan.serving.models.model_check import OPERATORS
+from bgan.trainer.exporting.served_operators import SERVED_OPERATORS
 from bgan.trainer.networks.own import OwnDiscriminator
 from bgan.trainer.networks.trial import try_discriminator
 from bgan.trainer.training.checkpoint import load_newest_checkpoint
@@ -312,6 +316,31 @@ def test_what_cannot_be_exported_is_said_in_a_line_and_the_run_is_kept(dataset, 
         bgan.export(run, tmp_path / "models", arithmetic="integer")
     assert run.sample(3).images.shape == (3, *SHAPE)
     assert capfd.readouterr() == ("", "")
+
+
+class Recurrent(nn.Module):
+    """Draws its image row by row."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.GRU(8, SHAPE[2], batch_first=True)
+
+    def forward(self, latents):
+        return self.rows(latents[:, None].expand(-1, SHAPE[1], -1))[0][:, None]
+
+
+@pytest.mark.usefixtures("exporting")
+def test_what_the_server_does_not_run_is_named_at_export(dataset, tmp_path):
+    run = bgan.train(_config(latent_size=8), dataset, generator=Recurrent(), folder=tmp_path / "run")
+    warned = []
+    path = bgan.export(run, tmp_path / "models", warn=warned.append).path
+    (line,) = warned
+    assert line.startswith(
+        f"`bgan serve` and `bgan generate` will refuse {path.name}, which has the operators GRU"
+    )
+    with pytest.raises(ModelFileError, match="uses the operator 'GRU'"):
+        load_engine(path)
+    assert SERVED_OPERATORS == OPERATORS
 
 
 def test_a_data_set_is_measured_against_every_seventh_of_its_images(dataset, tmp_path):
