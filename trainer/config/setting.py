@@ -107,7 +107,8 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...], group: str | N
         return
     added = () if group is None else registered(group)
     if value not in added:
-        raise ConfigError(f"{name} is {shown(value)}; choose one of {', '.join((*choices, *added))}")
+        missing = "" if group is None else ", or install the package that adds it"
+        raise ConfigError(f"{name} is {shown(value)}; choose one of {', '.join((*choices, *added))}{missing}")
 
 
 class SettingsGroup:

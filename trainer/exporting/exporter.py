@@ -72,8 +72,8 @@ def export_run(
     `graph` is "fast" or, with the transposed convolutions of a CNN as they were trained, "plain". `arithmetic` is
     "float" or "integer", whose bits are the same on every machine.
     `warn` is called with a line for each damaged checkpoint that is passed over, and where an own generator has
-    operators that the server does not run. Raises ExportError, and leaves no file, if the file does not do what the
-    generator does or, without `overwrite`, would replace one of another run; ConfigError for an invalid option.
+    operators that the server does not run. Raises ExportError, and leaves no file, if the file does not do what
+    the generator does or, without `overwrite`, would replace one of another run; ConfigError for a bad option.
     """
     if graph not in GRAPHS:
         raise ConfigError(f"graph is {graph!r}; choose one of {', '.join(GRAPHS)}")
