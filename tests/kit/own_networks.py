@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import bgan.trainer as bgan
+
 
 class Attention(nn.Module):
     def __init__(self, channels, heads=2):
@@ -75,3 +77,15 @@ def digits_like(count=96, seed=0):
     images[labels == 1, :, 3:5] = 1
     images[labels == 2, :4, :4] = 1
     return images.numpy(), labels.numpy()
+
+
+def bars(seed=0):
+    """The data set of these images."""
+    return bgan.BinaryDataset.from_arrays(*digits_like(seed=seed), name="bars")
+
+
+def tiny_config(**settings):
+    """The settings of a training of three iterations on them."""
+    return bgan.TrainingConfig.resolve(
+        **{"batch_size": 32, "latent_size": 6, "epochs": 1, "discriminator_steps": 1, **settings}
+    )

@@ -16,20 +16,14 @@ from bgan.trainer.exporting.served_operators import SERVED_OPERATORS
 from bgan.trainer.networks.own import OwnDiscriminator
 from bgan.trainer.networks.trial import try_discriminator
 from bgan.trainer.training.checkpoint import load_newest_checkpoint
-from tests.kit.own_networks import AttentiveCritic, AttentiveGenerator, digits_like
+from tests.kit.own_networks import AttentiveCritic, AttentiveGenerator, bars, tiny_config
 
 SHAPE = (1, 8, 8)
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    return bgan.BinaryDataset.from_arrays(*digits_like(), name="bars")
-
-
-def _config(**settings):
-    return bgan.TrainingConfig.resolve(
-        **{"batch_size": 32, "latent_size": 6, "epochs": 1, "discriminator_steps": 1, **settings}
-    )
+    return bars()
 
 
 class Generator(nn.Module):
@@ -90,7 +84,7 @@ WRONG_GENERATORS = {
 def test_a_generator_that_cannot_be_trained_is_named_before_there_is_a_run(dataset, tmp_path, name):
     generator, message = WRONG_GENERATORS[name]
     with pytest.raises(bgan.ConfigError, match=message) as raised:
-        bgan.train(_config(), dataset, generator=generator, folder=tmp_path / "run")
+        bgan.train(tiny_config(), dataset, generator=generator, folder=tmp_path / "run")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
 
@@ -111,7 +105,7 @@ WRONG_CRITICS = {
 def test_a_critic_that_cannot_be_trained_is_named(dataset, tmp_path, name):
     critic, settings, message = WRONG_CRITICS[name]
     with pytest.raises(bgan.ConfigError, match=message):
-        bgan.train(_config(**settings), dataset, discriminators=critic, folder=tmp_path / "run")
+        bgan.train(tiny_config(**settings), dataset, discriminators=critic, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -132,8 +126,8 @@ def test_a_critic_without_a_second_derivative_is_named(dataset, tmp_path):
 
     critic = Critic(nn.Flatten(), nn.Linear(64, 2), nn.Linear(2, 1))
     with pytest.raises(bgan.ConfigError, match=r"own:Critic has no second derivative.*--objective wgan or gan"):
-        bgan.train(_config(), dataset, discriminators=critic, folder=tmp_path / "run")
-    bgan.train(_config(objective="gan"), dataset, discriminators=critic, folder=tmp_path / "run")
+        bgan.train(tiny_config(), dataset, discriminators=critic, folder=tmp_path / "run")
+    bgan.train(tiny_config(objective="gan"), dataset, discriminators=critic, folder=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +163,7 @@ def test_a_gradient_in_closed_form_is_that_of_a_second_backward_pass(dataset, tm
     found = []
     for critic in (Quadratic(), Closed())[: 1 + is_closed]:
         run = bgan.train(
-            _config(objective=objective),
+            tiny_config(objective=objective),
             dataset,
             discriminators=[critic, "mlp"][:1],
             folder=tmp_path / type(critic).__name__,
@@ -184,7 +178,7 @@ def test_what_is_frozen_stays_frozen_and_several_judge_side_by_side(dataset, tmp
     critic.first.requires_grad_(False)
     other.layer.bias.requires_grad_(False)
     critics = {"discriminators": [critic, other]}
-    run = bgan.train(_config(objective="relativistic", epochs=2), dataset, **critics, folder=tmp_path / "run")
+    run = bgan.train(tiny_config(objective="relativistic", epochs=2), dataset, **critics, folder=tmp_path / "run")
     assert run.config().networks.discriminator == "own:AttentiveCritic+own:Critic"
     state = load_newest_checkpoint(run.checkpoints, print).tensors
     name = "parametrizations.weight.original"
@@ -193,9 +187,9 @@ def test_what_is_frozen_stays_frozen_and_several_judge_side_by_side(dataset, tmp
     )
     assert not torch.equal(state["discriminator.1.module.layer.weight"], other.layer.weight)
     assert torch.equal(state["discriminator.1.module.layer.bias"], other.layer.bias)
-    bgan.train(_config(objective="relativistic", epochs=3), dataset, **critics, folder=tmp_path / "run")
+    bgan.train(tiny_config(objective="relativistic", epochs=3), dataset, **critics, folder=tmp_path / "run")
     with pytest.raises(bgan.RunError, match=r"discriminator own:AttentiveCritic\+own:Critic -> own:"):
-        bgan.train(_config(objective="relativistic"), dataset, discriminators=critic, folder=tmp_path / "run")
+        bgan.train(tiny_config(objective="relativistic"), dataset, discriminators=critic, folder=tmp_path / "run")
 
 
 def test_an_objective_of_ones_own(dataset, tmp_path):
@@ -204,7 +198,7 @@ def test_an_objective_of_ones_own(dataset, tmp_path):
         discriminator_loss=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
         generator_loss=lambda fake: -fake,
     )
-    run = bgan.train(_config(objective="gan"), dataset, objective=hinge, folder=tmp_path / "run")
+    run = bgan.train(tiny_config(objective="gan"), dataset, objective=hinge, folder=tmp_path / "run")
     assert run.config().objective.objective == "own:hinge"
     with pytest.raises(bgan.RunError, match=r"own:hinge: give them again, Run\.open\(path, objective=\.\.\.\)"):
         bgan.Run.open(run.folder)
@@ -219,7 +213,9 @@ def test_a_builder_draws_its_weights_by_the_seed(dataset, tmp_path):
         return AttentiveGenerator(latent_size)
 
     samples = [
-        bgan.train(_config(seed=seed), dataset, generator=build, folder=tmp_path / name).sample(4).probabilities
+        bgan.train(tiny_config(seed=seed), dataset, generator=build, folder=tmp_path / name)
+        .sample(4)
+        .probabilities
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     ]
     np.testing.assert_array_equal(samples[0], samples[1])
@@ -227,20 +223,20 @@ def test_a_builder_draws_its_weights_by_the_seed(dataset, tmp_path):
 
 
 def test_a_run_of_arrays_knows_its_images_by_their_digest(dataset, tmp_path):
-    run = bgan.train(_config(), dataset, folder=tmp_path / "run")
+    run = bgan.train(tiny_config(), dataset, folder=tmp_path / "run")
     config = run.config()
     assert (config.data.dataset, config.data.digest) == ("bars", dataset.content_digest())
-    again = bgan.BinaryDataset.from_arrays(*digits_like(), name="bars")
-    bgan.train(_config(epochs=2), again, folder=tmp_path / "run")
-    other = bgan.BinaryDataset.from_arrays(*digits_like(seed=1), name="bars")
+    again = bars()
+    bgan.train(tiny_config(epochs=2), again, folder=tmp_path / "run")
+    other = bars(seed=1)
     with pytest.raises(bgan.RunError, match="was trained on other images"):
-        bgan.train(_config(epochs=2), other, folder=tmp_path / "run")
+        bgan.train(tiny_config(epochs=2), other, folder=tmp_path / "run")
     with pytest.raises(bgan.DataError, match="the images of bars were given from Python; give them again"):
         bgan.train(config)
 
 
 def test_a_run_of_a_set_by_name_is_that_of_the_command(tmp_path):
-    config = _config(dataset="mnist", batch_size=512)
+    config = tiny_config(dataset="mnist", batch_size=512)
     digits = bgan.load_dataset("digits")
     run = bgan.train(config, digits, folder=tmp_path / "run")  # 3 steps
     assert (run.config().data.dataset, run.config().data.digest) == ("digits", None)
@@ -283,17 +279,19 @@ def test_arrays_become_binary_as_files_do():
 
 def test_it_trains_in_a_thread_without_signals(dataset, tmp_path):
     runs = []
-    thread = threading.Thread(target=lambda: runs.append(bgan.train(_config(), dataset, folder=tmp_path / "run")))
+    thread = threading.Thread(
+        target=lambda: runs.append(bgan.train(tiny_config(), dataset, folder=tmp_path / "run"))
+    )
     thread.start()
     thread.join()
     assert runs[0].sample(2).images.shape == (2, *SHAPE)
 
 
 def test_labels_for_a_run_without_classes_are_named(dataset, tmp_path):
-    run = bgan.train(_config(), dataset, folder=tmp_path / "plain")
+    run = bgan.train(tiny_config(), dataset, folder=tmp_path / "plain")
     with pytest.raises(bgan.ConfigError, match="plain is not class-conditional; leave out labels"):
         run.sample(2, labels=[0])
-    conditional = bgan.train(_config(conditional=True), dataset, folder=tmp_path / "classes")
+    conditional = bgan.train(tiny_config(conditional=True), dataset, folder=tmp_path / "classes")
     with pytest.raises(bgan.ConfigError, match="classes has no class 'seven'; its classes are 0, 1, 2"):
         conditional.sample(2, labels=[0, "seven"])
 
@@ -302,7 +300,7 @@ def test_labels_for_a_run_without_classes_are_named(dataset, tmp_path):
 def test_what_cannot_be_exported_is_said_in_a_line_and_the_run_is_kept(dataset, tmp_path, capfd):
     generator = Generator(lambda x: x * (2 if x.sum().item() > 0 else 3) ** 0)
     warned = []
-    run = bgan.train(_config(), dataset, generator=generator, folder=tmp_path / "run", warn=warned.append)
+    run = bgan.train(tiny_config(), dataset, generator=generator, folder=tmp_path / "run", warn=warned.append)
     (line,) = warned
     assert line.startswith(
         "the generator own:Generator trains, but cannot be exported (GuardOnDataDependentSymNode"
@@ -331,7 +329,7 @@ class Recurrent(nn.Module):
 
 @pytest.mark.usefixtures("exporting")
 def test_what_the_server_does_not_run_is_named_at_export(dataset, tmp_path):
-    run = bgan.train(_config(latent_size=8), dataset, generator=Recurrent(), folder=tmp_path / "run")
+    run = bgan.train(tiny_config(latent_size=8), dataset, generator=Recurrent(), folder=tmp_path / "run")
     warned = []
     path = bgan.export(run, tmp_path / "models", warn=warned.append).path
     (line,) = warned
@@ -344,7 +342,7 @@ def test_what_the_server_does_not_run_is_named_at_export(dataset, tmp_path):
 
 
 def test_a_data_set_is_measured_against_every_seventh_of_its_images(dataset, tmp_path):
-    run = bgan.train(_config(), dataset, folder=tmp_path / "run")
+    run = bgan.train(tiny_config(), dataset, folder=tmp_path / "run")
     evaluation = bgan.evaluate(run, dataset, count=64, device="cpu", labelled=False)
     assert (evaluation.compared, evaluation.dataset) == (96 // 7, "bars")
     given = bgan.evaluate(

@@ -10,20 +10,14 @@ from torch import nn
 import bgan.trainer as bgan
 from bgan.trainer.common.rng import global_generator
 from bgan.trainer.training.checkpoint import load_newest_checkpoint
-from tests.kit.own_networks import digits_like
+from tests.kit.own_networks import bars, tiny_config
 
 SHAPE = (1, 8, 8)
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    return bgan.BinaryDataset.from_arrays(*digits_like(), name="bars")
-
-
-def _config(**settings):
-    return bgan.TrainingConfig.resolve(
-        **{"batch_size": 32, "latent_size": 6, "epochs": 1, "discriminator_steps": 1, **settings}
-    )
+    return bars()
 
 
 class Generator(nn.Module):
@@ -79,7 +73,7 @@ UNTRAINABLE = {
 def test_a_generator_that_learns_nothing_is_named_before_there_is_a_run(dataset, tmp_path, name):
     generator, message = UNTRAINABLE[name]
     with pytest.raises(bgan.ConfigError, match=message):
-        bgan.train(_config(), dataset, generator=generator, folder=tmp_path / "run")
+        bgan.train(tiny_config(), dataset, generator=generator, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -92,7 +86,7 @@ def test_a_generator_that_learns_nothing_is_named_before_there_is_a_run(dataset,
 )
 def test_a_critic_that_cannot_be_trained_is_named_before_there_is_a_run(dataset, tmp_path, critic, message):
     with pytest.raises(bgan.ConfigError, match=message):
-        bgan.train(_config(objective="wgan"), dataset, discriminators=critic, folder=tmp_path / "run")
+        bgan.train(tiny_config(objective="wgan"), dataset, discriminators=critic, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -107,12 +101,12 @@ def test_a_network_that_fails_while_it_is_trained_is_named_and_the_run_is_kept(d
 
     networks = {"discriminators": Critic(tire), "folder": tmp_path / "run"}
     with pytest.raises(bgan.NetworkError) as raised:
-        bgan.train(_config(objective="wgan", epochs=4), dataset, **networks)
+        bgan.train(tiny_config(objective="wgan", epochs=4), dataset, **networks)
     assert "a part of your own (own:Critic) fails at step " in str(raised.value)
     assert "(ValueError: tired); the newest checkpoint is step_00000" in str(raised.value)
     assert "\n" not in str(raised.value)
     calls.clear()
-    run = bgan.train(_config(objective="wgan", epochs=4), dataset, **networks)
+    run = bgan.train(tiny_config(objective="wgan", epochs=4), dataset, **networks)
     assert run.sample(2).images.shape == (2, *SHAPE)
 
 
@@ -121,7 +115,7 @@ def test_trainings_in_threads_draw_what_each_draws_alone(dataset, tmp_path):
     generator, states = Generator(nn.Dropout(0.5)), {}
 
     def train(name):
-        run = bgan.train(_config(epochs=4), dataset, generator=generator, folder=tmp_path / name)
+        run = bgan.train(tiny_config(epochs=4), dataset, generator=generator, folder=tmp_path / name)
         states[name] = load_newest_checkpoint(run.checkpoints, print).tensors
 
     before = torch.get_rng_state()
@@ -162,8 +156,8 @@ def test_a_network_given_in_eval_mode_is_trained_as_one_in_training_mode(dataset
     for name, callbacks in (("through", ()), ("resumed", (Once(),))):
         for each in networks.values():
             each.train(name == "through")
-        bgan.train(_config(epochs=2), dataset, **networks, callbacks=callbacks, folder=tmp_path / name)
-        run = bgan.train(_config(epochs=2), dataset, **networks, folder=tmp_path / name)
+        bgan.train(tiny_config(epochs=2), dataset, **networks, callbacks=callbacks, folder=tmp_path / name)
+        run = bgan.train(tiny_config(epochs=2), dataset, **networks, folder=tmp_path / name)
         states[name] = load_newest_checkpoint(run.checkpoints, print).tensors
     assert all(torch.equal(states["resumed"][key], value) for key, value in states["through"].items())
 
@@ -193,7 +187,7 @@ def test_an_objective_that_gives_other_losses_is_named_before_there_is_a_run(dat
     discriminator_loss, generator_loss, message = OBJECTIVES[name]
     objective = bgan.Objective(name="mine", discriminator_loss=discriminator_loss, generator_loss=generator_loss)
     with pytest.raises(bgan.ConfigError, match=message):
-        bgan.train(_config(), dataset, objective=objective, folder=tmp_path / "run")
+        bgan.train(tiny_config(), dataset, objective=objective, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -203,13 +197,13 @@ def test_a_training_within_a_callers_mode_without_gradients_is_that_without(data
     generator, states = Generator(), []
     for name, context in (("within", mode()), ("without", nullcontext())):
         with context:
-            run = bgan.train(_config(), dataset, generator=generator, folder=tmp_path / name)
+            run = bgan.train(tiny_config(), dataset, generator=generator, folder=tmp_path / name)
         states.append(load_newest_checkpoint(run.checkpoints, print).tensors)
     assert all(torch.equal(states[0][key], value) for key, value in states[1].items())
 
 
 def test_a_run_of_other_arrays_is_named_by_their_name(dataset, tmp_path):
-    bgan.train(_config(), dataset, folder=tmp_path / "run")
+    bgan.train(tiny_config(), dataset, folder=tmp_path / "run")
     others = bgan.BinaryDataset.from_arrays(1 - dataset.numpy(), name="bars")
     with pytest.raises(bgan.RunError, match="run was trained on other images than bars has now; choose another"):
-        bgan.train(_config(), others, folder=tmp_path / "run")
+        bgan.train(tiny_config(), others, folder=tmp_path / "run")
