@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x62gan/v1/model.proto\x12\x07\x62gan.v1\"\xda\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x06neuron\x18\x02 \x01(\x0e\x32\x0f.bgan.v1.Neuron\x12+\n\x0c\x62inarization\x18\x03 \x01(\x0e\x32\x15.bgan.v1.Binarization\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x13\n\x0blatent_size\x18\x05 \x01(\x05\x12(\n\x0bimage_shape\x18\x06 \x01(\x0b\x32\x13.bgan.v1.ImageShape\x12\r\n\x05slope\x18\x07 \x01(\x01\x12\x0f\n\x07\x64\x61taset\x18\x08 \x01(\t\x12*\n\x0ctraining_run\x18\t \x01(\x0b\x32\x14.bgan.v1.TrainingRun\x12,\n\x07metrics\x18\n \x03(\x0b\x32\x1b.bgan.v1.Model.MetricsEntry\x12\x14\n\x0c\x62gan_version\x18\x0b \x01(\t\x12\x0f\n\x07\x63lasses\x18\x0c \x03(\t\x12\x14\n\x0c\x63lass_counts\x18\r \x03(\x03\x12\'\n\narithmetic\x18\x0e \x01(\x0e\x32\x13.bgan.v1.Arithmetic\x12\x15\n\rimages_sha256\x18\x0f \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"=\n\nImageShape\x12\x10\n\x08\x63hannels\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\"z\n\x0bTrainingRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x1f\n\x06neuron\x18\x06 \x01(\x0e\x32\x0f.bgan.v1.Neuron*b\n\x06Neuron\x12\x16\n\x12NEURON_UNSPECIFIED\x10\x00\x12\x18\n\x14NEURON_DETERMINISTIC\x10\x01\x12\x15\n\x11NEURON_STOCHASTIC\x10\x02\x12\x0f\n\x0bNEURON_REAL\x10\x03*d\n\x0c\x42inarization\x12\x1c\n\x18\x42INARIZATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42INARIZATION_THRESHOLD\x10\x01\x12\x1a\n\x16\x42INARIZATION_BERNOULLI\x10\x02*@\n\nArithmetic\x12\x1a\n\x16\x41RITHMETIC_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41RITHMETIC_INTEGER\x10\x01\x42\x31\n\x07\x62gan.v1B\nModelProtoP\x01Z\x0e\x62gan/v1;bganv1\xaa\x02\x07\x42gan.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x62gan/v1/model.proto\x12\x07\x62gan.v1\"\xbe\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x06neuron\x18\x02 \x01(\x0e\x32\x0f.bgan.v1.Neuron\x12+\n\x0c\x62inarization\x18\x03 \x01(\x0e\x32\x15.bgan.v1.Binarization\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x13\n\x0blatent_size\x18\x05 \x01(\x05\x12(\n\x0bimage_shape\x18\x06 \x01(\x0b\x32\x13.bgan.v1.ImageShape\x12\r\n\x05slope\x18\x07 \x01(\x01\x12\x0f\n\x07\x64\x61taset\x18\x08 \x01(\t\x12*\n\x0ctraining_run\x18\t \x01(\x0b\x32\x14.bgan.v1.TrainingRun\x12,\n\x07metrics\x18\n \x03(\x0b\x32\x1b.bgan.v1.Model.MetricsEntry\x12\x14\n\x0c\x62gan_version\x18\x0b \x01(\t\x12\x0f\n\x07\x63lasses\x18\x0c \x03(\t\x12\x14\n\x0c\x63lass_counts\x18\r \x03(\x03\x12\'\n\narithmetic\x18\x0e \x01(\x0e\x32\x13.bgan.v1.Arithmetic\x12\x15\n\rimages_sha256\x18\x0f \x01(\t\x12\x1d\n\x05gates\x18\x10 \x01(\x0b\x32\x0e.bgan.v1.Gates\x12\x1b\n\x13inner_uniform_count\x18\x11 \x01(\x05\x12&\n\rhidden_neuron\x18\x12 \x01(\x0e\x32\x0f.bgan.v1.Neuron\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x94\x01\n\x05Gates\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0c\n\x04rate\x18\x02 \x01(\x01\x12\x1f\n\x06neuron\x18\x03 \x01(\x0e\x32\x0f.bgan.v1.Neuron\x12\x19\n\x11mean_active_share\x18\x04 \x01(\x01\x12\x15\n\ractive_shares\x18\x05 \x03(\x01\x12\x1b\n\x13\x63lass_active_shares\x18\x06 \x03(\x01\"=\n\nImageShape\x12\x10\n\x08\x63hannels\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\"z\n\x0bTrainingRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x1f\n\x06neuron\x18\x06 \x01(\x0e\x32\x0f.bgan.v1.Neuron*b\n\x06Neuron\x12\x16\n\x12NEURON_UNSPECIFIED\x10\x00\x12\x18\n\x14NEURON_DETERMINISTIC\x10\x01\x12\x15\n\x11NEURON_STOCHASTIC\x10\x02\x12\x0f\n\x0bNEURON_REAL\x10\x03*d\n\x0c\x42inarization\x12\x1c\n\x18\x42INARIZATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42INARIZATION_THRESHOLD\x10\x01\x12\x1a\n\x16\x42INARIZATION_BERNOULLI\x10\x02*@\n\nArithmetic\x12\x1a\n\x16\x41RITHMETIC_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41RITHMETIC_INTEGER\x10\x01\x42\x31\n\x07\x62gan.v1B\nModelProtoP\x01Z\x0e\x62gan/v1;bganv1\xaa\x02\x07\x42gan.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\007bgan.v1B\nModelProtoP\001Z\016bgan/v1;bganv1\252\002\007Bgan.V1'
   _globals['_MODEL_METRICSENTRY']._loaded_options = None
   _globals['_MODEL_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_NEURON']._serialized_start=696
-  _globals['_NEURON']._serialized_end=794
-  _globals['_BINARIZATION']._serialized_start=796
-  _globals['_BINARIZATION']._serialized_end=896
-  _globals['_ARITHMETIC']._serialized_start=898
-  _globals['_ARITHMETIC']._serialized_end=962
+  _globals['_NEURON']._serialized_start=947
+  _globals['_NEURON']._serialized_end=1045
+  _globals['_BINARIZATION']._serialized_start=1047
+  _globals['_BINARIZATION']._serialized_end=1147
+  _globals['_ARITHMETIC']._serialized_start=1149
+  _globals['_ARITHMETIC']._serialized_end=1213
   _globals['_MODEL']._serialized_start=33
-  _globals['_MODEL']._serialized_end=507
-  _globals['_MODEL_METRICSENTRY']._serialized_start=461
-  _globals['_MODEL_METRICSENTRY']._serialized_end=507
-  _globals['_IMAGESHAPE']._serialized_start=509
-  _globals['_IMAGESHAPE']._serialized_end=570
-  _globals['_TRAININGRUN']._serialized_start=572
-  _globals['_TRAININGRUN']._serialized_end=694
+  _globals['_MODEL']._serialized_end=607
+  _globals['_MODEL_METRICSENTRY']._serialized_start=561
+  _globals['_MODEL_METRICSENTRY']._serialized_end=607
+  _globals['_GATES']._serialized_start=610
+  _globals['_GATES']._serialized_end=758
+  _globals['_IMAGESHAPE']._serialized_start=760
+  _globals['_IMAGESHAPE']._serialized_end=821
+  _globals['_TRAININGRUN']._serialized_start=823
+  _globals['_TRAININGRUN']._serialized_end=945
 # @@protoc_insertion_point(module_scope)

@@ -134,6 +134,9 @@ class Model(_message.Message):
     CLASS_COUNTS_FIELD_NUMBER: _builtins.int
     ARITHMETIC_FIELD_NUMBER: _builtins.int
     IMAGES_SHA256_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    INNER_UNIFORM_COUNT_FIELD_NUMBER: _builtins.int
+    HIDDEN_NEURON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that callers ask for: letters, digits, '.', '_' and '-', at most 128 of them."""
     neuron: Global___Neuron.ValueType
@@ -156,6 +159,12 @@ class Model(_message.Message):
     """SHA-256, in hexadecimal, of the packed bits of the first 1,024 images of seed 0: one bit a pixel, each image
     padded to a whole byte. Set where the arithmetic is of integers.
     """
+    inner_uniform_count: _builtins.int
+    """How many uniforms the inner stochastic neurons of an image take, gates or hidden ones: the graph takes
+    `inner_uniforms`, float32 [batch, this many], each in [0, 1), from noise layout 3. 0: it has no such input.
+    """
+    hidden_neuron: Global___Neuron.ValueType
+    """The neurons of the generator's last hidden layer, if they are binary; unset: they are not."""
     @_builtins.property
     def image_shape(self) -> Global___ImageShape:
         """The shape of one image."""
@@ -181,6 +190,12 @@ class Model(_message.Message):
         without classes, and in older ones, whose classes are drawn alike (noise layout 1).
         """
 
+    @_builtins.property
+    def gates(self) -> Global___Gates:
+        """The gates of a generator with a conditional computation graph, which decide for each image which parts run. Its
+        graph has the output `gates`, uint8 [batch, count], 1 where a part ran. Unset: all of it runs for every image.
+        """
+
     def __init__(
         self,
         *,
@@ -199,14 +214,63 @@ class Model(_message.Message):
         class_counts: _abc.Iterable[_builtins.int] | None = ...,
         arithmetic: Global___Arithmetic.ValueType = ...,
         images_sha256: _builtins.str = ...,
+        gates: Global___Gates | None = ...,
+        inner_uniform_count: _builtins.int = ...,
+        hidden_neuron: Global___Neuron.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "image_shape", b"image_shape", "training_run", b"training_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "bgan_version", b"bgan_version", "binarization", b"binarization", "class_counts", b"class_counts", "classes", b"classes", "dataset", b"dataset", "image_shape", b"image_shape", "images_sha256", b"images_sha256", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "bgan_version", b"bgan_version", "binarization", b"binarization", "class_counts", b"class_counts", "classes", b"classes", "dataset", b"dataset", "gates", b"gates", "hidden_neuron", b"hidden_neuron", "image_shape", b"image_shape", "images_sha256", b"images_sha256", "inner_uniform_count", b"inner_uniform_count", "latent_size", b"latent_size", "metrics", b"metrics", "name", b"name", "network", b"network", "neuron", b"neuron", "slope", b"slope", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Gates(_message.Message):
+    """Gates says which parts of a generator run. Beside the parts there is a trunk, which runs for every image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    NEURON_FIELD_NUMBER: _builtins.int
+    MEAN_ACTIVE_SHARE_FIELD_NUMBER: _builtins.int
+    ACTIVE_SHARES_FIELD_NUMBER: _builtins.int
+    CLASS_ACTIVE_SHARES_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """The number of parts, each with one gate, at least 2."""
+    rate: _builtins.float
+    """The share of parts to be active that training aimed at, above 0 and at most 1."""
+    neuron: Global___Neuron.ValueType
+    """The neurons of the gates: deterministic or stochastic."""
+    mean_active_share: _builtins.float
+    """The mean share of parts that ran for an image, measured at export, 0 to 1."""
+    @_builtins.property
+    def active_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The share of images for which each part ran, by part, measured at export."""
+
+    @_builtins.property
+    def class_active_shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The same by class: that of part p for class c is element c * count + p. Empty where there are no classes."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        rate: _builtins.float = ...,
+        neuron: Global___Neuron.ValueType = ...,
+        mean_active_share: _builtins.float = ...,
+        active_shares: _abc.Iterable[_builtins.float] | None = ...,
+        class_active_shares: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_shares", b"active_shares", "class_active_shares", b"class_active_shares", "count", b"count", "mean_active_share", b"mean_active_share", "neuron", b"neuron", "rate", b"rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gates: _TypeAlias = Gates  # noqa: Y015
 
 @_typing.final
 class ImageShape(_message.Message):
