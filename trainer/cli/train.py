@@ -14,6 +14,7 @@ import typer
 from ..common.errors import ConfigError
 from ..config.file import as_toml, read_settings
 from ..config.images import HELD_OUT_FILES, DatasetSpec, ImageOptions
+from ..config.inner import InnerConfig
 from ..config.presets import PRESETS, configure
 from ..config.setting import option
 from ..config.trackers import NO_TRACKER, TRACKERS
@@ -55,6 +56,7 @@ _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchru
         "How images are read": ImageOptions,
         "Networks": NetworkConfig,
         "Neurons": NeuronConfig,
+        "Inner neurons: conditional computation, or a binary hidden layer": InnerConfig,
         "Objective": ObjectiveConfig,
         "Optimization": OptimizationConfig,
         "Run": RunConfig,

@@ -70,21 +70,31 @@ def estimator_entry(name: str) -> EstimatorEntry:
 
 
 def refusal(
-    estimator: str, *, neuron: str, objective: str, discriminator_norm: str, discriminator: str
+    estimator: str,
+    *,
+    neuron: str,
+    objective: str,
+    discriminator_norm: str,
+    discriminator: str,
+    prefix: str = "",
 ) -> str | None:
-    """Why the estimator cannot be used with these settings, in words that follow its name; None where it can."""
+    """Why the estimator cannot be used with these settings, in words that follow its name; None where it can.
+
+    `prefix` stands before "neuron" and "estimator" in the names of the options: "gate-" or "hidden-".
+    """
     entry = estimator_entry(estimator)
+    sbn, adjusted = f"--{prefix}neuron sbn", f"--{prefix}estimator sigmoid-adjusted"
     if neuron == "real" and not entry.is_deterministic_too:
-        return "is for binary neurons; real ones have an exact gradient, so leave --estimator out"
+        return f"is for binary neurons; real ones have an exact gradient, so leave --{prefix}estimator out"
     if neuron == "dbn" and estimator == "reinmax":
         return (
             "averages the slopes at 0 and at 1 over a neuron's draws, and deterministic neurons (dbn) show one of "
-            "the two; choose --neuron sbn, or --estimator sigmoid-adjusted"
+            f"the two; choose {sbn}, or {adjusted}"
         )
     if neuron == "dbn" and not entry.is_deterministic_too:
         return (
             "needs neurons that are drawn, and deterministic ones (dbn) are not: the gradient of their expected "
-            "loss is 0 almost everywhere; choose --neuron sbn, or --estimator sigmoid-adjusted"
+            f"loss is 0 almost everywhere; choose {sbn}, or {adjusted}"
         )
     if entry.needs_image_losses and discriminator_norm == "batch":
         return (

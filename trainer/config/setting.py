@@ -25,6 +25,7 @@ class Setting:
     """Its name in files and, with hyphens, on the command line; None: that of the field."""
     at_least: float | None = None
     above: float | None = None
+    at_most: float | None = None
     below: float | None = None
     shown_default: str | None = None
     """What it is where it is not given, in words, if a preset or another setting decides that."""
@@ -77,7 +78,12 @@ class Field:
     def range_text(self) -> str:
         """The range, as in "at least 0 and below 1"; empty where there is none."""
         setting = self.setting
-        bounds = (("at least", setting.at_least), ("above", setting.above), ("below", setting.below))
+        bounds = (
+            ("at least", setting.at_least),
+            ("above", setting.above),
+            ("at most", setting.at_most),
+            ("below", setting.below),
+        )
         return " and ".join(f"{words} {_number(bound)}" for words, bound in bounds if bound is not None)
 
     def _is_in_range(self, value: float) -> bool:
@@ -85,6 +91,7 @@ class Field:
         return (
             (setting.at_least is None or value >= setting.at_least)
             and (setting.above is None or value > setting.above)
+            and (setting.at_most is None or value <= setting.at_most)
             and (setting.below is None or value < setting.below)
         )
 

@@ -11,6 +11,7 @@ from ..common.errors import ConfigError
 from .augment import NO_AUGMENTATION, parse_augment
 from .estimators import ESTIMATORS, estimator_entry, refusal
 from .images import DATASETS, HELD_OUT_FILES, DatasetSpec, ImageOptions
+from .inner import InnerConfig, inner_following
 from .setting import Field, SettingsGroup, check_choice, fields_of, option, setting
 
 Neuron = Literal["dbn", "sbn", "real"]
@@ -43,6 +44,7 @@ class NetworkConfig(SettingsGroup):
         suggestions=DISCRIMINATORS,
     )
     latent_size: int = setting("Latent variables per image.", 128, at_least=1, below=10**6)
+    width: float = setting("Hidden units, or channels, of the generator, as a multiple.", 1.0, above=0, at_most=64)
     generator_norm: Literal["batch", "affine"] = setting(
         "Normalization in the generator: batch (hidden layers), or affine (all layers, no statistics) "
         "as in the published code.",
@@ -246,6 +248,7 @@ class TrainingConfig:
     data: DatasetSpec
     networks: NetworkConfig
     neurons: NeuronConfig
+    inner: InnerConfig
     objective: ObjectiveConfig
     optimization: OptimizationConfig
     run: RunConfig
@@ -262,15 +265,37 @@ class TrainingConfig:
         reason = self.refusal(self.neurons.estimator)
         if reason is not None:
             raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")
+        self._check_inner()
 
-    def refusal(self, estimator: str) -> str | None:
-        """Why the estimator cannot be used with these settings, as words after its name; None where it can."""
+    def _check_inner(self) -> None:
+        """Check the neurons within the generator against the network that has them."""
+        if self.inner.neuron is None or self.inner.estimator is None:
+            return
+        what = "--gates" if self.inner.gates is not None else "--hidden-neuron"
+        if self.networks.network not in NETWORKS:
+            raise ConfigError(
+                f"the network {self.networks.network} has no parts that bgan knows; leave out {what}, or choose "
+                f"one of {', '.join(NETWORKS)}"
+            )
+        if self.inner.gate_by == "labels" and not self.networks.conditional:
+            raise ConfigError("gate-by is labels, but conditional is off; add --conditional, or --gate-by latents")
+        reason = self.refusal(self.inner.estimator, inner=True)
+        if reason is not None:
+            raise ConfigError(f"the estimator {self.inner.estimator} {reason}")
+
+    def refusal(self, estimator: str, *, inner: bool = False) -> str | None:
+        """Why the estimator cannot be used with these settings, as words after its name; None where it can.
+
+        `inner`: for the neurons within the generator, not for its output.
+        """
+        prefix = "" if not inner else "gate-" if self.inner.gates is not None else "hidden-"
         return refusal(
             estimator,
-            neuron=self.neurons.training_neuron,
+            neuron=(inner and self.inner.neuron) or self.neurons.training_neuron,
             objective=self.objective.objective,
             discriminator_norm=self.networks.discriminator_norm,
             discriminator=self.networks.discriminator,
+            prefix=prefix,
         )
 
     @classmethod
@@ -325,6 +350,7 @@ GROUPS: dict[str, Any] = {
     "data": DatasetSpec,
     "networks": NetworkConfig,
     "neurons": NeuronConfig,
+    "inner": InnerConfig,
     "objective": ObjectiveConfig,
     "optimization": OptimizationConfig,
     "run": RunConfig,
@@ -375,6 +401,7 @@ def with_followed(given: dict[str, Any]) -> dict[str, Any]:
         "discriminator_learning_rate": values["learning_rate"],
         "estimator_samples": estimator.samples,
         "estimator_temperature": estimator.temperature,
+        **inner_following(values),
     }
     return following | values
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from ..common.errors import ExportError
 from ..common.text import first_line
 from ..networks.build import AnyGenerator
+from ..networks.gates import GatedGenerator, masked_sum, routed_sum
 from ..networks.generators import Generator
+from ..networks.hidden import HiddenBinaryGenerator, split_at_last_rectifier
+from ..networks.inner import inner_uniform_count
 from ..networks.layers import AffineNorm, ImageDeconvolution
 from ..networks.own import OwnGenerator
 from ..networks.trial import quiet_torch
@@ -23,46 +27,116 @@ from .polyphase import polyphase
 OPSET = 20
 
 
-class ExportedGenerator(nn.Module):
-    """What the file computes: folded layers, sigmoid, comparison. It draws no noise."""
+class Exported(nn.Module, ABC):
+    """What a file computes: folded layers, sigmoid, comparison. It draws no noise."""
+
+    outputs = ["images", "probabilities"]
+
+    def forward(
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        uniforms: Tensor | None = None,
+        inner_uniforms: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """(images uint8, probabilities float32, ...) of the latents; without uniforms the threshold is 0.5."""
+        logits, *others = self.logits(latents, labels, inner_uniforms)
+        probabilities = torch.sigmoid(logits)
+        return on(probabilities, uniforms).to(torch.uint8), probabilities, *others
+
+    @abstractmethod
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> tuple[Tensor, ...]:
+        """The logits of the latents, times the slope, and what else is given out."""
+
+
+def on(probabilities: Tensor, uniforms: Tensor | None) -> Tensor:
+    """Which neurons fire: those above 0.5, or above their uniform."""
+    return probabilities > 0.5 if uniforms is None else uniforms < probabilities
+
+
+class ExportedGenerator(Exported):
+    """A file of one of bgan's generators."""
 
     def __init__(self, generator: Generator, slope: float, *, graph: str = "fast") -> None:
         super().__init__()
-        folded = folded_layers(generator.layers, slope)
-        self.layers = polyphase(folded) if graph == "fast" else folded
+        self.layers = _folded(generator, slope, graph)
         self.inputs = generator.inputs
 
-    def forward(
-        self, latents: Tensor, labels: Tensor | None = None, uniforms: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(images uint8, probabilities float32) of the latents; without uniforms the threshold is 0.5."""
-        probabilities = torch.sigmoid(self.logits(latents, labels))
-        images = probabilities > 0.5 if uniforms is None else uniforms < probabilities
-        return images.to(torch.uint8), probabilities
-
-    def logits(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """The logits of the latents, times the slope."""
-        logits: Tensor = self.layers(self.inputs(latents, labels))
-        return logits
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> tuple[Tensor, ...]:
+        """See `Exported`."""
+        return (self.layers(self.inputs(latents, labels)),)
 
 
-class ExportedOwnGenerator(ExportedGenerator):
+class ExportedOwnGenerator(Exported):
     """The same of a generator of one's own, of whose layers nothing is known."""
 
     def __init__(self, generator: OwnGenerator, slope: float) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.generator, self.slope = generator, slope
 
-    def logits(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """The logits of the latents, times the slope."""
-        logits: Tensor = self.slope * self.generator(latents, labels)
-        return logits
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> tuple[Tensor, ...]:
+        """See `Exported`."""
+        return (self.slope * self.generator(latents, labels),)
 
 
-def to_onnx(generator: AnyGenerator, slope: float, *, stochastic: bool, graph: str = "fast") -> onnx.ModelProto:
+class ExportedGatedGenerator(Exported):
+    """The same of a gated generator, which gives the gates, too.
+
+    Routed, a part runs for the rows alone whose gate is on; else for all, and is multiplied by the gates.
+    """
+
+    outputs = ["images", "probabilities", "gates"]
+
+    def __init__(
+        self, generator: GatedGenerator, slope: float, *, graph: str = "fast", is_routed: bool = True
+    ) -> None:
+        super().__init__()
+        self.trunk = _folded(generator.trunk, slope, graph)
+        self.parts = nn.ModuleList([_folded(part, slope, graph) for part in generator.own_parts])
+        self.slope, self.is_routed = slope, is_routed
+        self.inputs, self.gate_logits = generator.trunk.inputs, copy.deepcopy(generator).gate_logits
+
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> tuple[Tensor, ...]:
+        """See `Exported`: the logits, and the gates uint8 [B, E]."""
+        inputs = self.inputs(latents, labels)
+        gates = on(torch.sigmoid(self.slope * self.gate_logits(inputs)), inner_uniforms)
+        base: Tensor = self.trunk(inputs)
+        if self.is_routed:
+            logits = routed_sum(base, gates, list(self.parts), inputs)
+        else:
+            logits = masked_sum(base, gates.to(base.dtype), [part(inputs) for part in self.parts])
+        return logits, gates.to(torch.uint8)
+
+
+class ExportedHiddenGenerator(Exported):
+    """The same of a generator with a binary hidden layer."""
+
+    def __init__(self, generator: HiddenBinaryGenerator, slope: float) -> None:
+        super().__init__()
+        layers = folded_layers(generator.generator.layers, slope)
+        self.before, self.after = split_at_last_rectifier(layers)
+        self.slope, self.inputs = slope, generator.generator.inputs
+
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> tuple[Tensor, ...]:
+        """See `Exported`."""
+        hidden = self.before(self.inputs(latents, labels))
+        uniforms = None if inner_uniforms is None else torch.unflatten(inner_uniforms, 1, hidden.shape[1:])
+        bits = on(torch.sigmoid(self.slope * hidden), uniforms)
+        return (self.after(bits.to(hidden.dtype)),)
+
+
+def _folded(generator: Generator, slope: float, graph: str) -> nn.Sequential:
+    folded = folded_layers(generator.layers, slope)
+    return polyphase(folded) if graph == "fast" else folded
+
+
+def to_onnx(
+    generator: AnyGenerator, slope: float, *, stochastic: bool, graph: str = "fast", is_routed: bool = True
+) -> onnx.ModelProto:
     """The graph of a generator in eval mode, weights inside, batch norm folded and the slope baked in.
 
-    Raises ExportError where torch cannot write one of one's own.
+    A gated generator's parts run for the rows whose gate is on, or, where it is not to be routed, for all. Raises
+    ExportError where torch cannot write one of one's own.
     """
     if isinstance(generator, OwnGenerator):
         try:
@@ -74,15 +148,24 @@ def to_onnx(generator: AnyGenerator, slope: float, *, stochastic: bool, graph: s
                 root = root.__cause__
             reason = f"{type(root).__name__}: {first_line(root)}"
             raise ExportError(f"the generator {generator.name} cannot be written as ONNX ({reason})") from error
-    return _graph(ExportedGenerator(generator, slope, graph=graph), generator, stochastic=stochastic)
+    if isinstance(generator, GatedGenerator):
+        exported: Exported = ExportedGatedGenerator(generator, slope, graph=graph, is_routed=is_routed)
+    elif isinstance(generator, HiddenBinaryGenerator):
+        exported = ExportedHiddenGenerator(generator, slope)
+    else:
+        assert isinstance(generator, Generator)
+        exported = ExportedGenerator(generator, slope, graph=graph)
+    return _graph(exported, generator, stochastic=stochastic)
 
 
-def _graph(exported: ExportedGenerator, generator: AnyGenerator, *, stochastic: bool) -> onnx.ModelProto:
+def _graph(exported: Exported, generator: AnyGenerator, *, stochastic: bool) -> onnx.ModelProto:
     inputs: dict[str, Tensor] = {"latents": torch.zeros(2, generator.latent_size)}
     if generator.class_count:
         inputs["labels"] = torch.zeros(2, dtype=torch.int64)
     if stochastic:
         inputs["uniforms"] = torch.zeros(2, *generator.image_shape)
+    if inner := inner_uniform_count(generator):
+        inputs["inner_uniforms"] = torch.zeros(2, inner)
     batch = torch.export.Dim("batch", min=1)
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -92,7 +175,7 @@ def _graph(exported: ExportedGenerator, generator: AnyGenerator, *, stochastic: 
             verbose=False,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=["images", "probabilities"],
+            output_names=exported.outputs,
             dynamic_shapes={name: {0: batch} for name in inputs},
         )
     if program is None:

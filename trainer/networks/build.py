@@ -1,20 +1,24 @@
 """The networks of a run, and their sizes."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..common import entry_points
 from ..common.errors import ConfigError
 from ..common.image_shape import ImageShape
 from ..config.training import DISCRIMINATORS, NETWORKS, TrainingConfig
 from .discriminators import AnyDiscriminator, Discriminators, build_discriminator
+from .gates import GatedGenerator
 from .generators import Generator, build_generator
+from .hidden import HiddenBinaryGenerator, split_at_last_rectifier
+from .inner import InnerGenerator
 from .own import NetworkSource, OwnDiscriminator, OwnGenerator, built
 
-AnyGenerator = Generator | OwnGenerator
+AnyGenerator = Generator | InnerGenerator | OwnGenerator
 
 
 def configured_generator(
@@ -26,11 +30,53 @@ def configured_generator(
     """
     own = config.networks
     if own.network in NETWORKS:
-        kind = {"norm": own.generator_norm, "initialization": own.initialization}
-        return build_generator(own.network, image_shape, own.latent_size, class_count=class_count, **kind)
+        return _generator(config, image_shape, class_count)
     source, what = _source(entry_points.NETWORKS, own.network, given, "generator")
     sizes = {"image_shape": image_shape, "latent_size": own.latent_size, "class_count": class_count}
     return OwnGenerator(built(source, what, **sizes), own.network, image_shape, own.latent_size, class_count)
+
+
+def _generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator | InnerGenerator:
+    own, inner = config.networks, config.inner
+
+    def build(width: float) -> Generator:
+        return build_generator(
+            own.network,
+            image_shape,
+            own.latent_size,
+            class_count=class_count,
+            norm=own.generator_norm,
+            initialization=own.initialization,
+            width=width,
+        )
+
+    if inner.gates is not None:
+        assert inner.gate_neuron and inner.gate_by and inner.gate_rate is not None  # they follow from gates
+        trunk, *parts = [build(own.width / inner.gates) for _ in range(inner.gates + 1)]
+        return GatedGenerator(
+            trunk, parts, neuron=inner.gate_neuron, by=inner.gate_by, rate=inner.gate_rate
+        )
+    if inner.hidden_neuron is None:
+        return build(own.width)
+    generator = build(own.width)
+    return HiddenBinaryGenerator(generator, neuron=inner.hidden_neuron, hidden_shape=_hidden_shape(generator))
+
+
+def _hidden_shape(generator: Generator) -> tuple[int, ...]:
+    """The shape of a generator's last hidden layer, without the batch."""
+    layers = copy.deepcopy(split_at_last_rectifier(generator.layers)[0]).eval().to("meta")
+    hidden: Tensor = layers(torch.empty(1, generator.latent_size + generator.class_count, device="meta"))
+    return tuple(hidden.shape[1:])
+
+
+def output_generator(generator: Generator | InnerGenerator) -> Generator:
+    """The generator whose output bias every image has: a gated one's trunk."""
+    if isinstance(generator, GatedGenerator):
+        return generator.trunk
+    if isinstance(generator, HiddenBinaryGenerator):
+        return generator.generator
+    assert isinstance(generator, Generator)
+    return generator
 
 
 def configured_discriminators(

@@ -60,13 +60,14 @@ def build_generator(
     class_count: int = 0,
     norm: str = "batch",
     initialization: str = "he",
+    width: float = 1.0,
 ) -> Generator:
     """A freshly initialized generator: "mlp", "cnn" or "doubling-cnn".
 
-    `norm` "batch" normalizes the hidden layers; "affine" puts an AffineNorm after every layer, the last one too,
-    as the published code does.
+    `width` multiplies its hidden units, or channels. `norm` "batch" normalizes the hidden layers; "affine" puts an
+    AffineNorm after every layer, the last one too, as the published code does.
     """
-    layers = _GENERATORS[network](image_shape, latent_size + class_count, norm)
+    layers = _GENERATORS[network](image_shape, latent_size + class_count, norm, width)
     return initialized(Generator(layers, image_shape, latent_size, class_count), initialization)
 
 
@@ -85,9 +86,13 @@ def _output_norm(norm: str, channels: int) -> list[nn.Module]:
     return [AffineNorm(channels)] if norm == "affine" else []
 
 
-def _mlp(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+def _scaled(units: int, width: float) -> int:
+    return max(1, round(units * width))
+
+
+def _mlp(shape: ImageShape, latent_size: int, norm: str, width: float) -> nn.Sequential:
     pixels = math.prod(shape)
-    units = units_at_image(1024, pixels)
+    units = _scaled(units_at_image(1024, pixels), width)
     return nn.Sequential(
         nn.Linear(latent_size, units),
         *norm_layers(norm, units, flat=True),
@@ -98,7 +103,7 @@ def _mlp(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
     )
 
 
-def _cnn(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+def _cnn(shape: ImageShape, latent_size: int, norm: str, width: float) -> nn.Sequential:
     """Transposed convolutions from 1x1 to the base, then one for every halving of the image's sides.
 
     Stride 2 with kernel 4 reaches an even length from (n - 2) / 2, kernel 3 an odd one from
@@ -108,25 +113,25 @@ def _cnn(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
         shape,
         latent_size,
         norm,
-        widths=(32, 64, 128),
+        widths=tuple(_scaled(channels, width) for channels in (32, 64, 128)),
         halved=lambda length: (length - 2 + length % 2) // 2 if length >= 6 else length,
         transposed=_transposed,
     )
 
 
-def _doubling_cnn(shape: ImageShape, latent_size: int, norm: str) -> nn.Sequential:
+def _doubling_cnn(shape: ImageShape, latent_size: int, norm: str, width: float) -> nn.Sequential:
     """A dense layer, transposed convolutions from 1x1 to the base, then one for every doubling: 7, 14, 28.
 
     An axis comes from half its length, rounded up, while it has 8 pixels or more: kernel 4, stride 2 and
     padding 1 reach an even length, kernel 3 an odd one. Every output sees as many inputs as its
     neighbours (Odena et al. 2016).
     """
-    units = 256
+    units = _scaled(256, width)
     layers = _transposed_convolutions(
         shape,
         units,
         norm,
-        widths=(16, 32, 64, 128),
+        widths=tuple(_scaled(channels, width) for channels in (16, 32, 64, 128)),
         halved=lambda length: (length + 1) // 2 if length >= 8 else length,
         transposed=_doubling,
     )

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -281,8 +281,16 @@ class _Display:
         left = timedelta(seconds=round((self._trainer.total_steps - self._trainer.step) / rate)) if rate else "?"
         return (
             f"{rate:.1f} steps/s  D {losses.discriminator:+.3f}  G {losses.generator:+.3f}  "
-            f"slope {self._trainer.current_slope:.3g}  left {left}"
+            f"slope {self._trainer.current_slope:.3g}{_gates_text(losses)}  left {left}"
         )
+
+
+def _gates_text(losses: Losses) -> str:
+    """The mean share of the gates that are on, and how far they differ."""
+    if not losses.gates:
+        return ""
+    mean = sum(losses.gates) / len(losses.gates)
+    return f"  gates {mean:.2f} ({min(losses.gates):.2f} to {max(losses.gates):.2f})"
 
 
 class _Loop:
@@ -362,7 +370,9 @@ class _Loop:
         step = self._trainer.step
         epoch = (step - 1) // self._trainer.steps_per_epoch + 1
         seconds = round(self._seconds(), 3)
-        self._run.append_metrics({"step": step, "epoch": epoch, **asdict(losses), "seconds": seconds})
+        gates = {"gates": [round(share, 4) for share in losses.gates]} if losses.gates else {}
+        row = {"step": step, "epoch": epoch, **losses.figures(), **gates, "seconds": seconds}
+        self._run.append_metrics(row)
         self._callbacks.call("on_step", step, losses)
 
     def _is_evaluation_due(self) -> bool:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -26,9 +26,15 @@ from ..common.text import first_line
 from ..config.estimators import ESTIMATORS, estimator_entry
 from ..config.training import TrainingConfig
 from ..data.dataset import BatchStream, BinaryDataset
-from ..networks.build import configured_discriminators, configured_generator, parameter_count
+from ..networks.build import (
+    configured_discriminators,
+    configured_generator,
+    output_generator,
+    parameter_count,
+)
 from ..networks.discriminators import AnyDiscriminator, Discriminator
 from ..networks.generators import Generator, set_output_bias
+from ..networks.inner import InnerGenerator, InnerPass, draw_inner_uniforms, generator_logits, inner_pass
 from ..networks.neurons import Number, OutputNeurons, annealed_slope
 from ..networks.own import OwnDiscriminator, OwnGenerator
 from ..networks.trial import try_discriminator, try_generator
@@ -39,6 +45,7 @@ from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
 from .given import NOTHING_GIVEN, Given
+from .inner import InnerNeurons
 from .objectives import (
     OBJECTIVES,
     ImageLosses,
@@ -57,6 +64,7 @@ from .optimizers import (
 from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
+_CHECKED = 5  # values of an iteration; the shares of gates follow them
 READ_EVERY_STEPS = 50
 """Iterations after which losses are read from the device at the latest."""
 
@@ -71,6 +79,16 @@ class Losses:
     """The weighted gradient penalty within `discriminator`; 0 where the objective has none."""
     slope: float
     """The slope of the binary neurons in this iteration."""
+    gates: tuple[float, ...] = ()
+    """For each gate, the share of images for which it was on, over the iterations since losses were last read."""
+
+    def figures(self) -> dict[str, float]:
+        """All of it by name, for logs; of gates their mean share, the least and the most."""
+        figures = {name: value for name, value in asdict(self).items() if name != "gates"}
+        if self.gates:
+            mean = sum(self.gates) / len(self.gates)
+            figures |= {"gate_rate": mean, "gate_least": min(self.gates), "gate_most": max(self.gates)}
+        return figures
 
 
 class StepInputs(NamedTuple):
@@ -80,8 +98,8 @@ class StepInputs(NamedTuple):
     """Real images as the discriminator sees them, [B, C, H, W] of 0 and 1."""
     labels: Tensor | None
     """Their classes [B], which the generated images have too; None without classes."""
-    logits: Tensor | None
-    """The generator's logits for all steps of the iteration; None: each step draws its own latents."""
+    passed: InnerPass | None
+    """The generator's forward pass for all steps of the iteration; None: each step draws its own latents."""
     slope: Number
     random: torch.Generator
     """Where the noise of the iteration comes from."""
@@ -139,6 +157,8 @@ class Trainer:
         grid = random_stream(config.run.seed, "grid")
         self._grid_latents = torch.randn(GRID_COUNT, config.networks.latent_size, generator=grid).to(device)
         self._grid_uniforms = torch.rand(GRID_COUNT, *self.image_shape, generator=grid).to(device)
+        inner = draw_inner_uniforms(self.generator, GRID_COUNT, grid)
+        self._grid_inner = None if inner is None else inner.to(device)
         self._grid_labels = torch.arange(GRID_COUNT, device=device) % len(self.classes) if self.classes else None
 
     def _capture(self) -> CapturedIterations | None:
@@ -155,7 +175,7 @@ class Trainer:
         if isinstance(self.generator, OwnGenerator):
             try_generator(self.generator)
         elif config.networks.output_bias == "mean" and self.world.is_first:  # whose state all others get
-            set_output_bias(self.generator, dataset.mean_image())
+            set_output_bias(output_generator(self.generator), dataset.mean_image())
         self.discriminators = configured_discriminators(
             config, self.image_shape, class_count, given.discriminators
         )
@@ -169,24 +189,28 @@ class Trainer:
             raise ConfigError("capture goes with networks of bgan alone; train without --capture")
         for network in networks:
             network.to(self.device)
-            if isinstance(network, Generator | Discriminator):  # other code may count on the usual layout
+            # other code may count on the usual layout
+            if isinstance(network, Generator | InnerGenerator | Discriminator):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         own = config.optimization
         self.ema = ExponentialAverage(self.generator, decay=own.ema_decay) if own.ema_decay else None
         self.estimator = build_estimator(config, self.image_shape).to(self.device)
+        count = self.generator.inner_count if isinstance(self.generator, InnerGenerator) else 0
+        self.inner = InnerNeurons(config.inner, count).to(self.device)
         self.generator_optimizer = self._optimizer(self.generator, own.learning_rate)
         self.discriminator_optimizer = self._optimizer(self.discriminators, own.discriminator_learning_rate)
 
     def _try_discriminators(self) -> None:
         """Raise ConfigError where the objective or the estimator cannot use discriminators of one's own."""
         needs_gradient = self.objective.compares_pairs or self.objective.penalizes_gradient
-        entry = estimator_entry(self.config.neurons.estimator)
+        names = (self.config.neurons.estimator, self.config.inner.estimator)
+        estimators = [name for name in names if name and estimator_entry(name).needs_image_losses]
         for each in self.discriminators:
             if isinstance(each, OwnDiscriminator):
                 try_discriminator(each, self.image_shape, needs_gradient=needs_gradient)
-                if each.mixes_rows and entry.needs_image_losses:
+                if each.mixes_rows and estimators:
                     raise ConfigError(
-                        f"the estimator {self.config.neurons.estimator} needs a loss of each image by itself, and "
+                        f"the estimator {estimators[0]} needs a loss of each image by itself, and "
                         f"the discriminator {each.name} mixes the images of a batch; choose another --estimator"
                     )
 
@@ -270,9 +294,10 @@ class Trainer:
             rows = torch.stack(self._unread).tolist()
             self._unread.clear()
             for step, row in enumerate(rows, self.step - len(rows)):
-                self._check(step, *row)
+                self._check(step, *row[:_CHECKED])
             discriminator_loss, penalty, generator_loss, *_ = rows[-1]
-            self.losses = Losses(discriminator_loss, generator_loss, penalty, self.current_slope)
+            gates = [sum(each) / len(rows) for each in zip(*(row[_CHECKED:] for row in rows), strict=True)]
+            self.losses = Losses(discriminator_loss, generator_loss, penalty, self.current_slope, tuple(gates))
         if self.losses is None:
             raise ValueError("there was no iteration yet")
         return self.losses
@@ -292,8 +317,8 @@ class Trainer:
     def _iterate(self, count: int, batch_of: Callable[[int, int], Batch]) -> Tensor:
         """An iteration of `count` discriminator steps; `batch_of` gives that of a step, from 0, and a shard.
 
-        Its values [5]: the discriminators' loss (the first that is not sound, or the last), the penalty within it,
-        the generator's loss, its surrogate, and the sum of its logits.
+        Its values [5 + gates]: the discriminators' loss (the first that is not sound, or the last), the penalty
+        within it, the generator's loss, its surrogate, the sum of its logits, and the share of each gate.
         """
         inputs: dict[int, StepInputs] = {}  # by shard
         found = None
@@ -316,7 +341,13 @@ class Trainer:
         A class-conditional generator makes one of each class in turn.
         """
         with self._own_parts():
-            logits: Tensor = self.sampled_generator.eval()(self._grid_latents, self._grid_labels)
+            logits = generator_logits(
+                self.sampled_generator.eval(),
+                self._grid_latents,
+                self._grid_labels,
+                slope=self.current_slope,
+                inner_uniforms=self._grid_inner,
+            )
         self.generator.train()
         return logits
 
@@ -356,6 +387,7 @@ class Trainer:
             ("generator", self.generator, self.generator_optimizer),
             ("discriminator", self.discriminators, self.discriminator_optimizer),
             ("estimator", self.estimator, self.estimator.optimizer),
+            ("inner", self.inner, self.inner.optimizer),
         ]
         return stateful if self.ema is None else [*stateful, (EMA_NAME, self.ema.module, None)]
 
@@ -371,11 +403,11 @@ class Trainer:
         if before is None:
             random = self._random("step", shard)
             draw_transform = self._transforms(shard)
-            logits = None if self.config.objective.fresh_batches else self._logits(random, labels)
+            passed = None if self.config.objective.fresh_batches else self._new_pass(random, labels)
         else:
-            random, draw_transform, logits = before.random, before.draw_transform, before.logits
+            random, draw_transform, passed = before.random, before.draw_transform, before.passed
         real = _transformed(images, draw_transform)
-        return StepInputs(real, labels, logits, self._slope, random, draw_transform)
+        return StepInputs(real, labels, passed, self._slope, random, draw_transform)
 
     def _random(self, purpose: str, shard: int) -> torch.Generator:
         """The stream of this iteration for a purpose; each shard has its own."""
@@ -418,8 +450,9 @@ class Trainer:
         for name, ours in (
             (self.config.objective.objective, OBJECTIVES),
             (self.config.neurons.estimator, ESTIMATORS),
+            (self.config.inner.estimator, ESTIMATORS),
         ):
-            names += [] if name in ours else [name]
+            names += [] if name is None or name in ours else [name]
         if not names:
             yield
             return
@@ -495,9 +528,9 @@ class Trainer:
             parameter.requires_grad_(do_train)
 
     def _generator_step(self, inputs: dict[int, StepInputs]) -> Tensor:
-        """One step on what the discriminators' last one worked on; the values [3] of `_generator_loss`."""
+        """One step on what the discriminators' last one worked on; the values of `_generator_loss`."""
         self._let_judges_train(False)
-        trained: list[nn.Module] = [self.generator, self.estimator]
+        trained: list[nn.Module] = [self.generator, self.estimator, self.inner]
 
         def loss_of(shard: int) -> tuple[Tensor, Tensor]:
             self._seed_own_networks("generator", shard)
@@ -505,20 +538,43 @@ class Trainer:
 
         values = self._backward(loss_of, trained)
         self.generator_optimizer.step()
-        if self.estimator.optimizer is not None:
-            self.estimator.optimizer.step()
+        for optimizer in (self.estimator.optimizer, self.inner.optimizer):
+            if optimizer is not None:
+                optimizer.step()
         return values
 
     def _generator_loss(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
-        """What to call backward on; and the loss, the former, and the sum of the logits, [3]."""
-        logits = self._logits_of(inputs)
+        """What to call backward on; and [3 + gates]: the loss, the former, the sum of the logits, the gates."""
+        passed = self._pass_of(inputs)
         transform = inputs.draw_transform(len(inputs.real))
         losses = ImageLosses(
             self.discriminators, self.objective, inputs.real, labels=inputs.labels, transform=transform
         )
-        estimate = self.estimator(logits, inputs.slope, losses, inputs.random)
-        values = (estimate.value, estimate.surrogate, logits.sum())
-        return estimate.surrogate, torch.stack([value.detach() for value in values])
+        estimate, logits, bits = self.inner(
+            passed,
+            inputs.slope,
+            lambda logits: self.estimator(logits, inputs.slope, losses, inputs.random),
+            self._losses_of_logits(losses, inputs),
+            inputs.random,
+        )
+        surrogate, penalty = estimate.surrogate, self.inner.penalty(passed.logits, inputs.slope)
+        shares = bits[:, :0].mean(dim=0)
+        if penalty is not None:
+            surrogate, shares = surrogate + penalty, bits.mean(dim=0)
+        values = torch.stack([value.detach() for value in (estimate.value, surrogate, logits.sum())])
+        return surrogate, torch.cat([values, shares.to(values.dtype)])
+
+    def _losses_of_logits(self, losses: ImageLosses, inputs: StepInputs) -> Callable[[Tensor], Tensor]:
+        """The losses [B] of image logits, by one draw of the output neurons' noise for all calls."""
+        neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
+        drawn: list[Tensor] = []
+
+        def of_logits(logits: Tensor) -> Tensor:
+            if neurons.needs_uniforms and not drawn:
+                drawn.append(draw_uniforms(logits, inputs.random))
+            return losses(neurons(logits, *drawn))
+
+        return of_logits
 
     def _set_schedule(self) -> None:
         """The slope, learning rates and averaging weight of this step: functions of it alone."""
@@ -541,19 +597,19 @@ class Trainer:
             self._scalars[name] = torch.empty((), dtype=dtype, device=self.device)
         return self._scalars[name].fill_(value)
 
-    def _logits(self, random: torch.Generator, labels: Tensor | None) -> Tensor:
-        """The generator's logits [B, C, H, W] of fresh latents, and of labels [B] where there are classes."""
+    def _new_pass(self, random: torch.Generator, labels: Tensor | None) -> InnerPass:
+        """The generator's pass for fresh latents, and for labels [B] where there are classes."""
         own = self.config.optimization
         size = own.batch_size // own.shards, self.config.networks.latent_size
-        logits: Tensor = self.generator(torch.randn(size, generator=random, device=self.device), labels)
-        return logits
+        return inner_pass(self.generator, torch.randn(size, generator=random, device=self.device), labels)
 
-    def _logits_of(self, inputs: StepInputs) -> Tensor:
-        return self._logits(inputs.random, inputs.labels) if inputs.logits is None else inputs.logits
+    def _pass_of(self, inputs: StepInputs) -> InnerPass:
+        return self._new_pass(inputs.random, inputs.labels) if inputs.passed is None else inputs.passed
 
     def _fake_images(self, inputs: StepInputs) -> Tensor:
-        """Images of the inputs' logits, or of fresh latents; the noise of stochastic neurons is always fresh."""
-        logits = self._logits_of(inputs)
+        """Images of the inputs' pass, or of fresh latents; the noise of stochastic neurons is always fresh."""
+        passed = self._pass_of(inputs)
+        logits = passed.outputs(self.inner.draw(passed, inputs.slope, inputs.random))
         neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
         uniforms = draw_uniforms(logits, inputs.random) if neurons.needs_uniforms else None
         images: Tensor = neurons(logits, uniforms)

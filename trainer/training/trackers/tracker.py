@@ -5,7 +5,6 @@ import json
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -54,8 +53,8 @@ class Tracker(Callback):
             write_json(path, {**ids, self.name: found})
 
     def on_step(self, step: int, losses: Losses) -> None:
-        """Keep the losses and the slope."""
-        self.log(step, asdict(losses))
+        """Keep the losses, the slope, and the rates of gates."""
+        self.log(step, losses.figures())
 
     def on_samples(self, step: int, images: NDArray[np.float32]) -> None:
         """Keep the grid of samples."""

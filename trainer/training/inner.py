@@ -1,0 +1,116 @@
+"""The gradient through the binary neurons within a generator: its gates, or its hidden layer.
+
+Shapes: B batch, N inner neurons, C channels, H rows, W columns.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..config.inner import InnerConfig
+from ..networks.gates import gate_activity, gate_variance, rate_penalty
+from ..networks.inner import InnerPass
+from ..networks.neurons import Number, OutputNeurons
+from .estimators.base import Estimate, Estimator, draw_uniforms
+from .estimators.build import build_inner_estimator
+from .estimators.straight_through import BinaryConcrete, ThroughNeurons
+
+
+class InnerEstimate(NamedTuple):
+    """An estimate of the gradient by the generator's weights, its inner neurons included."""
+
+    estimate: Estimate
+    logits: Tensor
+    """The image logits [B, C, H, W] that it was made at."""
+    bits: Tensor
+    """The inner bits [B, N] that gave them, without a graph; N is 0 without inner neurons."""
+
+
+class InnerNeurons(nn.Module):
+    """Draws the inner neurons of a training, and estimates the gradient through them.
+
+    Without inner neurons it does nothing, and draws no random numbers.
+    """
+
+    def __init__(self, config: InnerConfig, count: int) -> None:
+        """Raises ConfigError where the estimator is an entry point that is broken."""
+        super().__init__()
+        self.config = config
+        self.estimator = build_inner_estimator(config, count)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """What trains the estimator's own parameters, if it has any."""
+        return None if self.estimator is None else self.estimator.optimizer
+
+    @torch.no_grad()
+    def draw(self, passed: InnerPass, slope: Number, random: torch.Generator) -> Tensor:
+        """Bits [B, N], without a graph."""
+        if self.config.neuron is None:
+            return passed.logits
+        neurons = OutputNeurons(self.config.neuron, slope=slope)
+        uniforms = draw_uniforms(passed.logits, random) if neurons.needs_uniforms else None
+        bits: Tensor = neurons(passed.logits, uniforms)
+        return bits
+
+    def forward(
+        self,
+        passed: InnerPass,
+        slope: Number,
+        outer: Callable[[Tensor], Estimate],
+        losses: Callable[[Tensor], Tensor],
+        random: torch.Generator,
+    ) -> InnerEstimate:
+        """One estimate. `outer` makes that of the output neurons of image logits, `losses` [B] their losses alone.
+
+        What estimates by losses alone is given those of the other neurons' draws; a derivative that stands in for
+        the neurons' passes on what `outer` gives.
+        """
+        if self.estimator is None:
+            logits = passed.outputs(passed.logits)
+            return InnerEstimate(outer(logits), logits, passed.logits)
+        if isinstance(self.estimator, ThroughNeurons | BinaryConcrete):
+            return self._through(self.estimator, passed, slope, outer, random)
+        bits = self.draw(passed, slope, random)
+        logits = passed.outputs(bits)
+        estimate = outer(logits)
+        inner = self.estimator(
+            _as_images(passed.logits), slope, lambda found: losses(passed.outputs(found.flatten(1))), random
+        )
+        return InnerEstimate(Estimate(estimate.surrogate + inner.surrogate, estimate.value), logits, bits)
+
+    def _through(
+        self,
+        estimator: Estimator,
+        passed: InnerPass,
+        slope: Number,
+        outer: Callable[[Tensor], Estimate],
+        random: torch.Generator,
+    ) -> InnerEstimate:
+        found: list[InnerEstimate] = []
+
+        def surrogate(bits: Tensor) -> Tensor:
+            logits = passed.outputs(bits.flatten(1))
+            found.append(InnerEstimate(outer(logits), logits, bits.detach().flatten(1)))
+            return found[0].estimate.surrogate
+
+        estimator(_as_images(passed.logits), slope, surrogate, random)
+        return found[0]
+
+    def penalty(self, logits: Tensor, slope: Number) -> Tensor | None:
+        """The weighted penalty of gates with logits [B, N]; None where the inner neurons are no gates."""
+        own = self.config
+        if own.gates is None:
+            return None
+        assert own.gate_neuron and own.gate_rate is not None  # they follow from gates
+        assert own.gate_penalty is not None and own.gate_variance is not None
+        activity = gate_activity(logits, neuron=own.gate_neuron, slope=slope)
+        variance = gate_variance(torch.sigmoid(slope * logits))
+        return own.gate_penalty * rate_penalty(activity, own.gate_rate) - own.gate_variance * variance
+
+
+def _as_images(logits: Tensor) -> Tensor:
+    """[B, N] as [B, N, 1, 1], which estimators take."""
+    return logits[:, :, None, None]
