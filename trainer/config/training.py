@@ -44,7 +44,13 @@ class NetworkConfig(SettingsGroup):
         suggestions=DISCRIMINATORS,
     )
     latent_size: int = setting("Latent variables per image.", 128, at_least=1, below=10**6)
-    width: float = setting("Hidden units, or channels, of the generator, as a multiple.", 1.0, above=0, at_most=64)
+    width: float = setting(
+        "Hidden units, or channels, of the generator, as a multiple; with gates the trunk and each part have an "
+        "equal share of it.",
+        above=0,
+        at_most=64,
+        shown_default="1; with gates of a CNN their number",
+    )
     generator_norm: Literal["batch", "affine"] = setting(
         "Normalization in the generator: batch (hidden layers), or affine (all layers, no statistics) "
         "as in the published code.",
@@ -401,6 +407,7 @@ def with_followed(given: dict[str, Any]) -> dict[str, Any]:
         "discriminator_learning_rate": values["learning_rate"],
         "estimator_samples": estimator.samples,
         "estimator_temperature": estimator.temperature,
+        "width": float(values.get("gates") or 1) if values["network"] != "mlp" else 1.0,
         **inner_following(values),
     }
     return following | values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..common.rng import CPU, random_stream
 from ..common.text import shown
 from ..config.images import DatasetSpec
 from ..exporting.model_file import NEURONS, OnnxModel
+from ..networks.inner import generator_logits, inner_uniform_count
 from ..training.checkpoint import trained_generator
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples
@@ -26,11 +27,17 @@ from .samples import Samples
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
-Probabilities = Callable[[Floats, Labels | None], Floats]
 Uniforms = Callable[[tuple[int, ...]], Floats]
 _OUTPUT = "exploration"
 _ROWS = 500  # of a batch of samples
 _NEURONS = {value: name for name, value in NEURONS.items()}
+
+
+class Probabilities(Protocol):
+    """What computes preactivated outputs, see `TrainedGenerator.probabilities`."""
+
+    def __call__(self, latents: Floats, labels: Labels | None, inner: Floats | None = None, /) -> Floats:
+        """Latents [N, Z], labels [N] and inner uniforms [N, n] to [N, C, H, W]."""
 
 
 class Noise(NamedTuple):
@@ -93,9 +100,11 @@ class TrainedGenerator:
     probabilities: Probabilities
     """Latents, float32 [N, Z], to preactivated outputs, float32 [N, C, H, W] in [0, 1].
 
-    A class-conditional generator takes labels too, int64 [N].
+    A class-conditional generator takes labels too, int64 [N], and stochastic inner neurons uniforms [N, n].
     """
-    graph: Callable[[Floats, Labels | None, Uniforms], tuple[Images, Floats]] | None = None
+    inner_uniform_count: int = 0
+    """n, the uniforms that an image's inner neurons take."""
+    graph: Callable[[Floats, Labels | None, Uniforms, Floats | None], tuple[Images, Floats]] | None = None
     """A model file's own images and probabilities; None: an image is on where its probability says so."""
     noise: Callable[[int], Noise] = torch_noise
 
@@ -113,9 +122,12 @@ class TrainedGenerator:
         network = trained_generator(config, checkpoint, given=run.given).to(device)
 
         @torch.no_grad()
-        def probabilities(latents: Floats, labels: Labels | None) -> Floats:
-            classes = None if labels is None else torch.from_numpy(labels).to(device)
-            logits = network(torch.from_numpy(latents).to(device), classes)
+        def probabilities(latents: Floats, labels: Labels | None, inner: Floats | None = None) -> Floats:
+            classes, uniforms = (
+                None if each is None else torch.from_numpy(each).to(device) for each in (labels, inner)
+            )
+            rows = torch.from_numpy(latents).to(device)
+            logits = generator_logits(network, rows, classes, slope=meta.slope, inner_uniforms=uniforms)
             outputs: Floats = torch.sigmoid(meta.slope * logits).cpu().numpy()
             return outputs
 
@@ -135,6 +147,7 @@ class TrainedGenerator:
             class_counts=meta.class_counts,
             output=run.folder / _OUTPUT,
             probabilities=probabilities,
+            inner_uniform_count=inner_uniform_count(network),
         )
 
     @classmethod
@@ -146,13 +159,18 @@ class TrainedGenerator:
         if manifest.neuron not in _NEURONS:
             raise SamplesError(f"{path} does not say which neurons it has; export it again")
 
-        def graph(latents: Floats, labels: Labels | None, uniforms: Uniforms) -> tuple[Images, Floats]:
+        def graph(
+            latents: Floats, labels: Labels | None, uniforms: Uniforms, inner: Floats | None = None
+        ) -> tuple[Images, Floats]:
             try:
-                images, outputs = model.run(latents, uniforms, labels)
+                images, outputs = model.run(latents, uniforms, labels, inner)
                 return images.reshape(-1, *shape), outputs.reshape(len(latents), *shape)
             except Exception as error:  # onnxruntime raises classes of its own that it does not export
                 what = f"{path} does not run as its manifest says ({str(error).strip().splitlines()[0]})"
                 raise SamplesError(f"{what}; export it again") from error
+
+        def probabilities(latents: Floats, labels: Labels | None, inner: Floats | None = None) -> Floats:
+            return graph(latents, labels, lambda shape: np.zeros(shape, np.float32), inner)[1]
 
         return cls(
             name=manifest.name,
@@ -168,9 +186,8 @@ class TrainedGenerator:
             classes=tuple(manifest.classes),
             class_counts=tuple(manifest.class_counts),
             output=Path(_OUTPUT) / path.stem,
-            probabilities=lambda latents, labels: graph(
-                latents, labels, lambda shape: np.zeros(shape, np.float32)
-            )[1],
+            probabilities=probabilities,
+            inner_uniform_count=manifest.inner_uniform_count,
             graph=graph,
             noise=numpy_noise,
         )
@@ -202,10 +219,11 @@ class TrainedGenerator:
             latents = noise.latents(rows, self.latent_size)
             drawn = self._labels(noise, rows) if self.classes else None
             numbers = drawn if wanted is None else np.resize(np.roll(wanted, -start), rows)
+            inner = noise.uniforms((rows, self.inner_uniform_count)) if self.inner_uniform_count else None
             if self.graph and binarization is None:
-                images, probabilities = self.graph(latents, numbers, noise.uniforms)
+                images, probabilities = self.graph(latents, numbers, noise.uniforms, inner)
             else:
-                probabilities = self.probabilities(latents, numbers)
+                probabilities = self.probabilities(latents, numbers, inner)
                 is_drawn = binarization == "bernoulli" or (binarization is None and self.is_stochastic)
                 threshold = noise.uniforms(probabilities.shape) if is_drawn else np.float32(0.5)
                 images = (probabilities > threshold).astype(np.uint8)

@@ -30,7 +30,7 @@ OPSET = 20
 class Exported(nn.Module, ABC):
     """What a file computes: folded layers, sigmoid, comparison. It draws no noise."""
 
-    outputs = ["images", "probabilities"]
+    outputs: tuple[str, ...] = ("images", "probabilities")
 
     def forward(
         self,
@@ -85,7 +85,7 @@ class ExportedGatedGenerator(Exported):
     Routed, a part runs for the rows alone whose gate is on; else for all, and is multiplied by the gates.
     """
 
-    outputs = ["images", "probabilities", "gates"]
+    outputs = ("images", "probabilities", "gates")
 
     def __init__(
         self, generator: GatedGenerator, slope: float, *, graph: str = "fast", is_routed: bool = True
@@ -175,7 +175,7 @@ def _graph(exported: Exported, generator: AnyGenerator, *, stochastic: bool) -> 
             verbose=False,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=exported.outputs,
+            output_names=list(exported.outputs),
             dynamic_shapes={name: {0: batch} for name in inputs},
         )
     if program is None:
@@ -211,7 +211,7 @@ def _plain(layer: nn.Module) -> nn.Module:
     sizes = (layer.kernel_size, layer.stride, layer.padding)
     plain = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, *sizes)  # type: ignore[arg-type]
     plain.load_state_dict(layer.state_dict())
-    return plain
+    return plain.train(layer.training)
 
 
 def _with_affine(layer: nn.Module, norm: AffineNorm) -> nn.Module:

@@ -50,7 +50,10 @@ class OnnxModel:
     def probabilities(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """The preactivated outputs, float32 [N, C, H, W], of latents [N, Z] and, with classes, labels [N]."""
+        """The preactivated outputs, float32 [N, C, H, W], of latents [N, Z] and, with classes, labels [N].
+
+        For models without inner uniforms.
+        """
         return self.run(latents, lambda shape: np.zeros(shape, np.float32), labels)[1]
 
     def run(
@@ -58,8 +61,9 @@ class OnnxModel:
         latents: NDArray[np.float32],
         uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]],
         labels: NDArray[np.int64] | None,
+        inner_uniforms: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Images and probabilities, [N, C, H, W], of latents [N, Z] and labels [N].
+        """Images and probabilities, [N, C, H, W], of latents [N, Z], labels [N] and inner uniforms [N, n].
 
         `uniforms` is called with their shape where the graph takes them.
         """
@@ -69,5 +73,7 @@ class OnnxModel:
             feeds["uniforms"] = uniforms((len(latents), shape.channels, shape.height, shape.width))
         if labels is not None:
             feeds["labels"] = labels
+        if inner_uniforms is not None:
+            feeds["inner_uniforms"] = inner_uniforms
         images, probabilities = self._session.run(["images", "probabilities"], feeds)
         return images, probabilities

@@ -51,11 +51,11 @@ def _generator(config: TrainingConfig, image_shape: ImageShape, class_count: int
         )
 
     if inner.gates is not None:
-        assert inner.gate_neuron and inner.gate_by and inner.gate_rate is not None  # they follow from gates
+        assert inner.gate_neuron is not None  # they follow from gates
+        assert inner.gate_by is not None
+        assert inner.gate_rate is not None
         trunk, *parts = [build(own.width / inner.gates) for _ in range(inner.gates + 1)]
-        return GatedGenerator(
-            trunk, parts, neuron=inner.gate_neuron, by=inner.gate_by, rate=inner.gate_rate
-        )
+        return GatedGenerator(trunk, parts, neuron=inner.gate_neuron, by=inner.gate_by, rate=inner.gate_rate)
     if inner.hidden_neuron is None:
         return build(own.width)
     generator = build(own.width)

@@ -25,7 +25,7 @@ class GatedGenerator(InnerGenerator):
     """A trunk that always runs, and parts behind gates."""
 
     def __init__(self, trunk: Generator, parts: Sequence[Generator], *, neuron: str, by: str, rate: float) -> None:
-        """`by` says what the gates see: "latents" (and labels), "labels", or "random" directions of the latents."""
+        """`by` says what gates see: "latents" (and labels), "labels", or "random" directions of the latents."""
         super().__init__(neuron)
         self.image_shape, self.class_count = trunk.image_shape, trunk.class_count
         self.latent_size, self.inner_count = trunk.latent_size, len(parts)
@@ -52,7 +52,11 @@ class GatedGenerator(InnerGenerator):
 
     def gate_logits(self, inputs: Tensor) -> Tensor:
         """The logits [B, E] of the gates, of the inputs of the trunk [B, Z + K]."""
-        seen = {"latents": inputs, "labels": inputs[:, self.latent_size :], "random": inputs[:, : self.latent_size]}
+        seen = {
+            "latents": inputs,
+            "labels": inputs[:, self.latent_size :],
+            "random": inputs[:, : self.latent_size],
+        }
         logits: Tensor = self.gate(seen[self.by])
         return logits
 
@@ -66,16 +70,14 @@ class GatedGenerator(InnerGenerator):
 
 
 def masked_sum(base: Tensor, gates: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-    """base + sum_e g_e output_e of gates [B, E] and outputs [B, ...] that were all computed."""
+    """The sum base + sum_e g_e output_e of gates [B, E] and outputs [B, ...] that were all computed."""
     for gate, output in zip(gates.unbind(dim=1), outputs, strict=True):
         base = base + gate.view(-1, *[1] * (output.ndim - 1)) * output
     return base
 
 
-def routed_sum(
-    base: Tensor, gates: Tensor, parts: Sequence[Callable[[Tensor], Tensor]], inputs: Tensor
-) -> Tensor:
-    """base + sum_e g_e part_e(inputs), each part computed for the rows whose gate in bool [B, E] is on.
+def routed_sum(base: Tensor, gates: Tensor, parts: Sequence[Callable[[Tensor], Tensor]], inputs: Tensor) -> Tensor:
+    """The sum base + sum_e g_e part_e(inputs), each part computed for the rows whose gate in bool [B, E] is on.
 
     torch.onnx writes it as NonZero, Gather and ScatterND, with a number of rows that the data decide.
     """

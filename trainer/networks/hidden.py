@@ -34,6 +34,6 @@ class HiddenBinaryGenerator(InnerGenerator):
 
 def split_at_last_rectifier(layers: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
     """The layers before the last ReLU, and those after it."""
-    place = max(index for index, layer in enumerate(layers) if isinstance(layer, nn.ReLU))
-    return nn.Sequential(*layers[:place]), nn.Sequential(*layers[place + 1 :])
-
+    every = list(layers)
+    place = max(index for index, layer in enumerate(every) if isinstance(layer, nn.ReLU))
+    return nn.Sequential(*every[:place]), nn.Sequential(*every[place + 1 :])

@@ -115,6 +115,7 @@ def train(
                 return
             with _Display(trainer, console) as display:
                 loop.run_to_end(signals, display)
+            _warn_of_gates(trainer, warn)
 
 
 @contextmanager
@@ -200,6 +201,17 @@ def _warn_of_no_export(trainer: Trainer, warn: Callable[[str], None]) -> None:
     own = trainer.generator
     if trainer.step == 0 and isinstance(own, OwnGenerator) and (reason := export_problem(own)) is not None:
         warn(f"the generator {own.name} trains, but cannot be exported ({reason})")
+
+
+def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
+    """Name the gates that a training left dead: what they guard was never seen, and never will be."""
+    shares = trainer.gate_shares()
+    if shares is not None and (dead := shares.dead()):
+        named = ", ".join(str(part + 1) for part in dead)
+        warn(
+            f"{len(dead)} of {len(shares.overall())} gates are dead (part {named}): their parts run for fewer than 1 "
+            "image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
+        )
 
 
 def planned_sizes(config: TrainingConfig, console: Console) -> str:
@@ -424,7 +436,8 @@ class _Loop:
     def _write_report(self) -> None:
         elapsed = time.monotonic() - self._started
         trainer = self._trainer
-        report = {
+        shares = trainer.gate_shares()
+        report: dict[str, Any] = {
             "steps": trainer.step,
             "epochs": trainer.epoch,
             "seconds": round(self._seconds(), 1),
@@ -437,4 +450,6 @@ class _Loop:
             "versions": {name: version(name) for name in ("bgan", "torch", "torchvision", "numpy")},
             "python": platform.python_version(),
         }
+        if shares is not None:
+            report["gate_shares"] = [round(share, 4) for share in shares.overall(trainer.class_counts).tolist()]
         write_json(self._run.report_file, report)

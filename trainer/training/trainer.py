@@ -33,6 +33,7 @@ from ..networks.build import (
     parameter_count,
 )
 from ..networks.discriminators import AnyDiscriminator, Discriminator
+from ..networks.gates import GatedGenerator
 from ..networks.generators import Generator, set_output_bias
 from ..networks.inner import InnerGenerator, InnerPass, draw_inner_uniforms, generator_logits, inner_pass
 from ..networks.neurons import Number, OutputNeurons, annealed_slope
@@ -44,6 +45,7 @@ from .checkpoint import EMA_NAME, load_module, load_optimizer, optimizer_tensors
 from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
+from .gate_shares import GateShares, gate_shares
 from .given import NOTHING_GIVEN, Given
 from .inner import InnerNeurons
 from .objectives import (
@@ -362,6 +364,11 @@ class Trainer:
     def sampled_generator(self) -> nn.Module:
         """The EMA generator if there is one, else the one that is trained."""
         return self.generator if self.ema is None else self.ema.module
+
+    def gate_shares(self) -> GateShares | None:
+        """How often each part of the generator that is sampled runs; None where it has no gates."""
+        generator = self.sampled_generator
+        return gate_shares(generator, self.current_slope) if isinstance(generator, GatedGenerator) else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state but the step, as named tensors."""
