@@ -209,8 +209,8 @@ def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
     if shares is not None and (dead := shares.dead()):
         named = ", ".join(str(part + 1) for part in dead)
         warn(
-            f"{len(dead)} of {len(shares.overall())} gates are dead (part {named}): their parts run for fewer than 1 "
-            "image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
+            f"{len(dead)} of {len(shares.overall())} gates are dead (part {named}): their parts run for fewer than "
+            "1 image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
         )
 
 
