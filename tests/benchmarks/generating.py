@@ -48,7 +48,7 @@ def _measure_case(folder, network, neuron, count):
     engine = open_model(name, folder)
     batch_size = engine.preferred_batch_size()
     session = onnxruntime.InferenceSession(path)
-    latents, uniforms, _ = engine.noise.draw(1, 0, batch_size)
+    latents, uniforms, *_ = engine.noise.draw(1, 0, batch_size)
     feeds = {"latents": latents}
     if uniforms is not None:
         feeds["uniforms"] = uniforms.reshape(batch_size, *engine.image_shape)
