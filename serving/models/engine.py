@@ -279,14 +279,7 @@ class Engine:
         return list(self._infer(self._outputs, Noise(latents, uniforms, labels, inner)).values())
 
     def _infer(self, outputs: Sequence[str], noise: Noise) -> dict[str, npt.NDArray[Any]]:
-        feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
-        if noise.uniforms is not None:
-            feeds["uniforms"] = noise.uniforms.reshape(-1, *self.image_shape)
-        if noise.labels is not None:
-            feeds["labels"] = noise.labels
-        if noise.inner is not None:
-            feeds["inner_uniforms"] = noise.inner
-        found = dict(zip(outputs, self._session.run(outputs, feeds), strict=True))
+        found = dict(zip(outputs, self._session.run(outputs, noise.feeds(self.image_shape)), strict=True))
         if (probabilities := found.get("probabilities")) is not None:
             probabilities[probabilities == _ABOVE_ONE] = 1
         return found

@@ -86,6 +86,17 @@ class Noise(NamedTuple):
         """The inputs of `count` of the images, or as many as there are from `first` on."""
         return Noise(*[None if each is None else each[first : first + count] for each in self])  # type: ignore[arg-type]
 
+    def feeds(self, image_shape: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
+        """The same by the names of the graph's inputs, those that it takes; uniforms have the images' shape."""
+        uniforms = None if self.uniforms is None else self.uniforms.reshape(-1, *image_shape)
+        named = {
+            "latents": self.latents,
+            "uniforms": uniforms,
+            "labels": self.labels,
+            "inner_uniforms": self.inner,
+        }
+        return {name: values for name, values in named.items() if values is not None}
+
 
 class NoiseLayout:
     """Where one model's latents, uniforms and label lie within the words of an image."""
