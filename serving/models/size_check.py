@@ -98,7 +98,7 @@ def _check_node(node: Any, of_values: set[bytes], selected: set[bytes], tensors:
             "them may give less; write that part with other operators"
         )
     outputs = [each for each in node.output if each]
-    if name == "NonZero" and inputs[0] in of_values:
+    if name == "NonZero" and not of_values.isdisjoint(inputs):
         selected.update(outputs)
     if places and name not in _ONLY_SIZES and (name != "ScatterND" or 0 in places):
         selected.update(outputs)
@@ -111,9 +111,8 @@ def _may_have_selected(node: Any, places: list[int], tensors: dict[bytes, Any]) 
     name, inputs = node.op_type.decode(errors="replace"), node.input
     if name == "Squeeze" and not any(inputs[1:]):  # how many dimensions are left depends on the number of rows
         return False
-    if name == "Slice" and not all(
-        _is_counted_from_start(tensors.get(each)) for each in (*inputs[1:3], *inputs[4:])
-    ):
+    bounds = [each for each in (*inputs[1:3], *inputs[4:]) if each] if name == "Slice" else []
+    if not all(_is_counted_from_start(tensors.get(each)) for each in bounds):
         return False
     return name in _OF_SELECTED_INPUTS or (name in _OF_SELECTED_ROWS and places == [0])
 

@@ -10,7 +10,8 @@ from bgan.serving.models.checked import load_checked
 from bgan.serving.models.engine import load_engine
 from bgan.serving.models.model_check import parse_model
 from bgan.serving.models.model_files import snapshot
-from bgan.serving.models.size_check import extremes
+from bgan.serving.models.providers import open_session
+from bgan.serving.models.size_check import _OF_SELECTED_INPUTS, _OF_SELECTED_ROWS, extremes
 from tests.fixtures.write import PARTS
 from tests.serving.models.test_model_check import LATENTS, PIXELS, make
 
@@ -180,6 +181,84 @@ def test_what_fails_where_nothing_is_selected_is_refused(tmp_path):
     nodes = [_node("Gather", "leader", "chosen", "zero"), _node("Add", "led", "chosen", "leader")]
     text = _refused(_write(tmp_path / "x.onnx", gated(*nodes, part="led", threshold=ALWAYS)))
     assert "cannot be run with nothing selected that the noise selects" in text
+
+
+MORE_INPUTS = {
+    "BatchNormalization": [np.ones(4, np.float32)] * 4,
+    "Conv": [np.ones((2, 4, 3, 2), np.float32)],
+    "ConvTranspose": [np.ones((4, 2, 3, 2), np.float32)],
+    "Flatten": [],
+    "Gather": [np.array([1, 0])],
+    "Gemm": [np.ones((4, 3), np.float32)],
+    "GroupNormalization": [np.ones(4, np.float32)] * 2,
+    "InstanceNormalization": [np.ones(4, np.float32)] * 2,
+    "LayerNormalization": [np.ones(6, np.float32)],
+    "MatMul": [np.ones((6, 3), np.float32)],
+    "PRelu": [np.ones(1, np.float32)],
+    "Pad": [np.array([0, 1, -2, 0, 1, 0, 1, -1])],
+    "RMSNormalization": [np.ones(6, np.float32)],
+    "Reshape": [np.array([0, -1, 2])],
+    "ScatterND": [np.array([[0]]), np.ones((1, 4, 5, 6), np.float32)],
+    "Slice": [np.array([1, 0]), np.array([4, 2**62]), np.array([0, 2]), np.array([2, 3])],
+    "Squeeze": [np.array([3])],
+    "Unsqueeze": [np.array([1, -1])],
+}
+MORE_ATTRIBUTES = {
+    "AveragePool": {"kernel_shape": [3, 2], "strides": [2, 3], "ceil_mode": 1},
+    "Cast": {"to": TensorProto.INT64},
+    "Concat": {"axis": 1},
+    "ConvTranspose": {"strides": [2, 3], "pads": [1, 0, 0, 1]},
+    "Conv": {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 0, 1]},
+    "DepthToSpace": {"blocksize": 2},
+    "Gather": {"axis": 2},
+    "GroupNormalization": {"num_groups": 2},
+    "MaxPool": {"kernel_shape": [2, 3], "strides": [3, 1], "auto_pad": "SAME_UPPER"},
+    "Mod": {"fmod": 1},
+    "SpaceToDepth": {"blocksize": 2},
+    "Transpose": {"perm": [3, 1, 0, 2]},
+}
+INPUTS = {"Where": ["truth", "x", "x"], **dict.fromkeys(("And", "Or", "Xor"), ["truth"] * 2), "Not": ["truth"]}
+
+
+def _shape_of(operator):
+    """A function that gives the shape of an operator's output for that of its input, None where there is none."""
+    more = [numpy_helper.from_array(values, f"more_{i}") for i, values in enumerate(MORE_INPUTS.get(operator, []))]
+    least = 1 if more else max(1, onnx.defs.get_schema(operator).min_input)
+    inputs = INPUTS.get(operator, ["x"] * least) + [each.name for each in more]
+    nodes = [
+        _node("Cast", "truth", "x", to=TensorProto.BOOL),
+        _node(operator, "y", *inputs, **MORE_ATTRIBUTES.get(operator, {})),
+    ]
+    shape = ["a", "b"] if operator == "Gemm" else list("abcd")
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "alone", [value], [helper.make_empty_tensor_value_info("y")], more)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    session = open_session(model.SerializeToString())
+
+    def shape_for(shape):
+        try:
+            return session.run(["y"], {"x": np.ones(shape, np.float32)})[0].shape
+        except Exception:  # onnxruntime's share no public base
+            return None
+
+    return shape_for
+
+
+@pytest.mark.parametrize("operator", sorted(_OF_SELECTED_INPUTS | _OF_SELECTED_ROWS))
+def test_more_rows_never_give_less(operator):
+    """Along any axis of the input, an operator that selected rows may go through has no fewer of anything."""
+    shape_for, usual = _shape_of(operator), {"Gemm": (3, 4), "Squeeze": (2, 4, 5, 1)}.get(operator, (2, 4, 5, 6))
+    grew = 0
+    for axis in range(len(usual)):
+        before = None
+        for size in range(axis > 0, 10):
+            found = shape_for((*usual[:axis], size, *usual[axis + 1 :]))
+            if found is not None and before is not None:
+                assert len(found) == len(before)
+                assert all(less <= more for less, more in zip(before, found, strict=True))
+                grew += before != found
+            before = before if found is None else found
+    assert grew or operator in ("Shape", "Size", "ScatterND")
 
 
 def _wide(side):
