@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from .manifest import is_integer, output_specs, part_count, read_manifest, shape
 from .model_check import check_model, parse_model, read_model_file
 from .noise import Float32Array, ImageRange, Int64Array, Noise, NoiseLayout, layout_number
 from .providers import CPU, Provider, first_line, open_session
-from .size_check import extremes
+from .size_check import has_selections, selecting
 
 TILE_ROWS = 64
 RUN_ROWS = CPU.run_rows
@@ -317,7 +317,7 @@ def _joined(parts: Sequence[ImageBatch]) -> ImageBatch:
 def probe(engine: Engine) -> None:
     """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it is not to be served."""
     noise = engine.noise.draw(0, 0, max(_PROBE_ROWS, engine.run_rows))
-    try:
+    with _runs_of_a_file():
         outputs = engine.infer(*noise)
         again = engine.infer(*noise)
         if _bytes_of(again) != _bytes_of(outputs):
@@ -330,27 +330,40 @@ def probe(engine: Engine) -> None:
         started = time.perf_counter()
         engine.infer(*noise)
         engine.seconds_per_image = (time.perf_counter() - started) / engine.run_rows
-    except (ModelFileError, MemoryError):
+
+
+@contextmanager
+def _runs_of_a_file(which: str = "") -> Iterator[None]:
+    """Whatever fails here but memory is a ModelFileError, in one line that says `which` runs failed."""
+    try:
+        yield
+    except ModelFileError as error:
+        raise ModelFileError(f"{error.message}{which}", detail=error.detail) from error
+    except MemoryError:
         raise
     except Exception as error:  # as in open_session
-        raise ModelFileError("cannot be run", detail=first_line(error)) from error
+        raise ModelFileError(f"cannot be run{which}", detail=first_line(error)) from error
 
 
 def _try_extremes(engine: Engine, content: bytes) -> None:
     """Try a model with all of its parts running for all images, and with none: no noise asks more of it, or less.
 
-    A model that needs tiles then has them always. Raises ModelFileError, as `probe` does.
+    It is tried with all of them as it was without, so that it has the same time. Raises ModelFileError.
     """
     if b"NonZero" not in content:  # reading it again would be for nothing
         return
-    for number, variant in enumerate(extremes(parse_model(content))):
-        what = ("with everything selected", "with nothing selected")[number]
-        try:
-            extreme = open_engine(variant, provider=engine.provider)
-            probe(extreme)
-        except ModelFileError as error:
-            raise ModelFileError(f"{error.message} {what} that the noise selects", detail=error.detail) from error
-        engine.tile_rows = engine.tile_rows or extreme.tile_rows
+    for everything, which in ((True, "everything"), (False, "nothing")):
+        message = parse_model(content)
+        if not has_selections(message):
+            return
+        with _runs_of_a_file(f" where the noise selects {which}"):
+            extreme = open_engine(selecting(message, everything=everything), provider=engine.provider)
+            if everything:
+                probe(extreme)
+                engine.tile_rows = engine.tile_rows or extreme.tile_rows
+            else:
+                noise = extreme.noise.draw(0, 0, engine.run_rows)
+                _check_outputs(extreme, noise, *extreme.infer(*noise))
 
 
 def _bytes_of(outputs: Sequence[npt.NDArray[Any]], rows: slice = _ALL) -> list[bytes]:

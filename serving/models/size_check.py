@@ -10,13 +10,12 @@ is the noise's. For these rows the argument is another one:
    smaller where one of the inputs' gets larger; so does what these give, and so on. ScatterND ends it: its output
    has the size of its data, whatever is written into it. The outputs of the graph are not selected.
 3. So no tensor is larger, and no operator has more to do, than where each NonZero selects everything. That is
-   tried with `extremes`, under the limits under which the model itself is tried. So is what has nothing selected:
+   tried with `selecting`, under the limits under which the model itself is tried. So is what has nothing selected:
    a tensor without rows is the other thing that the noise of the trial may never show.
 
 Nodes come in the order in which they are computed, and no value has two of them, so one pass sees it all.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ModelFileError
@@ -124,34 +123,27 @@ def _is_counted_from_start(tensor: Any) -> bool:
     return all(byte < _NEGATIVE for byte in tensor.raw_data[_SIGN_BYTES[tensor.data_type]])
 
 
-def extremes(model: Any) -> Iterator[bytes]:
-    """A model's content with everything selected by each NonZero, then with nothing; none of both without one.
+def has_selections(model: Any) -> bool:
+    """Whether rows are selected by the noise."""
+    return any(node.op_type == b"NonZero" for node in model.graph.node)
 
-    `model` is changed for it.
-    """
+
+def selecting(model: Any, *, everything: bool) -> bytes:
+    """A model's content where each NonZero selects everything, or nothing. `model` is changed for it."""
     graph = model.graph
-    nodes = list(graph.node)
-    if all(node.op_type != b"NonZero" for node in nodes):
-        return
-    prefix, selections = _free_prefix(graph), []
+    nodes, prefix = list(graph.node), _free_prefix(graph)
     del graph.node[:]
     for number, node in enumerate(nodes):
         if node.op_type == b"NonZero":
-            selections.append(_add_selection(graph, node, prefix + str(number).encode()))
+            # Of the truth t that some x equals itself, as good for NaN: t or not t, t and not t.
+            truth, untruth, whole = (b"%s%d%s" % (prefix, number, suffix) for suffix in (b"a", b"b", b"c"))
+            graph.node.add(op_type=b"Equal", input=[node.input[0], node.input[0]], output=[truth])
+            graph.node.add(op_type=b"Not", input=[truth], output=[untruth])
+            graph.node.add(op_type=b"Or" if everything else b"And", input=[truth, untruth], output=[whole])
+            node.input[0] = whole
         graph.node.append(node)
-    for operator in (b"Or", b"And"):
-        for selection in selections:
-            selection.op_type = operator
-        yield model.SerializeToString()
-
-
-def _add_selection(graph: Any, node: Any, name: bytes) -> Any:
-    """Have a NonZero select by a new node, which is returned: of some truth t, as good for NaN, and of not t."""
-    truth, untruth, whole = (name + suffix for suffix in (b"a", b"b", b"c"))
-    graph.node.add(op_type=b"Equal", input=[node.input[0], node.input[0]], output=[truth])
-    graph.node.add(op_type=b"Not", input=[truth], output=[untruth])
-    node.input[0] = whole
-    return graph.node.add(input=[truth, untruth], output=[whole])
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _free_prefix(graph: Any) -> bytes:

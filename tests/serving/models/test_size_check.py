@@ -11,7 +11,7 @@ from bgan.serving.models.engine import load_engine
 from bgan.serving.models.model_check import parse_model
 from bgan.serving.models.model_files import snapshot
 from bgan.serving.models.providers import open_session
-from bgan.serving.models.size_check import _OF_SELECTED_INPUTS, _OF_SELECTED_ROWS, extremes
+from bgan.serving.models.size_check import _OF_SELECTED_INPUTS, _OF_SELECTED_ROWS, has_selections, selecting
 from tests.fixtures.write import PARTS
 from tests.serving.models.test_model_check import LATENTS, PIXELS, make
 
@@ -172,7 +172,7 @@ def test_what_fails_where_everything_is_selected_is_refused(tmp_path, threshold)
     """Whether the probed noise selects as much or not: here it looks up the fourth row of a table of three."""
     hidden = _node("Gather", "found_rows", "table", "rows")
     text = _refused(_write(tmp_path / "x.onnx", gated(hidden, part="found_rows", threshold=threshold)))
-    says = "cannot be run with everything selected that the noise selects" if threshold else "cannot be run"
+    says = "cannot be run where the noise selects everything" if threshold else "cannot be run"
     assert says in text
 
 
@@ -180,7 +180,7 @@ def test_what_fails_where_nothing_is_selected_is_refused(tmp_path):
     """It looks up the first selected row."""
     nodes = [_node("Gather", "leader", "chosen", "zero"), _node("Add", "led", "chosen", "leader")]
     text = _refused(_write(tmp_path / "x.onnx", gated(*nodes, part="led", threshold=ALWAYS)))
-    assert "cannot be run with nothing selected that the noise selects" in text
+    assert "cannot be run where the noise selects nothing" in text
 
 
 MORE_INPUTS = {
@@ -287,23 +287,24 @@ def test_memory_that_no_probed_noise_asks_for_is_asked_for_at_the_check(tmp_path
     assert load_checked(snapshot(_write(tmp_path / "y.onnx", _wide(16)))).tile_rows is None
 
 
-def test_the_extremes_change_nothing_else(gated_models):
+@pytest.mark.parametrize(("everything", "operator"), [(True, "Or"), (False, "And")])
+def test_nothing_else_is_changed_where_everything_or_nothing_is_selected(gated_models, everything, operator):
     path = gated_models / "gated-sbn.onnx"
     whole = onnx.load(path)
-    variants = [onnx.load_from_string(each) for each in extremes(parse_model(path.read_bytes()))]
-    assert len(variants) == 2
-    for variant, operator in zip(variants, ("Or", "And"), strict=True):
-        added = [node for node in variant.graph.node if node.output[0].startswith("selected")]
-        assert [node.op_type for node in added] == ["Equal", "Not", operator] * PARTS
-        kept = [node for node in variant.graph.node if node not in added]
-        for node, original in zip(kept, whole.graph.node, strict=True):
-            if node.op_type == "NonZero":
-                assert node.input[0] in {each.output[0] for each in added[2::3]}
-                node.input[0] = original.input[0]
-        del variant.graph.node[:]
-        variant.graph.node.extend(kept)
-        assert variant == whole
+    message = parse_model(path.read_bytes())
+    assert has_selections(message)
+    variant = onnx.load_from_string(selecting(message, everything=everything))
+    added = [node for node in variant.graph.node if node.output[0].startswith("selected")]
+    assert [node.op_type for node in added] == ["Equal", "Not", operator] * PARTS
+    kept = [node for node in variant.graph.node if node not in added]
+    for node, original in zip(kept, whole.graph.node, strict=True):
+        if node.op_type == "NonZero":
+            assert node.input[0] in {each.output[0] for each in added[2::3]}
+            node.input[0] = original.input[0]
+    del variant.graph.node[:]
+    variant.graph.node.extend(kept)
+    assert variant == whole
 
 
-def test_without_a_selection_there_are_no_extremes(models):
-    assert list(extremes(parse_model((models / "mlp-dbn.onnx").read_bytes()))) == []
+def test_a_model_without_gates_has_no_selections(models):
+    assert not has_selections(parse_model((models / "mlp-dbn.onnx").read_bytes()))
