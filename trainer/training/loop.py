@@ -210,8 +210,8 @@ def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
     if dead:
         parts = ", ".join(map(str, dead))
         warn(
-            f"{len(dead)} of {trainer.config.inner.gates} gates are dead (part {parts}, from 0): their parts run for "
-            "fewer than 1 image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
+            f"{len(dead)} of {trainer.config.inner.gates} gates are dead (part {parts}, from 0): their parts run "
+            "for fewer than 1 image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
         )
 
 
