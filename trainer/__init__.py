@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from .evaluation.samples import Samples as Samples
     from .evaluation.samples import load_samples as load_samples
     from .exporting.exporter import ExportResult as ExportResult
+    from .networks.gated_parts import GatedParts as GatedParts
+    from .networks.gated_parts import GatedPass as GatedPass
     from .networks.neurons import BinaryNeurons as BinaryNeurons
     from .reports.card import TrainedModel as TrainedModel
     from .reports.card import card_text as card_text
@@ -126,6 +128,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "evaluation.reference": ("Reference", "load_reference"),
     "evaluation.samples": ("Samples", "load_samples"),
     "exporting.exporter": ("ExportResult",),
+    "networks.gated_parts": ("GatedParts", "GatedPass"),
     "networks.neurons": ("BinaryNeurons",),
     "reports.card": ("TrainedModel", "card_text", "open_trained_model"),
     "reports.diagnosis.diagnose": ("Diagnosis",),
