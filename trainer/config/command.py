@@ -58,6 +58,7 @@ def default_name(config: TrainingConfig) -> str:
         own["dataset"],
         own["network"],
         "" if own["discriminator"] == usual["discriminator"] else own["discriminator"],
+        "" if own["refine"] is None else f"refine-{Path(own['refine']).name}",
         own["neuron"],
         own["objective"],
         "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],

@@ -21,6 +21,7 @@ from ..networks.hidden import HiddenBinaryGenerator, split_at_last_rectifier
 from ..networks.inner import inner_uniform_count
 from ..networks.layers import AffineNorm, ImageDeconvolution
 from ..networks.own import OwnGenerator
+from ..networks.refiner import RefinedGenerator, refined_logits
 from ..networks.trial import quiet_torch
 from .polyphase import polyphase
 
@@ -125,6 +126,20 @@ class ExportedHiddenGenerator(Exported):
         return (self.after(bits.to(hidden.dtype)),)
 
 
+class ExportedRefinedGenerator(Exported):
+    """The same of a generator behind which a refiner stands."""
+
+    def __init__(self, generator: RefinedGenerator, slope: float, *, graph: str = "fast") -> None:
+        super().__init__()
+        self.base = _folded(generator.base, 1.0, graph)  # the slope that real-valued neurons have
+        self.refiner, self.slope = copy.deepcopy(generator.refiner), slope
+        self.inputs = generator.base.inputs
+
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> tuple[Tensor, ...]:
+        """See `Exported`."""
+        return (self.slope * refined_logits(self.base(self.inputs(latents, labels)), self.refiner),)
+
+
 def _folded(generator: Generator, slope: float, graph: str) -> nn.Sequential:
     folded = folded_layers(generator.layers, slope)
     return polyphase(folded) if graph == "fast" else folded
@@ -152,6 +167,8 @@ def to_onnx(
         exported: Exported = ExportedGatedGenerator(generator, slope, graph=graph, is_routed=is_routed)
     elif isinstance(generator, HiddenBinaryGenerator):
         exported = ExportedHiddenGenerator(generator, slope)
+    elif isinstance(generator, RefinedGenerator):
+        exported = ExportedRefinedGenerator(generator, slope, graph=graph)
     else:
         assert isinstance(generator, Generator)
         exported = ExportedGenerator(generator, slope, graph=graph)
