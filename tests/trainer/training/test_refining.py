@@ -26,15 +26,16 @@ def runs(base, tmp_path):
 
 
 def test_the_run_that_is_refined_is_needed_until_the_first_checkpoint(base, runs):
-    whole = train_on_noise(runs / "whole", refine="base", ema_decay=0.9)
+    settings = {"refine": "base", "ema_decay": 0.9, "optimizer_form": "tensorflow"}
+    whole = train_on_noise(runs / "whole", **settings)
     for averaged in (True, False):
         kept = whole.trained_generator(averaged=averaged).base.state_dict()
         assert all(torch.equal(kept[name], value) for name, value in base.trained_generator().state_dict().items())
     assert not np.array_equal(whole.sample(9).images, base.sample(9, binarization="threshold").images)
 
-    broken = train_on_noise(runs / "broken", refine="base", ema_decay=0.9, epochs=1)
+    broken = train_on_noise(runs / "broken", **settings | {"epochs": 1})
     shutil.rmtree(runs / "base")
-    train_on_noise(runs / "broken", refine="base", ema_decay=0.9)
+    train_on_noise(runs / "broken", **settings)
     assert newest_digest(broken) == newest_digest(whole)
 
 
