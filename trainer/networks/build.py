@@ -61,7 +61,7 @@ def _generator(config: TrainingConfig, image_shape: ImageShape, class_count: int
         return GatedGenerator(trunk, parts, neuron=inner.gate_neuron, by=inner.gate_by, rate=inner.gate_rate)
     generator = build(own.width)
     if own.refine is not None:
-        return RefinedGenerator(generator, build_refiner(own.network, image_shape))
+        return RefinedGenerator(generator, build_refiner(image_shape))
     if inner.hidden_neuron is None:
         return generator
     return HiddenBinaryGenerator(generator, neuron=inner.hidden_neuron, hidden_shape=_hidden_shape(generator))

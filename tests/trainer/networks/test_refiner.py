@@ -18,7 +18,7 @@ def test_it_begins_as_the_generator_that_it_refines(network):
     torch.manual_seed(0)
     base = build_generator(network, SHAPE, 5, class_count=3)
     expected, latents, labels = copy.deepcopy(base).eval(), torch.randn(4, 5), torch.tensor([0, 1, 2, 0])
-    refined = RefinedGenerator(base, build_refiner(network, SHAPE)).train()
+    refined = RefinedGenerator(base, build_refiner(SHAPE)).train()
     assert parameter_count(refined) == parameter_count(refined.refiner) > 0
     for _ in range(2):  # in training, too, statistics stay
         assert torch.equal(refined(latents, labels), expected(latents, labels))
