@@ -90,6 +90,7 @@ def test_settings_that_do_not_go_with_a_refiner(settings, line):
         TrainingConfig.resolve(refine="base", **settings)
 
 
+@pytest.mark.usefixtures("training")
 def test_the_command_has_network_and_sizes_from_the_run_that_is_refined(runs):
     np.save(runs / "images.npy", noise_images().images.numpy())
     few = ("--batch-size", 16, "--latent-size", 8, "--network", "mlp", "--width", 0.1)
