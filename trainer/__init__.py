@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from .training.launch import launch as launch
     from .training.loop import planned_sizes as planned_sizes
     from .training.objectives import Objective as Objective
+    from .training.refining import refined_settings as refined_settings
     from .training.run import CONFIG_FILE as CONFIG_FILE
     from .training.trackers.build import build_trackers as build_trackers
     from .training.trackers.mlflow import MLflow as MLflow
@@ -146,6 +147,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "training.launch": ("launch",),
     "training.loop": ("planned_sizes",),
     "training.objectives": ("Objective",),
+    "training.refining": ("refined_settings",),
     "training.run": ("CONFIG_FILE",),
     "training.trackers.build": ("build_trackers",),
     "training.trackers.mlflow": ("MLflow",),

@@ -62,6 +62,7 @@ def default_name(config: TrainingConfig) -> str:
         "" if own["gates"] is None else f"gates{own['gates']}-rate{own['gate_rate']:g}",
         "" if own["gate_by"] == usual["gate_by"] else f"by-{own['gate_by']}",
         "" if own["hidden_neuron"] is None else f"hidden-{own['hidden_neuron']}",
+        "" if own["refine"] is None else f"refine-{Path(own['refine']).name}",
         own["neuron"],
         own["objective"],
         "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],

@@ -25,6 +25,7 @@ from ..networks.build import AnyGenerator
 from ..networks.gates import GatedGenerator
 from ..networks.inner import InnerGenerator, draw_inner_uniforms, generator_logits
 from ..networks.own import OwnGenerator
+from ..networks.refiner import RefinedGenerator
 from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
 from .graph import gated_graph, to_onnx
@@ -155,6 +156,11 @@ def _integer_model(
         raise ExportError(
             f"the {what} of {manifest.name} are decided by floats, whose last bits differ between machines, and "
             "integers decide all bits of an integer file; leave out --arithmetic"
+        )
+    if isinstance(generator, RefinedGenerator):
+        raise ExportError(
+            f"{manifest.name} has a refiner, which sees the output of real-valued neurons, and integer files have "
+            "none; leave out --arithmetic"
         )
     model, integers = to_integers(generator, slope, stochastic=stochastic)
     proof = proved(model, integers, generator, slope, tuple(manifest.class_counts))

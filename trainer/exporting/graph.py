@@ -17,6 +17,7 @@ from ..networks.hidden import HiddenBinaryGenerator, split_at_last_rectifier
 from ..networks.inner import inner_uniform_count
 from ..networks.layers import AffineNorm, ImageDeconvolution
 from ..networks.own import OwnGenerator
+from ..networks.refiner import RefinedGenerator, refined_logits
 from ..networks.trial import quiet_torch
 from .gated_graph import GatedGraph
 from .output_neurons import images_of, on
@@ -89,6 +90,21 @@ class ExportedHiddenGenerator(Exported):
         return logits
 
 
+class ExportedRefinedGenerator(Exported):
+    """The same of a generator behind which a refiner stands."""
+
+    def __init__(self, generator: RefinedGenerator, slope: float, *, graph: str = "fast") -> None:
+        super().__init__()
+        self.base = folded_generator(generator.base, 1.0, graph)  # the slope that real-valued neurons have
+        self.refiner, self.slope = copy.deepcopy(generator.refiner), slope
+        self.inputs = generator.base.inputs
+
+    def logits(self, latents: Tensor, labels: Tensor | None, inner_uniforms: Tensor | None) -> Tensor:
+        """See `Exported`."""
+        logits: Tensor = self.slope * refined_logits(self.base(self.inputs(latents, labels)), self.refiner)
+        return logits
+
+
 def folded_generator(generator: Generator, slope: float, graph: str) -> nn.Sequential:
     """A generator's layers, from its inputs [B, Z + K] to logits times the slope, as a graph has them."""
     folded = folded_layers(generator.layers, slope)
@@ -118,6 +134,8 @@ def to_onnx(
         return gated_graph(generator, slope, stochastic=stochastic, graph=graph).model(is_routed=is_routed)
     if isinstance(generator, HiddenBinaryGenerator):
         return traced(ExportedHiddenGenerator(generator, slope), inputs, _OUTPUTS)
+    if isinstance(generator, RefinedGenerator):
+        return traced(ExportedRefinedGenerator(generator, slope, graph=graph), inputs, _OUTPUTS)
     assert isinstance(generator, Generator)
     return traced(ExportedGenerator(generator, slope, graph=graph), inputs, _OUTPUTS)
 

@@ -34,6 +34,7 @@ from .augmentation import build_augmentation
 from .callbacks import Callback, Callbacks, StopTraining
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .distributed import ALONE, World
+from .refining import load_base
 from .run import Run, held_alone, open_run
 from .trainer import READ_EVERY_STEPS, Losses, Trainer, resolve_device
 from .training_set import keep_clusters, open_training_set
@@ -100,6 +101,7 @@ def train(
         def opened() -> _Loop | None:
             if not world.is_first:
                 return None
+            load_base(trainer, run, warn)
             held.enter_context(_opened(run, config, dataset))
             loop = _Loop(trainer, run, Callbacks(callbacks), evaluate)
             say(console, sizes_text(config, trainer.image_shape, len(trainer.classes), trainer.network_sizes))

@@ -38,6 +38,7 @@ from ..networks.generators import Generator, set_output_bias
 from ..networks.inner import InnerGenerator, InnerPass, draw_inner_uniforms, generator_logits, inner_pass
 from ..networks.neurons import Number, OutputNeurons, annealed_slope
 from ..networks.own import OwnDiscriminator, OwnGenerator
+from ..networks.refiner import RefinedGenerator
 from ..networks.trial import try_discriminator, try_generator
 from .augmentation import ImageTransform, build_augmentation
 from .capture import Batch, CapturedIterations, check_capture
@@ -192,7 +193,7 @@ class Trainer:
         for network in networks:
             network.to(self.device)
             # other code may count on the usual layout
-            if isinstance(network, Generator | InnerGenerator | Discriminator):
+            if isinstance(network, Generator | InnerGenerator | RefinedGenerator | Discriminator):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         own = config.optimization
         self.ema = ExponentialAverage(self.generator, decay=own.ema_decay) if own.ema_decay else None
