@@ -1,4 +1,4 @@
-"""What estimators are tried on: the networks of a run, and the logits of neurons of its generator at some latents."""
+"""What estimators are tried on: the networks of a run, and its generator's logits of neurons at some latents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _NO_GRADIENT = "so the loss of an image depends on the others of its batch, and 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """Neurons of a trained generator at B latents, and its discriminators, which judge images without augmentation."""
+    """Neurons of a trained generator at B latents, and its discriminators, which judge without augmentation."""
 
     config: TrainingConfig
     of: str

@@ -104,8 +104,8 @@ def losses_without_grad(losses: LossFunction, images: Tensor) -> Tensor:
 def relaxed_losses(losses: LossFunction) -> LossFunction:
     """The losses to differentiate between 0 and 1: their attribute `relaxed`, where they have one.
 
-    Where bits pass through further binary neurons, a derivative that stands in for theirs would bias what needs the
-    true one.
+    Where bits pass through further binary neurons, a derivative that stands in for theirs would bias what needs
+    the true one.
     """
     relaxed: LossFunction = getattr(losses, "relaxed", losses)
     return relaxed
