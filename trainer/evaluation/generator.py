@@ -88,7 +88,7 @@ class TrainedGates:
     of: Callable[[Floats, Labels | None, Floats | None], Gates]
     """Latents [N, Z], labels [N] and inner uniforms [N, n] to gates, uint8 [N, E], 1 where a part runs."""
     forced: Callable[[Floats, Labels | None, Gates], Floats] | None
-    """Latents, labels and gates of one's own to preactivated outputs; None of a model file, which takes no gates."""
+    """Latents, labels and gates of one's own to preactivated outputs; None of a model file, which takes none."""
 
     @property
     def count(self) -> int:

@@ -181,13 +181,13 @@ def card_text(
         figures=_figures(evaluation, published),
         differences=_differences(evaluation, published),
         classes=_classes(evaluation, reference),
-        **_inner_words(manifest),
+        **inner_words(manifest),
         licence=licence or _NOT_STATED,
         data_licence=data_licence,
     )
 
 
-def _inner_words(manifest: model_pb2.Model) -> dict[str, str]:
+def inner_words(manifest: model_pb2.Model) -> dict[str, str]:
     """What a card says of the neurons within the generator, by place in the template."""
     own, count = manifest.gates, manifest.inner_uniform_count
     words = dict.fromkeys(("inner", "inner_uniforms", "gates_output", "gates"), "")
