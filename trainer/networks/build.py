@@ -149,6 +149,15 @@ def sizes_text(
     generator, discriminators = sizes or network_sizes(config, image_shape, class_count)
     classes = f" of {class_count} classes" if class_count else ""
     return (
-        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, {generator:,} "
-        f"parameters; discriminator {config.networks.discriminator}, {discriminators:,}"
+        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, "
+        f"{_inner_text(config)}{generator:,} parameters; discriminator {config.networks.discriminator}, "
+        f"{discriminators:,}"
     )
+
+
+def _inner_text(config: TrainingConfig) -> str:
+    """The neurons within the generator, in words."""
+    inner = config.inner
+    if inner.gates is not None:
+        return f"gates {inner.gates} at {inner.gate_rate:g}, "
+    return "" if inner.hidden_neuron is None else f"hidden neurons {inner.hidden_neuron}, "

@@ -48,7 +48,7 @@ from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
 from .gate_shares import GateShares, gate_shares
 from .given import NOTHING_GIVEN, Given
-from .inner import InnerNeurons
+from .inner import InnerNeurons, LogitLosses
 from .objectives import (
     OBJECTIVES,
     ImageLosses,
@@ -562,7 +562,7 @@ class Trainer:
             passed,
             inputs.slope,
             lambda logits: self.estimator(logits, inputs.slope, losses, inputs.random),
-            self._losses_of_logits(losses, inputs),
+            LogitLosses(self.config.neurons, losses, inputs.slope, inputs.random),
             inputs.random,
         )
         surrogate, penalty = estimate.surrogate, self.inner.penalty(passed.logits, inputs.slope)
@@ -571,18 +571,6 @@ class Trainer:
             surrogate, shares = surrogate + penalty, bits.mean(dim=0)
         values = torch.stack([value.detach() for value in (estimate.value, surrogate, logits.sum())])
         return surrogate, torch.cat([values, shares.to(values.dtype)])
-
-    def _losses_of_logits(self, losses: ImageLosses, inputs: StepInputs) -> Callable[[Tensor], Tensor]:
-        """The losses [B] of image logits, by one draw of the output neurons' noise for all calls."""
-        neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
-        drawn: list[Tensor] = []
-
-        def of_logits(logits: Tensor) -> Tensor:
-            if neurons.needs_uniforms and not drawn:
-                drawn.append(draw_uniforms(logits, inputs.random))
-            return losses(neurons(logits, *drawn))
-
-        return of_logits
 
     def _set_schedule(self) -> None:
         """The slope, learning rates and averaging weight of this step: functions of it alone."""

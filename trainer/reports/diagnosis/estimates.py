@@ -1,7 +1,7 @@
 """Estimates of the gradient, drawn again and again: how far they are from the truth, and what they cost.
 
 The truth is estimated too; the noise in both is told apart from bias. Shapes: G groups of independent draws, B
-images (of one latent each), N pixels an image; the means of groups are [G, B, N], float64.
+images (of one latent each), N neurons that are compared; the means of groups are [G, B, N], float64.
 """
 
 import itertools
@@ -142,7 +142,7 @@ def _estimate(subject: Subject, estimator: Estimator) -> tuple[Tensor, int, floa
     if logits.device.type != "cpu":
         torch.accelerator.synchronize()
     seconds = clock() - started
-    return (len(logits) * gradients.flatten(1)).cpu().double(), judged, seconds
+    return (len(logits) * subject.chosen(gradients)).cpu().double(), judged, seconds
 
 
 def in_groups(count: int) -> int:
