@@ -6,6 +6,7 @@ as frequent among generated images as in the data set.
 Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
+import copy
 import math
 import os
 import re
@@ -45,6 +46,7 @@ from .checkpoint import EMA_NAME, load_module, load_optimizer, optimizer_tensors
 from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
+from .gate_rates import hold_rates
 from .gate_shares import GateShares, gate_shares
 from .given import NOTHING_GIVEN, Given
 from .inner import InnerNeurons
@@ -362,8 +364,14 @@ class Trainer:
 
     @property
     def sampled_generator(self) -> nn.Module:
-        """The EMA generator if there is one, else the one that is trained."""
-        return self.generator if self.ema is None else self.ema.module
+        """The EMA generator if there is one, its gates held at their rate, else the one that is trained."""
+        if self.ema is None:
+            return self.generator
+        if not isinstance(self.ema.module, GatedGenerator):
+            return self.ema.module
+        sampled = copy.deepcopy(self.ema.module)  # whose biases are no part of the average
+        hold_rates(sampled, self.config.inner.gate_rate or 1, self.current_slope, self.class_counts)
+        return sampled
 
     def gate_shares(self) -> GateShares | None:
         """How often each part of the generator that is sampled runs; None where it has no gates."""
