@@ -68,6 +68,9 @@ from .optimizers import (
 from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
+_GATES_RATE = (
+    0.1  # of the generator's learning rate: gates that wander take parts from the images that trained them
+)
 _CHECKED = 5  # values of an iteration; the shares of gates follow them
 READ_EVERY_STEPS = 50
 """Iterations after which losses are read from the device at the latest."""
@@ -180,6 +183,8 @@ class Trainer:
             try_generator(self.generator)
         elif config.networks.output_bias == "mean" and self.world.is_first:  # whose state all others get
             set_output_bias(output_generator(self.generator), dataset.mean_image())
+        if isinstance(self.generator, GatedGenerator):  # from the first iteration on
+            hold_rates(self.generator, config.inner.gate_rate or 1, 1.0, self.class_counts)
         self.discriminators = configured_discriminators(
             config, self.image_shape, class_count, given.discriminators
         )
@@ -224,6 +229,11 @@ class Trainer:
         optimizer = build_optimizer(
             own.optimizer, own.optimizer_form, module, learning_rate=learning_rate, betas=betas
         )
+        if isinstance(module, GatedGenerator):
+            (group,) = optimizer.param_groups
+            gates = list(module.gate.parameters())  # the last ones: optimizers keep the order of the module's
+            group["params"] = group["params"][: -len(gates)]
+            optimizer.add_param_group({**group, "params": gates, "scale": _GATES_RATE})
         if self._captured is not None and self.device.type == "cuda":
             for group in optimizer.param_groups:
                 group["capturable"] = True
@@ -601,8 +611,9 @@ class Trainer:
         rates = (own.learning_rate, own.discriminator_learning_rate)
         exact = torch.float64 if self.device.type == "cpu" else torch.float32  # as their kernels take it
         for optimizer, rate in zip((self.generator_optimizer, self.discriminator_optimizer), rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = self._number(f"rate {id(optimizer)}", factor * rate, dtype=exact)
+            for place, group in enumerate(optimizer.param_groups):
+                own_rate = factor * rate * group.get("scale", 1)
+                group["lr"] = self._number(f"rate {id(optimizer)} {place}", own_rate, dtype=exact)
 
     def _number(self, name: str, value: float, *, dtype: torch.dtype = torch.float32) -> Number:
         """The value; where iterations are captured, in a tensor that stays where it is."""
