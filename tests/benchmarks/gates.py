@@ -140,7 +140,7 @@ def _measured(job: Job, model: Path, reference) -> dict[str, float]:
     shares = np.array(report.get("gate_shares", []))
     parts = {"least": shares.min(), "mean": shares.mean(), "most": shares.max()} if len(shares) else {}
     return {
-        **json.loads(path.read_text()),
+        **{name: json.loads(path.read_text())[name] for name in METRICS},
         **{f"share_{name}": float(value) for name, value in parts.items()},
         "kilobytes": model.stat().st_size / 1e3,
         "training_ms": 1e3 * report["seconds"] / report["steps"],
@@ -243,7 +243,7 @@ def _cells(result: Result) -> list[str]:
     shares = [_spread(result, f"share_{name}")[0] for name in ("least", "mean", "most")]
     return [
         f"{result.line.mean_units:,.0f}",
-        f"{distance:.1f} ± {deviation:.1f}",
+        f"{distance:.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}"),
         f"{result.mean('microseconds'):.1f}",
         f"{result.mean('label_accuracy'):.3f}",
         f"{result.mean('isolated_pixels'):.3f}",

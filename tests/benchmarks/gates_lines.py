@@ -51,8 +51,9 @@ class Line:
 
 
 _COMPARED = (
-    *(Line("dense", width) for width in (0.125, 0.375, 1)),
+    *(Line("dense", width) for width in (0.03125, 0.0625, 0.125, 0.375, 1)),
     *(Line(by, 1, 0.25) for by in ("latents", "labels", "random")),
+    *(Line(by, 0.25, 0.25) for by in ("latents", "random")),
 )
 _ESTIMATORS = (
     ("dbn", "sigmoid-adjusted"), ("dbn", "identity"), ("sbn", "sigmoid-adjusted"), ("sbn", "identity"),

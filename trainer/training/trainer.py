@@ -383,9 +383,9 @@ class Trainer:
         hold_rates(sampled, self.config.inner.gate_rate or 1, self.current_slope, self.class_counts)
         return sampled
 
-    def gate_shares(self) -> GateShares | None:
-        """How often each part of the generator that is sampled runs; None where it has no gates."""
-        generator = self.sampled_generator
+    def gate_shares(self, *, averaged: bool = True) -> GateShares | None:
+        """How often each part of the generator that is sampled runs, or of the trained one; None without gates."""
+        generator = self.sampled_generator if averaged else self.generator
         return gate_shares(generator, self.current_slope) if isinstance(generator, GatedGenerator) else None
 
     def state_dict(self) -> dict[str, Tensor]:
