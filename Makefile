@@ -56,7 +56,7 @@ export BGAN_DATA_DIR
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve browser test-fast test test-long test-all snapshots bench soak portability ablation models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
+.PHONY: help setup demo serve browser test-fast test test-long test-all snapshots bench soak portability ablation gates models cards classifiers $(SHIPPED_MODELS) check lint types format proto \
 	proto-check proto-lint proto-breaking test-floors test-kserve test-pythons dist docs notebooks clean
 
 help: ## Show this list
@@ -184,6 +184,9 @@ classifiers: $(READY) ## Train the classifiers that ship with bgan again, and me
 
 ablation: $(READY) ## Train the modern recipe with one change a line, for hours: ABLATION="--seeds 3 --models cnn-dbn"
 	@$(BIN)/python -m tests.benchmarks.ablation $(ABLATION)
+
+gates: $(READY) ## Train gated generators and dense ones, for hours, and measure both: GATES="--seeds 3 --parts mnist"
+	@$(BIN)/python -m tests.benchmarks.gates $(GATES)
 
 $(BENCH_READY): $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

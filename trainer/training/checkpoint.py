@@ -16,8 +16,10 @@ from ..common.tensor_files import load_tensors, save_tensors, tensors_under
 from ..config.training import TrainingConfig
 from ..networks.build import AnyGenerator, configured_discriminators, configured_generator
 from ..networks.discriminators import Discriminators
+from ..networks.gates import GatedGenerator
 from ..networks.own import OwnDiscriminator
 from ..networks.trial import try_discriminator
+from .gate_rates import hold_rates
 from .given import NOTHING_GIVEN, Given
 
 MAX_CHECKPOINTS = 3
@@ -87,13 +89,16 @@ def trained_generator(
 ) -> AnyGenerator:
     """The generator of a run as the checkpoint has it, in eval mode.
 
-    The EMA generator if there is one, or with `averaged` False the one that is trained. Raises ConfigError where
+    The EMA generator if there is one, its gates held at their rate, or with `averaged` False the one that is
+    trained. Raises ConfigError where
     one of Python's is not `given`, and CheckpointError where what is given is another network.
     """
     meta = checkpoint.meta
     generator = configured_generator(config, meta.image_shape, len(meta.classes), given.generator)
     name = EMA_NAME if averaged and config.optimization.ema_decay else "generator"
     load_module(generator, f"generator {config.networks.network}", tensors_under(checkpoint.tensors, f"{name}."))
+    if name == EMA_NAME and isinstance(generator, GatedGenerator):
+        hold_rates(generator, config.inner.gate_rate or 1, meta.slope, meta.class_counts)
     return generator.eval()
 
 

@@ -206,8 +206,8 @@ def _warn_of_no_export(trainer: Trainer, warn: Callable[[str], None]) -> None:
 
 
 def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
-    """Name the gates that a training left dead: what they guard was never seen, and never will be."""
-    shares = trainer.gate_shares()
+    """Name the gates that a training left dead: what they guard was not trained."""
+    shares = trainer.gate_shares(averaged=False)
     dead = [] if shares is None else shares.dead()
     if dead:
         parts = ", ".join(map(str, dead))

@@ -6,6 +6,7 @@ as frequent among generated images as in the data set.
 Shapes: B batch, Z latent size, C channels, H rows, W columns.
 """
 
+import copy
 import math
 import os
 import re
@@ -46,6 +47,7 @@ from .checkpoint import EMA_NAME, load_module, load_optimizer, optimizer_tensors
 from .distributed import ALONE, World
 from .estimators.base import draw_uniforms
 from .estimators.build import build_estimator
+from .gate_rates import hold_rates
 from .gate_shares import GateShares, gate_shares
 from .given import NOTHING_GIVEN, Given
 from .inner import InnerNeurons, LogitLosses
@@ -67,6 +69,9 @@ from .optimizers import (
 from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
+_GATES_RATE = (
+    0.1  # of the generator's learning rate: gates that wander take parts from the images that trained them
+)
 _CHECKED = 5  # values of an iteration; the shares of gates follow them
 READ_EVERY_STEPS = 50
 """Iterations after which losses are read from the device at the latest."""
@@ -179,6 +184,8 @@ class Trainer:
             try_generator(self.generator)
         elif config.networks.output_bias == "mean" and self.world.is_first:  # whose state all others get
             set_output_bias(output_generator(self.generator), dataset.mean_image())
+        if isinstance(self.generator, GatedGenerator):  # from the first iteration on
+            hold_rates(self.generator, config.inner.gate_rate or 1, 1.0, self.class_counts)
         self.discriminators = configured_discriminators(
             config, self.image_shape, class_count, given.discriminators
         )
@@ -223,6 +230,11 @@ class Trainer:
         optimizer = build_optimizer(
             own.optimizer, own.optimizer_form, module, learning_rate=learning_rate, betas=betas
         )
+        if isinstance(module, GatedGenerator):
+            (group,) = optimizer.param_groups
+            gates = list(module.gate.parameters())  # the last ones: optimizers keep the order of the module's
+            group["params"] = group["params"][: -len(gates)]
+            optimizer.add_param_group({**group, "params": gates, "scale": _GATES_RATE})
         if self._captured is not None and self.device.type == "cuda":
             for group in optimizer.param_groups:
                 group["capturable"] = True
@@ -363,12 +375,18 @@ class Trainer:
 
     @property
     def sampled_generator(self) -> nn.Module:
-        """The EMA generator if there is one, else the one that is trained."""
-        return self.generator if self.ema is None else self.ema.module
+        """The EMA generator if there is one, its gates held at their rate, else the one that is trained."""
+        if self.ema is None:
+            return self.generator
+        if not isinstance(self.ema.module, GatedGenerator):
+            return self.ema.module
+        sampled = copy.deepcopy(self.ema.module)  # whose biases are no part of the average
+        hold_rates(sampled, self.config.inner.gate_rate or 1, self.current_slope, self.class_counts)
+        return sampled
 
-    def gate_shares(self) -> GateShares | None:
-        """How often each part of the generator that is sampled runs; None where it has no gates."""
-        generator = self.sampled_generator
+    def gate_shares(self, *, averaged: bool = True) -> GateShares | None:
+        """How often each part of the generator that is sampled runs, or of the trained one; None without gates."""
+        generator = self.sampled_generator if averaged else self.generator
         return gate_shares(generator, self.current_slope) if isinstance(generator, GatedGenerator) else None
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -582,8 +600,9 @@ class Trainer:
         rates = (own.learning_rate, own.discriminator_learning_rate)
         exact = torch.float64 if self.device.type == "cpu" else torch.float32  # as their kernels take it
         for optimizer, rate in zip((self.generator_optimizer, self.discriminator_optimizer), rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = self._number(f"rate {id(optimizer)}", factor * rate, dtype=exact)
+            for place, group in enumerate(optimizer.param_groups):
+                own_rate = factor * rate * group.get("scale", 1)
+                group["lr"] = self._number(f"rate {id(optimizer)} {place}", own_rate, dtype=exact)
 
     def _number(self, name: str, value: float, *, dtype: torch.dtype = torch.float32) -> Number:
         """The value; where iterations are captured, in a tensor that stays where it is."""

@@ -1,0 +1,93 @@
+"""The figures of docs/gates.md: distance by cost, what serves which class, and samples."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bgan.trainer.common.grids import tiled
+from bgan.trainer.evaluation.generator import TrainedGenerator
+from bgan.trainer.reports.figures import DPI, save_figure
+from bgan.trainer.training.run import Run
+
+from .gates_lines import Line
+
+FOLDER = Path("docs/figures")
+_COLOURS = {"dense": "#555555", "latents": "#1f6fb4", "labels": "#2e8b57", "random": "#c8502d"}
+_OF_EACH_CLASS = 8
+
+
+def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> None:
+    """All figures; `folders` are those of runs by part, line and seed."""
+    compared = [part for part in ("mnist", "digits") if any(result.part == part for result in results)]
+    if "mnist" in compared:
+        microseconds = {each.line: each.mean("microseconds") for each in results if each.part == "mnist"}
+        panels = {part: [each for each in results if each.part == part] for part in compared}
+        _draw_costs(panels, microseconds)
+        _draw_classes([each for each in panels["mnist"] if each.shares.size])
+        _draw_samples(
+            {line: folder for (part, line, seed), folder in folders.items() if (part, seed) == ("mnist", 0)}
+        )
+
+
+def _draw_costs(panels: Mapping[str, Sequence], microseconds: Mapping[Line, float]) -> None:
+    """Distance by cost, a panel for each data set: both have images of one shape, so that files cost the same."""
+    figure = Figure(figsize=(5.4 * len(panels), 4), dpi=DPI, layout="constrained")
+    for axis, (part, results) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for kind, colour in _COLOURS.items():
+            found = [each for each in results if each.line.kind == kind and each.line in microseconds]
+            if not found:
+                continue
+            found.sort(key=lambda each: microseconds[each.line])
+            axis.errorbar(
+                [microseconds[each.line] for each in found],
+                [each.mean("frechet_distance") for each in found],
+                [each.deviation("frechet_distance") for each in found],
+                fmt="o-" if kind == "dense" else "o",
+                color=colour,
+                capsize=3,
+                label=kind if kind == "dense" else f"gates by {kind}",
+            )
+            for each in found:
+                place = (microseconds[each.line], each.mean("frechet_distance"))
+                rate = "" if each.line.rate is None else f", {each.line.rate:g}"
+                text = f"{each.line.width:g}{rate}"
+                axis.annotate(text, place, (5, 4), textcoords="offset points", fontsize=7, color=colour)
+        axis.set(title=part, xlabel="µs an image, one thread", ylabel="Fréchet distance")
+        axis.legend(fontsize=8)
+    save_figure(figure, FOLDER / "gates-cost.png")
+
+
+def _draw_classes(results: Sequence) -> None:
+    """How often each part serves each class, by seed 0 of each line."""
+    figure = Figure(figsize=(3.6 * len(results), 3.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, len(results), squeeze=False)[0]
+    for axis, result in zip(axes, results, strict=True):
+        drawn = axis.imshow(result.shares, vmin=0, vmax=1, cmap="viridis")
+        for (row, column), share in np.ndenumerate(result.shares):
+            colour = "black" if share > 0.6 else "white"
+            axis.text(column, row, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=6, color=colour)
+        title = f"gates by {result.line.kind}, width {result.line.width:g}, rate {result.line.rate:g}"
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="part", ylabel="class", yticks=range(len(result.shares)))
+    figure.colorbar(drawn, ax=axes, label="share of the images for which it runs")
+    save_figure(figure, FOLDER / "gates-classes.png")
+
+
+def _draw_samples(folders: Mapping[Line, Path]) -> None:
+    """Samples of seed 0, a row for each class."""
+    figure = Figure(figsize=(2.2 * len(folders), 3), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, len(folders), squeeze=False)[0]
+    for axis, (line, folder) in zip(axes, folders.items(), strict=True):
+        generator = TrainedGenerator.from_run(Run(folder))
+        images = generator.sample(_OF_EACH_CLASS * len(generator.classes), labels=generator.classes).images
+        rows = images.reshape(_OF_EACH_CLASS, len(generator.classes), *images.shape[1:]).swapaxes(0, 1)
+        picture = tiled(rows.reshape(images.shape)[:, 0], columns=_OF_EACH_CLASS, gap=1, background=0)
+        axis.imshow(picture, cmap="gray", interpolation="none")
+        rate = "" if line.rate is None else f", {line.rate:g}"
+        axis.set_title(f"{line.kind} {line.width:g}{rate}", fontsize=9)
+        axis.set_axis_off()
+    save_figure(figure, FOLDER / "gates-samples.png")
