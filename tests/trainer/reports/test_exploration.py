@@ -197,9 +197,7 @@ def test_pixels_of_a_sheet_are_whole_squares(height, width, columns):
 def test_differences_have_the_colour_of_their_side():
     shape = (1, 1, 3)
     generator = _generator(
-        lambda latents, labels, inner=None: np.tile(np.float32([0.9, 0.9, 0.1]), (len(latents), 1)).reshape(
-            -1, *shape
-        ),
+        lambda latents, *others: np.tile(np.float32([0.9, 0.9, 0.1]), (len(latents), 1)).reshape(-1, *shape),
         shape=shape,
     )
     training = np.array([0, 1, 1], np.uint8).reshape(1, *shape)

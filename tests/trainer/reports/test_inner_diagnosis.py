@@ -67,8 +67,8 @@ def test_unbiased_estimators_of_gates_show_no_bias(gated, tmp_path):
     diagnosis = diagnose(gated, plan, estimators=[*UNBIASED, "reinmax"])
     assert (diagnosis.of, diagnosis.neurons) == ("gates", "sbn gates")
     assert diagnosis.reference == (
-        "the true gradient of the expected loss, by enumeration of all 8 patterns of gates; the noise of the output "
-        "neurons is held"
+        "the true gradient of the expected loss, by enumeration of all 8 patterns of gates; the noise of the "
+        "output neurons is held"
     )
     truth = enumerated_gradients(_subject(gated, "gates", images=2))
     assert diagnosis.gradient_norm == pytest.approx((truth.square().sum() / 2).sqrt().item())
