@@ -93,7 +93,7 @@ class TrainedGates:
     @property
     def count(self) -> int:
         """E."""
-        return self.shares.shape[1]
+        return int(self.shares.shape[1])
 
     @property
     def text(self) -> str:

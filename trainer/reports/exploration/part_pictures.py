@@ -50,7 +50,7 @@ def _ran(exploration: Exploration, own: TrainedGates, parts: Parts) -> Picture:
 
 def _squares(gates: NDArray[np.uint8], size: tuple[int, ...]) -> Pictures:
     """Gates [N, P] as squares of one colour [N, P, H, W, 3]."""
-    colours = np.where(gates[..., None] > 0, np.uint8(ORANGE), np.uint8(_OFF))
+    colours = np.where(gates[..., None] > 0, *(np.array(colour, np.uint8) for colour in (ORANGE, _OFF)))
     return np.broadcast_to(colours[:, :, None, None], (*gates.shape, *size, 3)).copy()
 
 
