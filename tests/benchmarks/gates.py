@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -25,8 +26,9 @@ from bgan.trainer.common.files import write_json
 from bgan.trainer.config.images import DatasetSpec
 from bgan.trainer.config.presets import configure
 from bgan.trainer.evaluation.generator import TrainedGenerator
-from bgan.trainer.evaluation.metrics.table import MetricInputs, measure
-from bgan.trainer.evaluation.reference import load_reference
+from bgan.trainer.evaluation.metrics.artifacts import isolated_pixels
+from bgan.trainer.evaluation.metrics.features import Features, frechet_distance
+from bgan.trainer.evaluation.reference import Reference, load_reference
 from bgan.trainer.exporting.exporter import export_run
 from bgan.trainer.exporting.model_file import OnnxModel
 from bgan.trainer.reports.reproduction.jobs import Job, run_jobs
@@ -106,15 +108,12 @@ def _results(jobs: dict[tuple[str, Line, int], Job]) -> list[Result]:
     """All lines of which there are runs, in the order of their parts."""
     models = {key: _exported(job) for key, job in jobs.items()}
     seconds = _timed({key: path for key, path in models.items() if key[0] == "mnist"})
-    references = {
-        name: load_reference(DatasetSpec(dataset=name)) for name in sorted({_dataset(part) for part, _, _ in jobs})
-    }
     results = []
     for part, line in dict.fromkeys((part, line) for part, line, _ in jobs):
         keys = [key for key in jobs if key[:2] == (part, line)]
         seeds = [
             {
-                **_measured(jobs[key], models[key], references[_dataset(part)]),
+                **_measured(jobs[key], models[key], _dataset(part)),
                 "microseconds": seconds.get(key, np.nan),
             }
             for key in keys
@@ -131,11 +130,11 @@ def _exported(job: Job) -> Path:
     return path if path.exists() else export_run(Run(job.folder), path.parent).path
 
 
-def _measured(job: Job, model: Path, reference) -> dict[str, float]:
+def _measured(job: Job, model: Path, dataset: str) -> dict[str, float]:
     """The figures of a run, from its file where it was measured before."""
     path = FOLDER / "evaluations" / f"{job.name}.json"
     if not path.exists():
-        write_json(path, _figures(TrainedGenerator.from_run(Run(job.folder)), reference))
+        write_json(path, _figures(TrainedGenerator.from_run(Run(job.folder)), dataset))
     report = json.loads(Run(job.folder).report_file.read_text())
     shares = np.array(report.get("gate_shares", []))
     parts = {"least": shares.min(), "mean": shares.mean(), "most": shares.max()} if len(shares) else {}
@@ -147,17 +146,28 @@ def _measured(job: Job, model: Path, reference) -> dict[str, float]:
     }
 
 
-def _figures(generator: TrainedGenerator, reference) -> dict[str, float]:
+def _figures(generator: TrainedGenerator, dataset: str) -> dict[str, float]:
     """Means over draws, each of as many samples as test images: one of MNIST, ten of digits."""
-    compared = min(SAMPLES, len(reference.test))
+    reference, real = _reference(dataset)
     found = []
-    for seed in range(min(10, SAMPLES // compared)):
-        samples = generator.sample(compared, seed=seed)
-        inputs = MetricInputs(
-            samples, reference.test, reference, compared=compared, seed=0, report=lambda text: None
+    for seed in range(min(10, SAMPLES // len(real))):
+        samples = generator.sample(len(real), seed=seed)
+        features, classes = reference.classifier.describe(samples.images)
+        found.append(
+            {
+                "frechet_distance": float(frechet_distance(features, real)),
+                "label_accuracy": float((classes.argmax(axis=1) == samples.labels).mean()),
+                "isolated_pixels": float(isolated_pixels(samples.images).mean()),
+            }
         )
-        found.append(measure(inputs, METRICS).values)
     return {name: fmean(each[name] for each in found) for name in METRICS}
+
+
+@cache
+def _reference(dataset: str) -> tuple[Reference, Features]:
+    """The classifier of a data set, and its features of the first 10,000 test images."""
+    reference = load_reference(DatasetSpec(dataset=dataset))
+    return reference, reference.classifier.describe(reference.test[:SAMPLES])[0]
 
 
 def _shares(model: Path) -> np.ndarray:
@@ -244,7 +254,7 @@ def _cells(result: Result) -> list[str]:
     return [
         f"{result.line.mean_units:,.0f}",
         f"{distance:.1f}" + ("" if np.isnan(deviation) else f" ± {deviation:.1f}"),
-        f"{result.mean('microseconds'):.1f}",
+        "" if np.isnan(result.mean("microseconds")) else f"{result.mean('microseconds'):.1f}",
         f"{result.mean('label_accuracy'):.3f}",
         f"{result.mean('isolated_pixels'):.3f}",
         "" if np.isnan(shares[0]) else "{:.2f}, {:.2f}, {:.2f}".format(*shares),
