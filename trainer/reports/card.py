@@ -215,7 +215,7 @@ def _gates_section(manifest: model_pb2.Model) -> str:
     rows = [(name, own.class_active_shares[i * own.count :]) for i, name in enumerate(manifest.classes)]
     if not own.class_active_shares or own.count > _PARTS_SHOWN:
         return text
-    lines = [["class", *(f"part {part + 1}" for part in range(own.count))], ["---", *["---:"] * own.count]]
+    lines = [["class", *(f"part {part}" for part in range(own.count))], ["---", *["---:"] * own.count]]
     lines += [[name, *(f"{100 * share:.0f}" for share in row[: own.count])] for name, row in rows]
     return f"{text}\nShare of the images of each class for which a part runs, %:\n\n{_table(lines)}"
 

@@ -106,7 +106,7 @@ def test_a_card_tells_which_parts_serve_which_class():
     assert "Of 2 parts 30 % run for an image on average (training aimed at 25 %)" in words["gates"]
     assert "the least busy for 10 % of the images, the busiest for 50 %" in words["gates"]
     table = [line for line in words["gates"].splitlines() if line.startswith("|")]
-    assert table == ["| class | part 1 | part 2 |", "| --- | ---: | ---: |", "| a | 20 | 0 |", "| b | 0 | 100 |"]
+    assert table == ["| class | part 0 | part 1 |", "| --- | ---: | ---: |", "| a | 20 | 0 |", "| b | 0 | 100 |"]
     hidden = model_pb2.Model(inner_uniform_count=5, hidden_neuron=model_pb2.NEURON_STOCHASTIC)
     words = inner_words(hidden)
     assert words["inner"] == ", its last hidden layer of stochastic binary neurons"

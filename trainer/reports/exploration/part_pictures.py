@@ -55,7 +55,7 @@ def _squares(gates: NDArray[np.uint8], size: tuple[int, ...]) -> Pictures:
 
 
 def _part_names(count: int) -> list[str]:
-    return [f"part {part + 1}" for part in range(count)]
+    return [f"part {part}" for part in range(count)]
 
 
 def _classes(exploration: Exploration, own: TrainedGates, parts: Parts) -> Picture:
@@ -100,7 +100,7 @@ def _turned(exploration: Exploration, parts: Parts, turned: NDArray[np.uint8]) -
         np.concatenate([grey(image[None]), differences(*both)])
         for image, *both in zip(images, with_part, without, strict=True)
     ]
-    columns = ["as it is", *(f"part {part + 1}: {pixels:.0f} px" for part, pixels in enumerate(changed))]
+    columns = ["as it is", *(f"part {part}: {pixels:.0f} px" for part, pixels in enumerate(changed))]
     block = Block("", columns, list(zip(latent_labels(exploration), cells, strict=True)))
     return draw_picture(exploration, "forced", "One part, on and off", (caption, alternative), block)
 
