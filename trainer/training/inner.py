@@ -104,11 +104,15 @@ class InnerNeurons(nn.Module):
         own = self.config
         if own.gates is None:
             return None
-        assert own.gate_neuron and own.gate_rate is not None  # they follow from gates
-        assert own.gate_penalty is not None and own.gate_variance is not None
+        rate, weight, variance_weight = own.gate_rate, own.gate_penalty, own.gate_variance
+        assert own.gate_neuron is not None  # they follow from gates
+        assert rate is not None
+        assert weight is not None
+        assert variance_weight is not None
         activity = gate_activity(logits, neuron=own.gate_neuron, slope=slope)
-        variance = gate_variance(torch.sigmoid(slope * logits))
-        return own.gate_penalty * rate_penalty(activity, own.gate_rate) - own.gate_variance * variance
+        return weight * rate_penalty(activity, rate) - variance_weight * gate_variance(
+            torch.sigmoid(slope * logits)
+        )
 
 
 def _as_images(logits: Tensor) -> Tensor:

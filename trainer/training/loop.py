@@ -208,11 +208,12 @@ def _warn_of_no_export(trainer: Trainer, warn: Callable[[str], None]) -> None:
 def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
     """Name the gates that a training left dead: what they guard was never seen, and never will be."""
     shares = trainer.gate_shares()
-    if shares is not None and (dead := shares.dead()):
-        named = ", ".join(str(part + 1) for part in dead)
+    dead = [] if shares is None else shares.dead()
+    if dead:
+        parts = ", ".join(map(str, dead))
         warn(
-            f"{len(dead)} of {len(shares.overall())} gates are dead (part {named}): their parts run for fewer than 1 "
-            "image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
+            f"{len(dead)} of {trainer.config.inner.gates} gates are dead (part {parts}, from 0): their parts run "
+            "for fewer than 1 image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
         )
 
 
