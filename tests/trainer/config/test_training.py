@@ -69,6 +69,7 @@ def test_the_papers_settings_are_the_defaults():
         "penalty_weight": 10.0,
         "clip_value": 0.01,
         "clusters": None,
+        "refine": None,
         "conditional": False,
         "augment": "none",
         "slope_rate": 1.1,
