@@ -69,9 +69,8 @@ from .optimizers import (
 from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
-_GATES_RATE = (
-    0.1  # of the generator's learning rate: gates that wander take parts from the images that trained them
-)
+# Of the generator's learning rate: gates that wander take parts from the images that trained them.
+_GATES_RATE = 0.1
 _CHECKED = 5  # values of an iteration; the shares of gates follow them
 READ_EVERY_STEPS = 50
 """Iterations after which losses are read from the device at the latest."""
