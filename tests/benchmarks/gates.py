@@ -106,19 +106,19 @@ def _is_trained(job: Job) -> bool:
 
 def _results(jobs: dict[tuple[str, Line, int], Job]) -> list[Result]:
     """All lines of which there are runs, in the order of their parts."""
-    models = {key: _exported(job) for key, job in jobs.items()}
+    models = {key: _exported(job) for key, job in jobs.items() if key[0] != "estimators"}
     seconds = _timed({key: path for key, path in models.items() if key[0] == "mnist"})
     results = []
     for part, line in dict.fromkeys((part, line) for part, line, _ in jobs):
         keys = [key for key in jobs if key[:2] == (part, line)]
         seeds = [
             {
-                **_measured(jobs[key], models[key], _dataset(part)),
+                **_measured(jobs[key], _dataset(part)),
                 "microseconds": seconds.get(key, np.nan),
             }
             for key in keys
         ]
-        results.append(Result(part, line, seeds, _shares(models[keys[0]])))
+        results.append(Result(part, line, seeds, _shares(models.get(keys[0]))))
     return sorted(
         results, key=lambda result: (list(PARTS).index(result.part), PARTS[result.part].index(result.line))
     )
@@ -130,7 +130,7 @@ def _exported(job: Job) -> Path:
     return path if path.exists() else export_run(Run(job.folder), path.parent).path
 
 
-def _measured(job: Job, model: Path, dataset: str) -> dict[str, float]:
+def _measured(job: Job, dataset: str) -> dict[str, float]:
     """The figures of a run, from its file where it was measured before."""
     path = FOLDER / "evaluations" / f"{job.name}.json"
     if not path.exists():
@@ -141,7 +141,6 @@ def _measured(job: Job, model: Path, dataset: str) -> dict[str, float]:
     return {
         **{name: json.loads(path.read_text())[name] for name in METRICS},
         **{f"share_{name}": float(value) for name, value in parts.items()},
-        "kilobytes": model.stat().st_size / 1e3,
         "training_ms": 1e3 * report["seconds"] / report["steps"],
     }
 
@@ -170,7 +169,9 @@ def _reference(dataset: str) -> tuple[Reference, Features]:
     return reference, reference.classifier.describe(reference.test[:SAMPLES])[0]
 
 
-def _shares(model: Path) -> np.ndarray:
+def _shares(model: Path | None) -> np.ndarray:
+    if model is None:
+        return np.empty((0, 0))
     manifest = OnnxModel(model).manifest
     classes = len(manifest.classes)
     return np.array(manifest.gates.class_active_shares).reshape(classes, -1)

@@ -25,7 +25,7 @@ def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> No
         microseconds = {each.line: each.mean("microseconds") for each in results if each.part == "mnist"}
         panels = {part: [each for each in results if each.part == part] for part in compared}
         _draw_costs(panels, microseconds)
-        _draw_classes([each for each in panels["mnist"] if each.shares.size])
+        _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.width == 1])
         _draw_samples(
             {line: folder for (part, line, seed), folder in folders.items() if (part, seed) == ("mnist", 0)}
         )
@@ -55,8 +55,20 @@ def _draw_costs(panels: Mapping[str, Sequence], microseconds: Mapping[Line, floa
                 place = (microseconds[each.line], each.mean("frechet_distance"))
                 rate = "" if each.line.rate is None else f", {each.line.rate:g}"
                 text = f"{each.line.width:g}{rate}"
-                axis.annotate(text, place, (5, 4), textcoords="offset points", fontsize=7, color=colour)
-        axis.set(title=part, xlabel="µs an image, one thread", ylabel="Fréchet distance")
+                axis.annotate(
+                    text,
+                    place,
+                    (5, -9 if kind == "random" else 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                    color=colour,
+                )
+        axis.set(
+            title=part, xlabel="µs an image, one thread", ylabel="Fréchet distance", xscale="log", yscale="log"
+        )
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter("{x:g}")
+            each.set_minor_formatter("{x:g}")
         axis.legend(fontsize=8)
     save_figure(figure, FOLDER / "gates-cost.png")
 

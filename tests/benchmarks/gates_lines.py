@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 GATES = 8
-EPOCHS = {"mnist": 2, "digits": 40, "estimators": 25}
+EPOCHS = {"mnist": 2, "digits": 40, "estimators": 16}
 _UNITS = 1024
 
 
