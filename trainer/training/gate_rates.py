@@ -28,7 +28,7 @@ def hold_rates(generator: GatedGenerator, rate: float, slope: float, class_count
     shift = (
         _probability_shift(slope * logits, rate) / slope if generator.neuron == "sbn" else _bit_shift(logits, rate)
     )
-    generator.gate.bias += shift
+    generator.gate.bias.add_(shift)
 
 
 def _inputs(generator: GatedGenerator, class_counts: tuple[int, ...]) -> Tensor:
