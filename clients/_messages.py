@@ -267,6 +267,8 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
     manifest = served.model
     shape = (manifest.image_shape.channels, manifest.image_shape.height, manifest.image_shape.width)
     is_valid = min(manifest.latent_size, *shape) > 0 and 0 <= manifest.slope < math.inf and served.version >= 0
+    gates = manifest.gates
+    is_valid &= gates.count >= 0 and 0 <= gates.mean_active_share <= 1
     if not (is_valid and manifest.name and served.revision):
         what = f"{printable(manifest.name)!r} in version {served.version}, of images of {_by(shape)}"
         raise data_loss(target, None, f"sent an invalid model, {what}")
@@ -289,6 +291,8 @@ def _decode_model(served: sampling_pb2.ServedModel, target: str) -> ModelInfo:
         classes=tuple(manifest.classes),
         class_counts=tuple(manifest.class_counts),
         arithmetic=_arithmetic(manifest, target),
+        part_count=gates.count,
+        mean_active_share=gates.mean_active_share if gates.count else None,
     )
 
 

@@ -140,11 +140,16 @@ class ModelInfo:
     arithmetic: str = "float"
     """What decides its bits: "integer", the same on every server, or "float", which depend on the class of CPU and
     the version of onnxruntime."""
+    part_count: int = 0
+    """The parts of its generator that gates turn on or off for each image; 0: it has no gates."""
+    mean_active_share: float | None = None
+    """The mean share of its parts that run for an image, as measured at export; None: it has no gates."""
 
     def __repr__(self) -> str:
         parts = [repr(self.name), f"version={self.version}", f"revision={_short(self.revision)}"]
         parts += [f"neuron={self.neuron!r}", f"network={self.network!r}", _by(self.image_shape)]
         parts += [f"{len(self.classes)} classes"] if self.classes else []
+        parts += [f"{self.part_count} gates"] if self.part_count else []
         return f"ModelInfo({', '.join([*parts, *(['default'] if self.is_default else [])])})"
 
 

@@ -79,6 +79,12 @@ def other_models():
 
 
 @pytest.fixture(scope="session")
+def gated_models():
+    """A folder of models with gates, two MLPs and a CNN, and of one with binary hidden neurons."""
+    return FOLDER / "gated"
+
+
+@pytest.fixture(scope="session")
 def s3_port(tmp_path_factory):
     """The port of a store of the S3 protocol, which checks signatures; a test takes a folder of its own in it."""
     with s3_server("nanio", tmp_path_factory.mktemp("nanio")) as port:

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from .evaluation.samples import Samples as Samples
     from .evaluation.samples import load_samples as load_samples
     from .exporting.exporter import ExportResult as ExportResult
+    from .networks.gated_parts import GatedParts as GatedParts
+    from .networks.gated_parts import GatedPass as GatedPass
     from .networks.neurons import BinaryNeurons as BinaryNeurons
     from .reports.card import TrainedModel as TrainedModel
     from .reports.card import card_text as card_text
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from .training.launch import launch as launch
     from .training.loop import planned_sizes as planned_sizes
     from .training.objectives import Objective as Objective
+    from .training.refining import refined_settings as refined_settings
     from .training.run import CONFIG_FILE as CONFIG_FILE
     from .training.trackers.build import build_trackers as build_trackers
     from .training.trackers.mlflow import MLflow as MLflow
@@ -126,6 +129,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "evaluation.reference": ("Reference", "load_reference"),
     "evaluation.samples": ("Samples", "load_samples"),
     "exporting.exporter": ("ExportResult",),
+    "networks.gated_parts": ("GatedParts", "GatedPass"),
     "networks.neurons": ("BinaryNeurons",),
     "reports.card": ("TrainedModel", "card_text", "open_trained_model"),
     "reports.diagnosis.diagnose": ("Diagnosis",),
@@ -143,6 +147,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "training.launch": ("launch",),
     "training.loop": ("planned_sizes",),
     "training.objectives": ("Objective",),
+    "training.refining": ("refined_settings",),
     "training.run": ("CONFIG_FILE",),
     "training.trackers.build": ("build_trackers",),
     "training.trackers.mlflow": ("MLflow",),

@@ -10,6 +10,7 @@ export function layoutOf(model) {
     uniformCount: model.isStochastic ? model.pixels : 0,
     classCount: model.classes.length,
     classCounts: model.classCounts,
+    innerCount: model.innerCount,
   });
 }
 
@@ -48,18 +49,20 @@ export class Generator {
     return parts;
   }
 
-  /** The graph's images and probabilities of given latents, uniforms and labels. */
+  /** The graph's images and probabilities of given noise, and where it has gates, which parts ran. */
   async infer(noise) {
-    const { images, probabilities } = await this.run(noise, ["images", "probabilities"]);
-    return { images: images.data, probabilities: probabilities.data };
+    const outputs = ["images", "probabilities", ...(this.model.parts ? ["gates"] : [])];
+    const found = await this.run(noise, outputs);
+    return Object.fromEntries(outputs.map((name) => [name, found[name].data]));
   }
 
-  run({ latents, uniforms, labels }, outputs) {
+  run({ latents, uniforms, labels, inner }, outputs) {
     const { Tensor } = this.ort;
     const rows = latents.length / this.model.latentSize;
     const feeds = { latents: new Tensor("float32", latents, [rows, this.model.latentSize]) };
     if (uniforms) feeds.uniforms = new Tensor("float32", uniforms, [rows, ...this.model.shape]);
     if (labels) feeds.labels = new Tensor("int64", BigInt64Array.from(labels, BigInt), [rows]);
+    if (inner) feeds.inner_uniforms = new Tensor("float32", inner, [rows, this.model.innerCount]);
     return this.session.run(feeds, outputs);
   }
 }

@@ -1,4 +1,4 @@
-// Noise layouts 1 and 2 (serving/models/noise.py): the latents, uniforms and label of image i of a seed.
+// Noise layouts 1 to 3 (serving/models/noise.py): the latents, uniforms and label of image i of a seed.
 import { Philox } from "./philox.js";
 
 export const INDEX_END = 2n ** 63n - 1n; // where the indices of every stream end, and the largest seed
@@ -6,27 +6,27 @@ const TABLE_CHECK = 0xbe7c6ca1; // of the table of quantiles, as `check` compute
 
 /** Where one model's latents, uniforms and label lie within the words of an image. */
 export class NoiseLayout {
-  /** `classCounts`: how many images each class had, where that is known. */
-  constructor({ latentSize, uniformCount = 0, classCount = 0, classCounts = [] }) {
-    this.latentSize = latentSize;
-    this.uniformCount = uniformCount;
-    this.classCount = classCount;
+  /** `classCounts`: how many images each class had, where that is known. `innerCount`: uniforms of inner neurons. */
+  constructor({ latentSize, uniformCount = 0, classCount = 0, classCounts = [], innerCount = 0 }) {
+    Object.assign(this, { latentSize, uniformCount, classCount, innerCount });
     let total = 0;
     const counts = classCounts.length ? classCounts : Array(classCount).fill(1);
     this.classEnds = counts.map((count) => (total += Number(count)));
     this.latentWords = Math.ceil(latentSize / 4);
     this.labelWord = this.latentWords + Math.ceil(uniformCount / 2);
-    this.counters = Math.ceil((this.labelWord + (classCount ? 1 : 0)) / 4);
+    this.innerWord = this.labelWord + (classCount ? 1 : 0);
+    this.counters = Math.ceil((this.innerWord + Math.ceil(innerCount / 2)) / 4);
     this.philox = new Philox(this.counters);
     this.halves = new Uint16Array(this.philox.words.buffer);
   }
 
   /** The noise of `count` images from index `first` on (BigInt): latents and uniforms as Float32Array, labels. */
   draw(seed, first, count, labels = []) {
-    const { latentSize, uniformCount, latentWords, halves } = this;
+    const { latentSize, uniformCount, innerCount, latentWords, innerWord, halves } = this;
     const { words } = this.philox;
     const latents = new Float32Array(count * latentSize);
     const uniforms = uniformCount ? new Float32Array(count * uniformCount) : null;
+    const inner = innerCount ? new Float32Array(count * innerCount) : null;
     const drawn = this.classCount ? new Int32Array(count) : null;
     const table = quantiles();
     for (let row = 0; row < count; row++) {
@@ -34,9 +34,10 @@ export class NoiseLayout {
       for (let i = 0, at = row * latentSize; i < latentSize; i++) latents[at + i] = table[halves[i]];
       for (let i = 0, at = row * uniformCount; i < uniformCount; i++)
         uniforms[at + i] = (words[2 * latentWords + i] >>> 8) * 2 ** -24;
+      for (let i = 0, at = row * innerCount; i < innerCount; i++) inner[at + i] = (words[2 * innerWord + i] >>> 8) * 2 ** -24;
       if (drawn) drawn[row] = labels.length ? labelOf(labels, first, row) : this.labelOf(words[2 * this.labelWord]);
     }
-    return { latents, uniforms, labels: drawn };
+    return { latents, uniforms, labels: drawn, inner };
   }
 
   /** The labels alone, of any number of images; null without classes. */

@@ -33,12 +33,15 @@ export class Panel {
     this.layout = layoutOf(model);
     $("panel").hidden = false;
     $("title").textContent = `Image ${index < 10n ** 12n ? index.toLocaleString("en") : index}`;
-    $("draws-section").hidden = !model.isStochastic;
+    const hasDraws = model.isStochastic || model.innerCount > 0;
+    $("draws-section").hidden = !hasDraws;
+    $("parts").hidden = !model.parts;
+    $("parts").replaceChildren();
     $("facts").textContent = this.labelText(index);
     $("target").value = this.target;
     $("walk").value = this.step;
     this.showProbabilities();
-    if (model.isStochastic) this.showDraws();
+    if (hasDraws) this.showDraws();
     this.showWalk();
     try {
       this.showBits("image", await bits, index);
@@ -69,14 +72,28 @@ export class Panel {
     if (!found) return;
     this.draw("probabilities", (_, i) => found.probabilities[i]);
     $("probabilities").setAttribute("aria-label", "The probability of each pixel to be on");
+    if (found.gates) this.showParts([...found.gates]);
+  }
+
+  /** `gates`: 1 for each part that ran for the image, 0 for each other. */
+  showParts(gates) {
+    const squares = gates.map((ran, part) => {
+      const square = document.createElement("span");
+      square.className = ran ? "part ran" : "part";
+      square.textContent = part;
+      return square;
+    });
+    $("parts").replaceChildren("parts that ran ", ...squares);
+    const ran = gates.flatMap((gate, part) => (gate ? [part] : []));
+    $("parts").setAttribute("aria-label", `${ran.length} of ${gates.length} parts ran for it${ran.length ? `: ${ran.join(", ")}` : ""}`);
   }
 
   /** The same latents with the uniforms of other images. */
   async showDraws() {
     const own = this.noise(this.index);
-    const { uniforms } = this.layout.draw(this.seed, this.firstDraw, DRAWS);
+    const { uniforms, inner } = this.layout.draw(this.seed, this.firstDraw, DRAWS);
     const labels = own.labels && Int32Array.from({ length: DRAWS }, () => own.labels[0]);
-    const found = await this.ask("draws", { latents: repeat(own.latents, DRAWS), uniforms, labels });
+    const found = await this.ask("draws", { latents: repeat(own.latents, DRAWS), uniforms, labels, inner });
     if (!found) return;
     this.draw("draws", (image, i) => found.images[image * this.model.pixels + i], DRAWS, 6, 1);
     const last = this.firstDraw + BigInt(DRAWS) - 1n;

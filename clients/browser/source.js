@@ -29,6 +29,8 @@ function describe({ model, revision, version = "0", is_default: isDefault = fals
     isInteger: model.arithmetic === "ARITHMETIC_INTEGER",
     classes: model.classes ?? [],
     classCounts: (model.class_counts ?? []).map(Number),
+    parts: model.gates?.count ?? 0, // which gates turn on for each image
+    innerCount: model.inner_uniform_count ?? 0,
     mostImages: Number(limits?.max_image_count ?? 1e9),
   };
 }
@@ -129,12 +131,13 @@ export class Server {
     return new Uint8Array((await this.fetcher.get(this.address(model, request, "bits"), { signal })).body);
   }
 
-  /** The graph's images and probabilities of given noise, by the Open Inference Protocol. */
-  async infer(model, { latents, uniforms, labels }, signal) {
+  /** The graph's images and probabilities of given noise, and where it has gates, which parts ran. */
+  async infer(model, { latents, uniforms, labels, inner }, signal) {
     const rows = latents.length / model.latentSize;
     const tensors = [["latents", "FP32", [rows, model.latentSize], latents]];
     if (uniforms) tensors.push(["uniforms", "FP32", [rows, ...model.shape], uniforms]);
     if (labels) tensors.push(["labels", "INT64", [rows], BigInt64Array.from(labels, BigInt)]);
+    if (inner) tensors.push(["inner_uniforms", "FP32", [rows, model.innerCount], inner]);
     const inputs = tensors.map(([name, datatype, shape, { byteLength }]) =>
       ({ name, datatype, shape, parameters: { binary_data_size: byteLength } }));
     const head = new TextEncoder().encode(JSON.stringify({ inputs, parameters: { binary_data_output: true } }));

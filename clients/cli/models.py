@@ -103,6 +103,7 @@ def _cells_of(infos: ModelList) -> dict[str, list[str]]:
         "arithmetic": [info.arithmetic for info in infos],
         "shape": ["x".join(map(str, info.image_shape)) for info in infos],
         "classes": [str(len(info.classes) or "") for info in infos],
+        "active parts": [_active_parts(info) for info in infos],
         "data": [info.dataset for info in infos],
         "epoch": [str(info.epoch) for info in infos],
         "revision": [info.revision[:8] for info in infos],
@@ -110,6 +111,13 @@ def _cells_of(infos: ModelList) -> dict[str, list[str]]:
     return {
         heading: [printable(cell, _MAX_CELL) for cell in cells] for heading, cells in columns.items() if any(cells)
     }
+
+
+def _active_parts(info: ModelInfo) -> str:
+    """How many of its parts run for an image in the mean, for models that do not run all of them."""
+    if info.mean_active_share is None:
+        return ""
+    return f"{info.mean_active_share * info.part_count:.3g} of {info.part_count}"
 
 
 def _table_of(infos: ModelList, cells: dict[str, list[str]]) -> Table:

@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,10 +22,11 @@ from bgan.v1 import model_pb2
 from ..config.limits import MAX_MODEL_BYTES
 from ..errors import ModelFileError
 from .integer_check import check_integers
-from .manifest import is_integer, read_manifest, shape_of, takes_uniforms
-from .model_check import check_model, read_model_file
+from .manifest import is_integer, output_specs, part_count, read_manifest, shape_of, takes_uniforms
+from .model_check import check_model, parse_model, read_model_file
 from .noise import Float32Array, ImageRange, Int64Array, Noise, NoiseLayout, layout_number
 from .providers import CPU, Provider, first_line, open_session
+from .size_check import has_selections, selecting
 
 TILE_ROWS = 64
 RUN_ROWS = CPU.run_rows
@@ -37,8 +38,8 @@ _PROBE_COUNTS = (1, 2, 3, 7, 16, 33, 64, RUN_ROWS, 129, 255)
 _DIGESTED_IMAGES = 1024
 _SECONDS_TO_OPEN = 10
 _ROUNDING = 1e-4  # of a probability: a pixel this near to its threshold may be on or off
+_ALL = slice(None)
 _ABOVE_ONE = np.nextafter(np.float32(1), np.float32(2))  # onnxruntime's Sigmoid of 17.844, on some CPUs
-_OUTPUTS = ("images", "probabilities")
 onnxruntime.disable_telemetry_events()  # those of Windows; the package has seen to the others
 _CPU_CLASSES = ("avx512f", "avx2", "avx")
 
@@ -53,6 +54,8 @@ class ImageBatch:
     """Little-endian float32, or empty if they were not asked for."""
     labels: tuple[int, ...] = ()
     """The class of each image, where the model has any."""
+    part_runs: tuple[int, ...] = ()
+    """For how many of the images each part ran, where the model has gates."""
 
 
 def load_engine(
@@ -103,6 +106,7 @@ def probed_engine(
     if is_integer(engine.manifest):
         check_integers(content)
     probe(engine)
+    _try_extremes(engine, content)
     return engine
 
 
@@ -144,12 +148,17 @@ class Engine:
         pixels = math.prod(self.image_shape)
         self.class_count = len(manifest.classes)
         """0: it takes no labels."""
+        self.part_count = part_count(manifest)
+        """0: it has no gates."""
+        self._outputs = [spec.name for spec in output_specs(manifest)]
+        self._stream_outputs = [name for name in self._outputs if name != "probabilities"]
         uniforms = pixels if takes_uniforms(manifest) else 0
         self.noise = NoiseLayout(
             manifest.latent_size,
             uniform_count=uniforms,
             class_count=self.class_count,
             class_counts=manifest.class_counts,
+            inner_count=manifest.inner_uniform_count,
         )
         self.packed_bytes = -(-pixels // 8)
         self.probability_bytes = 4 * pixels
@@ -215,31 +224,26 @@ class Engine:
         self, seed: int, first_index: int, count: int, labels: tuple[int, ...], with_probabilities: bool
     ) -> Generator[None, None, ImageBatch]:
         """The same, yielding between inferences."""
-        outputs = _OUTPUTS if with_probabilities else _OUTPUTS[:1]
-        packed: list[bytes] = []
-        probabilities: list[bytes] = []
-        classes: list[int] = []
+        outputs = self._outputs if with_probabilities else self._stream_outputs
+        found: list[ImageBatch] = []
         for noise, wanted in self._runs(ImageRange(seed, first_index, count, labels)):
-            if packed:
+            if found:
                 yield
-            images, *values = self._infer(outputs, noise)
-            packed.append(_pack(images[wanted]))
-            probabilities += [each[wanted].astype("<f4", copy=False).tobytes() for each in values]
-            classes += [] if noise.labels is None else noise.labels[wanted].tolist()
-        return ImageBatch(b"".join(packed), b"".join(probabilities), tuple(classes))
+            found.append(_batch(self._infer(outputs, noise), noise, wanted))
+        return _joined(found)
 
     def sample_ranges(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
         """The images of each range, from one inference. Raises ValueError where `tile_rows` is set."""
         if self.tile_rows is not None:
             raise ValueError("the rows of this model depend on each other; sample each range alone")
         noise = self.noise.draw_ranges(ranges)
-        (images,) = self._infer(_OUTPUTS[:1], noise)
-        packed, classes = _pack(images), [] if noise.labels is None else noise.labels.tolist()
-        answers, end = [], 0
+        found = self._infer(self._stream_outputs, noise)
+        whole, answers, end = _batch(found, noise), [], 0
         for each in ranges:
             start, end = end, end + each.count
-            rows = packed[start * self.packed_bytes : end * self.packed_bytes]
-            answers.append(ImageBatch(rows, b"", tuple(classes[start:end])))
+            images = whole.packed_images[start * self.packed_bytes : end * self.packed_bytes]
+            runs = _part_runs(found, slice(start, end)) if self.part_count else ()
+            answers.append(ImageBatch(images, b"", whole.labels[start:end], runs))
         return answers
 
     def _runs(self, images: ImageRange) -> Iterator[tuple[Noise, slice]]:
@@ -261,52 +265,119 @@ class Engine:
                 yield noise.rows(place - start, rows), wanted
 
     def infer(
-        self, latents: Float32Array, uniforms: Float32Array | None, labels: Int64Array | None = None
-    ) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        """The graph's own images and probabilities for a batch, both [n, channels, height, width].
+        self,
+        latents: Float32Array,
+        uniforms: Float32Array | None,
+        labels: Int64Array | None = None,
+        inner: Float32Array | None = None,
+    ) -> list[npt.NDArray[Any]]:
+        """The graph's own outputs for a batch: images and probabilities, both [n, channels, height, width].
 
-        `latents` is [n, latent_size], `uniforms` has the answer's size, `labels` is [n]; None where not taken.
+        Where it has gates, these follow, uint8 [n, part_count]. `latents` is [n, latent_size], `uniforms` has the
+        images' size, `labels` is [n], `inner` is [n, noise.inner_count]; None where not taken.
         """
-        return tuple(self._infer(_OUTPUTS, Noise(latents, uniforms, labels)))  # type: ignore[return-value]
+        return list(self._infer(self._outputs, Noise(latents, uniforms, labels, inner)).values())
 
-    def _infer(self, outputs: Sequence[str], noise: Noise) -> list[npt.NDArray[Any]]:
-        feeds: dict[str, npt.NDArray[Any]] = {"latents": noise.latents}
-        if noise.uniforms is not None:
-            feeds["uniforms"] = noise.uniforms.reshape(-1, *self.image_shape)
-        if noise.labels is not None:
-            feeds["labels"] = noise.labels
-        found: list[npt.NDArray[Any]] = self._session.run(outputs, feeds)
-        for probabilities in found[1:]:
+    def _infer(self, outputs: Sequence[str], noise: Noise) -> dict[str, npt.NDArray[Any]]:
+        found = dict(zip(outputs, self._session.run(outputs, noise.feeds(self.image_shape)), strict=True))
+        if (probabilities := found.get("probabilities")) is not None:
             probabilities[probabilities == _ABOVE_ONE] = 1
         return found
+
+
+def _batch(found: dict[str, npt.NDArray[Any]], noise: Noise, wanted: slice = _ALL) -> ImageBatch:
+    """The wanted rows of an inference."""
+    probabilities = found.get("probabilities")
+    return ImageBatch(
+        _pack(found["images"][wanted]),
+        b"" if probabilities is None else probabilities[wanted].astype("<f4", copy=False).tobytes(),
+        () if noise.labels is None else tuple(noise.labels[wanted].tolist()),
+        _part_runs(found, wanted),
+    )
+
+
+def _part_runs(found: dict[str, npt.NDArray[Any]], wanted: slice) -> tuple[int, ...]:
+    """For how many of the wanted rows each part ran; empty without gates."""
+    gates = found.get("gates")
+    return () if gates is None else tuple(gates[wanted].sum(0, dtype=np.int64).tolist())
+
+
+def _joined(parts: Sequence[ImageBatch]) -> ImageBatch:
+    """One batch of consecutive ones."""
+    if len(parts) == 1:
+        return parts[0]
+    return ImageBatch(
+        b"".join(each.packed_images for each in parts),
+        b"".join(each.probabilities for each in parts),
+        tuple(label for each in parts for label in each.labels),
+        tuple(map(sum, zip(*(each.part_runs for each in parts), strict=True))),
+    )
 
 
 def probe(engine: Engine) -> None:
     """Find out how a model is to be run, and how fast it is. Raises ModelFileError if it is not to be served."""
     noise = engine.noise.draw(0, 0, max(_PROBE_ROWS, engine.run_rows))
-    try:
-        images, probabilities = engine.infer(*noise)
+    with _runs_of_a_file():
+        outputs = engine.infer(*noise)
         again = engine.infer(*noise)
-        if [each.tobytes() for each in again] != [images.tobytes(), probabilities.tobytes()]:
+        if _bytes_of(again) != _bytes_of(outputs):
             raise ModelFileError("gives other images when the same are asked for again; export it in eval mode")
-        _check_outputs(engine, noise, images, probabilities)
+        _check_outputs(engine, noise, *outputs)
         if is_integer(engine.manifest):
             _check_digest(engine)
-        engine.tile_rows = _tile_rows(engine, noise, probabilities)
+        engine.tile_rows = _tile_rows(engine, noise, outputs)
         noise = engine.noise.draw(0, 0, engine.run_rows)
         started = time.perf_counter()
         engine.infer(*noise)
         engine.seconds_per_image = (time.perf_counter() - started) / engine.run_rows
-    except (ModelFileError, MemoryError):
+
+
+@contextmanager
+def _runs_of_a_file(which: str = "") -> Iterator[None]:
+    """Whatever fails here but memory is a ModelFileError, in one line that says `which` runs failed."""
+    try:
+        yield
+    except ModelFileError as error:
+        raise ModelFileError(f"{error.message}{which}", detail=error.detail) from error
+    except MemoryError:
         raise
     except Exception as error:  # as in open_session
-        raise ModelFileError("cannot be run", detail=first_line(error)) from error
+        raise ModelFileError(f"cannot be run{which}", detail=first_line(error)) from error
+
+
+def _try_extremes(engine: Engine, content: bytes) -> None:
+    """Try a model with all of its parts running for all images, and with none: no noise asks more of it, or less.
+
+    It is tried with all of them as it was without, so that it has the same time. Raises ModelFileError.
+    """
+    if b"NonZero" not in content:  # reading it again would be for nothing
+        return
+    for everything, which in ((True, "everything"), (False, "nothing")):
+        message = parse_model(content)
+        if not has_selections(message):
+            return
+        with _runs_of_a_file(f" where the noise selects {which}"):
+            extreme = open_engine(selecting(message, everything=everything), provider=engine.provider)
+            if everything:
+                probe(extreme)
+                engine.tile_rows = engine.tile_rows or extreme.tile_rows
+            else:
+                noise = extreme.noise.draw(0, 0, engine.run_rows)
+                _check_outputs(extreme, noise, *extreme.infer(*noise))
+
+
+def _bytes_of(outputs: Sequence[npt.NDArray[Any]], rows: slice = _ALL) -> list[bytes]:
+    return [each[rows].tobytes() for each in outputs]
 
 
 def _check_outputs(
-    engine: Engine, noise: Noise, images: npt.NDArray[np.uint8], probabilities: Float32Array
+    engine: Engine,
+    noise: Noise,
+    images: npt.NDArray[np.uint8],
+    probabilities: Float32Array,
+    gates: npt.NDArray[np.uint8] | None = None,
 ) -> None:
-    """Raises ModelFileError where the outputs are not what the manifest's binarization makes of probabilities."""
+    """Raises ModelFileError where the outputs are not what the manifest makes of probabilities and gates."""
     shape = (len(noise.latents), *engine.image_shape)
     if images.shape != shape or probabilities.shape != shape:
         raise ModelFileError(f"gives images of the shape {images.shape}, where its manifest promises {shape}")
@@ -319,6 +390,15 @@ def _check_outputs(
     if (is_clear & ((probabilities > threshold) != images)).any():
         what = "exceeds 0.5" if noise.uniforms is None else "exceeds its uniform"
         raise ModelFileError(f"gives images whose pixels are not on where their probability {what}")
+    if gates is not None:
+        _check_gates(gates, (len(noise.latents), engine.part_count))
+
+
+def _check_gates(gates: npt.NDArray[np.uint8], shape: tuple[int, int]) -> None:
+    if gates.shape != shape:
+        raise ModelFileError(f"gives gates of the shape {gates.shape}, where its manifest promises {shape}")
+    if gates.max() > 1:
+        raise ModelFileError("gives gates with other values than 0 and 1")
 
 
 def _check_digest(engine: Engine) -> None:
@@ -331,7 +411,7 @@ def _check_digest(engine: Engine) -> None:
         )
 
 
-def _tile_rows(engine: Engine, noise: Noise, expected: Float32Array) -> int | None:
+def _tile_rows(engine: Engine, noise: Noise, expected: Sequence[npt.NDArray[Any]]) -> int | None:
     """The rows of a model's tiles; None: any batch gives the same.
 
     Libraries of other providers choose a kernel by the number of rows, so that trying some numbers proves nothing.
@@ -343,13 +423,12 @@ def _tile_rows(engine: Engine, noise: Noise, expected: Float32Array) -> int | No
     return TILE_ROWS if engine.provider.is_cpu else engine.run_rows
 
 
-def _rows_are_independent(engine: Engine, noise: Noise, expected: Float32Array) -> bool:
+def _rows_are_independent(engine: Engine, noise: Noise, expected: Sequence[npt.NDArray[Any]]) -> bool:
     """Whether the same rows give the same floats, bit for bit, in batches of several sizes and places."""
-    end = len(expected)
+    end = len(noise.latents)
     for count in _PROBE_COUNTS:
-        rows = slice(end - count, end)
-        _, found = engine.infer(*[None if each is None else each[rows] for each in noise])  # type: ignore[arg-type]
-        if found.tobytes() != expected[rows].tobytes():
+        found = engine.infer(*noise.rows(end - count, count))
+        if _bytes_of(found) != _bytes_of(expected, slice(end - count, end)):
             return False
     return True
 
@@ -370,7 +449,7 @@ def cpu_class() -> str:
 
 def _revision(file_sha256: str, manifest: model_pb2.Model, provider: Provider) -> str:
     """A digest of all that decides a stream's bits: for floats also of what adds them up."""
-    parts = [file_sha256, str(layout_number(manifest.class_counts))]
+    parts = [file_sha256, str(layout_number(manifest.class_counts, manifest.inner_uniform_count))]
     if not is_integer(manifest):
         parts += [onnxruntime.__version__, cpu_class(), *provider.identity]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -17,7 +17,9 @@ from .noise import CLASS_COUNTS
 
 MANIFEST_KEY = "bgan.model"
 _CLASSES_NAMED = 20  # in a message, of more
-_MAX_VALUES = 2**20  # of one image or its latents: hundreds of them are held in memory at once
+_MAX_VALUES = 2**20  # of one image or its noise: hundreds of them are held in memory at once
+_PARTS = range(2, 1025)
+_BINARY = (model_pb2.NEURON_DETERMINISTIC, model_pb2.NEURON_STOCHASTIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ def is_integer(manifest: model_pb2.Model) -> bool:
     return manifest.arithmetic == model_pb2.ARITHMETIC_INTEGER
 
 
+def part_count(manifest: model_pb2.Model) -> int:
+    """How many parts the gates of a generator choose among for each image; 0: it has no gates."""
+    return manifest.gates.count
+
+
 def input_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
     """What the graph takes."""
     specs = [TensorSpec("latents", "float32", (manifest.latent_size,))]
@@ -67,13 +74,18 @@ def input_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
         specs.append(TensorSpec("uniforms", "float32", shape_of(manifest)))
     if manifest.classes:
         specs.append(TensorSpec("labels", "int64", ()))
+    if manifest.inner_uniform_count:
+        specs.append(TensorSpec("inner_uniforms", "float32", (manifest.inner_uniform_count,)))
     return specs
 
 
 def output_specs(manifest: model_pb2.Model) -> list[TensorSpec]:
     """What the graph gives."""
     shape = shape_of(manifest)
-    return [TensorSpec("images", "uint8", shape), TensorSpec("probabilities", "float32", shape)]
+    specs = [TensorSpec("images", "uint8", shape), TensorSpec("probabilities", "float32", shape)]
+    if part_count(manifest):
+        specs.append(TensorSpec("gates", "uint8", (part_count(manifest),)))
+    return specs
 
 
 def class_numbers(labels: Sequence[str], manifest: model_pb2.Model) -> tuple[int, ...]:
@@ -108,6 +120,44 @@ def _check_fields(manifest: model_pb2.Model) -> None:
         raise ModelFileError("has a manifest whose class counts are not one for each class, 1 to 2^32 - 1 in all")
     if not (manifest.neuron and manifest.binarization):
         raise ModelFileError("has a manifest without a neuron or a binarization")
+    if manifest.HasField("gates"):
+        _check_gates(manifest.gates, len(manifest.classes))
+    _check_inner_neurons(manifest)
+
+
+def _check_gates(gates: model_pb2.Gates, class_count: int) -> None:
+    """Comparisons with NaN are false, so that it is no share either."""
+    if gates.count not in _PARTS:
+        raise ModelFileError(f"has a manifest of {gates.count} gates; {_PARTS[0]} to {_PARTS[-1]} are allowed")
+    if gates.neuron not in _BINARY:
+        raise ModelFileError("has a manifest whose gates are neither deterministic nor stochastic neurons")
+    if not 0 < gates.rate <= 1:
+        raise ModelFileError("has a manifest whose gates' rate is not above 0 and at most 1")
+    for what, shares, wanted in (
+        ("part", gates.active_shares, gates.count),
+        ("part of each class", gates.class_active_shares, class_count * gates.count),
+    ):
+        if len(shares) not in (0, wanted):
+            raise ModelFileError(f"has a manifest whose gates' active shares are not one for each {what}")
+    if not all(
+        0 <= each <= 1 for each in (gates.mean_active_share, *gates.active_shares, *gates.class_active_shares)
+    ):
+        raise ModelFileError("has a manifest whose gates' active shares are not from 0 to 1")
+
+
+def _check_inner_neurons(manifest: model_pb2.Model) -> None:
+    """Stochastic gates take a uniform each, stochastic hidden neurons any number of them, others none."""
+    count, gates, hidden = manifest.inner_uniform_count, manifest.gates, manifest.hidden_neuron
+    if gates.count and hidden:
+        raise ModelFileError("has a manifest of gates and of binary hidden neurons; it may have one of them")
+    if hidden not in (*_BINARY, model_pb2.NEURON_UNSPECIFIED):
+        raise ModelFileError("has a manifest whose hidden neurons are neither deterministic nor stochastic")
+    if model_pb2.NEURON_STOCHASTIC not in (gates.neuron, hidden):
+        fits = count == 0
+    else:
+        fits = count == gates.count if gates.count else 1 <= count <= _MAX_VALUES
+    if not fits:
+        raise ModelFileError(f"has a manifest of {count} inner uniforms, which its inner neurons do not take")
 
 
 def _check_tensors(kind: str, specs: list[TensorSpec], arguments: list[onnxruntime.NodeArg]) -> None:

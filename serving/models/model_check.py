@@ -1,8 +1,8 @@
 """Model files, read and checked before onnxruntime sees them: it would follow them wherever they lead.
 
 Only what is known to be harmless is let in: a file of a bounded size, of a tested opset, made of the operators and
-attributes below, with all of its data inside. Nothing among them is random, loops, or holds another graph, and no
-size depends on the noise, so that what was tried of a model holds for all of its images.
+attributes below, with all of its data inside. Nothing among them is random, loops, or holds another graph. What
+was tried of a model holds for all of its images: `size_check` says why.
 """
 
 import math
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError
 from .manifest import MANIFEST_KEY
+from .size_check import check_sizes, quoted
 
 OPSETS = range(13, 27)
 """The versions of ONNX's operators that were tested."""
@@ -26,11 +27,11 @@ OPERATORS = frozenset(
     ConstantOfShape Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu
     Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool
     Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization
-    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool Mean Min Mish Mod
-    Mul Neg Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal
-    ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
-    Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan
-    Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool Mean Min Mish
+    Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization
+    Range Reciprocal ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu
+    Reshape Resize Round ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth
+    Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905 - a list literal takes a line for each
 )
 """ONNX's operators that a model may be made of: what `bgan export` writes, and what other feed-forward generators
@@ -41,27 +42,12 @@ ATTRIBUTES = frozenset(
     coordinate_transformation_mode count_include_pad cubic_coeff_a dilations end epsilon equation
     exclude_outside exclusive extrapolation_value fmod gamma group keep_aspect_ratio_policy keepdims kernel_shape
     mode momentum nearest_mode noop_with_empty_axes num_groups num_outputs output_dtype output_padding output_shape
-    pads perm precision reverse round_mode saturate select_last_index start stash_type storage_order strides to
-    training_mode transA transB upper value value_float value_floats value_int value_ints
+    pads perm precision reduction reverse round_mode saturate select_last_index start stash_type storage_order
+    strides to training_mode transA transB upper value value_float value_floats value_int value_ints
     """.split()  # noqa: SIM905
 )
 """The attributes that they may have; `training_mode` must be 0."""
-# The inputs of an operator that say how large its output is, or which part of it there is.
-_SIZES = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "Unsqueeze": (1,),
-}
-_ONLY_SIZES = ("Shape", "Size")  # operators whose output tells the size of their input and nothing else
+_REDUCTIONS = (b"", b"none", b"add")
 _MAX_SHOWN = 5
 _MAX_NODES = 10_000
 _MAX_TENSORS = 10_000
@@ -86,6 +72,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "node": (1, "*Node"),
         "initializer": (5, "*Tensor"),
         "input": (11, "*Value"),
+        "output": (12, "*Value"),
         "sparse_initializer": (15, "*Anything"),
     },
     "Node": {
@@ -98,6 +85,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Attribute": {
         "name": (1, "bytes"),
         "i": (3, "int64"),
+        "s": (4, "bytes"),
         "t": (5, "Tensor"),
         "g": (6, "Anything"),
         "tensors": (10, "*Anything"),
@@ -184,7 +172,7 @@ def check_model(content: bytes) -> None:
         _check_tensor(tensor, len(content))
     for node in graph.node:
         _check_node(node, len(content))
-    _check_sizes(graph)
+    check_sizes(graph)
 
 
 def _check_opset(model: Any) -> None:
@@ -212,9 +200,9 @@ def _check_counts(graph: Any) -> None:
 
 
 def _check_node(node: Any, file_bytes: int) -> None:
-    name, shown = node.op_type.decode(errors="replace"), _shown(node.op_type)
+    name, shown = node.op_type.decode(errors="replace"), quoted(node.op_type)
     if node.domain not in _OWN_DOMAINS:
-        raise ModelFileError(f"uses the operator {shown} of {_shown(node.domain)}; only ONNX's own are run")
+        raise ModelFileError(f"uses the operator {shown} of {quoted(node.domain)}; only ONNX's own are run")
     if name not in OPERATORS:
         raise ModelFileError(
             f"uses the operator {shown}; only feed-forward ones are run, which draw no noise, run no loop "
@@ -234,10 +222,14 @@ def _check_attribute(attribute: Any, operator: str, file_bytes: int) -> None:
     others = attribute.HasField("g"), attribute.graphs, attribute.tensors, attribute.ref_attr_name
     if not is_known or any(others):
         raise ModelFileError(
-            f"has the attribute {_shown(attribute.name)} in the operator {operator}, which is not run"
+            f"has the attribute {quoted(attribute.name)} in the operator {operator}, which is not run"
         )
     if name == "training_mode" and attribute.i:
         raise ModelFileError(f"uses {operator} in training mode; export it in eval mode")
+    if name == "reduction" and attribute.s not in _REDUCTIONS:
+        raise ModelFileError(
+            f"has the reduction {quoted(attribute.s)} in the operator {operator}; only add is run"
+        )
     if attribute.HasField("t"):
         _check_tensor(attribute.t, file_bytes)
 
@@ -249,24 +241,3 @@ def _check_tensor(tensor: Any, file_bytes: int) -> None:
         raise ModelFileError(f"has a tensor of {len(tensor.dims)} dimensions; {_MAX_DIMENSIONS} are allowed")
     if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _VALUES_A_BYTE * file_bytes:
         raise ModelFileError(f"has a tensor of the shape {list(tensor.dims)}, for which it holds too little data")
-
-
-def _check_sizes(graph: Any) -> None:
-    """No size may come of the values that callers or the noise give; of how many there are it may."""
-    of_values = {each.name for each in graph.input} - {each.name for each in graph.initializer}
-    known = of_values | {each.name for each in graph.initializer} | {b""}
-    for node in graph.node:
-        name, inputs = node.op_type.decode(errors="replace"), list(node.input)
-        if not known.issuperset(inputs):
-            missing = next(each for each in inputs if each not in known)
-            raise ModelFileError(f"uses the value {_shown(missing)} before it is computed")
-        if not of_values.isdisjoint([inputs[place] for place in _SIZES.get(name, ()) if place < len(inputs)]):
-            raise ModelFileError(f"has a size that depends on the noise, in the operator {_shown(node.op_type)}")
-        if name not in _ONLY_SIZES and not of_values.isdisjoint(inputs):
-            of_values.update(filter(None, node.output))
-        known.update(node.output)
-
-
-def _shown(name: bytes) -> str:
-    """A name from a file, for people: short, printable, on one line."""
-    return repr(name[:64].decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""Noise layouts 1 and 2: the latents, uniforms and label of image i of a seed, as a pure function.
+"""Noise layouts 1 to 3: the latents, uniforms and label of image i of a seed, as a pure function.
 
 The words are those of numpy's Philox (4x64, 10 rounds; Salmon et al. 2011) with the seed as its key.
 Image i starts at counter i * K, where one counter is four 64-bit words and K counters are what one
@@ -11,6 +11,10 @@ there whether the caller names labels or not, so the rest of an image's noise do
 Layout 2 is that of models which know how many images each class had, c_0 to c_(C-1), N in all: the label is that
 of image n = ((word mod 2^32) * N) >> 32 if images are laid out by class, the smallest l with n < c_0 + ... + c_l.
 All else is as in layout 1.
+
+Layout 3 is that of models whose inner neurons, gates or hidden ones, are stochastic. Their uniforms follow all of
+the above from a new word on: 32 bits each, as those of binarization, padded to a whole word. The label is as in
+layout 2 where there are class counts, and as in layout 1 where there are none.
 
 No libm call is in it, so every machine and language gets the same floats.
 """
@@ -75,28 +79,51 @@ class Noise(NamedTuple):
     """[n, uniform_count]; None where the model takes none."""
     labels: Int64Array | None
     """[n]; None where the model takes none."""
+    inner: Float32Array | None
+    """[n, inner_count], the uniforms of inner neurons; None where the model takes none."""
 
     def rows(self, first: int, count: int) -> "Noise":
         """The inputs of `count` of the images, or as many as there are from `first` on."""
         return Noise(*[None if each is None else each[first : first + count] for each in self])  # type: ignore[arg-type]
+
+    def feeds(self, image_shape: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
+        """The same by the names of the graph's inputs, those that it takes; uniforms have the images' shape."""
+        uniforms = None if self.uniforms is None else self.uniforms.reshape(-1, *image_shape)
+        named = {
+            "latents": self.latents,
+            "uniforms": uniforms,
+            "labels": self.labels,
+            "inner_uniforms": self.inner,
+        }
+        return {name: values for name, values in named.items() if values is not None}
 
 
 class NoiseLayout:
     """Where one model's latents, uniforms and label lie within the words of an image."""
 
     def __init__(
-        self, latent_size: int, *, uniform_count: int = 0, class_count: int = 0, class_counts: Sequence[int] = ()
+        self,
+        latent_size: int,
+        *,
+        uniform_count: int = 0,
+        class_count: int = 0,
+        class_counts: Sequence[int] = (),
+        inner_count: int = 0,
     ) -> None:
-        """`class_counts`: how many images each class had, where that is known."""
+        """`class_counts`: how many images each class had, where that is known.
+
+        `inner_count`: how many uniforms the inner neurons of an image take.
+        """
         self.latent_size = latent_size
         self.uniform_count = uniform_count
         self.class_count = class_count
+        self.inner_count = inner_count
         # Without counts each class has one image, which is what layout 1 says.
         self._class_ends = np.cumsum(class_counts or (1,) * class_count, dtype=np.uint64)
         self._latent_words = -(-latent_size // _LATENTS_PER_WORD)
-        self._uniform_words = -(-uniform_count // _UNIFORMS_PER_WORD)
-        self._label_word = self._latent_words + self._uniform_words
-        words = self._label_word + (1 if class_count else 0)
+        self._label_word = self._latent_words - (-uniform_count // _UNIFORMS_PER_WORD)
+        self._inner_word = self._label_word + (1 if class_count else 0)
+        words = self._inner_word - (-inner_count // _UNIFORMS_PER_WORD)
         self.counters_per_image = -(-words // _WORDS_PER_COUNTER)
         self._words_per_image = self.counters_per_image * _WORDS_PER_COUNTER
         self.images_at_once = max(1, _WORDS_AT_ONCE // self._words_per_image)
@@ -113,17 +140,20 @@ class NoiseLayout:
         latents = np.empty((rows, self.latent_size), np.float32)
         uniforms = np.empty((rows, self.uniform_count), np.float32) if self.uniform_count else None
         labels = np.empty(rows, np.int64) if self.class_count else None
+        inner = np.empty((rows, self.inner_count), np.float32) if self.inner_count else None
         row = 0
         for images, words in self._words(ranges):
             end = row + images.count
             halves = words[:, : self._latent_words].view("<u2")
             latents[row:end] = normal_quantiles().take(halves[:, : self.latent_size])
             if uniforms is not None:
-                self._write_uniforms(words, uniforms[row:end])
+                _write_uniforms(words[:, self._latent_words : self._label_word], uniforms[row:end])
             if labels is not None:
                 labels[row:end] = self._labels(words) if not images.labels else _named_labels(images)
+            if inner is not None:
+                _write_uniforms(words[:, self._inner_word :], inner[row:end])
             row = end
-        return Noise(latents, uniforms, labels)
+        return Noise(latents, uniforms, labels, inner)
 
     def draw_labels(self, images: ImageRange) -> Int64Array:
         """The labels [count] that `draw` gives these images, without the rest of their noise."""
@@ -139,13 +169,6 @@ class NoiseLayout:
                 words = self._philox.words(part.seed, counter, part.count * self._words_per_image)
                 yield part, words.reshape(part.count, -1)
 
-    def _write_uniforms(self, words: npt.NDArray[np.uint64], uniforms: Float32Array) -> None:
-        halves = words[:, self._latent_words : self._latent_words + self._uniform_words].view("<u4")
-        # 24 bits fit a float32 exactly, and so does their product with a power of two. As signed
-        # integers they are the same numbers, which CPUs without AVX-512 convert several times faster.
-        uniforms[:] = (halves[:, : self.uniform_count] >> np.uint32(8)).view("<i4")
-        uniforms *= np.float32(2**-24)
-
     def _labels(self, words: npt.NDArray[np.uint64]) -> Int64Array:
         halves = words[:, self._label_word] & np.uint64(_HALF_MASK)
         images = (halves * self._class_ends[-1]) >> np.uint64(32)
@@ -153,9 +176,20 @@ class NoiseLayout:
         return labels
 
 
-def layout_number(class_counts: Sequence[int]) -> int:
+def layout_number(class_counts: Sequence[int], inner_count: int = 0) -> int:
     """Which layout the noise of a model has."""
+    if inner_count:
+        return 3
     return 2 if class_counts else 1
+
+
+def _write_uniforms(words: npt.NDArray[np.uint64], uniforms: Float32Array) -> None:
+    """Write uniforms [n, count] from words [n, at least half as many], of which only the first are used."""
+    # 24 bits fit a float32 exactly, and so does their product with a power of two. As signed
+    # integers they are the same numbers, which CPUs without AVX-512 convert several times faster.
+    halves = words.view("<u4")[:, : uniforms.shape[1]]
+    uniforms[:] = (halves >> np.uint32(8)).view("<i4")
+    uniforms *= np.float32(2**-24)
 
 
 def _named_labels(images: ImageRange) -> list[int]:

@@ -126,7 +126,12 @@ class DynamicBatcher:
         _answer(taken, answers)
 
     def _sample(self, ranges: Sequence[ImageRange]) -> list[ImageBatch]:
-        return self._metrics.timed(self._engine.manifest.name, self._engine.sample_ranges, ranges)
+        name = self._engine.manifest.name
+        batches = self._metrics.timed(name, self._engine.sample_ranges, ranges)
+        if self._engine.part_count:
+            part_runs = [sum(runs) for runs in zip(*(each.part_runs for each in batches), strict=True)]
+            self._metrics.routed(name, sum(images.count for images in ranges), part_runs)
+        return batches
 
 
 def _answer(taken: list[_Waiting], answers: asyncio.Future[list[ImageBatch]]) -> None:
@@ -158,7 +163,8 @@ class Prefetcher:
 
     def compute(self, plan: StreamPlan, batch: tuple[int, int], who: Who) -> asyncio.Future[_Response]:
         """Compute one batch of a plan."""
-        return self._pool.run(who, timed(self._metrics, plan.engine.manifest.name, plan.response(*batch)))
+        steps = plan.response(*batch, self._metrics)
+        return self._pool.run(who, timed(self._metrics, plan.engine.manifest.name, steps))
 
     def begin(self, plan: StreamPlan, who: Who = ()) -> "Ahead":
         """The responses of a caller's stream, in order; to be closed."""

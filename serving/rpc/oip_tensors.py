@@ -13,11 +13,14 @@ from ..config.settings import ServerSettings
 from ..errors import InvalidRequestError, foreign
 from ..models.engine import Engine
 from ..models.manifest import TensorSpec, input_specs, output_specs
+from ..telemetry.metrics import NO_METRICS, Metrics
 from .pool import Steps
 from .stream_plan import largest_batch
 
 _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 _CONTENTS = {"float32": "fp32_contents", "int64": "int64_contents"}  # the field of an input's values
+_NOISE = ("latents", "uniforms", "labels", "inner_uniforms")  # as `Engine.infer` takes it
+_UNIFORMS = ("uniforms", "inner_uniforms")
 _MESSAGE_OVERHEAD_BYTES = 1024  # names, shapes and tags around the tensors, generously
 # They would change what a tensor means, so they cannot be passed over like other parameters.
 _UNKNOWN_PARAMETERS = ("shared_memory_region", "classification")
@@ -38,7 +41,7 @@ def metadata(spec: TensorSpec) -> oip.ModelMetadataResponse.TensorMetadata:
 
 
 def infer(
-    request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings
+    request: oip.ModelInferRequest, engine: Engine, settings: ServerSettings, metrics: Metrics = NO_METRICS
 ) -> Steps[oip.ModelInferResponse]:
     """Answer a request, a step for each inference. Raises InvalidRequestError."""
     inputs, outputs = input_specs(engine.manifest), _requested_outputs(request, output_specs(engine.manifest))
@@ -47,8 +50,9 @@ def infer(
     if most < 1:
         raise InvalidRequestError({"inputs": f"one row takes {bytes_a_row} bytes, more than a message may have"})
     tensors = _read_inputs(request, inputs, most, engine.class_count)
-    images, probabilities = yield from _infer(tensors, engine)
-    contents = {"images": images, "probabilities": probabilities.astype("<f4", copy=False)}
+    contents = yield from _infer(tensors, engine)
+    if (gates := contents.get("gates")) is not None:
+        metrics.routed(engine.manifest.name, len(gates), gates.sum(0, dtype=np.int64).tolist())
     return oip.ModelInferResponse(
         model_name=engine.manifest.name,
         model_version=engine.revision,
@@ -59,22 +63,27 @@ def infer(
             )
             for spec in outputs
         ],
-        raw_output_contents=[contents[spec.name].tobytes() for spec in outputs],
+        raw_output_contents=[_little_endian(contents[spec.name]).tobytes() for spec in outputs],
     )
 
 
-def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[tuple[_Values, _Values]]:
-    """Images and probabilities of a batch; one whose rows do not depend on each other is run in parts."""
+def _infer(tensors: dict[str, _Values], engine: Engine) -> Steps[dict[str, _Values]]:
+    """The outputs of a batch, by name; one whose rows do not depend on each other is run in parts."""
     count = len(tensors["latents"])
     rows = engine.run_rows if engine.tile_rows is None else count
-    parts: list[tuple[_Values, _Values]] = []
+    parts: list[list[_Values]] = []
     for start in range(0, count, rows):
         if parts:
             yield
-        part = {name: values[start : start + rows] for name, values in tensors.items()}
-        parts.append(engine.infer(part["latents"], part.get("uniforms"), part.get("labels")))
-    images, probabilities = zip(*parts, strict=True)
-    return np.concatenate(images), np.concatenate(probabilities)
+        noise = [None if each not in tensors else tensors[each][start : start + rows] for each in _NOISE]
+        parts.append(engine.infer(*noise))  # type: ignore[arg-type] # it takes latents
+    names = [spec.name for spec in output_specs(engine.manifest)]
+    columns = zip(names, zip(*parts, strict=True), strict=True)
+    return {name: np.concatenate(values) for name, values in columns}
+
+
+def _little_endian(values: _Values) -> _Values:
+    return values.astype(values.dtype.newbyteorder("<"), copy=False)
 
 
 def _requested_outputs(request: oip.ModelInferRequest, specs: Sequence[TensorSpec]) -> list[TensorSpec]:
@@ -116,7 +125,7 @@ def _read_inputs(
 def _read_input(tensor: _InputTensor, raw: bytes | None, spec: TensorSpec, most: int, class_count: int) -> _Values:
     _check_header(tensor, spec, most)
     values = _typed_values(tensor, spec) if raw is None else _raw_values(tensor, raw, spec)
-    if spec.name == "uniforms":  # every comparison with NaN is false
+    if spec.name in _UNIFORMS:  # every comparison with NaN is false
         valid, rule = (values >= 0) & (values < 1), "uniforms are at least 0 and below 1"
     elif spec.name == "labels":
         valid = (values >= 0) & (values < class_count)

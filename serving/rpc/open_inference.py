@@ -74,7 +74,7 @@ class OpenInferenceServicer(service.GRPCInferenceServiceServicer):
 
         def steps() -> Steps[oip.ModelInferResponse]:
             check_deadline(deadline)
-            return (yield from infer(request, engine, self._context.settings))
+            return (yield from infer(request, engine, self._context.settings, self._metrics))
 
         async with Call(self._context.admission, context) as call:
             work = timed(self._metrics, engine.manifest.name, steps())

@@ -12,6 +12,7 @@ from ..config.settings import ServerSettings
 from ..errors import DeadlinePassedError, InvalidRequestError
 from ..models.engine import Engine, ImageBatch
 from ..models.noise import INDEX_END, ImageRange
+from ..telemetry.metrics import NO_METRICS, Metrics
 from .pool import Steps
 
 _CLASSES_NAMED = 20  # in a message, of more
@@ -55,11 +56,15 @@ class StreamPlan:
         """Whether a single response of nothing but images is all of it."""
         return self.images.count <= self.first_batch_size and not self.with_probabilities
 
-    def response(self, first_index: int, count: int) -> Steps[pb.SampleBinaryImagesResponse]:
+    def response(
+        self, first_index: int, count: int, metrics: Metrics = NO_METRICS
+    ) -> Steps[pb.SampleBinaryImagesResponse]:
         """Compute one batch, a step for each inference. Raises DeadlinePassedError if it is too late."""
         check_deadline(self.deadline)
         seed, labels, both = self.images.seed, self.images.labels, self.with_probabilities
         batch = yield from self.engine.sample_in_steps(seed, first_index, count, labels, both)
+        if batch.part_runs:
+            metrics.routed(self.engine.manifest.name, count, batch.part_runs)
         return self.encode(first_index, batch)
 
     def encode(self, first_index: int, batch: ImageBatch) -> pb.SampleBinaryImagesResponse:

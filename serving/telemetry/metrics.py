@@ -1,6 +1,6 @@
 """What is counted of a running server, if anything is: `prometheus` is loaded only for a metrics port."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..models.registry import Registry
@@ -34,6 +34,9 @@ class Metrics:
 
     def computed(self, model: str, seconds: float) -> None:
         """A batch of a model took these seconds of a thread."""
+
+    def routed(self, model: str, image_count: int, part_runs: Sequence[int]) -> None:
+        """Images of a model with gates were computed; each part ran for so many of them."""
 
     def sent(self, model: str, image_count: int) -> None:
         """A message of images was handed to its reader."""

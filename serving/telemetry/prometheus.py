@@ -4,7 +4,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class PrometheusMetrics(Metrics):
             ["model"],
             buckets=_INFERENCE_BUCKETS,
         )
+        self._gated_images = counter("bgan_gated_images", "Images computed by models with gates.", ["model"])
+        self._part_runs = counter("bgan_part_runs", "Those of them for which a part ran.", ["model", "part"])
         self._queue = histogram(
             "bgan_queue_seconds", "Seconds that calls without a free slot waited.", buckets=_QUEUE_BUCKETS
         )
@@ -81,6 +83,9 @@ class PrometheusMetrics(Metrics):
             self._model_info.labels(*labels).set(labels in served)
         self._served |= served
         self._model_failures.set(len(registry.failures))
+        for engine in registry.engines:
+            if engine.part_count:
+                self.routed(engine.manifest.name, 0, [0] * engine.part_count)
         self._of_model |= {
             model: (self._images.labels(model), self._batches.labels(model), self._inference.labels(model))
             for model in registry.names
@@ -108,6 +113,11 @@ class PrometheusMetrics(Metrics):
     def computed(self, model: str, seconds: float) -> None:
         _, _, inference = self._of_model[model]
         inference.observe(seconds)
+
+    def routed(self, model: str, image_count: int, part_runs: Sequence[int]) -> None:
+        self._gated_images.labels(model).inc(image_count)
+        for part, runs in enumerate(part_runs):
+            self._part_runs.labels(model, str(part)).inc(runs)
 
     def sent(self, model: str, image_count: int) -> None:
         images, batches, _ = self._of_model[model]

@@ -95,7 +95,8 @@ def _models(delta: ScrapeDelta) -> RenderableType:
     now = delta.now
     is_ready = now.total("bgan_ready_workers") > 0
     heads = [f"infer {name}" for name in _QUANTILES]
-    table = _table("model", "version", "revision", "ready", "images/s", "threads", *heads)
+    active = ["active"] if "bgan_part_runs_total" in now.by_name else []  # of models with gates alone
+    table = _table("model", "version", "revision", "ready", "images/s", "threads", *active, *heads)
     for model in now.values("bgan_model_info", "model"):
         served = _served(now, model)
         if not served:
@@ -107,9 +108,19 @@ def _models(delta: ScrapeDelta) -> RenderableType:
             Text("yes" if is_ready else "no", style=_COLORS[is_ready]),
             _count(delta.rate("bgan_images_total", model=model)),
             f"{delta.rate('bgan_inference_seconds_sum', model=model):.2f}",
+            *(_active_share(delta, model) for _ in active),
             *_quantiles(delta, "bgan_inference_seconds", model=model),
         )
     return table
+
+
+def _active_share(delta: ScrapeDelta, model: str) -> str:
+    """The mean share of a model's parts that ran for an image."""
+    images = delta.growth("bgan_gated_images_total", model=model)
+    parts = sum(each.labels["model"] == model for each in delta.now.by_name["bgan_part_runs_total"])
+    if not images or not parts:
+        return _NOTHING
+    return f"{delta.growth('bgan_part_runs_total', model=model) / (images * parts):.0%}"
 
 
 def _served(now: Scrape, model: str) -> list[tuple[str, str]]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import calls, generating, graph, layers, memory, reading, startup, streaming, training, triton
+from . import calls, generating, graph, layers, memory, reading, routing, startup, streaming, training, triton
 
-_MODULES = (training, reading, startup, graph, generating, streaming, calls, layers, memory)
+_MODULES = (training, reading, startup, graph, routing, generating, streaming, calls, layers, memory)
 _PARTS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 _VERSIONS = ("bgan", "torch", "onnxruntime", "grpcio", "protobuf", "numpy", "typer")
 _FLAGS = ("avx", "avx2", "avx512f", "avx512_vnni", "amx_tile")

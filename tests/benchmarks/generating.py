@@ -48,10 +48,7 @@ def _measure_case(folder, network, neuron, count):
     engine = open_model(name, folder)
     batch_size = engine.preferred_batch_size()
     session = onnxruntime.InferenceSession(path)
-    latents, uniforms, _ = engine.noise.draw(1, 0, batch_size)
-    feeds = {"latents": latents}
-    if uniforms is not None:
-        feeds["uniforms"] = uniforms.reshape(batch_size, *engine.image_shape)
+    feeds = engine.noise.draw(1, 0, batch_size).feeds(engine.image_shape)
 
     def alone():
         for _ in range(0, count, batch_size):

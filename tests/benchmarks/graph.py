@@ -40,10 +40,7 @@ def _compared(run, name, first, second, aim):
         paths.append(export_run(run, run.folder, name=f"{name}-{word}", **options).path)
         words.append(word)
     engine = load_engine(paths[1])
-    noise = engine.noise.draw(1, 0, RUN_ROWS)
-    feeds = {key: values for key, values in noise._asdict().items() if values is not None}
-    if noise.uniforms is not None:
-        feeds["uniforms"] = noise.uniforms.reshape(RUN_ROWS, *engine.image_shape)
+    feeds = engine.noise.draw(1, 0, RUN_ROWS).feeds(engine.image_shape)
     runs = [_repeated(path, feeds) for path in paths]
     in_turns(*runs, rounds=1)
     seconds = in_turns(*runs, rounds=9, clock=time.process_time)

@@ -64,6 +64,25 @@ def test_what_decides_the_bits_of_a_model_is_shown(liar):
     assert [line[place:].split()[0] for line in lines] == ["float", "integer"]
 
 
+def test_how_many_parts_of_a_model_run_is_shown(liar):
+    gates = model_pb2.Gates(count=8, rate=0.25, neuron=model_pb2.NEURON_STOCHASTIC, mean_active_share=0.28125)
+    served = [served_model(name="dense"), served_model(name="gated", gates=gates)]
+    served[1].is_default = False
+    liar.models = listed(*served)
+    liar.model = sampling_pb2.GetModelResponse(model=served[1], limits=LIMITS)
+    with SamplingClient(liar.target) as client:
+        dense, gated = client.list_models()
+        assert (dense.part_count, dense.mean_active_share) == (0, None)
+        assert (gated.part_count, gated.mean_active_share) == (8, 0.28125)
+        assert client.get_model("gated") == gated
+        assert "8 gates" in repr(gated)
+    heading, *lines = bgan("models", "--server", liar.target).stdout.splitlines()
+    place = heading.index("active parts")
+    assert [line[place:].startswith(cell) for line, cell in zip(lines, (" ", "2.25 of 8  "), strict=True)] == [
+        True
+    ] * 2
+
+
 def test_errors_are_shown_in_no_width():
     assert "No such option" in bgan_process("models", "--nix", env={"COLUMNS": "0"}).stderr
 
@@ -232,6 +251,7 @@ def test_models_as_json(liar):
             "slope",
         ),
         *("latent_size", "dataset", "run", "step", "epoch", "metrics", "classes", "class_counts", "arithmetic"),
+        *("part_count", "mean_active_share"),
     }
 
 

@@ -220,6 +220,9 @@ MODELS = {
     "an unknown arithmetic": served_model(arithmetic=9),
     "no shape": served_model(image_shape=shape(0, 0, 0)),
     "no latents": served_model(latent_size=0),
+    "fewer gates than none": served_model(gates=model_pb2.Gates(count=-1)),
+    "more active than all": served_model(gates=model_pb2.Gates(count=2, mean_active_share=1.5)),
+    "a share that is no number": served_model(gates=model_pb2.Gates(count=2, mean_active_share=np.nan)),
     "a slope that is no number": served_model(slope=np.nan),
     "nothing": sampling_pb2.ServedModel(),
 }

@@ -92,7 +92,7 @@ def packed_images(runtime, path, engine, count):
         print(process.stdout.readline().decode().rstrip(), file=sys.stderr)
         for first in range(0, count, _ROWS):
             rows = min(_ROWS, count - first)
-            noise = engine.noise.draw(0, first, rows)._asdict()
+            noise = engine.noise.draw(0, first, rows).feeds(engine.image_shape)
             batch = rows.to_bytes(4, "little") + b"".join(noise[name].tobytes() for name in inputs)
             process.stdin.write(batch)
             process.stdin.flush()

@@ -147,14 +147,19 @@ def _takes(model: model_pb2.Model) -> dict[str, tuple[str, tuple[int, ...]]]:
         inputs["uniforms"] = "FP32", (shape.channels, shape.height, shape.width)
     if model.classes:
         inputs["labels"] = "INT64", ()
+    if model.inner_uniform_count:
+        inputs["inner_uniforms"] = "FP32", (model.inner_uniform_count,)
     return inputs
 
 
 def _asks_for_wrong_outputs(request, facts):
-    names = [output.name for output in request.outputs]
+    names, gates = (
+        [output.name for output in request.outputs],
+        _called(request.model_name, request.model_version, facts).model.gates,
+    )
     return (
         len(set(names)) < len(names)
-        or not {"images", "probabilities"} >= set(names)
+        or not {"images", "probabilities", *(["gates"] if gates.count else [])} >= set(names)
         or any(_UNKNOWN_PARAMETERS & set(output.parameters) for output in request.outputs)
     )
 
@@ -167,7 +172,7 @@ def _has_wrong_inputs(request, facts):
         return True
     batches = {tensor.shape[0] if tensor.shape else 0 for tensor in request.inputs}
     (batch, *others) = batches
-    row_bytes = max(5 * _pixels(model), sum(4 * math.prod(row) for _, row in takes.values()))
+    row_bytes = max(5 * _pixels(model) + model.gates.count, sum(4 * math.prod(row) for _, row in takes.values()))
     most = min(facts.limits.max_batch_size, (facts.limits.max_message_bytes - 1024) // row_bytes)
     return (
         bool(others)

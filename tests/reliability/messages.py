@@ -94,6 +94,8 @@ def _other_inputs(manifest):
         yield {"name": "uniforms", "datatype": "FP32", "shape": [1, shape.channels, shape.height, shape.width]}
     if manifest.classes:
         yield {"name": "labels", "datatype": "INT64", "shape": [1]}
+    if manifest.inner_uniform_count:
+        yield {"name": "inner_uniforms", "datatype": "FP32", "shape": [1, manifest.inner_uniform_count]}
 
 
 def encoded(descriptor, fields: dict) -> bytes:

@@ -141,7 +141,7 @@ def test_a_model_that_runs_in_tiles_has_the_same_classes(folder):
 
 def test_the_open_inference_protocol_takes_labels(running, folder):
     engine = load_engine(folder / "sbn.onnx")
-    latents, uniforms, labels = engine.noise.draw(3, 0, 20)
+    latents, uniforms, labels, *_ = engine.noise.draw(3, 0, 20)
     arrays = {"latents": latents, "uniforms": uniforms.reshape(20, *SHAPE), "labels": labels}
 
     def infer(client, **others):

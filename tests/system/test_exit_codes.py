@@ -78,7 +78,7 @@ def test_every_command_is_walked():
 @pytest.mark.long
 def test_a_value_of_another_kind_is_a_usage_error(tmp_path):
     wrong = {}
-    after_the_run = {("diagnose-gradients", "--estimator"), ("diagnose-gradients", "--neuron")}
+    after_the_run = {("diagnose-gradients", option) for option in ("--of", "--estimator", "--neuron")}
     for command, option in sorted(set(_options()) - after_the_run):
         result = bgan(*command.split(), *NEEDED.get(command, ()), option, "nix", cwd=tmp_path)
         if (

@@ -41,6 +41,18 @@ def test_the_vae_learns(training, estimator, epochs, most):
     assert bounds[-1] < most
 
 
+def test_gated_classifiers_learn_and_run_fewer_parts_at_lower_rates(training, exporting, tmp_path):
+    compare = runpy.run_path(str(ROOT / "docs" / "examples" / "gated_classifier.py"))["compare"]
+    told = []
+    figures = compare(tmp_path, epochs=3, width=64, progress=told.append)
+    assert list(figures) == ["dense", "rate 1", "rate 0.5", "rate 0.25"]
+    assert len(told) == len(list(tmp_path.glob("*.onnx"))) == 4
+    assert all(row["accuracy"] > 0.6 and row["microseconds"] > 0 for row in figures.values())
+    shares = [row["share"] for row in figures.values()]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] < 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

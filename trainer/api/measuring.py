@@ -130,6 +130,7 @@ def samples_of(images: NDArray[Any], image_shape: Sequence[int]) -> Samples:
 def diagnose_gradients(
     run: Run,
     *,
+    of: str | None = None,
     estimators: Sequence[str] = (),
     neuron: str | None = None,
     dataset: BinaryDataset | None = None,
@@ -141,7 +142,8 @@ def diagnose_gradients(
 ) -> Diagnosis:
     """Measure gradient estimators on a trained run; the options are those of `DiagnosisOptions`.
 
-    `dataset` are the images that it was trained on, where its settings do not name them. See docs/estimators.md.
+    `of` are the neurons, "output", "gates" or "hidden"; None: gates or hidden ones, if the run has such. `dataset`
+    are the images that it was trained on, where its settings do not name them. See docs/estimators.md.
     """
     check_type("run", run, Run, RUN_WANTED)
     check_type("dataset", dataset, (BinaryDataset, type(None)), DATASET_WANTED)
@@ -149,6 +151,7 @@ def diagnose_gradients(
     return diagnose(
         run,
         made(DiagnosisOptions, known, options),
+        of=of,
         estimators=(estimators,) if isinstance(estimators, str) else estimators,
         neuron=neuron,
         dataset=dataset,

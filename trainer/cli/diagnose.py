@@ -18,13 +18,19 @@ PICTURE = "gradients.png"
 
 def diagnose_gradients(
     run: RunName = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose gradients: output, gates or hidden.", show_default="gates or hidden, of a run with such"
+        ),
+    ] = None,
     estimator: Annotated[
         list[str] | None,
         typer.Option(help="Measure only these (repeatable).", show_default="all that can be used"),
     ] = None,
     neuron: Annotated[
         str | None,
-        typer.Option(help="Treat the generator's neurons as dbn or sbn.", show_default="as it was trained"),
+        typer.Option(help="Treat these neurons as dbn or sbn.", show_default="as it was trained"),
     ] = None,
     images: Annotated[int, typer.Option(help="Latents to measure at.", min=2, max=10**4)] = 8,
     draws: Annotated[
@@ -33,7 +39,9 @@ def diagnose_gradients(
     backgrounds: Annotated[
         int,
         typer.Option(
-            help="Images per latent that are flipped for the truth, rounded up to tens.", min=20, max=10**6
+            help="Images per latent that are flipped for the truth, rounded up to tens; up to 8 gates need none.",
+            min=20,
+            max=10**6,
         ),
     ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of latents, real images and noise.", min=0)] = 0,
@@ -52,9 +60,11 @@ def diagnose_gradients(
 ) -> None:
     """Measure the gradient estimators on a trained generator and discriminator: bias, noise, cosine and cost.
 
-    The truth comes from flips of every pixel of drawn images, so it takes minutes with a CNN.
+    The truth comes from flips of every pixel of drawn images, so it takes minutes with a CNN. That of up to 8
+    gates comes from all their patterns.
 
-    Examples: bgan diagnose-gradients;  bgan diagnose-gradients RUN --estimator reinmax --estimator rebar --json -
+    Examples: bgan diagnose-gradients;  bgan diagnose-gradients RUN --estimator reinmax --estimator rebar --json -;
+    bgan diagnose-gradients RUN --of output
     """
     from rich.console import Console
 
@@ -70,6 +80,7 @@ def diagnose_gradients(
             draws=draws,
             backgrounds=backgrounds,
             seed=seed,
+            of=of,
             estimators=estimator or (),
             neuron=neuron,
             data_dir=str(data_dir) if data_dir else None,
@@ -105,7 +116,7 @@ def _print(diagnosis: Diagnosis) -> None:
     table = Table(
         "estimator",
         *(Column(title, justify="right") for title in columns),
-        title=f"{escape(diagnosis.run)}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neuron}, "
+        title=f"{escape(diagnosis.run)}, step {diagnosis.step}: {diagnosis.network}, {diagnosis.neurons}, "
         f"{diagnosis.objective}, slope {diagnosis.slope:.3g}; {diagnosis.plan.images} images",
     )
     for item in diagnosis.estimators:

@@ -19,6 +19,7 @@ from ..config.presets import PRESETS, configure
 from ..config.setting import option
 from ..config.trackers import NO_TRACKER, TRACKERS
 from ..config.training import (
+    REFINED_SETTINGS,
     SETTINGS,
     NetworkConfig,
     NeuronConfig,
@@ -258,7 +259,16 @@ def _given(context: typer.Context, file: Path | None) -> dict[str, Any]:
     if spec := named_images(given):  # in place of the images that the file names
         others = dict.fromkeys(("data_digest", *HELD_OUT_FILES))
         settings |= {"data": spec.path, "dataset": spec.dataset, **others}
-    return settings | held_out(given)
+    return _with_refined(settings | held_out(given), context.params["runs_dir"])
+
+
+def _with_refined(settings: dict[str, Any], runs_dir: Path) -> dict[str, Any]:
+    """With those that a run which is refined decides."""
+    if settings.get("refine") is None or settings.keys() >= set(REFINED_SETTINGS):
+        return settings
+    from .. import refined_settings
+
+    return refined_settings(settings["refine"], runs_dir) | settings
 
 
 def _settings(settings: dict[str, Any]) -> TrainingConfig:

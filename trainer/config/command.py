@@ -51,13 +51,18 @@ def training_command(config: TrainingConfig, name: str) -> str:
 def default_name(config: TrainingConfig) -> str:
     """The name of a run that was given none: the settings that people tell runs apart by, joined by hyphens."""
     own = config.settings()
-    usual = with_followed({"network": own["network"]})
+    usual = with_followed({name: own[name] for name in ("network", "gates")})
     usual |= preset_values(config.preset, neuron=own["neuron"], network=own["network"])
     parts = [
         config.preset or "",
         own["dataset"],
         own["network"],
         "" if own["discriminator"] == usual["discriminator"] else own["discriminator"],
+        "" if own["width"] == usual["width"] else f"width{own['width']:g}",
+        "" if own["gates"] is None else f"gates{own['gates']}-rate{own['gate_rate']:g}",
+        "" if own["gate_by"] == usual["gate_by"] else f"by-{own['gate_by']}",
+        "" if own["hidden_neuron"] is None else f"hidden-{own['hidden_neuron']}",
+        "" if own["refine"] is None else f"refine-{Path(own['refine']).name}",
         own["neuron"],
         own["objective"],
         "" if own["discriminator_norm"] == "none" else own["discriminator_norm"],

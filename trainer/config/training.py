@@ -72,6 +72,11 @@ class NetworkConfig(SettingsGroup):
         below=1025,
     )
     """None: no clusters, but the labels where it is class-conditional."""
+    refine: str | None = setting(
+        "Train a refiner with binary neurons behind the generator of this run (a name or a folder, with --neuron "
+        "real), which stays as it is; network, sizes and conditional are its.",
+        None,
+    )
     conditional: bool = setting(
         "Train a class-conditional GAN on the data set's labels.",
         shown_default="modern: on where there are labels, 100 images of each; else off; on with --clusters",
@@ -80,12 +85,26 @@ class NetworkConfig(SettingsGroup):
     def __post_init__(self) -> None:
         """Check every value, and that there are classes where they are clusters."""
         SettingsGroup.__post_init__(self)
+        if self.refine is not None:
+            self._check_refine()
         if self.clusters is not None and not self.conditional:
             raise ConfigError(
                 f"clusters is {self.clusters}, but conditional is off; add --conditional, or leave out clusters"
             )
         for name in self.discriminator.split("+"):
             check_choice("discriminator", name, DISCRIMINATORS, entry_points.DISCRIMINATORS)
+
+    def _check_refine(self) -> None:
+        """Check that a run with this network can be refined."""
+        if self.network not in NETWORKS:
+            raise ConfigError(
+                f"refine takes a run with a network of bgan's, not {self.network}; choose one of "
+                f"{', '.join(NETWORKS)}"
+            )
+        if self.clusters is not None:
+            raise ConfigError(
+                "refine takes runs without clusters, which each run has of its own; leave out clusters"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,6 +291,16 @@ class TrainingConfig:
         if reason is not None:
             raise ConfigError(f"the estimator {self.neurons.estimator} {reason}")
         self._check_inner()
+        if self.networks.refine is not None:
+            self._check_refine()
+
+    def _check_refine(self) -> None:
+        """Check that a refiner has binary neurons, and no others within."""
+        if "real" in (self.neurons.neuron, self.neurons.training_neuron):
+            raise ConfigError("a refiner has binary neurons, not real ones; choose --neuron dbn or --neuron sbn")
+        if self.inner.neuron is not None:
+            what = "gates" if self.inner.gates is not None else "hidden-neuron"
+            raise ConfigError(f"refine and {what} do not go together; choose one of --refine, --{what}")
 
     def _check_inner(self) -> None:
         """Check the neurons within the generator against the network that has them."""
@@ -366,6 +395,8 @@ SETTINGS: dict[str, Field] = {field.name: field for group in GROUPS.values() for
 """Every setting of a training by name, but for those of reading images."""
 RENAMED_SETTINGS = {field.setting.old_name: name for name, field in SETTINGS.items() if field.setting.old_name}
 """Names that an older version wrote, and what they are called today."""
+REFINED_SETTINGS = ("network", "latent_size", "width", "generator_norm", "conditional")
+"""Settings that a run which refines another has from it."""
 # Settings that say how long or where to train, not what is computed: a run may be resumed under other ones.
 # With learning-rate decay the number of epochs decides every step, see `differences`.
 _RESUMABLE = frozenset({"epochs", "device", "capture", "evaluate_every", "data_dir", "data"})

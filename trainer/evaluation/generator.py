@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,14 +19,18 @@ from ..common.rng import CPU, random_stream
 from ..common.text import shown
 from ..config.images import DatasetSpec
 from ..exporting.model_file import NEURONS, OnnxModel
+from ..networks.build import AnyGenerator
+from ..networks.gates import GatedGenerator
 from ..networks.inner import generator_logits, inner_uniform_count
 from ..training.checkpoint import trained_generator
+from ..training.gate_shares import gate_shares
 from ..training.run import Run, find_run, trained_checkpoint
 from .samples import Samples
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
+Gates = NDArray[np.uint8]
 Uniforms = Callable[[tuple[int, ...]], Floats]
 _OUTPUT = "exploration"
 _ROWS = 500  # of a batch of samples
@@ -72,6 +76,32 @@ def numpy_noise(seed: int) -> Noise:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedGates:
+    """The gates of a generator with a conditional computation graph of E parts; see `TrainedGenerator`."""
+
+    rate: float
+    """The share of images that each part was to run for."""
+    neuron: str
+    """Their neurons: "dbn" or "sbn"."""
+    shares: NDArray[np.float64]
+    """The share of images for which each part runs, by class: [K, E]; without classes [1, E]."""
+    of: Callable[[Floats, Labels | None, Floats | None], Gates]
+    """Latents [N, Z], labels [N] and inner uniforms [N, n] to gates, uint8 [N, E], 1 where a part runs."""
+    forced: Callable[[Floats, Labels | None, Gates], Floats] | None
+    """Latents, labels and gates of one's own to preactivated outputs; None of a model file, which takes none."""
+
+    @property
+    def count(self) -> int:
+        """E."""
+        return int(self.shares.shape[1])
+
+    @property
+    def text(self) -> str:
+        """The gates in words."""
+        return f"gates {self.count} at {self.rate:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedGenerator:
     """A trained generator, and what is known of it."""
 
@@ -104,6 +134,8 @@ class TrainedGenerator:
     """
     inner_uniform_count: int = 0
     """n, the uniforms that an image's inner neurons take."""
+    gates: TrainedGates | None = None
+    """None: all of it runs for every image."""
     graph: Callable[[Floats, Labels | None, Uniforms, Floats | None], tuple[Images, Floats]] | None = None
     """A model file's own images and probabilities; None: an image is on where its probability says so."""
     noise: Callable[[int], Noise] = torch_noise
@@ -123,10 +155,8 @@ class TrainedGenerator:
 
         @torch.no_grad()
         def probabilities(latents: Floats, labels: Labels | None, inner: Floats | None = None) -> Floats:
-            classes, uniforms = (
-                None if each is None else torch.from_numpy(each).to(device) for each in (labels, inner)
-            )
-            rows = torch.from_numpy(latents).to(device)
+            rows, classes, uniforms = (_on(device, each) for each in (latents, labels, inner))
+            assert rows is not None
             logits = generator_logits(network, rows, classes, slope=meta.slope, inner_uniforms=uniforms)
             outputs: Floats = torch.sigmoid(meta.slope * logits).cpu().numpy()
             return outputs
@@ -148,6 +178,7 @@ class TrainedGenerator:
             output=run.folder / _OUTPUT,
             probabilities=probabilities,
             inner_uniform_count=inner_uniform_count(network),
+            gates=_gates_of_run(network, config.inner.gate_rate or 0, meta.slope, device),
         )
 
     @classmethod
@@ -188,6 +219,7 @@ class TrainedGenerator:
             output=Path(_OUTPUT) / path.stem,
             probabilities=probabilities,
             inner_uniform_count=manifest.inner_uniform_count,
+            gates=_gates_of_model(model),
             graph=graph,
             noise=numpy_noise,
         )
@@ -256,6 +288,44 @@ class TrainedGenerator:
             return noise.labels(len(self.classes), count)
         ends = np.cumsum(self.class_counts)
         return np.searchsorted(ends, noise.labels(int(ends[-1]), count), side="right")
+
+
+def _gates_of_run(network: AnyGenerator, rate: float, slope: float, device: torch.device) -> TrainedGates | None:
+    """The gates of a network, computed on the device; None where it has none."""
+    if not isinstance(network, GatedGenerator):
+        return None
+
+    @torch.no_grad()
+    def of(latents: Floats, labels: Labels | None, inner: Floats | None) -> Gates:
+        rows, classes, uniforms = (_on(device, each) for each in (latents, labels, inner))
+        assert rows is not None
+        logits = network.gate_logits(network.trunk.inputs(rows, classes))
+        bits: Gates = network.bits(logits, slope, uniforms).to(torch.uint8).cpu().numpy()
+        return bits
+
+    @torch.no_grad()
+    def forced(latents: Floats, labels: Labels | None, gates: Gates) -> Floats:
+        rows, classes, bits = (_on(device, each) for each in (latents, labels, gates.astype(np.float32)))
+        assert rows is not None
+        assert bits is not None
+        outputs: Floats = torch.sigmoid(slope * network.inner_pass(rows, classes).outputs(bits)).cpu().numpy()
+        return outputs
+
+    shares = gate_shares(network, slope).by_class
+    return TrainedGates(rate=rate, neuron=network.neuron, shares=shares, of=of, forced=forced)
+
+
+def _gates_of_model(model: OnnxModel) -> TrainedGates | None:
+    """The gates of a model file; None where it has none."""
+    own = model.manifest.gates
+    if not own.count:
+        return None
+    shares = np.array(own.class_active_shares or own.active_shares, np.float64).reshape(-1, own.count)
+    return TrainedGates(rate=own.rate, neuron=_NEURONS[own.neuron], shares=shares, of=model.gates, forced=None)
+
+
+def _on(device: torch.device, values: NDArray[Any] | None) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values).to(device)
 
 
 def open_generator(

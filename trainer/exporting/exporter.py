@@ -25,9 +25,10 @@ from ..networks.build import AnyGenerator
 from ..networks.gates import GatedGenerator
 from ..networks.inner import InnerGenerator, draw_inner_uniforms, generator_logits
 from ..networks.own import OwnGenerator
+from ..networks.refiner import RefinedGenerator
 from ..training.checkpoint import Checkpoint, trained_generator
 from ..training.run import Run, trained_checkpoint
-from .graph import to_onnx
+from .graph import gated_graph, to_onnx
 from .inner import certain_rows, check_routing, describe_inner
 from .integer_export import proved, to_integers
 from .model_file import MANIFEST_KEY, NEURONS, OnnxModel, open_session
@@ -99,12 +100,14 @@ def export_run(
     describe_inner(manifest, config, generator, slope)
     if arithmetic == "integer":
         model, result = _integer_model(path, manifest, generator, slope, stochastic=stochastic)
+    elif isinstance(generator, GatedGenerator):
+        graphs = gated_graph(generator, slope, stochastic=stochastic, graph=graph)
+        model = graphs.model()
+        result = _checked(path, model, generator, slope, stochastic=stochastic)
+        check_routing(model, graphs.model(is_routed=False), _checked_inputs(generator, stochastic=stochastic))
     else:
         model = to_onnx(generator, slope, stochastic=stochastic, graph=graph)
         result = _checked(path, model, generator, slope, stochastic=stochastic)
-        if isinstance(generator, GatedGenerator):
-            masked = to_onnx(generator, slope, stochastic=stochastic, graph=graph, is_routed=False)
-            check_routing(model, masked, _checked_inputs(generator, stochastic=stochastic))
 
     if refused := refused_operators(model):
         warn(
@@ -153,6 +156,11 @@ def _integer_model(
         raise ExportError(
             f"the {what} of {manifest.name} are decided by floats, whose last bits differ between machines, and "
             "integers decide all bits of an integer file; leave out --arithmetic"
+        )
+    if isinstance(generator, RefinedGenerator):
+        raise ExportError(
+            f"{manifest.name} has a refiner, which sees the output of real-valued neurons, and integer files have "
+            "none; leave out --arithmetic"
         )
     model, integers = to_integers(generator, slope, stochastic=stochastic)
     proof = proved(model, integers, generator, slope, tuple(manifest.class_counts))

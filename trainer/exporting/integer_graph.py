@@ -7,50 +7,21 @@ products between the first and the last are QLinearMatMul, which does all of tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from .graph import OPSET
+from .graph_nodes import GraphNodes, batch_of
 from .integer import LATENT_SCALE, LATENT_ZERO, LEVELS, TABLE_LEVELS, IntegerGenerator, IntegerLayer
 from .products import Patches
 
-IR_VERSION = 10
 _LOGIT_STEPS = 2**11  # of a CNN's logits, from which probabilities follow: 16 bits from -16 to 16
-
-
-class _Graph:
-    """Nodes and constants, one after the other."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-
-    def constant(self, name: str, values: NDArray[Any]) -> str:
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        return name
-
-    def integers(self, *values: int) -> str:
-        """A constant int64 [len(values)], such as a shape."""
-        return self.constant(f"integers_{'_'.join(map(str, values))}", np.array(values, np.int64))
-
-    def number(self, value: float, dtype: type[np.generic] = np.float32) -> str:
-        """A constant of no dimensions."""
-        return self.constant(f"{np.dtype(dtype).name}_{value:g}", np.array(value, dtype))
-
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
 
 
 def integer_graph(generator: IntegerGenerator) -> onnx.ModelProto:
     """The model, from `latents` and what else the generator takes to `images` and `probabilities`."""
-    graph = _Graph()
+    graph = GraphNodes()
     last, labels = len(generator.layers) - 1, "labels" if generator.class_count else None
     sums = _sums(graph, _latents(graph), generator.layers[0], 0, labels)
     values = _cut(graph, _scaled(graph, sums, generator.layers[0], 0), LEVELS, TensorProto.UINT8)
@@ -61,19 +32,19 @@ def integer_graph(generator: IntegerGenerator) -> onnx.ModelProto:
     return _model(graph, generator)
 
 
-def _latents(graph: _Graph) -> str:
+def _latents(graph: GraphNodes) -> str:
     # A product with a power of two is exact, so that it may be fused with the sum.
     scaled = graph.add("Mul", "latents", graph.number(LATENT_SCALE))
     steps = graph.add("Add", scaled, graph.number(LATENT_ZERO + 0.5))
     return _cut(graph, steps, LEVELS, TensorProto.UINT8)
 
 
-def _cut(graph: _Graph, values: str, levels: int, kind: int, *, least: int = 0) -> str:
+def _cut(graph: GraphNodes, values: str, levels: int, kind: int, *, least: int = 0) -> str:
     clipped = graph.add("Clip", values, graph.number(least), graph.number(levels))
     return graph.add("Cast", clipped, to=kind)
 
 
-def _sums(graph: _Graph, values: str, layer: IntegerLayer, number: int, labels: str | None) -> str:
+def _sums(graph: GraphNodes, values: str, layer: IntegerLayer, number: int, labels: str | None) -> str:
     """All sums of an image, [N, sums]."""
     rows = _rows(graph, values, layer, number)
     products = graph.add("MatMulInteger", rows, graph.constant(f"weight_{number}", layer.weight))
@@ -86,7 +57,7 @@ def _sums(graph: _Graph, values: str, layer: IntegerLayer, number: int, labels: 
     return graph.add("Add", products, offsets)
 
 
-def _scaled(graph: _Graph, sums: str, layer: IntegerLayer, number: int) -> str:
+def _scaled(graph: GraphNodes, sums: str, layer: IntegerLayer, number: int) -> str:
     floats = graph.add("Cast", sums, to=TensorProto.FLOAT)
     scale = graph.constant(f"scale_{number}", np.resize(layer.scale, _sum_count(layer)))
     return graph.add("Mul", floats, scale)
@@ -97,7 +68,7 @@ def _sum_count(layer: IntegerLayer) -> int:
     return int(layer.weight.shape[1]) * (1 if layer.patches is None else layer.patches.count)
 
 
-def _rounded(graph: _Graph, values: str, layer: IntegerLayer, number: int) -> str:
+def _rounded(graph: GraphNodes, values: str, layer: IntegerLayer, number: int) -> str:
     """A layer's outputs, as the next one takes them."""
     one, zero = graph.number(1), graph.number(0, np.uint8)
     weight = graph.constant(f"weight_{number}", layer.weight)
@@ -113,7 +84,7 @@ def _rounded(graph: _Graph, values: str, layer: IntegerLayer, number: int) -> st
     return graph.add("Min", flat, graph.constant(f"inside_{number}", inside))
 
 
-def _rows(graph: _Graph, values: str, layer: IntegerLayer, number: int) -> str:
+def _rows(graph: GraphNodes, values: str, layer: IntegerLayer, number: int) -> str:
     """As IntegerLayer.rows."""
     parts = [values] if layer.patches is None else _patches(graph, values, layer.patches)
     if len(layer.constants):
@@ -121,7 +92,7 @@ def _rows(graph: _Graph, values: str, layer: IntegerLayer, number: int) -> str:
     return graph.add("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
-def _ends(graph: _Graph, layer: IntegerLayer, number: int) -> str:
+def _ends(graph: GraphNodes, layer: IntegerLayer, number: int) -> str:
     """The constant inputs of each row: one row of them, for a batch that is known only in a run."""
     counts = [] if layer.patches is None else [layer.patches.rows.count, layer.patches.columns.count]
     batch = graph.add("Shape", "latents", end=1)
@@ -130,7 +101,7 @@ def _ends(graph: _Graph, layer: IntegerLayer, number: int) -> str:
     return graph.add("Expand", graph.constant(f"ends_{number}", row), shape)
 
 
-def _patches(graph: _Graph, values: str, patches: Patches) -> list[str]:
+def _patches(graph: GraphNodes, values: str, patches: Patches) -> list[str]:
     """The pieces of which Patches.gather makes rows."""
     rows, columns, (down, across, high, wide, channels) = patches.rows, patches.columns, patches.shape
     blocks = graph.add("Reshape", values, graph.integers(-1, down, across, high, wide * channels))
@@ -148,7 +119,7 @@ def _patches(graph: _Graph, values: str, patches: Patches) -> list[str]:
     return parts
 
 
-def _image(graph: _Graph, values: str, layer: IntegerLayer) -> str:
+def _image(graph: GraphNodes, values: str, layer: IntegerLayer) -> str:
     """As Patches.image, of all products of an image in a row."""
     assert layer.patches is not None
     down, across, columns = layer.patches.rows, layer.patches.columns, layer.weight.shape[1]
@@ -162,7 +133,7 @@ def _image(graph: _Graph, values: str, layer: IntegerLayer) -> str:
     return graph.add("Slice", image, *bounds, graph.integers(1, 2))
 
 
-def _threshold_outputs(graph: _Graph, generator: IntegerGenerator, sums: str) -> None:
+def _threshold_outputs(graph: GraphNodes, generator: IntegerGenerator, sums: str) -> None:
     last, number = generator.layers[-1], len(generator.layers) - 1
     # Each output is what its last operator writes: a Reshape there would copy it.
     fires = _planes(graph, graph.add("Greater", sums, graph.number(0, np.int32)), generator)
@@ -178,7 +149,7 @@ def _threshold_outputs(graph: _Graph, generator: IntegerGenerator, sums: str) ->
     graph.add("Sigmoid", logits, output="probabilities")
 
 
-def _bernoulli_outputs(graph: _Graph, generator: IntegerGenerator, sums: str) -> None:
+def _bernoulli_outputs(graph: GraphNodes, generator: IntegerGenerator, sums: str) -> None:
     last, number = generator.layers[-1], len(generator.layers) - 1
     assert generator.table is not None
     indices = _cut(graph, _scaled(graph, sums, last, number), TABLE_LEVELS, TensorProto.UINT16)
@@ -190,7 +161,7 @@ def _bernoulli_outputs(graph: _Graph, generator: IntegerGenerator, sums: str) ->
     graph.add("Cast", graph.add("Less", "uniforms", "probabilities"), to=TensorProto.UINT8, output="images")
 
 
-def _planes(graph: _Graph, values: str, generator: IntegerGenerator) -> str:
+def _planes(graph: GraphNodes, values: str, generator: IntegerGenerator) -> str:
     """What all sums of an image became as an image, channels first."""
     last = generator.layers[-1]
     image = values if last.patches is None else _image(graph, values, last)
@@ -199,16 +170,12 @@ def _planes(graph: _Graph, values: str, generator: IntegerGenerator) -> str:
     return graph.add("Reshape", image, graph.integers(-1, *generator.image_shape))
 
 
-def _model(graph: _Graph, generator: IntegerGenerator) -> onnx.ModelProto:
-    def value(name: str, kind: int, shape: Sequence[int]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, kind, ["batch", *shape])
-
+def _model(graph: GraphNodes, generator: IntegerGenerator) -> onnx.ModelProto:
     shape = generator.image_shape
-    inputs = [value("latents", TensorProto.FLOAT, [generator.latent_size])]
+    inputs = [batch_of("latents", TensorProto.FLOAT, [generator.latent_size])]
     if generator.class_count:
-        inputs.append(value("labels", TensorProto.INT64, []))
+        inputs.append(batch_of("labels", TensorProto.INT64, []))
     if generator.table is not None:
-        inputs.append(value("uniforms", TensorProto.FLOAT, shape))
-    results = [value("images", TensorProto.UINT8, shape), value("probabilities", TensorProto.FLOAT, shape)]
-    body = helper.make_graph(graph.nodes, "generator", inputs, results, list(graph.constants.values()))
-    return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        inputs.append(batch_of("uniforms", TensorProto.FLOAT, shape))
+    results = [batch_of("images", TensorProto.UINT8, shape), batch_of("probabilities", TensorProto.FLOAT, shape)]
+    return graph.model("generator", inputs, results)

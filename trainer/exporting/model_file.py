@@ -67,13 +67,31 @@ class OnnxModel:
 
         `uniforms` is called with their shape where the graph takes them.
         """
+        feeds = self._feeds(latents, uniforms, labels, inner_uniforms)
+        images, probabilities = self._session.run(["images", "probabilities"], feeds)
+        return images, probabilities
+
+    def gates(
+        self,
+        latents: NDArray[np.float32],
+        labels: NDArray[np.int64] | None,
+        inner_uniforms: NDArray[np.float32] | None,
+    ) -> NDArray[np.uint8]:
+        """Which of the E parts run for latents [N, Z], labels [N] and inner uniforms [N, n]: [N, E]."""
+        feeds = self._feeds(latents, lambda shape: np.zeros(shape, np.float32), labels, inner_uniforms)
+        gates: NDArray[np.uint8] = self._session.run(["gates"], feeds)[0]
+        return gates
+
+    def _feeds(
+        self,
+        latents: NDArray[np.float32],
+        uniforms: Callable[[tuple[int, ...]], NDArray[np.float32]],
+        labels: NDArray[np.int64] | None,
+        inner_uniforms: NDArray[np.float32] | None,
+    ) -> dict[str, NDArray[Any]]:
         shape = self.manifest.image_shape
         feeds: dict[str, NDArray[Any]] = {"latents": latents}
         if "uniforms" in {each.name for each in self._session.get_inputs()}:
             feeds["uniforms"] = uniforms((len(latents), shape.channels, shape.height, shape.width))
-        if labels is not None:
-            feeds["labels"] = labels
-        if inner_uniforms is not None:
-            feeds["inner_uniforms"] = inner_uniforms
-        images, probabilities = self._session.run(["images", "probabilities"], feeds)
-        return images, probabilities
+        others = {"labels": labels, "inner_uniforms": inner_uniforms}
+        return feeds | {name: values for name, values in others.items() if values is not None}

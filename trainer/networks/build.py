@@ -17,8 +17,11 @@ from .generators import Generator, build_generator
 from .hidden import HiddenBinaryGenerator, split_at_last_rectifier
 from .inner import InnerGenerator
 from .own import NetworkSource, OwnDiscriminator, OwnGenerator, built
+from .refiner import RefinedGenerator, build_refiner
 
-AnyGenerator = Generator | InnerGenerator | OwnGenerator
+AnyGenerator = Generator | InnerGenerator | RefinedGenerator | OwnGenerator
+BuiltGenerator = Generator | InnerGenerator | RefinedGenerator
+"""Those of bgan's networks."""
 
 
 def configured_generator(
@@ -36,7 +39,7 @@ def configured_generator(
     return OwnGenerator(built(source, what, **sizes), own.network, image_shape, own.latent_size, class_count)
 
 
-def _generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> Generator | InnerGenerator:
+def _generator(config: TrainingConfig, image_shape: ImageShape, class_count: int) -> BuiltGenerator:
     own, inner = config.networks, config.inner
 
     def build(width: float) -> Generator:
@@ -56,9 +59,11 @@ def _generator(config: TrainingConfig, image_shape: ImageShape, class_count: int
         assert inner.gate_rate is not None
         trunk, *parts = [build(own.width / inner.gates) for _ in range(inner.gates + 1)]
         return GatedGenerator(trunk, parts, neuron=inner.gate_neuron, by=inner.gate_by, rate=inner.gate_rate)
-    if inner.hidden_neuron is None:
-        return build(own.width)
     generator = build(own.width)
+    if own.refine is not None:
+        return RefinedGenerator(generator, build_refiner(image_shape))
+    if inner.hidden_neuron is None:
+        return generator
     return HiddenBinaryGenerator(generator, neuron=inner.hidden_neuron, hidden_shape=_hidden_shape(generator))
 
 
@@ -69,12 +74,14 @@ def _hidden_shape(generator: Generator) -> tuple[int, ...]:
     return tuple(hidden.shape[1:])
 
 
-def output_generator(generator: Generator | InnerGenerator) -> Generator:
-    """The generator whose output bias every image has: a gated one's trunk."""
+def output_generator(generator: BuiltGenerator) -> Generator:
+    """The generator whose output bias every image has: a gated one's trunk, or what is refined."""
     if isinstance(generator, GatedGenerator):
         return generator.trunk
     if isinstance(generator, HiddenBinaryGenerator):
         return generator.generator
+    if isinstance(generator, RefinedGenerator):
+        return generator.base
     assert isinstance(generator, Generator)
     return generator
 
@@ -142,6 +149,15 @@ def sizes_text(
     generator, discriminators = sizes or network_sizes(config, image_shape, class_count)
     classes = f" of {class_count} classes" if class_count else ""
     return (
-        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, {generator:,} "
-        f"parameters; discriminator {config.networks.discriminator}, {discriminators:,}"
+        f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, "
+        f"{_inner_text(config)}{generator:,} parameters; discriminator {config.networks.discriminator}, "
+        f"{discriminators:,}"
     )
+
+
+def _inner_text(config: TrainingConfig) -> str:
+    """The neurons within the generator, in words."""
+    inner = config.inner
+    if inner.gates is not None:
+        return f"gates {inner.gates} at {inner.gate_rate:g}, "
+    return "" if inner.hidden_neuron is None else f"hidden neurons {inner.hidden_neuron}, "

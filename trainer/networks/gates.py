@@ -45,8 +45,9 @@ class GatedGenerator(InnerGenerator):
         inputs = self.trunk.inputs(latents, labels)
 
         def outputs(gates: Tensor) -> Tensor:
-            return masked_sum(self.trunk(latents, labels), gates, computed)
+            return masked_sum(base, gates, computed)
 
+        base = self.trunk(latents, labels)
         computed = [part(latents, labels) for part in self.parts]
         return InnerPass(self.gate_logits(inputs), outputs)
 

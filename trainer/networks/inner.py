@@ -81,10 +81,8 @@ def generator_logits(
     inner_uniforms: Tensor | None = None,
 ) -> Tensor:
     """The logits [B, C, H, W] of any generator; the slope is that of its inner neurons, if it has any."""
-    if isinstance(generator, InnerGenerator):
-        logits: Tensor = generator(latents, labels, slope=slope, inner_uniforms=inner_uniforms)
-        return logits
-    logits = generator(latents, labels)
+    own = {"slope": slope, "inner_uniforms": inner_uniforms} if isinstance(generator, InnerGenerator) else {}
+    logits: Tensor = generator(latents, labels, **own)
     return logits
 
 

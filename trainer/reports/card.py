@@ -17,7 +17,7 @@ from ..evaluation.evaluate import Evaluation, no_difference
 from ..evaluation.generator import TrainedGenerator
 from ..evaluation.metrics.table import METRICS, Figures
 from ..evaluation.reference import Reference
-from ..exporting.model_file import OnnxModel
+from ..exporting.model_file import NEURONS, OnnxModel
 from ..training.run import Run, find_run
 
 _TEMPLATE = """\
@@ -31,9 +31,9 @@ A generator of binary images [{shape}] with {neurons} output neurons
 | --- | --- |
 | file | `{file}`, {size:,} bytes of ONNX |
 | SHA-256 | `{sha256}` |
-| network | `{manifest.network}` |
-| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms}{labels} |
-| outputs | `images`, uint8 of 0 and 1, and `probabilities`, float32, both [batch, {shape}] |
+| network | `{manifest.network}`{inner} |
+| inputs | `latents`, float32 [batch, {manifest.latent_size}], standard normal{uniforms}{labels}{inner_uniforms} |
+| outputs | `images`, uint8 of 0 and 1, and `probabilities`, float32, both [batch, {shape}]{gates_output} |
 | a pixel is on | {rule} |
 | the same bits | {promise} |
 
@@ -58,13 +58,15 @@ images against real training images, and to training images that of other traini
 standard error over draws of samples.
 
 {figures}
-{differences}{classes}
+{differences}{classes}{gates}
 ## Licence
 
 - Weights: {licence}.
 - Data: {data_licence}
 """
 
+_PARTS_SHOWN = 16  # of more gates, no table by class
+_NAMES = {value: name for name, value in NEURONS.items()}
 _NEURONS = {"dbn": "deterministic binary", "sbn": "stochastic binary", "real": "real-valued"}
 # When a pixel is on, and the input that decides it.
 _BINARIZATIONS = {
@@ -179,9 +181,43 @@ def card_text(
         figures=_figures(evaluation, published),
         differences=_differences(evaluation, published),
         classes=_classes(evaluation, reference),
+        **inner_words(manifest),
         licence=licence or _NOT_STATED,
         data_licence=data_licence,
     )
+
+
+def inner_words(manifest: model_pb2.Model) -> dict[str, str]:
+    """What a card says of the neurons within the generator, by place in the template."""
+    own, count = manifest.gates, manifest.inner_uniform_count
+    words = dict.fromkeys(("inner", "inner_uniforms", "gates_output", "gates"), "")
+    if count:
+        words["inner_uniforms"] = f"; `inner_uniforms`, float32 [batch, {count}] in [0, 1)"
+    if manifest.hidden_neuron:
+        words["inner"] = f", its last hidden layer of {_NEURONS[_NAMES[manifest.hidden_neuron]]} neurons"
+    if own.count:
+        words["inner"] = f", of a trunk and {own.count} parts behind {_NEURONS[_NAMES[own.neuron]]} gates"
+        words["gates_output"] = f"; `gates`, uint8 [batch, {own.count}], 1 where a part ran"
+        words["gates"] = _gates_section(manifest)
+    return words
+
+
+def _gates_section(manifest: model_pb2.Model) -> str:
+    """The section on gates: how often they are on, and for which classes."""
+    own, shares = manifest.gates, list(manifest.gates.active_shares)
+    text = (
+        "\n## Gates\n\n"
+        "For each image its gates decide which parts run, and only those cost time. "
+        f"Of {own.count} parts {100 * own.mean_active_share:.0f} % run for an image on average (training aimed at "
+        f"{100 * own.rate:g} %), the least busy for {100 * min(shares):.0f} % of the images, the busiest for "
+        f"{100 * max(shares):.0f} %.\n"
+    )
+    rows = [(name, own.class_active_shares[i * own.count :]) for i, name in enumerate(manifest.classes)]
+    if not own.class_active_shares or own.count > _PARTS_SHOWN:
+        return text
+    lines = [["class", *(f"part {part}" for part in range(own.count))], ["---", *["---:"] * own.count]]
+    lines += [[name, *(f"{100 * share:.0f}" for share in row[: own.count])] for name, row in rows]
+    return f"{text}\nShare of the images of each class for which a part runs, %:\n\n{_table(lines)}"
 
 
 def _is_integer(manifest: model_pb2.Model) -> bool:
@@ -235,6 +271,10 @@ def _figures(evaluation: Evaluation, published: Figures | None) -> str:
         if metric.group != _LEFT_OUT and key in evaluation.metrics:
             values = [column.text(key) for column in columns.values()]
             lines.append([metric.title, *values, metric.better])
+    return _table(lines)
+
+
+def _table(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

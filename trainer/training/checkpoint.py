@@ -90,8 +90,8 @@ def trained_generator(
     """The generator of a run as the checkpoint has it, in eval mode.
 
     The EMA generator if there is one, its gates held at their rate, or with `averaged` False the one that is
-    trained. Raises ConfigError where
-    one of Python's is not `given`, and CheckpointError where what is given is another network.
+    trained. Raises ConfigError where one of Python's is not `given`, and CheckpointError where what is given is
+    another network.
     """
     meta = checkpoint.meta
     generator = configured_generator(config, meta.image_shape, len(meta.classes), given.generator)

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ..config.inner import InnerConfig
+from ..config.training import NeuronConfig
 from ..networks.gates import gate_activity, gate_variance, rate_penalty
 from ..networks.inner import InnerPass
-from ..networks.neurons import Number, OutputNeurons
+from ..networks.neurons import IDENTITY, REINMAX, SIGMOID_ADJUSTED, Number, OutputNeurons
 from .estimators.base import Estimate, Estimator, draw_uniforms
 from .estimators.build import build_inner_estimator
 from .estimators.straight_through import BinaryConcrete, ThroughNeurons
+
+_DERIVATIVES = (SIGMOID_ADJUSTED, IDENTITY, REINMAX)
 
 
 class InnerEstimate(NamedTuple):
@@ -26,6 +29,47 @@ class InnerEstimate(NamedTuple):
     """The image logits [B, C, H, W] that it was made at."""
     bits: Tensor
     """The inner bits [B, N] that gave them, without a graph; N is 0 without inner neurons."""
+
+
+class LogitLosses:
+    """The losses [B] of image logits [B, C, H, W], by one draw of the output neurons' noise for all calls.
+
+    Their derivative is the one that stands in for the output neurons' in training, or that of `sigmoid-adjusted`.
+    """
+
+    def __init__(
+        self, config: NeuronConfig, losses: Callable[[Tensor], Tensor], slope: Number, random: torch.Generator
+    ) -> None:
+        """`losses` [B] are those of images [B, C, H, W]; the draw is from `random`, at the first call."""
+        derivative = config.estimator if config.estimator in _DERIVATIVES else SIGMOID_ADJUSTED
+        self._neurons = OutputNeurons(config.training_neuron, estimator=derivative, slope=slope)
+        self._losses, self._random = losses, random
+        self._uniforms: Tensor | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The losses of the images that the neurons make."""
+        if self._neurons.needs_uniforms and self._uniforms is None:
+            self._uniforms = draw_uniforms(logits, self._random)
+        return self._losses(self._neurons(logits, self._uniforms))
+
+    def relaxed(self, logits: Tensor) -> Tensor:
+        """The losses of the probabilities in place of images: smooth in the logits."""
+        return self._losses(torch.sigmoid(self._neurons.slope * logits))
+
+
+class BitLosses:
+    """The losses [B] of inner bits [B, N, 1, 1], given the pass that they are of."""
+
+    def __init__(self, passed: InnerPass, losses: LogitLosses) -> None:
+        self._passed, self._losses = passed, losses
+
+    def __call__(self, bits: Tensor) -> Tensor:
+        """Those of the images that the output neurons make."""
+        return self._losses(self._passed.outputs(bits.flatten(1)))
+
+    def relaxed(self, bits: Tensor) -> Tensor:
+        """What estimators differentiate between 0 and 1, see `estimators.base.relaxed_losses`."""
+        return self._losses.relaxed(self._passed.outputs(bits.flatten(1)))
 
 
 class InnerNeurons(nn.Module):
@@ -60,10 +104,10 @@ class InnerNeurons(nn.Module):
         passed: InnerPass,
         slope: Number,
         outer: Callable[[Tensor], Estimate],
-        losses: Callable[[Tensor], Tensor],
+        losses: LogitLosses,
         random: torch.Generator,
     ) -> InnerEstimate:
-        """One estimate. `outer` makes that of the output neurons of image logits, `losses` [B] their losses alone.
+        """One estimate. `outer` makes that of the output neurons of image logits, `losses` their losses alone.
 
         What estimates by losses alone is given those of the other neurons' draws; a derivative that stands in for
         the neurons' passes on what `outer` gives.
@@ -76,9 +120,7 @@ class InnerNeurons(nn.Module):
         bits = self.draw(passed, slope, random)
         logits = passed.outputs(bits)
         estimate = outer(logits)
-        inner = self.estimator(
-            _as_images(passed.logits), slope, lambda found: losses(passed.outputs(found.flatten(1))), random
-        )
+        inner = self.estimator(as_images(passed.logits), slope, BitLosses(passed, losses), random)
         return InnerEstimate(Estimate(estimate.surrogate + inner.surrogate, estimate.value), logits, bits)
 
     def _through(
@@ -96,7 +138,7 @@ class InnerNeurons(nn.Module):
             found.append(InnerEstimate(outer(logits), logits, bits.detach().flatten(1)))
             return found[0].estimate.surrogate
 
-        estimator(_as_images(passed.logits), slope, surrogate, random)
+        estimator(as_images(passed.logits), slope, surrogate, random)
         return found[0]
 
     def penalty(self, logits: Tensor, slope: Number) -> Tensor | None:
@@ -104,13 +146,17 @@ class InnerNeurons(nn.Module):
         own = self.config
         if own.gates is None:
             return None
-        assert own.gate_neuron and own.gate_rate is not None  # they follow from gates
-        assert own.gate_penalty is not None and own.gate_variance is not None
+        rate, weight, variance_weight = own.gate_rate, own.gate_penalty, own.gate_variance
+        assert own.gate_neuron is not None  # they follow from gates
+        assert rate is not None
+        assert weight is not None
+        assert variance_weight is not None
         activity = gate_activity(logits, neuron=own.gate_neuron, slope=slope)
-        variance = gate_variance(torch.sigmoid(slope * logits))
-        return own.gate_penalty * rate_penalty(activity, own.gate_rate) - own.gate_variance * variance
+        return weight * rate_penalty(activity, rate) - variance_weight * gate_variance(
+            torch.sigmoid(slope * logits)
+        )
 
 
-def _as_images(logits: Tensor) -> Tensor:
+def as_images(logits: Tensor) -> Tensor:
     """[B, N] as [B, N, 1, 1], which estimators take."""
     return logits[:, :, None, None]

@@ -34,6 +34,7 @@ from .augmentation import build_augmentation
 from .callbacks import Callback, Callbacks, StopTraining
 from .checkpoint import CheckpointMeta, checkpoint_files, load_newest_checkpoint, save_checkpoint
 from .distributed import ALONE, World
+from .refining import load_base
 from .run import Run, held_alone, open_run
 from .trainer import READ_EVERY_STEPS, Losses, Trainer, resolve_device
 from .training_set import keep_clusters, open_training_set
@@ -100,6 +101,7 @@ def train(
         def opened() -> _Loop | None:
             if not world.is_first:
                 return None
+            load_base(trainer, run, warn)
             held.enter_context(_opened(run, config, dataset))
             loop = _Loop(trainer, run, Callbacks(callbacks), evaluate)
             say(console, sizes_text(config, trainer.image_shape, len(trainer.classes), trainer.network_sizes))
@@ -206,11 +208,12 @@ def _warn_of_no_export(trainer: Trainer, warn: Callable[[str], None]) -> None:
 def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
     """Name the gates that a training left dead: what they guard was not trained."""
     shares = trainer.gate_shares(averaged=False)
-    if shares is not None and (dead := shares.dead()):
-        named = ", ".join(str(part + 1) for part in dead)
+    dead = [] if shares is None else shares.dead()
+    if dead:
+        parts = ", ".join(map(str, dead))
         warn(
-            f"{len(dead)} of {len(shares.overall())} gates are dead (part {named}): their parts run for fewer than 1 "
-            "image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
+            f"{len(dead)} of {trainer.config.inner.gates} gates are dead (part {parts}, from 0): their parts run "
+            "for fewer than 1 image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
         )
 
 

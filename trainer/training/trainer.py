@@ -39,6 +39,7 @@ from ..networks.generators import Generator, set_output_bias
 from ..networks.inner import InnerGenerator, InnerPass, draw_inner_uniforms, generator_logits, inner_pass
 from ..networks.neurons import Number, OutputNeurons, annealed_slope
 from ..networks.own import OwnDiscriminator, OwnGenerator
+from ..networks.refiner import RefinedGenerator
 from ..networks.trial import try_discriminator, try_generator
 from .augmentation import ImageTransform, build_augmentation
 from .capture import Batch, CapturedIterations, check_capture
@@ -49,7 +50,7 @@ from .estimators.build import build_estimator
 from .gate_rates import hold_rates
 from .gate_shares import GateShares, gate_shares
 from .given import NOTHING_GIVEN, Given
-from .inner import InnerNeurons
+from .inner import InnerNeurons, LogitLosses
 from .objectives import (
     OBJECTIVES,
     ImageLosses,
@@ -68,9 +69,8 @@ from .optimizers import (
 from .shards import ShardLoss, ShardMeans
 
 GRID_COUNT = 64
-_GATES_RATE = (
-    0.1  # of the generator's learning rate: gates that wander take parts from the images that trained them
-)
+# Of the generator's learning rate: gates that wander take parts from the images that trained them.
+_GATES_RATE = 0.1
 _CHECKED = 5  # values of an iteration; the shares of gates follow them
 READ_EVERY_STEPS = 50
 """Iterations after which losses are read from the device at the latest."""
@@ -199,7 +199,7 @@ class Trainer:
         for network in networks:
             network.to(self.device)
             # other code may count on the usual layout
-            if isinstance(network, Generator | InnerGenerator | Discriminator):
+            if isinstance(network, Generator | InnerGenerator | RefinedGenerator | Discriminator):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         own = config.optimization
         self.ema = ExponentialAverage(self.generator, decay=own.ema_decay) if own.ema_decay else None
@@ -579,7 +579,7 @@ class Trainer:
             passed,
             inputs.slope,
             lambda logits: self.estimator(logits, inputs.slope, losses, inputs.random),
-            self._losses_of_logits(losses, inputs),
+            LogitLosses(self.config.neurons, losses, inputs.slope, inputs.random),
             inputs.random,
         )
         surrogate, penalty = estimate.surrogate, self.inner.penalty(passed.logits, inputs.slope)
@@ -588,18 +588,6 @@ class Trainer:
             surrogate, shares = surrogate + penalty, bits.mean(dim=0)
         values = torch.stack([value.detach() for value in (estimate.value, surrogate, logits.sum())])
         return surrogate, torch.cat([values, shares.to(values.dtype)])
-
-    def _losses_of_logits(self, losses: ImageLosses, inputs: StepInputs) -> Callable[[Tensor], Tensor]:
-        """The losses [B] of image logits, by one draw of the output neurons' noise for all calls."""
-        neurons = OutputNeurons(self.config.neurons.training_neuron, slope=inputs.slope)
-        drawn: list[Tensor] = []
-
-        def of_logits(logits: Tensor) -> Tensor:
-            if neurons.needs_uniforms and not drawn:
-                drawn.append(draw_uniforms(logits, inputs.random))
-            return losses(neurons(logits, *drawn))
-
-        return of_logits
 
     def _set_schedule(self) -> None:
         """The slope, learning rates and averaging weight of this step: functions of it alone."""

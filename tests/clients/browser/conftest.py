@@ -14,6 +14,7 @@ from tests.kit.servers import server
 from tests.serving.models.test_integer_check import save
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+GATED = ("gated/gated-dbn", "gated/gated-sbn", "gated/gated-cnn", "gated/hidden-sbn")
 READ_BACK = (Path(__file__).parent / "read_back.js").read_text()
 """A function that gives what the sheet's canvas shows: whether each pixel of each whole image is on."""
 
@@ -64,9 +65,9 @@ def runtime():
 
 @pytest.fixture(scope="session")
 def gallery_models(tmp_path_factory):
-    """Models of other shapes, with and without classes, and one of integers."""
+    """Models of other shapes, with and without classes, of integers, with gates and with binary hidden neurons."""
     folder = tmp_path_factory.mktemp("gallery")
-    for name in ("models/mlp-dbn", "models/mlp-sbn", "models/cnn-sbn", "classes/sbn"):
+    for name in ("models/mlp-dbn", "models/mlp-sbn", "models/cnn-sbn", "classes/sbn", *GATED):
         shutil.copy(FOLDER / f"{name}.onnx", folder)
     save(make_integer(), folder / "integers.onnx")
     return folder

@@ -153,6 +153,48 @@ def test_one_image_its_probabilities_its_draws_and_a_walk(open_page, gallery_mod
         assert (is_on(page, "walked") != walked[0, 0]).mean() < 0.005  # sums in another order
 
 
+def parts_shown(page):
+    """Which parts the page says ran for the chosen image, 0 or 1 for each, once it says so."""
+    page.locator("#parts[aria-label] .part").first.wait_for()
+    squares = page.locator("#parts .part").evaluate_all("(all) => all.map((each) => each.className)")
+    return [int(name == "part ran") for name in squares]
+
+
+@pytest.mark.parametrize("compute", ["", "&compute=here"])
+def test_the_parts_that_ran_for_an_image_are_shown(request, open_page, client, gallery_models, compute):
+    if compute:
+        request.getfixturevalue("runtime")
+    engine = load_engine(gallery_models / "gated-sbn.onnx")
+    page = open_page(f"/?model=gated-sbn&seed=3&image=7{compute}")
+    for index in (7, 8, 9):
+        _, _, gates = engine.infer(*engine.noise.draw(3, index, 1))
+        ran = [str(part) for part in np.flatnonzero(gates[0])]
+        label = f"{len(ran)} of 3 parts ran for it{': ' * bool(ran)}{', '.join(ran)}"
+        page.get_by_role("img", name=label, exact=True).wait_for()
+        assert parts_shown(page) == gates[0].tolist()
+        page.get_by_role("button", name="Next image").click()
+    check_sheet(page, client, "gated-sbn", 3)
+    for model in ("gated-dbn", "gated-cnn"):
+        page.get_by_label("Model").select_option(model)
+        page.wait_for_url(f"**model={model}&**")
+        check_sheet(page, client, model, 3)
+    page.get_by_label("Model").select_option("hidden-sbn")
+    page.wait_for_url("**model=hidden-sbn&**")
+    check_sheet(page, client, "hidden-sbn", 3)
+    page.locator("#sheet").press("Enter")
+    until(page, "document.getElementById('draws').hasAttribute('aria-label')")
+    assert page.locator("#parts").is_hidden()
+
+
+def test_draws_of_a_model_are_those_of_its_hidden_neurons(open_page, gallery_models):
+    engine = load_engine(gallery_models / "hidden-sbn.onnx")
+    page = open_page("/?model=hidden-sbn&seed=3&image=7")
+    until(page, "document.getElementById('draws').hasAttribute('aria-label')")
+    own, others = engine.noise.draw(3, 7, 1), engine.noise.draw(3, 8, 12)
+    images, _ = engine.infer(own.latents.repeat(12, 0), None, None, others.inner)
+    np.testing.assert_array_equal(is_on(page, "draws")[10:18, 1:10], images[6, 0])
+
+
 def test_images_are_taken_as_files_and_by_the_lines_that_are_shown(open_page, client, tmp_path):
     page = open_page("/?model=sbn&seed=3&image=7")
     page.get_by_label("From here on").fill("40")

@@ -23,7 +23,7 @@ for (const [seed, first, count, layout, labels] of JSON.parse(process.argv[1])) 
   const noise = made.draw(BigInt(seed), BigInt(first), count, labels);
   const alone = made.labels(BigInt(seed), BigInt(first), count, labels);
   if (`${alone}` !== `${noise.labels}`) throw new Error(`${alone} are not the labels ${noise.labels}`);
-  for (const values of [noise.latents, noise.uniforms, noise.labels]) if (values) write(values);
+  for (const values of [noise.latents, noise.uniforms, noise.labels, noise.inner]) if (values) write(values);
 }
 write(quantiles());
 """
@@ -31,7 +31,7 @@ write(quantiles());
 
 @pytest.fixture
 def draw(tmp_path):
-    """What Node.js draws: latents, uniforms and labels of each request, as bytes, and the table."""
+    """What Node.js draws: all noise of each request, as bytes, and the table."""
     if (node := shutil.which("node")) is None:
         pytest.skip("no Node.js here")
     (tmp_path / "package.json").write_text('{"type": "module"}')
@@ -61,28 +61,40 @@ def test_golden_labels(draw):
     assert digest == "9a9ef7ed2028b0028e7c56ca5755a78be849504100d650d1516e0f179794b727"
 
 
+def test_golden_inner_uniforms(draw):
+    noise, _ = draw(["1", "0", 2, {"latentSize": 128, "innerCount": 5}, []])
+    assert hashlib.sha256(noise).hexdigest() == "30cdf6010bede9fdd9219216c0344296f6597f62401906abd1e2509c19fa13f6"
+
+
 CASES = [
-    # seed, first index, latents, uniforms, classes, class counts, labels
-    (0, 0, 128, 784, 0, (), ()),
-    (2**63 - 1, 2**63 - 41, 128, 784, 10, (), ()),  # a counter beyond 2^64
-    (2**53 + 1, 2**53 + 1, 3, 5, 4, (3, 0, 5, 1), ()),
-    (7, 2**32 - 3, 13, 0, 2, (2**31, 2**31 - 1), ()),
-    (9, 5, 16, 3, 964, tuple(range(1, 965)), ()),
-    (9, 5, 16, 3, 5, (), (4, 0, 1)),
-    (0xFFFFFFFF, 2**62, 1, 1, 1, (), ()),
+    # seed, first index, latents, uniforms, classes, class counts, inner uniforms, labels
+    (0, 0, 128, 784, 0, (), 0, ()),
+    (2**63 - 1, 2**63 - 41, 128, 784, 10, (), 0, ()),  # a counter beyond 2^64
+    (2**53 + 1, 2**53 + 1, 3, 5, 4, (3, 0, 5, 1), 0, ()),
+    (7, 2**32 - 3, 13, 0, 2, (2**31, 2**31 - 1), 0, ()),
+    (9, 5, 16, 3, 964, tuple(range(1, 965)), 0, ()),
+    (9, 5, 16, 3, 5, (), 0, (4, 0, 1)),
+    (0xFFFFFFFF, 2**62, 1, 1, 1, (), 0, ()),
+    (7, 2**32 - 3, 13, 5, 4, (3, 0, 5, 1), 5, ()),
+    (7, 2**62, 9, 0, 0, (), 8, ()),
+    (7, 1, 9, 6, 3, (), 1, (2, 1)),
 ]
 
 
 def test_the_noise_is_the_servers(draw):
     requests, expected = [], b""
-    for seed, first, latents, uniforms, classes, counts, labels in CASES:
-        layout = NoiseLayout(latents, uniform_count=uniforms, class_count=classes, class_counts=counts)
+    for seed, first, latents, uniforms, classes, counts, inner, labels in CASES:
+        layout = NoiseLayout(
+            latents, uniform_count=uniforms, class_count=classes, class_counts=counts, inner_count=inner
+        )
         noise = layout.draw(seed, first, 40, labels)
         kinds = {"latentSize": latents, "uniformCount": uniforms, "classCount": classes, "classCounts": counts}
+        kinds["innerCount"] = inner
         requests.append([str(seed), str(first), 40, kinds, labels])
         expected += noise.latents.tobytes()
         expected += b"" if noise.uniforms is None else noise.uniforms.tobytes()
         expected += b"" if noise.labels is None else noise.labels.astype("<i4").tobytes()
+        expected += b"" if noise.inner is None else noise.inner.tobytes()
     assert draw(*requests)[0] == expected
 
 

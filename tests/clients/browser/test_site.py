@@ -21,17 +21,30 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(runtime, gallery_models, tmp_path, processes):
+def hosted(processes):
+    """Puts a folder on a web host, whose address it gives."""
+    hosts = []
+
+    def serve(folder):
+        host = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+        thread = threading.Thread(target=host.serve_forever)
+        thread.start()
+        hosts.append((host, thread))
+        return f"http://127.0.0.1:{host.server_port}"
+
+    yield serve
+    for host, thread in hosts:
+        host.shutdown()
+        thread.join()
+        host.server_close()
+
+
+@pytest.fixture
+def site(runtime, gallery_models, tmp_path, hosted):
     folder = tmp_path / "site"
     result = bgan("gallery", "integers", "mlp-sbn", "--models", gallery_models, "-o", folder)
     assert result.returncode == 0, result.stderr
-    host = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    thread = threading.Thread(target=host.serve_forever)
-    thread.start()
-    yield folder, f"http://127.0.0.1:{host.server_port}"
-    host.shutdown()
-    thread.join()
-    host.server_close()
+    return folder, hosted(folder)
 
 
 def expected(path, seed, first, count):
@@ -55,6 +68,18 @@ def test_the_first_images_are_there_and_others_are_computed(site, new_page, gall
     assert [url for url in asked if url.endswith(".wasm")]
     page.get_by_label("Compute here").check()
     page.get_by_text("are the model's, bit for bit").wait_for()
+
+
+def test_models_with_gates_are_computed_there(runtime, gallery_models, new_page, tmp_path, hosted):
+    folder = tmp_path / "site"
+    result = bgan("gallery", "gated-sbn", "hidden-sbn", "--models", gallery_models, "-o", folder)
+    assert result.returncode == 0, result.stderr
+    page = new_page(hosted(folder))
+    for model in ("gated-sbn", "hidden-sbn"):
+        page.goto(f"/?model={model}&seed=4&image=2")
+        first, images = shown(page)
+        np.testing.assert_array_equal(images, expected(gallery_models / f"{model}.onnx", 4, first, len(images)))
+        assert page.locator("#parts[aria-label]").count() == (model == "gated-sbn")
 
 
 def test_from_a_disk_the_page_says_how_to_open_it(site, new_page):

@@ -44,7 +44,7 @@ def test_any_split_gives_the_same_bits(engines, name, tiled, seed, first, sizes)
 def test_images_are_the_graphs_of_the_noise(engines, models, name):
     engine = engines[name]
     batch = engine.sample(7, 100, 33, with_probabilities=True)
-    latents, uniforms, _ = engine.noise.draw(7, 100, 33)
+    latents, uniforms, *_ = engine.noise.draw(7, 100, 33)
     feeds = {"latents": latents}
     if uniforms is not None:
         feeds["uniforms"] = uniforms.reshape(33, *engine.image_shape)

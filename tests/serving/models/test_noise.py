@@ -1,4 +1,4 @@
-"""Noise layouts 1 and 2, against golden vectors and against a second implementation in plain Python."""
+"""Noise layouts 1 to 3, against golden vectors and against a second implementation in plain Python."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from bgan.serving.models.noise import QUANTILES_SHA256, ImageRange, NoiseLayout, normal_quantiles
+from bgan.serving.models.noise import QUANTILES_SHA256, ImageRange, NoiseLayout, layout_number, normal_quantiles
 
 MASK = 2**64 - 1
 LIMIT = 2**63 - 1
@@ -44,7 +44,7 @@ def noise_by_hand(seed, index, latent_size, uniform_count):
 )
 def test_noise_is_what_the_layout_says(seed, index, latent_size, uniform_count):
     layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count)
-    latents, uniforms, _ = layout.draw(seed, index, 1)
+    latents, uniforms, *_ = layout.draw(seed, index, 1)
     expected_latents, expected_uniforms = noise_by_hand(seed, index, latent_size, uniform_count)
     assert latents.dtype == np.float32
     np.testing.assert_array_equal(latents[0], expected_latents)
@@ -94,6 +94,37 @@ def test_a_label_is_drawn_in_the_shares_of_the_counts(counts):
     np.testing.assert_array_equal(drawn.uniforms, plain.uniforms)
 
 
+@pytest.mark.parametrize(
+    ("uniform_count", "counts", "inner_count"), [(0, (), 1), (5, (3, 0, 9), 5), (4, (1, 1), 6)]
+)
+def test_uniforms_of_inner_neurons_follow_all_else(uniform_count, counts, inner_count):
+    kinds = {"uniform_count": uniform_count, "class_count": len(counts), "class_counts": counts}
+    layout = NoiseLayout(13, **kinds, inner_count=inner_count)
+    # Layouts 1 and 2 of as many words: what is before the inner uniforms lies where it does there.
+    inner_word = 4 - (-uniform_count // 2) + bool(counts)
+    words = inner_word - (-inner_count // 2)
+    assert layout.counters_per_image == -(-words // 4)
+    drawn = layout.draw(7, 40, 3)
+    for row in range(3):
+        blocks = [philox_words(7, (40 + row) * layout.counters_per_image + i + 1) for i in range(-(-words // 4))]
+        of_image = [word for block in blocks for word in block]
+        halves = [half for word in of_image for half in (word & 0xFFFFFFFF, word >> 32)]
+        inner = [(half >> 8) * 2.0**-24 for half in halves[2 * inner_word :][:inner_count]]
+        np.testing.assert_array_equal(drawn.inner[row], np.array(inner, np.float32))
+        keys = [(of_image[j // 4] >> (16 * (j % 4))) & 0xFFFF for j in range(13)]
+        np.testing.assert_array_equal(drawn.latents[row], normal_quantiles()[keys])
+        if counts:
+            image = ((of_image[inner_word - 1] & 0xFFFFFFFF) * sum(counts)) >> 32
+            assert drawn.labels[row] == next(i for i, end in enumerate(np.cumsum(counts)) if image < end)
+    assert drawn.inner.dtype == np.float32
+    assert (drawn.uniforms is None) == (uniform_count == 0)
+
+
+def test_the_layout_has_the_number_that_revisions_hold():
+    numbers = [layout_number(*given) for given in (((),), ((1, 2),), ((), 1), ((1, 2), 5))]
+    assert numbers == [1, 2, 3, 3]
+
+
 def test_shares_are_kept_and_equal_ones_give_the_labels_of_layout_1():
     counts = (500, 300, 199, 1)
     labels = NoiseLayout(4, class_count=4, class_counts=counts).draw(3, 0, 100_000).labels
@@ -109,7 +140,7 @@ def test_classes_are_drawn_alike():
 
 
 def test_golden_vectors():
-    latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
+    latents, uniforms, *_ = NoiseLayout(latent_size=128, uniform_count=784).draw(1, 0, 2)
     assert latents[0, :4].tobytes().hex() == "c97be63c9740d5bda34ab03ec2a003bf"
     assert uniforms[1, -4:].tobytes().hex() == "df8d5e3f2a438b3e74386f3fc8da8d3e"
     digest = hashlib.sha256(latents.tobytes() + uniforms.tobytes()).hexdigest()
@@ -127,6 +158,17 @@ def test_golden_labels():
     assert digest == "52150c24d973bee37185146bf706852c244545d1540573239771965a5adfbcd6"
 
 
+def test_golden_inner_uniforms():
+    drawn = NoiseLayout(128, inner_count=5).draw(1, 0, 2)
+    assert drawn.inner.tobytes().hex().startswith("ccb7913e1714023f14dee63e665df13e596b303f")
+    digest = hashlib.sha256(drawn.latents.tobytes() + drawn.inner.tobytes()).hexdigest()
+    assert digest == "30cdf6010bede9fdd9219216c0344296f6597f62401906abd1e2509c19fa13f6"
+    counts = (5, 1, 1, 1, 1, 1, 1, 1, 1, 7)
+    drawn = NoiseLayout(128, uniform_count=784, class_count=10, class_counts=counts, inner_count=9).draw(1, 0, 2)
+    digest = hashlib.sha256(b"".join(each.tobytes() for each in drawn)).hexdigest()
+    assert digest == "e3c3dfb97e9df96083c67f08563696635e3bb9cf5e8fcffbc14facedcc271c4b"
+
+
 def test_quantile_table():
     table = normal_quantiles()
     assert table.shape == (65536,)
@@ -142,21 +184,23 @@ def test_quantile_table():
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     latent_size=st.integers(1, 40),
     uniform_count=st.integers(0, 50),
+    inner_count=st.integers(0, 9),
 )
-def test_any_split_gives_the_same_noise(seed, first, sizes, latent_size, uniform_count):
-    layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count)
+def test_any_split_gives_the_same_noise(seed, first, sizes, latent_size, uniform_count, inner_count):
+    layout = NoiseLayout(latent_size=latent_size, uniform_count=uniform_count, inner_count=inner_count)
     whole = layout.draw(seed, first, sum(sizes))
     index, pieces = first, []
     for size in sizes:
         pieces.append(layout.draw(seed, index, size))
         index += size
     np.testing.assert_array_equal(np.concatenate([piece[0] for piece in pieces]), whole[0])
-    if uniform_count:
-        np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces]), whole[1])
+    for place, size in enumerate((uniform_count, 0, inner_count), 1):
+        if size:
+            np.testing.assert_array_equal(np.concatenate([piece[place] for piece in pieces]), whole[place])
 
 
 def test_noise_has_the_right_distribution():
-    latents, uniforms, _ = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
+    latents, uniforms, *_ = NoiseLayout(latent_size=128, uniform_count=784).draw(3, 0, 2000)
     count = latents.size
     assert abs(latents.mean()) < 4 / np.sqrt(count)
     assert abs(latents.var() - 1) < 4 * np.sqrt(2 / count)

@@ -53,7 +53,7 @@ def engines(models):
 
 def _noise(engine, count, seed=7, first_index=0):
     """The inputs of images of the stream, by name."""
-    latents, uniforms, _ = engine.noise.draw(seed, first_index, count)
+    latents, uniforms, *_ = engine.noise.draw(seed, first_index, count)
     if uniforms is None:
         return {"latents": latents}
     return {"latents": latents, "uniforms": uniforms.reshape(count, *engine.image_shape)}

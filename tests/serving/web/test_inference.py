@@ -27,7 +27,7 @@ def client(web):
 
 
 def _noise(engine, count):
-    latents, uniforms, labels = engine.noise.draw(7, 0, count)
+    latents, uniforms, labels, *_ = engine.noise.draw(7, 0, count)
     noise = {"latents": latents, "uniforms": uniforms, "labels": labels}
     if uniforms is not None:
         noise["uniforms"] = uniforms.reshape(count, *engine.image_shape)

@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import ROOT
+from tests.conftest import FOLDER, ROOT
 from tests.kit.servers import server
 
 DASHBOARD = json.loads((ROOT / "serving" / "deploy" / "grafana.json").read_text())
@@ -25,7 +25,8 @@ EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]
 def families(tmp_path_factory):
     """What a real server shows."""
     folder = tmp_path_factory.mktemp("shipped")
-    shutil.copy(ROOT / "serving" / "shipped" / "mlp-dbn.onnx", folder)
+    for path in (ROOT / "serving" / "shipped" / "mlp-dbn.onnx", FOLDER / "gated" / "gated-dbn.onnx"):
+        shutil.copy(path, folder)
     with server(folder, "--metrics-port", 0) as process:
         url = re.search(r"metrics on (http://\S+)", process.output())[1]
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -37,11 +38,12 @@ def test_every_metric_it_asks_for_is_served_with_those_labels(families):
     for expression in EXPRESSIONS:
         names = re.findall(r"\bbgan_\w+", expression)
         assert names, expression
+        asked = {label for labels in re.findall(r"by \((.*?)\)", expression) for label in labels.split(", ")}
+        matched = set(re.findall(r"(\w+)=~", expression)) - {"job", "instance"}  # which Prometheus adds
         for name in names:
             assert name in served, f"no server shows {name}"
-            asked = {label for labels in re.findall(r"by \((.*?)\)", expression) for label in labels.split(", ")}
-            matched = set(re.findall(r"(\w+)=~", expression)) - {"job", "instance"}  # which Prometheus adds
-            assert asked | matched <= served[name], expression
+            assert matched <= served[name], expression
+        assert asked <= set().union(*(served[name] for name in names)), expression
 
 
 def test_it_shows_every_metric_of_a_server(families):

@@ -40,6 +40,13 @@ def test_the_papers_settings_are_the_defaults():
         "test_data": None,
         "image_options": ImageOptions().to_dict(),
         "latent_size": 128,
+        "width": 1.0,
+        **dict.fromkeys(
+            (
+                *("gates", "gate_rate", "gate_by", "gate_neuron", "gate_estimator", "gate_penalty"),
+                *("gate_variance", "hidden_neuron", "hidden_estimator"),
+            )
+        ),
         "epochs": 20,
         "batch_size": 64,
         "shards": 1,
@@ -62,6 +69,7 @@ def test_the_papers_settings_are_the_defaults():
         "penalty_weight": 10.0,
         "clip_value": 0.01,
         "clusters": None,
+        "refine": None,
         "conditional": False,
         "augment": "none",
         "slope_rate": 1.1,

@@ -100,26 +100,30 @@ def test_rows_do_not_depend_on_the_batch_nor_on_optimizations_nor_threads():
 
 
 @pytest.mark.parametrize(
-    ("latent_size", "shape", "stochastic", "counts"),
+    ("latent_size", "shape", "stochastic", "counts", "inner"),
     [
-        (5, (1, 60, 60), True, ()),
-        (128, (1, 28, 28), False, ()),
-        (13, (3, 3, 5), True, ()),
-        (6, (1, 4, 3), True, (7, 0, 2**32 - 8)),
-        (9, (1, 2, 2), False, (1, 1)),
+        (5, (1, 60, 60), True, (), 0),
+        (128, (1, 28, 28), False, (), 4),
+        (13, (3, 3, 5), True, (), 7),
+        (6, (1, 4, 3), True, (7, 0, 2**32 - 8), 0),
+        (6, (1, 4, 3), True, (7, 0, 2**32 - 8), 3),
+        (9, (1, 2, 2), False, (1, 1), 0),
     ],
 )
-def test_the_noise_is_that_of_the_server(latent_size, shape, stochastic, counts):
+def test_the_noise_is_that_of_the_server(latent_size, shape, stochastic, counts, inner):
     uniforms = int(np.prod(shape)) if stochastic else 0
-    layout = NoiseLayout(latent_size, uniform_count=uniforms, class_count=len(counts), class_counts=counts)
-    latents, expected_uniforms, labels = layout.draw(0, 0, 300)
-    parts = list(first_noise(300, latent_size, ImageShape(*shape), stochastic=stochastic, class_counts=counts))
+    kinds = {"class_counts": counts, "inner_count": inner}
+    layout = NoiseLayout(latent_size, uniform_count=uniforms, class_count=len(counts), **kinds)
+    latents, expected_uniforms, labels, inner_uniforms = layout.draw(0, 0, 300)
+    parts = list(first_noise(300, latent_size, ImageShape(*shape), stochastic=stochastic, **kinds))
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     expected = {"latents": latents}
     if stochastic:
         expected["uniforms"] = expected_uniforms.reshape(300, *shape)
     if counts:
         expected["labels"] = labels
+    if inner:
+        expected["inner_uniforms"] = inner_uniforms
     assert sorted(found) == sorted(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)

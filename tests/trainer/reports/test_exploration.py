@@ -35,7 +35,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
     shape = ImageShape(*shape)
     pixels = int(np.prod(shape))
 
-    def follow_latents(latents, labels):
+    def follow_latents(latents, labels, inner=None):
         return (1 / (1 + np.exp(-latents[:, :pixels]))).reshape(-1, *shape).astype(np.float32)
 
     return TrainedGenerator(
@@ -59,7 +59,7 @@ def _generator(probabilities=None, *, shape=(1, 6, 5), neuron="dbn", **facts):
 
 
 def _constant(p, shape=(1, 6, 5)):
-    return lambda latents, labels: np.full((len(latents), *shape), p, np.float32)
+    return lambda latents, labels, inner=None: np.full((len(latents), *shape), p, np.float32)
 
 
 def test_slerp_turns_evenly_and_keeps_its_length():
@@ -120,7 +120,7 @@ def test_more_of_one_thing_changes_none_of_the_others():
 
 
 def test_classes_take_turns_and_a_row_is_of_one_class():
-    def follow_labels(latents, labels):
+    def follow_labels(latents, labels, inner=None):
         return np.broadcast_to(np.float32([0.1, 0.9])[labels, None, None, None], (len(latents), 1, 6, 5))
 
     exploration = explore(_generator(follow_labels, classes=("off", "on")), PLAN, None)
@@ -197,7 +197,7 @@ def test_pixels_of_a_sheet_are_whole_squares(height, width, columns):
 def test_differences_have_the_colour_of_their_side():
     shape = (1, 1, 3)
     generator = _generator(
-        lambda latents, labels: np.tile(np.float32([0.9, 0.9, 0.1]), (len(latents), 1)).reshape(-1, *shape),
+        lambda latents, *others: np.tile(np.float32([0.9, 0.9, 0.1]), (len(latents), 1)).reshape(-1, *shape),
         shape=shape,
     )
     training = np.array([0, 1, 1], np.uint8).reshape(1, *shape)

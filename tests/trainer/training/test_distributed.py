@@ -50,10 +50,10 @@ def _newest(folder):
     return sidecar["step"], sidecar["sha256"]
 
 
-def _alone(train, folder, *options):
-    result = bgan(*train, "--runs-dir", folder, *options)
+def _alone(train, folder, *options, name="run"):
+    result = bgan(*train, "--runs-dir", folder, *options, "--name", name)
     assert result.returncode == 0, result.stderr
-    return _newest(folder / "run")
+    return _newest(folder / name)
 
 
 def test_weights_do_not_depend_on_how_many_processes_train(train, tmp_path):
@@ -77,6 +77,15 @@ def test_another_number_of_processes_resumes_a_run(train, tmp_path):
     assert f"resuming at step 5 of {tmp_path / '.run'}" in first.stderr
     (tmp_path / ".run").rename(tmp_path / "run")
     assert _alone(train, tmp_path, "--epochs", 3) == expected
+
+
+def test_all_processes_refine_the_run_that_the_first_one_reads(train, tmp_path):
+    plain = [word for word in train if word not in ("--clusters", "2")]
+    _alone((*plain, "--neuron", "real"), tmp_path, "--epochs", 1, name="base")
+    refine = (*plain, "--refine", "base", "--epochs", 1)
+    assert all(result.returncode == 0 for result in run_ranks(2, *refine))
+    (tmp_path / "run").rename(tmp_path / "of-two")
+    assert _alone(refine, tmp_path) == _newest(tmp_path / "of-two")
 
 
 def _refused(results, code=1):

@@ -1,7 +1,8 @@
 """How far gradient estimators are from the true gradient of a trained generator and discriminator.
 
-Gradients are by the logits of an image, of that image's own loss. Where the loss compares an image with a real
-one, every latent keeps its own real image throughout.
+Gradients are by the logits of the neurons of an image, of that image's own loss: of its pixels, or of the gates or
+hidden neurons that it is made by. Where the loss compares an image with a real one, every latent keeps its own
+real image throughout; where it depends on noise of other neurons, its own draw of that.
 """
 
 import dataclasses
@@ -22,14 +23,11 @@ from ...data.dataset import BinaryDataset
 from ...training.objectives import configured_objective
 from ...training.run import Run
 from .estimates import EstimatorDiagnosis, measure_estimators, square
-from .flips import flip_gradients
-from .subject import Subject, load_subject, with_estimator
+from .flips import is_enumerated, true_gradients
+from .subject import Subject, default_neurons, estimator_of, load_subject, neuron_of, with_estimator
 
 _BASELINE = "sigmoid-adjusted"
-_REFERENCES = {
-    "sbn": "the true gradient of the expected loss, by flips of all pixels",
-    "dbn": "the difference that each pixel's flip makes, times slope p (1 - p): there is no true gradient",
-}
+_ONE = {"output": "pixel", "gates": "gate", "hidden": "hidden neuron"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +37,10 @@ class DiagnosisOptions(SettingsGroup):
     images: int = setting("Latents to measure at.", 8, at_least=1)
     draws: int = setting("Estimates of each estimator; rounded up to tens.", 400, at_least=1)
     backgrounds: int = setting(
-        "Images of each latent whose pixels are all flipped for the truth; rounded up to tens.", 40, at_least=1
+        "Images of each latent whose pixels are all flipped for the truth; rounded up to tens. Up to 8 gates need "
+        "none.",
+        40,
+        at_least=1,
     )
     seed: int = setting(
         "Decides the latents, the real images that they are paired with, and all noise.", 0, at_least=0
@@ -54,6 +55,8 @@ class Diagnosis:
     step: int
     network: str
     objective: str
+    of: str
+    """Whose gradients: "output", "gates" or "hidden"."""
     neuron: str
     slope: float
     batch_size: int
@@ -65,6 +68,11 @@ class Diagnosis:
     estimators: list[EstimatorDiagnosis]
     refused: dict[str, str]
     """Estimators that cannot be used in this run, with the reason."""
+
+    @property
+    def neurons(self) -> str:
+        """The neurons in words: their kind, and which they are unless they are those of the output."""
+        return self.neuron if self.of == "output" else f"{self.neuron} {self.of}"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it by name, ready for JSON: the bias beside its square, None for NaN."""
@@ -80,6 +88,7 @@ def diagnose(
     run: Run,
     plan: DiagnosisOptions,
     *,
+    of: str | None = None,
     estimators: Sequence[str] = (),
     neuron: str | None = None,
     dataset: BinaryDataset | None = None,
@@ -90,20 +99,23 @@ def diagnose(
 ) -> Diagnosis:
     """Measure estimators, or all that can be used, at the newest checkpoint of a run.
 
-    `neuron` treats the logits as those of "dbn" or "sbn" neurons, whatever the run was trained with. `data_dir` is
-    where the run's data set lies now, and `dataset` stands in its place; only conditional runs and losses that
-    compare pairs need it.
+    `of` are the neurons: "output", "gates" or "hidden"; None: the inner ones of a run that has such. `neuron`
+    treats their logits as those of "dbn" or "sbn" neurons, whatever the run was trained with. `data_dir` is where
+    the run's data set lies now, and `dataset` stands in its place; only conditional runs and losses that compare
+    pairs need it.
     Raises ConfigError for estimators that are unknown or cannot be used, and where the true gradient is 0;
     otherwise what `load_subject` does.
     """
     config = run.config()
-    if neuron is not None and neuron != config.neurons.training_neuron:
-        config = with_estimator(config, _BASELINE, neuron)
+    of = default_neurons(config) if of is None else of
+    if neuron is not None and neuron != neuron_of(config, of):
+        config = with_estimator(config, of, _BASELINE, neuron)
     if data_dir is not None:
         config = config.replace(data_dir=data_dir)
     subject = load_subject(
         run,
         config,
+        of,
         images=plan.images,
         seed=plan.seed,
         dataset=dataset,
@@ -112,26 +124,43 @@ def diagnose(
         warn=warn,
     )
     names, refused = _usable(estimators, subject)
-    truth = flip_gradients(subject, plan.backgrounds, report)
+    truth = true_gradients(subject, plan.backgrounds, report)
     if square(truth) <= 0:
         raise ConfigError("the true gradient cannot be told from 0; give more --backgrounds, or more --images")
-    reference = _REFERENCES[subject.neuron]
-    if configured_objective(config.objective.objective, run.given.objective).compares_pairs:
-        reference += f"; every image is paired with a real one of {config.data.dataset}"
+    compares_pairs = configured_objective(config.objective.objective, run.given.objective).compares_pairs
     return Diagnosis(
         run=run.name,
         step=subject.step,
         network=config.networks.network,
         objective=config.objective.objective,
+        of=of,
         neuron=subject.neuron,
         slope=subject.slope,
         batch_size=config.optimization.batch_size,
         plan=plan,
-        reference=reference,
+        reference=_reference(subject, compares_pairs=compares_pairs),
         gradient_norm=math.sqrt(square(truth) / plan.images),
         estimators=measure_estimators(subject, names, plan.draws, truth, report),
         refused=refused,
     )
+
+
+def _reference(subject: Subject, *, compares_pairs: bool) -> str:
+    """What estimates are compared with, in words."""
+    count, one = subject.logits[0].numel(), _ONE[subject.of]
+    of_all = f"all {one}s" if subject.places is None else f"{len(subject.places)} of {count:,} {one}s"
+    if subject.neuron == "dbn":
+        words = f"the difference that each {one}'s flip makes, times slope p (1 - p): there is no true gradient"
+        words += "" if subject.places is None else f"; of {of_all}"
+    elif is_enumerated(subject):
+        words = f"the true gradient of the expected loss, by enumeration of all {2**count} patterns of {one}s"
+    else:
+        words = f"the true gradient of the expected loss, by flips of {of_all}"
+    if subject.of != "output" and subject.config.neurons.training_neuron == "sbn":
+        words += "; the noise of the output neurons is held"
+    if compares_pairs:
+        words += f"; every image is paired with a real one of {subject.config.data.dataset}"
+    return words
 
 
 def _usable(asked: Sequence[str], subject: Subject) -> tuple[list[str], dict[str, str]]:
@@ -140,10 +169,9 @@ def _usable(asked: Sequence[str], subject: Subject) -> tuple[list[str], dict[str
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise ConfigError(f"estimator is {unknown[0]!r}; choose one of {', '.join(known)}")
-    own = (
-        subject.config.neurons.estimator
-    )  # one of another package is measured where it is asked for, or the run's
-    reasons = {name: subject.config.refusal(name) for name in asked or dict.fromkeys((*ESTIMATORS, own))}
+    # one of another package is measured where it is asked for, or the run's
+    names = asked or dict.fromkeys((*ESTIMATORS, estimator_of(subject.config, subject.of)))
+    reasons = {name: subject.config.refusal(name, inner=subject.of != "output") for name in names}
     refused = {name: reason for name, reason in reasons.items() if reason is not None}
     if asked and refused:
         name, reason = next(iter(refused.items()))

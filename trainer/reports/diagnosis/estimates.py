@@ -1,7 +1,7 @@
 """Estimates of the gradient, drawn again and again: how far they are from the truth, and what they cost.
 
 The truth is estimated too; the noise in both is told apart from bias. Shapes: G groups of independent draws, B
-images (of one latent each), N pixels an image; the means of groups are [G, B, N], float64.
+images (of one latent each), N neurons that are compared; the means of groups are [G, B, N], float64.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ...training.estimators.base import Estimator
+from ...training.estimators.base import Estimator, LossFunction, relaxed_losses
 from .subject import Subject
 
 GROUPS = 10
@@ -125,24 +125,34 @@ def measure_estimators(
 
 def _estimate(subject: Subject, estimator: Estimator) -> tuple[Tensor, int, float]:
     """Gradients of each image's loss [B, N], float64, how many images were judged, and the seconds taken."""
-    judged = 0
-
-    def counted_losses(images: Tensor) -> Tensor:
-        nonlocal judged
-        judged += len(images)
-        return subject.losses(images)
-
+    counted = _CountedLosses(subject.losses)
     logits = subject.logits.clone().requires_grad_()
     clock = time.process_time if logits.device.type == "cpu" else time.perf_counter
     started = clock()
-    estimate = estimator(logits, subject.slope, counted_losses, subject.random)
+    estimate = estimator(logits, subject.slope, counted, subject.random)
     if estimator.optimizer is not None:
         estimator.optimizer.step()
     (gradients,) = torch.autograd.grad(estimate.surrogate, logits)
     if logits.device.type != "cpu":
         torch.accelerator.synchronize()
     seconds = clock() - started
-    return (len(logits) * gradients.flatten(1)).cpu().double(), judged, seconds
+    return (len(logits) * subject.chosen(gradients)).cpu().double(), counted.judged, seconds
+
+
+class _CountedLosses:
+    """Losses that count the images judged."""
+
+    def __init__(self, losses: LossFunction) -> None:
+        self._losses, self._relaxed, self.judged = losses, relaxed_losses(losses), 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.judged += len(images)
+        return self._losses(images)
+
+    def relaxed(self, images: Tensor) -> Tensor:
+        """See `relaxed_losses`."""
+        self.judged += len(images)
+        return self._relaxed(images)
 
 
 def in_groups(count: int) -> int:

@@ -42,8 +42,9 @@ def diagnosis_figure(path: Path, diagnosis: Diagnosis) -> None:
         _draw_levels(axis, diagnosis.batch_size)
     else:
         axis.set_ylabel("cosine between the estimate and the reference")
+    what = f"{diagnosis.network}, {diagnosis.neurons}, {diagnosis.objective}"
     axis.set_title(
-        f"{diagnosis.run}: {diagnosis.network}, {diagnosis.neuron}, {diagnosis.objective}, step {diagnosis.step}\n"
+        f"{diagnosis.run}: {what}, step {diagnosis.step}\n"
         "blue: unbiased by theory; size: images judged for an estimate",
         fontsize=10,
     )

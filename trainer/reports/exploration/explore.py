@@ -19,6 +19,7 @@ from ...data.dataset import BinaryDataset
 from ...evaluation.generator import TrainedGenerator
 from ...evaluation.metrics.memorization import nearest_distances, nearest_images
 from ...evaluation.reference import Images, Report
+from .parts import Parts, explore_parts
 
 DRAWN = 500
 """Images that are drawn; the first of them are shown, and all compared with the training images."""
@@ -75,6 +76,8 @@ class Exploration:
     """Row i leads from latent i to the next, and the last one back to the first: [N, S, C, H, W]."""
     draws: Images
     """Of each latent shown, [N, AVERAGED, C, H, W]. The first one is its image if the neurons are stochastic."""
+    parts: Parts | None
+    """None: all of the generator runs for every image."""
     nearest: Nearest | None
 
 
@@ -138,8 +141,9 @@ def explore(
     report(f"drawing {DRAWN} images of {generator.name}")
     random = random_stream(plan.seed, "exploration")
     latents = torch.randn(DRAWN, generator.latent_size, generator=random).numpy()
-    own = uniforms(DRAWN, 0)
-    probabilities = generator.probabilities(latents, _labels(generator, np.arange(DRAWN)))
+    own, inner = uniforms(DRAWN, 0), _inner_uniforms(generator, plan.seed)
+    labels = _labels(generator, np.arange(DRAWN))
+    probabilities = generator.probabilities(latents, labels, inner)
     images = _binarized(generator, probabilities, own)
     draws = [
         np.concatenate([own[i : i + 1], uniforms(AVERAGED - 1, i + 1)]) < probabilities[i]
@@ -149,9 +153,15 @@ def explore(
 
     def walk(i: int) -> Images:
         path = slerp(latents[i], latents[(i + 1) % plan.images], plan.steps)
-        row = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)))
+        held = None if inner is None else np.repeat(inner[i : i + 1], plan.steps, axis=0)
+        row = generator.probabilities(path, _labels(generator, np.full(plan.steps, i)), held)
         return _binarized(generator, row, own[i])
 
+    def of_shown(outputs: NDArray[np.float32]) -> Images:
+        return _binarized(generator, outputs, own[: plan.images])
+
+    gates = generator.gates
+    parts = None if gates is None else explore_parts(gates, latents, labels, inner, plan.images, of_shown)
     return Exploration(
         generator=generator,
         plan=plan,
@@ -159,6 +169,7 @@ def explore(
         images=images,
         interpolation=np.stack([walk(i) for i in range(plan.images)]),
         draws=np.stack(draws).astype(np.uint8),
+        parts=parts,
         nearest=None if real is None else _nearest(images, real, report),
     )
 
@@ -182,6 +193,15 @@ def slerp(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> N
 def _labels(generator: TrainedGenerator, latents: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """The classes of the latents of these numbers: one after the other, in turns."""
     return latents % len(generator.classes) if generator.classes else None
+
+
+def _inner_uniforms(generator: TrainedGenerator, seed: int) -> NDArray[np.float32] | None:
+    """What the inner neurons of each latent compare with, [DRAWN, n], in every picture; None: nothing."""
+    if not generator.inner_uniform_count:
+        return None
+    random = random_stream(seed, "exploration inner uniforms")
+    drawn: NDArray[np.float32] = torch.rand(DRAWN, generator.inner_uniform_count, generator=random).numpy()
+    return drawn
 
 
 def _nearest(images: Images, real: RealImages, report: Report) -> Nearest:

@@ -10,7 +10,7 @@ from PIL import Image
 from ..figures import data_url
 from ..sheet import DENSITY, PAPER
 from .explore import Exploration
-from .pictures import Picture
+from .picture import Picture
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2026; --faint: #5c6370; --paper: #fbfbfc; --line: #d9dce1; }
@@ -35,8 +35,9 @@ code { overflow-wrap: anywhere; }
 def build_page(exploration: Exploration, pictures: Sequence[Picture]) -> str:
     """The page as HTML. It names nothing outside itself."""
     generator = exploration.generator
+    gates = "" if generator.gates is None else f", {generator.gates.text}"
     facts = (
-        f"Generator {generator.network}, neurons {generator.neuron}, trained on "
+        f"Generator {generator.network}{gates}, neurons {generator.neuron}, trained on "
         f"{generator.dataset_spec.dataset} for {generator.step:,} steps; slope {generator.slope:.3g}. "
         f"Latents and noise come from seed {exploration.plan.seed}; latent 1 is the same in every picture."
     )

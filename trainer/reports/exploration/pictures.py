@@ -1,49 +1,24 @@
 """The pictures of an exploration, each with what teaches how to read it."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ...evaluation.metrics.preactivations import is_in_the_middle
-from ..sheet import BLUE, ORANGE, Block, draw_sheet, grey, tinted
+from ..sheet import Block, grey, tinted
 from .explore import AVERAGED, DRAWN, Exploration, Nearest
+from .part_pictures import differences, draw_part_pictures
+from .picture import Picture, draw_picture, latent_labels
 
 _NEURONS = {"dbn": "deterministic neurons (DBN)", "sbn": "stochastic neurons (SBN)", "real": "real-valued outputs"}
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A contact sheet with its words, which are plain text."""
-
-    name: str
-    """Of its file, without .png."""
-    title: str
-    caption: str
-    alternative: str
-    """What stands for the picture where it cannot be seen."""
-    png: bytes
 
 
 def draw_pictures(exploration: Exploration) -> list[Picture]:
     """All pictures, in the order in which they explain one another."""
     pictures = [_neurons(exploration), _preactivations(exploration), _interpolation(exploration)]
+    pictures += draw_part_pictures(exploration)
     if exploration.nearest is not None:
         pictures.append(_nearest(exploration, exploration.nearest))
     return pictures
-
-
-def _picture(exploration: Exploration, name: str, title: str, words: tuple[str, str], *blocks: Block) -> Picture:
-    generator = exploration.generator
-    subject = f"{generator.name}, step {generator.step}, seed {exploration.plan.seed}"
-    return Picture(name, title, *words, draw_sheet(title, subject, blocks))
-
-
-def _latent_labels(exploration: Exploration) -> list[str]:
-    """What the latents shown are called: by number, and by class if there are classes."""
-    classes = exploration.generator.classes
-    names = [f": {classes[i % len(classes)]}" if classes else "" for i in range(exploration.plan.images)]
-    return [f"latent {i + 1}{name}" for i, name in enumerate(names)]
 
 
 def _neurons(exploration: Exploration) -> Picture:
@@ -64,8 +39,8 @@ def _neurons(exploration: Exploration) -> Picture:
         f"mean of {AVERAGED} draws in grey."
     )
     titles = ["p", "p > 0.5", *(f"draw {i + 1}" for i in range(shown)), "mean"]
-    block = Block("", titles, list(zip(_latent_labels(exploration), cells, strict=True)))
-    return _picture(exploration, "neurons", "One latent, two kinds of neurons", (caption, alternative), block)
+    block = Block("", titles, list(zip(latent_labels(exploration), cells, strict=True)))
+    return draw_picture(exploration, "neurons", "One latent, two kinds of neurons", (caption, alternative), block)
 
 
 def _preactivations(exploration: Exploration) -> Picture:
@@ -87,8 +62,8 @@ def _preactivations(exploration: Exploration) -> Picture:
         ("near 0.5", tinted(1 - np.abs(2 * probabilities - 1))),
         ("image", grey(exploration.images[:count])),
     ]
-    block = Block("", _latent_labels(exploration), rows)
-    return _picture(exploration, "preactivations", "Preactivated outputs", (caption, alternative), block)
+    block = Block("", latent_labels(exploration), rows)
+    return draw_picture(exploration, "preactivations", "Preactivated outputs", (caption, alternative), block)
 
 
 def _interpolation(exploration: Exploration) -> Picture:
@@ -109,7 +84,7 @@ def _interpolation(exploration: Exploration) -> Picture:
         (f"{i + 1} to {(i + 1) % plan.images + 1}", grey(row)) for i, row in enumerate(exploration.interpolation)
     ]
     block = Block("", [f"{step:.2g}" for step in np.linspace(0, 1, plan.steps)], rows)
-    return _picture(exploration, "interpolation", "Latent interpolation", (caption, alternative), block)
+    return draw_picture(exploration, "interpolation", "Latent interpolation", (caption, alternative), block)
 
 
 def _nearest(exploration: Exploration, nearest: Nearest) -> Picture:
@@ -135,7 +110,7 @@ def _nearest(exploration: Exploration, nearest: Nearest) -> Picture:
         _comparison(f"The first {count} images", exploration, nearest, np.arange(count)),
         _comparison(f"The {count} of {DRAWN} that are most alike", exploration, nearest, closest),
     ]
-    return _picture(exploration, "nearest", "Nearest training images", (caption, alternative), *blocks)
+    return draw_picture(exploration, "nearest", "Nearest training images", (caption, alternative), *blocks)
 
 
 def _real_distances(nearest: Nearest) -> str:
@@ -150,13 +125,12 @@ def _real_distances(nearest: Nearest) -> str:
 
 def _comparison(heading: str, exploration: Exploration, nearest: Nearest, shown: NDArray[np.int64]) -> Block:
     images, neighbours = exploration.images[shown], nearest.neighbours[shown]
-    if images.shape[1] == 3:
-        difference = grey(images ^ neighbours)
-    else:
-        both = grey(images & neighbours) // 4
-        difference = tinted(images & ~neighbours & 1, ORANGE) + tinted(neighbours & ~images & 1, BLUE) + both
     return Block(
         heading,
         [f"{distance} px" for distance in nearest.distances[shown]],
-        [("generated", grey(images)), ("training", grey(neighbours)), ("difference", difference)],
+        [
+            ("generated", grey(images)),
+            ("training", grey(neighbours)),
+            ("difference", differences(images, neighbours)),
+        ],
     )

@@ -101,6 +101,16 @@ def losses_without_grad(losses: LossFunction, images: Tensor) -> Tensor:
     return losses(images)
 
 
+def relaxed_losses(losses: LossFunction) -> LossFunction:
+    """The losses to differentiate between 0 and 1: their attribute `relaxed`, where they have one.
+
+    Where bits pass through further binary neurons, a derivative that stands in for theirs would bias what needs
+    the true one.
+    """
+    relaxed: LossFunction = getattr(losses, "relaxed", losses)
+    return relaxed
+
+
 def by_image(values: Tensor) -> Tensor:
     """[B] as [B, 1, 1, 1], to multiply what is [B, C, H, W]."""
     return values.view(-1, 1, 1, 1)

@@ -30,7 +30,10 @@ def build_estimator(config: TrainingConfig, image_shape: ImageShape) -> Estimato
 
 
 def build_inner_estimator(config: InnerConfig, count: int) -> Estimator | None:
-    """That of `count` inner neurons, as of an image [count, 1, 1]; None without such. Raises as `build_estimator`."""
+    """That of `count` inner neurons, as of an image [count, 1, 1]; None without them.
+
+    Raises ConfigError as `build_estimator`.
+    """
     if config.estimator is None or config.neuron is None:
         return None
     entry = estimator_entry(config.estimator)

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import LogitEstimator, LossFunction, by_image, draw_bits, draw_logistic, losses_without_grad
+from .base import (
+    LogitEstimator,
+    LossFunction,
+    by_image,
+    draw_bits,
+    draw_logistic,
+    losses_without_grad,
+    relaxed_losses,
+)
 
 _LEARNING_RATE = 1e-3
 _HIDDEN = 128
@@ -61,7 +69,7 @@ class Rebar(LogitEstimator):
 
     def _control(self, relaxed: Tensor, losses: LossFunction) -> Tensor:
         """c(z), [B], of relaxed logits z."""
-        return self.scale * losses(torch.sigmoid(relaxed / self.log_temperature.exp()))
+        return self.scale * relaxed_losses(losses)(torch.sigmoid(relaxed / self.log_temperature.exp()))
 
     def _set_slopes(self, gradients: Tensor) -> None:
         """Leave in the parameters the gradients of the squared norm."""
