@@ -16,6 +16,7 @@ from .gates_lines import Line
 FOLDER = Path("docs/figures")
 _COLOURS = {"dense": "#555555", "latents": "#1f6fb4", "labels": "#2e8b57", "random": "#c8502d"}
 _OF_EACH_CLASS = 8
+_NARROW = 0.25  # of which no samples are drawn
 
 
 def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> None:
@@ -27,7 +28,11 @@ def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> No
         _draw_costs(panels, microseconds)
         _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.width == 1])
         _draw_samples(
-            {line: folder for (part, line, seed), folder in folders.items() if (part, seed) == ("mnist", 0)}
+            {
+                line: folder
+                for (part, line, seed), folder in folders.items()
+                if (part, seed) == ("mnist", 0) and line.width > _NARROW
+            }
         )
 
 
