@@ -8,6 +8,7 @@ from torch import nn
 from bgan.trainer.common.errors import ConfigError
 from bgan.trainer.config.training import TrainingConfig
 from bgan.trainer.data.dataset import BinaryDataset
+from bgan.trainer.networks.inner import inner_pass
 from bgan.trainer.training.distributed import ALONE, World
 from bgan.trainer.training.shards import ShardMeans
 from bgan.trainer.training.trainer import Trainer
@@ -87,8 +88,8 @@ def test_the_step_in_shards_is_that_of_the_whole_batch_where_no_row_depends_on_o
     latents = torch.randn(8, 6, generator=torch.Generator().manual_seed(7))
     real = whole.batches.batch(0)
     assert torch.equal(torch.cat([parts.batches.batch(0, shard) for shard in range(4)]), real)
-    whole._logits = lambda random, labels: whole.generator(latents)
-    parts._logits = lambda random, labels: parts.generator(latents[2 * random.shard :][:2])
+    whole._new_pass = lambda random, labels: inner_pass(whole.generator, latents, labels)
+    parts._new_pass = lambda random, labels: inner_pass(parts.generator, latents[2 * random.shard :][:2], labels)
     parts._random = lambda purpose, shard: SimpleNamespace(shard=shard)
     expected, found = whole.train_step(), parts.train_step()
     assert found.discriminator == pytest.approx(expected.discriminator, rel=1e-5)

@@ -100,7 +100,7 @@ def test_the_relativistic_loss_is_the_one_of_double_backward(discriminator, norm
     inputs = StepInputs(
         real=real.detach(),
         labels=None,
-        logits=None,
+        passed=None,
         slope=1.0,
         random=torch.Generator(),
         draw_transform=lambda count: None,
@@ -313,7 +313,7 @@ def test_training_learns_the_marginals(estimator):
     images = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)
     images[..., :4] = 1
     dataset = BinaryDataset("halves", images, torch.zeros(64, dtype=torch.int64))
-    batch_size = 32 if estimator == "maligan" else 8
+    batch_size = 64 if estimator == "maligan" else 8
     config = _config(objective="gan", learning_rate=1e-3, neuron="sbn", estimator=estimator, batch_size=batch_size)
     trainer = Trainer(config, dataset, CPU)
     for _ in range(300):
