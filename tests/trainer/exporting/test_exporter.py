@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 
@@ -108,10 +109,13 @@ def test_each_graph_is_the_generator_and_rows_of_the_fast_one_do_not_depend_on_t
     assert len(model) < 1.2 * sum(tensor.nbytes for tensor in generator.state_dict().values())
 
     images, probabilities = run_rows(model, feeds)
+    rows = torch.from_numpy(latents)
     with torch.no_grad():
-        expected = torch.sigmoid(SLOPE * generator(torch.from_numpy(latents))).numpy()
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6, rtol=0)
-    clear = np.abs(expected - threshold) > 1e-6
+        rounded = torch.sigmoid(SLOPE * generator(rows)).numpy()
+        expected = torch.sigmoid(SLOPE * copy.deepcopy(generator).double()(rows.double())).numpy()
+    allowed = max(1e-6, 2 * np.abs(rounded - expected).max())  # torch's own error is the measure, as in the export
+    np.testing.assert_allclose(probabilities, expected, atol=allowed, rtol=0)
+    clear = np.abs(expected - threshold) > allowed
     np.testing.assert_array_equal(images[clear], (expected > threshold)[clear])
     if (neuron, graph) == ("dbn", "fast"):
         _assert_rows_do_not_depend_on_the_batch(model, latents, probabilities)
