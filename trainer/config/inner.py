@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..common import entry_points
 from ..common.errors import ConfigError
-from .estimators import ESTIMATORS, estimator_entry
+from .estimators import ESTIMATORS
 from .setting import SettingsGroup, fields_of, option, setting
 
 _ESTIMATOR: dict[str, Any] = {"choices": tuple(ESTIMATORS), "entry_points": entry_points.ESTIMATORS}
@@ -99,11 +99,6 @@ def inner_following(values: dict[str, Any]) -> dict[str, Any]:
         **{name: value if has_gates else None for name, value in gates.items()},
         "hidden_estimator": None if hidden is None else _usual_estimator(hidden),
     }
-
-
-def needs_image_losses(config: InnerConfig) -> bool:
-    """Whether the gradient through inner neurons comes from a loss of each image by itself."""
-    return config.estimator is not None and estimator_entry(config.estimator).needs_image_losses
 
 
 def _usual_estimator(neuron: str) -> str:

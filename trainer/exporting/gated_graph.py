@@ -6,6 +6,7 @@ graph of several more than in proportion. Shapes: B batch, E parts, R rows whose
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from typing import cast
 
 import onnx
 import torch
@@ -32,7 +33,10 @@ class GatedGraph:
     ) -> None:
         """`inputs` [B, ...] are those of the graph; `layers` gives those of the trunk or a part, for the graph."""
         self.generator, self.slope, self.inputs = generator, slope, inputs
-        self.trunk, self.parts = layers(generator.trunk), [layers(part) for part in generator.own_parts]
+        self.trunk, self.parts = (
+            layers(generator.trunk),
+            [layers(cast(Generator, part)) for part in generator.parts],
+        )
 
     def model(self, *, is_routed: bool = True) -> onnx.ModelProto:
         """The model, from latents and what else there is to `images`, `probabilities` and `gates`."""

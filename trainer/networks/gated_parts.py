@@ -6,11 +6,10 @@ Shapes: B batch, E parts.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ..common.errors import ConfigError
-from .gates import gate_activity, gate_variance, masked_sum, rate_penalty, routed_sum
+from .gates import gate_penalty, masked_sum, routed_sum
 from .neurons import SIGMOID_ADJUSTED, BinaryNeurons, Number
 
 
@@ -103,5 +102,4 @@ class GatedParts(nn.Module):
         sum_e Var_i p_ie is subtracted, where gates are to depend on the row (Bengio et al. 2015, section 3.2).
         """
         slope, neuron = self.neurons.slope, self.neurons.neuron
-        held = rate_penalty(gate_activity(logits, neuron=neuron, slope=slope), self.rate)
-        return held - variance * gate_variance(torch.sigmoid(slope * logits)) if variance else held
+        return gate_penalty(logits, rate=self.rate, neuron=neuron, slope=slope, variance=variance)

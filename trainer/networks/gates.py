@@ -29,8 +29,7 @@ class GatedGenerator(InnerGenerator):
         super().__init__(neuron)
         self.image_shape, self.class_count = trunk.image_shape, trunk.class_count
         self.latent_size, self.inner_count = trunk.latent_size, len(parts)
-        self.trunk, self.own_parts, self.by = trunk, tuple(parts), by
-        self.parts = nn.ModuleList(parts)
+        self.trunk, self.parts, self.by = trunk, nn.ModuleList(parts), by
         features = {
             "latents": trunk.latent_size + trunk.class_count,
             "labels": trunk.class_count,
@@ -88,7 +87,22 @@ def routed_sum(base: Tensor, gates: Tensor, parts: Sequence[Callable[[Tensor], T
     return base
 
 
-def gate_activity(logits: Tensor, *, neuron: str, slope: Number = 1.0) -> Tensor:
+def gate_penalty(
+    logits: Tensor, *, rate: float, neuron: str, slope: Number = 1.0, weight: float = 1.0, variance: float = 0.0
+) -> Tensor:
+    """The penalty weight * sum_e (mean_i a_ie - rate)^2 - variance * sum_e Var_i p_ie, of gates' logits [B, E].
+
+    a_ie is how far gate e is on in row i, and p_ie the probability that it is. The first term is that of Bengio et
+    al. 2015, section 3.2, held for each gate, so that it balances their load; the second rewards gates that differ
+    from row to row.
+    """
+    penalty = weight * (_activity(logits, neuron, slope).mean(dim=0) - rate).square().sum()
+    if variance:
+        penalty = penalty - variance * torch.sigmoid(slope * logits).var(dim=0, correction=0).sum()
+    return penalty
+
+
+def _activity(logits: Tensor, neuron: str, slope: Number) -> Tensor:
     """How far gates of logits [B, E] are on: bits of deterministic ones, probabilities of stochastic ones.
 
     The derivative by slope * logits is taken for 1, so that a gate that never fires can come back.
@@ -96,16 +110,3 @@ def gate_activity(logits: Tensor, *, neuron: str, slope: Number = 1.0) -> Tensor
     scaled = slope * logits
     values = torch.sigmoid(scaled) if neuron == "sbn" else (scaled > 0).to(logits.dtype)
     return values.detach() + scaled - scaled.detach()
-
-
-def rate_penalty(activity: Tensor, rate: float) -> Tensor:
-    """sum_e (mean_i a_ie - rate)^2 of activity [B, E]: each gate's share of a batch is held at the rate.
-
-    As the mean over examples of Bengio et al. 2015, section 3.2; held for each gate, it balances their load.
-    """
-    return (activity.mean(dim=0) - rate).square().sum()
-
-
-def gate_variance(probabilities: Tensor) -> Tensor:
-    """sum_e Var_i p_ie of probabilities [B, E]: 0 where gates do not depend on the image (Bengio et al. 2015)."""
-    return probabilities.var(dim=0, correction=0).sum()

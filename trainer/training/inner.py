@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config.inner import InnerConfig
 from ..config.training import NeuronConfig
-from ..networks.gates import gate_activity, gate_variance, rate_penalty
+from ..networks.gates import gate_penalty
 from ..networks.inner import InnerPass
 from ..networks.neurons import IDENTITY, REINMAX, SIGMOID_ADJUSTED, Number, OutputNeurons
 from .estimators.base import Estimate, Estimator, draw_uniforms
@@ -146,14 +146,13 @@ class InnerNeurons(nn.Module):
         own = self.config
         if own.gates is None:
             return None
-        rate, weight, variance_weight = own.gate_rate, own.gate_penalty, own.gate_variance
+        rate, weight, variance = own.gate_rate, own.gate_penalty, own.gate_variance
         assert own.gate_neuron is not None  # they follow from gates
         assert rate is not None
         assert weight is not None
-        assert variance_weight is not None
-        activity = gate_activity(logits, neuron=own.gate_neuron, slope=slope)
-        return weight * rate_penalty(activity, rate) - variance_weight * gate_variance(
-            torch.sigmoid(slope * logits)
+        assert variance is not None
+        return gate_penalty(
+            logits, rate=rate, neuron=own.gate_neuron, slope=slope, weight=weight, variance=variance
         )
 
 

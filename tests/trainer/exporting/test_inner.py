@@ -111,7 +111,7 @@ def test_a_part_runs_for_the_rows_alone_whose_gate_is_on(tmp_path):
         names, latents
     )
     with torch.no_grad():
-        generator.own_parts[1].layers[-2].bias.fill_(torch.nan)
+        generator.parts[1].layers[-2].bias.fill_(torch.nan)
     after, _ = open_session(to_onnx(generator, slope, stochastic=False).SerializeToString()).run(names, latents)
     on = gates[:, 1] == 1
     assert np.isnan(after[on]).all()
@@ -124,7 +124,7 @@ def test_a_file_whose_parts_run_otherwise_is_not_written(tmp_path, monkeypatch):
     generator, slope = _opened(run)
     masked = to_onnx(generator, slope, stochastic=False, is_routed=False)
     with torch.no_grad():
-        generator.own_parts[0].layers[-2].bias.add_(1)
+        generator.parts[0].layers[-2].bias.add_(1)
     routed = to_onnx(generator, slope, stochastic=False)
     inputs = {"latents": torch.randn(50, 6)}
     with pytest.raises(ExportError, match=r"gives other (images|probabilities) than the masked one"):
