@@ -139,8 +139,8 @@ def filled(expression):
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not here")
-def test_a_real_prometheus_of_that_configuration_answers_all_that_the_dashboard_asks(tmp_path, small_models):
-    with server(small_models, "--metrics-port", 0) as process:
+def test_a_real_prometheus_of_that_configuration_answers_all_that_the_dashboard_asks(tmp_path, gated_models):
+    with server(gated_models, "--metrics-port", 0) as process:
         address = re.search(r"metrics on http://([^/\s]+)", process.output())[1]
         text = project()["configs"]["prometheus"]["content"]
         file = tmp_path / "prometheus.yml"
