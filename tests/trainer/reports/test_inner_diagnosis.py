@@ -63,7 +63,7 @@ def test_flips_of_drawn_patterns_agree_with_enumeration(gated, hidden, of):
 
 
 def test_unbiased_estimators_of_gates_show_no_bias(gated, tmp_path):
-    plan = DiagnosisOptions(images=2, draws=120)
+    plan = DiagnosisOptions(images=2, draws=50)
     diagnosis = diagnose(gated, plan, estimators=[*UNBIASED, "reinmax"])
     assert (diagnosis.of, diagnosis.neurons) == ("gates", "sbn gates")
     assert diagnosis.reference == (
@@ -114,8 +114,8 @@ def test_the_output_neurons_of_such_runs_are_measured_too(gated, hidden, of):
 @pytest.mark.parametrize(
     ("of", "settings", "options", "says"),
     [
-        ("gates", {}, {}, "the run has no gates, it was trained without --gates; leave out --of gates"),
-        ("hidden", {"gates": 2}, {}, "the run has no hidden, it was trained without --hidden-neuron"),
+        ("gates", {}, {}, "the run has no gates (--gates); leave out --of gates"),
+        ("hidden", {"gates": 2}, {}, "the run has no binary hidden layer (--hidden-neuron); leave out --of hidden"),
         ("inner", {}, {}, "of is 'inner'; choose one of output, gates, hidden"),
         ("gates", {"gates": 2}, {"estimators": ["disarm"]}, "the estimator disarm needs neurons that are drawn"),
         ("gates", {"gates": 2}, {"neuron": "real"}, "gate-neuron is 'real'; choose one of dbn, sbn"),
@@ -136,4 +136,4 @@ def test_the_command_measures_the_gates(gated):
     assert "all 8 patterns of gates" in " ".join(result.stdout.split())
     result = bgan("diagnose-gradients", "gated", *options, "--of", "hidden")
     assert result.returncode == 2
-    assert result.stderr.startswith("bgan: the run has no hidden")
+    assert result.stderr.startswith("bgan: the run has no binary hidden layer")
