@@ -150,14 +150,16 @@ def sizes_text(
     classes = f" of {class_count} classes" if class_count else ""
     return (
         f"images {'x'.join(map(str, image_shape))}{classes}: generator {config.networks.network}, "
-        f"{_inner_text(config)}{generator:,} parameters; discriminator {config.networks.discriminator}, "
+        f"{_trained_text(config)}{generator:,} parameters; discriminator {config.networks.discriminator}, "
         f"{discriminators:,}"
     )
 
 
-def _inner_text(config: TrainingConfig) -> str:
-    """The neurons within the generator, in words."""
+def _trained_text(config: TrainingConfig) -> str:
+    """The neurons within the generator, or the run whose refiner alone is trained, in words."""
     inner = config.inner
+    if config.networks.refine is not None:
+        return f"a refiner of {config.networks.refine} with "
     if inner.gates is not None:
         return f"gates {inner.gates} at {inner.gate_rate:g}, "
     return "" if inner.hidden_neuron is None else f"hidden neurons {inner.hidden_neuron}, "

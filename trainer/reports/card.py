@@ -207,7 +207,7 @@ def _gates_section(manifest: model_pb2.Model) -> str:
     own, shares = manifest.gates, list(manifest.gates.active_shares)
     text = (
         "\n## Gates\n\n"
-        "For each image its gates decide which parts run, and only those cost time. "
+        "For each image its gates decide which parts run beside the trunk; the others cost no time. "
         f"Of {own.count} parts {100 * own.mean_active_share:.0f} % run for an image on average (training aimed at "
         f"{100 * own.rate:g} %), the least busy for {100 * min(shares):.0f} % of the images, the busiest for "
         f"{100 * max(shares):.0f} %.\n"

@@ -63,9 +63,11 @@ def test_what_follows_from_gates_and_from_hidden_neurons():
     assert TrainingConfig.from_dict(drawn.to_dict()) == drawn
 
 
-def test_the_sizes_of_networks_tell_their_inner_neurons():
+def test_the_sizes_of_networks_tell_their_inner_neurons_and_refiner():
     text = sizes_text(TrainingConfig.resolve(gates=8, gate_rate=0.25), (1, 8, 8), 0)
     assert text.startswith("images 1x8x8: generator mlp, gates 8 at 0.25, ")
     assert "generator mlp, hidden neurons sbn, " in sizes_text(
         TrainingConfig.resolve(hidden_neuron="sbn"), (1, 8, 8), 0
     )
+    refined = sizes_text(TrainingConfig.resolve(refine="base", neuron="dbn"), (1, 8, 8), 0)
+    assert "generator mlp, a refiner of base with " in refined
