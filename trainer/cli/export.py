@@ -61,6 +61,8 @@ def export(
         finding = f"every bit is that of numpy's integers; {differing} from torch's floats"
     else:
         finding = f"probabilities within {result.largest_error:.1e} of torch in double precision, {differing}"
+    if result.parts:
+        finding += f"; routed, the {result.parts} parts give the same bytes as masked"
     where = place.rpartition("/")[0] if is_url(models) else models
     note(f"checked on {result.rows} rows: {finding}\nnext: {shlex.join(['bgan', 'serve', '--models', where])}")
     typer.echo(place)

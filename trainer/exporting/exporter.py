@@ -4,7 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,6 +58,8 @@ class ExportResult:
     largest_error: float
     """The largest difference between onnxruntime's probabilities and torch's, in double precision for floats."""
     on_fraction: float
+    parts: int = 0
+    """Parts behind gates: run for the rows whose gate is on, they gave the same bytes as run for all rows."""
 
 
 def export_run(
@@ -105,6 +107,7 @@ def export_run(
         model = graphs.model()
         result = _checked(path, model, generator, slope, stochastic=stochastic)
         check_routing(model, graphs.model(is_routed=False), _checked_inputs(generator, stochastic=stochastic))
+        result = replace(result, parts=generator.inner_count)
     else:
         model = to_onnx(generator, slope, stochastic=stochastic, graph=graph)
         result = _checked(path, model, generator, slope, stochastic=stochastic)
