@@ -115,7 +115,7 @@ def test_the_output_neurons_of_such_runs_are_measured_too(gated, hidden, of):
     ("of", "settings", "options", "says"),
     [
         ("gates", {}, {}, "the run has no gates, it was trained without --gates; leave out --of gates"),
-        ("hidden", {"gates": 2}, {}, "the run has no hidden, it was trained without --hidden-neuron"),
+        ("hidden", {"gates": 2}, {}, "the run has no binary hidden layer, it was trained without --hidden-neuron"),
         ("inner", {}, {}, "of is 'inner'; choose one of output, gates, hidden"),
         ("gates", {"gates": 2}, {"estimators": ["disarm"]}, "the estimator disarm needs neurons that are drawn"),
         ("gates", {"gates": 2}, {"neuron": "real"}, "gate-neuron is 'real'; choose one of dbn, sbn"),
@@ -136,4 +136,4 @@ def test_the_command_measures_the_gates(gated):
     assert "all 8 patterns of gates" in " ".join(result.stdout.split())
     result = bgan("diagnose-gradients", "gated", *options, "--of", "hidden")
     assert result.returncode == 2
-    assert result.stderr.startswith("bgan: the run has no hidden")
+    assert result.stderr.startswith("bgan: the run has no binary hidden layer")

@@ -201,8 +201,8 @@ def _check(config: TrainingConfig, of: str) -> None:
     if of not in NEURONS_OF:
         raise ConfigError(f"of is {of!r}; choose one of {', '.join(NEURONS_OF)}")
     if of != "output" and of != default_neurons(config):
-        needed = {"gates": "--gates", "hidden": "--hidden-neuron"}[of]
-        raise ConfigError(f"the run has no {of}, it was trained without {needed}; leave out --of {of}")
+        what, needed = {"gates": ("gates", "--gates"), "hidden": ("binary hidden layer", "--hidden-neuron")}[of]
+        raise ConfigError(f"the run has no {what}, it was trained without {needed}; leave out --of {of}")
     if neuron_of(config, of) not in BINARY_NEURONS:
         raise ConfigError("real neurons have an exact gradient; --neuron sbn treats the run's as stochastic ones")
     if config.networks.discriminator_norm == "batch":
