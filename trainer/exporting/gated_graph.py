@@ -20,6 +20,8 @@ from .graph_nodes import GraphNodes, batch_of
 from .output_neurons import on
 from .tracing import rows, traced
 
+_STARTED = ("fires", "seen")
+
 
 class GatedGraph:
     """A gated generator's graph: routed, it runs a part for the rows alone whose gate is on; masked, for all."""
@@ -41,7 +43,8 @@ class GatedGraph:
     def model(self, *, is_routed: bool = True) -> onnx.ModelProto:
         """The model, from latents and what else there is to `images`, `probabilities` and `gates`."""
         nodes, add_part = GraphNodes(), _routed if is_routed else _masked
-        nodes.include(self._start.graph, "", {})
+        known = {name: name for name in (*self.inputs, *_STARTED)}
+        nodes.include(self._start.graph, "start.", known)  # torch's names, which may be those of other nodes
         logits = self._path_logits(nodes, "trunk.", self.trunk, "seen")
         for number, part in enumerate(self.parts):
             gate = nodes.add("Gather", "fires", nodes.integers(number), axis=1)
@@ -78,7 +81,7 @@ class GatedGraph:
     @cached_property
     def _start(self) -> onnx.ModelProto:
         given = {name: value for name, value in self.inputs.items() if name != "uniforms"}
-        return traced(_Start(self.generator, self.slope), given, ["fires", "seen"])
+        return traced(_Start(self.generator, self.slope), given, _STARTED)
 
     @cached_property
     def _path(self) -> onnx.ModelProto:

@@ -68,20 +68,24 @@ class GatedParts(nn.Module):
 
         Stochastic gates fire where their uniform, of [B, E] in [0, 1), is below their probability; in training
         mode they are drawn by torch's global generator where there are none. Raises ValueError where they are
-        missing in eval mode, since what is exported draws no noise, and where the gate's logits are not [B, E].
+        missing in eval mode, since what is exported draws no noise, and where they, the gate's logits or, in
+        training mode, the base have another shape.
         """
         if self.neurons.needs_uniforms and uniforms is None and not self.training:
             raise ValueError(f"stochastic gates need uniforms [B, {len(self.parts)}] in eval mode")
         logits = self.gate_logits(inputs)
+        if uniforms is not None and uniforms.shape != logits.shape:  # gates that share one are not independent
+            raise ValueError(f"uniforms are {list(uniforms.shape)}; they must be {list(logits.shape)}, one a gate")
         gates = self.neurons(logits, uniforms)
         return GatedPass(self.combined(inputs, base, gates), gates, logits)
 
     def gate_logits(self, inputs: Tensor) -> Tensor:
         """The logits [B, E] of the gates; raises ValueError where they have another shape."""
         logits: Tensor = self.gate(inputs)
-        if logits.shape[1:] != (len(self.parts),):
+        if logits.shape != (inputs.shape[0], len(self.parts)):  # len() would fix an exported batch
             raise ValueError(
-                f"the gate gives {list(logits.shape)}; it must give a logit for each part, [B, {len(self.parts)}]"
+                f"the gate gives {list(logits.shape)}; it must give a logit for each row and part, "
+                f"[{inputs.shape[0]}, {len(self.parts)}]"
             )
         return logits
 
@@ -89,11 +93,16 @@ class GatedParts(nn.Module):
         """The outputs [B, ...] for given gates [B, E]: of 0 and 1, and in training mode also between them.
 
         So that the gradient comes from any of `gradient_estimator`, which takes `gate_logits`, and losses [B] of
-        the bits that it draws.
+        the bits that it draws. Raises ValueError in training mode where the base has another shape than they.
         """
         if not self.training:
             return routed_sum(base, gates > 0.5, list(self.parts), inputs)
-        return masked_sum(base, gates, [part(inputs) for part in self.parts])
+        outputs = masked_sum(base, gates, [part(inputs) for part in self.parts])
+        if outputs.shape != base.shape:
+            raise ValueError(
+                f"the base is {list(base.shape)}; it must have the outputs' shape, {list(outputs.shape)}"
+            )
+        return outputs
 
     def penalty(self, logits: Tensor, *, variance: float = 0.0) -> Tensor:
         """To add to the loss, times a weight of about 1 to 10: sum_e (the batch's mean of gate e - rate)^2.

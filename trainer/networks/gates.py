@@ -83,7 +83,8 @@ def routed_sum(base: Tensor, gates: Tensor, parts: Sequence[Callable[[Tensor], T
     """
     for index, part in enumerate(parts):
         rows = gates[:, index].nonzero().squeeze(1)
-        base = base.index_add(0, rows, part(inputs.index_select(0, rows)))
+        output = part(inputs.index_select(0, rows))
+        base = base.index_add(0, rows, output.to(base.dtype))  # another one under autocast
     return base
 
 

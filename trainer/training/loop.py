@@ -210,10 +210,11 @@ def _warn_of_gates(trainer: Trainer, warn: Callable[[str], None]) -> None:
     shares = trainer.gate_shares(averaged=False)
     dead = [] if shares is None else shares.dead()
     if dead:
-        parts = ", ".join(map(str, dead))
+        own, parts = trainer.config.inner, ", ".join(map(str, dead))
+        raised = "--gate-rate" if own.gate_by == "random" else "--gate-penalty or --gate-rate"
         warn(
-            f"{len(dead)} of {trainer.config.inner.gates} gates are dead (part {parts}, from 0): their parts run "
-            "for fewer than 1 image in 1,000; raise --gate-penalty or --gate-rate, or take fewer --gates"
+            f"dead gates: {len(dead)} of {own.gates}, those of the parts {parts} (from 0), which run for fewer "
+            f"than 1 image in 1,000; raise {raised}, or take fewer --gates"
         )
 
 

@@ -42,6 +42,8 @@ def inputs_of(generator, rows, *, stochastic):
     ("shape", "classes", "graph", "settings"),
     [
         ((1, 4, 4), 0, "fast", {"network": "mlp", "neuron": "dbn", "gates": 3}),
+        # torch names a product of this graph mul_20, and 20 nodes stand before one of the masked graph
+        ((1, 4, 4), 3, "fast", {"network": "mlp", "neuron": "dbn", "gates": 2}),
         ((2, 9, 14), 3, "fast", {"network": "cnn", "neuron": "sbn", "gates": 2, "gate_neuron": "sbn"}),
         ((1, 28, 28), 0, "fast", {"network": "cnn", "neuron": "dbn", "gates": 5, "gate_by": "random"}),
         ((1, 10, 12), 4, "plain", {"network": "doubling-cnn", "neuron": "sbn", "gates": 2, "gate_by": "labels"}),

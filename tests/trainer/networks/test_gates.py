@@ -110,8 +110,32 @@ def test_what_cannot_be_is_refused():
         gated(neuron="sbn").eval()(inputs, base)
     module = gated()
     module.gate = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
-    with pytest.raises(ValueError, match=r"gives \[17, 4\]; it must give a logit for each part, \[B, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"gives \[17, 4\]; it must give a logit for each row and part, \[17, 3\]"
+    ):
         module(inputs, base)
+    with pytest.raises(
+        ValueError, match=r"the base is \[1, 5, 3\]; it must have the outputs' shape, \[17, 5, 3\]"
+    ):
+        gated()(inputs, base[:1])
+
+
+@pytest.mark.parametrize("shape", [(17, 1), (1, 3)])
+def test_gates_share_no_uniforms(shape):
+    inputs, base = batch()
+    for module in (gated(neuron="sbn"), gated(neuron="sbn").eval()):
+        with pytest.raises(ValueError, match=r"they must be \[17, 3\], one a gate"):
+            module(inputs, base, torch.rand(shape))
+
+
+@torch.no_grad()
+def test_what_is_routed_has_the_type_of_the_base_under_autocast():
+    inputs, base = batch()
+    module = gated().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        passed = module(inputs, base)
+    assert passed.outputs.dtype == torch.float32
+    torch.testing.assert_close(passed.outputs, module.combined(inputs, base, passed.gates), atol=0.05, rtol=0.05)
 
 
 class _Network(nn.Module):

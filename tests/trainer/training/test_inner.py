@@ -169,7 +169,7 @@ def test_what_is_told_of_a_runs_gates(tmp_path):
 
 
 def test_dead_gates_are_named_at_the_end(tmp_path, capsys):
-    with pytest.warns(UserWarning, match=r"2 of 2 gates are dead \(part 0, 1, from 0\)"):
+    with pytest.warns(UserWarning, match=r"dead gates: 2 of 2, those of the parts 0, 1 .* raise --gate-rate, or"):
         train_on_noise(tmp_path / "run", gates=2, width=0.05, gate_by="random", gate_rate=1e-6)
 
 
