@@ -115,7 +115,12 @@ def test_the_output_neurons_of_such_runs_are_measured_too(gated, hidden, of):
     ("of", "settings", "options", "says"),
     [
         ("gates", {}, {}, "the run has no gates (--gates); leave out --of gates"),
-        ("hidden", {"gates": 2}, {}, "the run has no binary hidden layer (--hidden-neuron); leave out --of hidden"),
+        (
+            "hidden",
+            {"gates": 2},
+            {},
+            "the run has no binary hidden layer (--hidden-neuron); leave out --of hidden",
+        ),
         ("inner", {}, {}, "of is 'inner'; choose one of output, gates, hidden"),
         ("gates", {"gates": 2}, {"estimators": ["disarm"]}, "the estimator disarm needs neurons that are drawn"),
         ("gates", {"gates": 2}, {"neuron": "real"}, "gate-neuron is 'real'; choose one of dbn, sbn"),
