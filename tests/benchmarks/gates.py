@@ -97,7 +97,7 @@ def _job(part: str, line: Line, seed: int) -> Job:
 
 
 def _dataset(part: str) -> str:
-    return "digits" if part == "estimators" else part
+    return "mnist" if part.startswith("mnist") else "digits"
 
 
 def _is_trained(job: Job) -> bool:
@@ -107,7 +107,7 @@ def _is_trained(job: Job) -> bool:
 def _results(jobs: dict[tuple[str, Line, int], Job]) -> list[Result]:
     """All lines of which there are runs, in the order of their parts."""
     models = {key: _exported(job) for key, job in jobs.items() if key[0] != "estimators"}
-    seconds = _timed({key: path for key, path in models.items() if key[0] == "mnist"})
+    seconds = _timed(models)
     results = []
     for part, line in dict.fromkeys((part, line) for part, line, _ in jobs):
         keys = [key for key in jobs if key[:2] == (part, line)]
@@ -146,7 +146,7 @@ def _measured(job: Job, dataset: str) -> dict[str, float]:
 
 
 def _figures(generator: TrainedGenerator, dataset: str) -> dict[str, float]:
-    """Means over draws, each of as many samples as test images: one of MNIST, ten of digits."""
+    """Means over draws, each of as many samples as real images: one of MNIST, six of digits."""
     reference, real = _reference(dataset)
     found = []
     for seed in range(min(10, SAMPLES // len(real))):
@@ -164,9 +164,11 @@ def _figures(generator: TrainedGenerator, dataset: str) -> dict[str, float]:
 
 @cache
 def _reference(dataset: str) -> tuple[Reference, Features]:
-    """The classifier of a data set, and its features of the first 10,000 test images."""
+    """The classifier of a data set, and its features of 10,000 test images; of the digits' training images, as 257
+    test images are too few to tell generators apart."""
     reference = load_reference(DatasetSpec(dataset=dataset))
-    return reference, reference.classifier.describe(reference.test[:SAMPLES])[0]
+    real = reference.training if dataset == "digits" else reference.test
+    return reference, reference.classifier.describe(real[:SAMPLES])[0]
 
 
 def _shares(model: Path | None) -> np.ndarray:

@@ -21,11 +21,10 @@ _NARROW = 0.25  # of which no samples are drawn
 
 def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> None:
     """All figures; `folders` are those of runs by part, line and seed."""
-    compared = [part for part in ("mnist", "digits") if any(result.part == part for result in results)]
+    compared = dict.fromkeys(result.part for result in results if result.part != "estimators")
     if "mnist" in compared:
-        microseconds = {each.line: each.mean("microseconds") for each in results if each.part == "mnist"}
         panels = {part: [each for each in results if each.part == part] for part in compared}
-        _draw_costs(panels, microseconds)
+        _draw_costs(panels)
         _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.width == 1])
         _draw_samples(
             {
@@ -36,19 +35,19 @@ def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> No
         )
 
 
-def _draw_costs(panels: Mapping[str, Sequence], microseconds: Mapping[Line, float]) -> None:
-    """Distance by cost, a panel for each data set: both have images of one shape, so that files cost the same."""
+def _draw_costs(panels: Mapping[str, Sequence]) -> None:
+    """Distance by cost, a panel for each budget and data set."""
     figure = Figure(figsize=(5.4 * len(panels), 4), dpi=DPI, layout="constrained")
     for axis, (part, results) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         for kind, colour in _COLOURS.items():
-            found = [each for each in results if each.line.kind == kind and each.line in microseconds]
+            found = [each for each in results if each.line.kind == kind]
             if not found:
                 continue
-            found.sort(key=lambda each: microseconds[each.line])
+            found.sort(key=lambda each: each.mean("microseconds"))
             axis.errorbar(
-                [microseconds[each.line] for each in found],
+                [each.mean("microseconds") for each in found],
                 [each.mean("frechet_distance") for each in found],
                 [each.deviation("frechet_distance") for each in found],
                 fmt="o-" if kind == "dense" else "o",
@@ -57,7 +56,7 @@ def _draw_costs(panels: Mapping[str, Sequence], microseconds: Mapping[Line, floa
                 label=kind if kind == "dense" else f"gates by {kind}",
             )
             for each in found:
-                place = (microseconds[each.line], each.mean("frechet_distance"))
+                place = (each.mean("microseconds"), each.mean("frechet_distance"))
                 rate = "" if each.line.rate is None else f", {each.line.rate:g}"
                 text = f"{each.line.width:g}{rate}"
                 axis.annotate(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 GATES = 8
-EPOCHS = {"mnist": 2, "digits": 40, "estimators": 16}
+EPOCHS = {"mnist": 2, "mnist-long": 6, "digits": 40, "estimators": 16}
 _UNITS = 1024
 
 
@@ -54,6 +54,11 @@ _COMPARED = (
     *(Line("dense", width) for width in (0.03125, 0.0625, 0.125, 0.375, 1)),
     *(Line(by, 1, 0.25) for by in ("latents", "labels", "random")),
     *(Line(by, 0.25, 0.25) for by in ("latents", "random")),
+    *(Line("latents", width, rate) for width, rate in ((1, 0.5), (2, 0.25))),
+)
+_LONG = (
+    *(Line("dense", width) for width in (0.125, 0.375, 1)),
+    *(Line(by, 1, 0.25) for by in ("latents", "random")),
 )
 _ESTIMATORS = (
     ("dbn", "sigmoid-adjusted"), ("dbn", "identity"), ("sbn", "sigmoid-adjusted"), ("sbn", "identity"),
@@ -62,6 +67,7 @@ _ESTIMATORS = (
 )  # fmt: skip
 PARTS = {
     "mnist": _COMPARED,
+    "mnist-long": _LONG,
     "digits": _COMPARED,
     "estimators": tuple(Line("latents", 1, 0.25, neuron, estimator) for neuron, estimator in _ESTIMATORS),
 }
