@@ -218,11 +218,12 @@ def _write_table(results: list[Result]) -> None:
     with TABLE.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
-            ["part", "gates_by", "width", "rate", "neuron", "estimator", "mean_units", "seeds", *columns]
+            ["part", "gates_by", "gates", "width", "rate", "neuron", "estimator", "mean_units", "seeds", *columns]
         )
         for result in results:
             line = result.line
-            about = [line.kind, line.width, line.rate, line.neuron, line.estimator, line.mean_units]
+            count = None if line.rate is None else line.gates
+            about = [line.kind, count, line.width, line.rate, line.neuron, line.estimator, line.mean_units]
             values = [_number(each) for name in names for each in _spread(result, name)]
             table.writerow([result.part, *about, len(result.seeds), *values])
 
@@ -271,7 +272,8 @@ def _circumstances() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
     return (
         f"{datetime.now(UTC).date().isoformat()}, {os.cpu_count()} cores of {cpu}, "
-        f"load {os.getloadavg()[0]:.1f}; {versions}. {GATES} gates; epochs: {EPOCHS}; batches of {ROWS} rows, "
+        f"load {os.getloadavg()[0]:.1f}; {versions}. {GATES} gates where no other number is named; "
+        f"epochs: {EPOCHS}; batches of {ROWS} rows, "
         f"{ROUNDS - 1} turns."
     )
 

@@ -11,7 +11,7 @@ from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.reports.figures import DPI, save_figure
 from bgan.trainer.training.run import Run
 
-from .gates_lines import Line
+from .gates_lines import GATES, Line
 
 FOLDER = Path("docs/figures")
 _COLOURS = {"dense": "#555555", "latents": "#1f6fb4", "labels": "#2e8b57", "random": "#c8502d"}
@@ -57,8 +57,7 @@ def _draw_costs(panels: Mapping[str, Sequence]) -> None:
             )
             for each in found:
                 place = (each.mean("microseconds"), each.mean("frechet_distance"))
-                rate = "" if each.line.rate is None else f", {each.line.rate:g}"
-                text = f"{each.line.width:g}{rate}"
+                text = _label(each.line)
                 axis.annotate(
                     text,
                     place,
@@ -103,7 +102,12 @@ def _draw_samples(folders: Mapping[Line, Path]) -> None:
         rows = images.reshape(_OF_EACH_CLASS, len(generator.classes), *images.shape[1:]).swapaxes(0, 1)
         picture = tiled(rows.reshape(images.shape)[:, 0], columns=_OF_EACH_CLASS, gap=1, background=0)
         axis.imshow(picture, cmap="gray", interpolation="none")
-        rate = "" if line.rate is None else f", {line.rate:g}"
-        axis.set_title(f"{line.kind} {line.width:g}{rate}", fontsize=9)
+        axis.set_title(f"{line.kind} {_label(line)}", fontsize=9)
         axis.set_axis_off()
     save_figure(figure, FOLDER / "gates-samples.png")
+
+
+def _label(line: Line) -> str:
+    """Its width; with gates their rate, and their number where it is not the usual one."""
+    rate = "" if line.rate is None else f", {line.rate:g}"
+    return f"{line.width:g}{rate}{'' if line.gates == GATES else f', {line.gates} gates'}"

@@ -18,13 +18,15 @@ class Line:
     neuron: str | None = None
     estimator: str | None = None
     """None: the usual one."""
+    gates: int = GATES
 
     @property
     def name(self) -> str:
         """It in one word, as part of a run's name."""
         rate = "" if self.rate is None else f"-r{self.rate:g}"
         gates = "" if self.neuron is None else f"-{self.neuron}-{self.estimator}"
-        return f"{self.kind}-w{self.width:g}{rate}{gates}"
+        count = "" if self.gates == GATES else f"-e{self.gates}"
+        return f"{self.kind}-w{self.width:g}{rate}{gates}{count}"
 
     @property
     def title(self) -> str:
@@ -33,21 +35,22 @@ class Line:
             return f"`{self.estimator}`, {self.neuron}"
         if self.rate is None:
             return f"dense, `--width {self.width:g}`"
-        return f"gates by {self.kind}, `--width {self.width:g} --gate-rate {self.rate:g}`"
+        count = "" if self.gates == GATES else f" --gates {self.gates}"
+        return f"gates by {self.kind}, `--width {self.width:g} --gate-rate {self.rate:g}{count}`"
 
     @property
     def mean_units(self) -> float:
         """Hidden units that an image takes, on average, where each gate has its rate."""
         if self.rate is None:
             return _UNITS * self.width
-        return _UNITS * self.width * (1 + GATES * self.rate) / GATES
+        return _UNITS * self.width * (1 + self.gates * self.rate) / self.gates
 
     def settings(self) -> dict[str, object]:
         """Its settings of `bgan train`."""
         if self.rate is None:
             return {"width": self.width}
-        gates = {} if self.neuron is None else {"gate_neuron": self.neuron, "gate_estimator": self.estimator}
-        return {"width": self.width, "gates": GATES, "gate_rate": self.rate, "gate_by": self.kind, **gates}
+        own = {} if self.neuron is None else {"gate_neuron": self.neuron, "gate_estimator": self.estimator}
+        return {"width": self.width, "gates": self.gates, "gate_rate": self.rate, "gate_by": self.kind, **own}
 
 
 _COMPARED = (
@@ -55,6 +58,7 @@ _COMPARED = (
     *(Line(by, 1, 0.25) for by in ("latents", "labels", "random")),
     *(Line(by, 0.25, 0.25) for by in ("latents", "random")),
     *(Line("latents", width, rate) for width, rate in ((1, 0.5), (2, 0.25))),
+    *(Line("latents", width, 0.25, gates=4) for width in (0.5, 1)),
 )
 _LONG = (
     *(Line("dense", width) for width in (0.125, 0.375, 1)),
