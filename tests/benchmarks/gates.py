@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 import numpy as np
 import onnxruntime
@@ -61,7 +61,7 @@ class Result:
 
     def deviation(self, name: str) -> float:
         """Its standard deviation; NaN with one seed."""
-        return stdev(seed[name] for seed in self.seeds) if len(self.seeds) > 1 else float("nan")
+        return float(np.std([seed[name] for seed in self.seeds], ddof=1)) if len(self.seeds) > 1 else float("nan")
 
 
 def main() -> None:
