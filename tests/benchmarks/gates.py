@@ -197,13 +197,15 @@ def _batches(model: Path) -> Callable[[], None]:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     manifest = OnnxModel(model).manifest
     random = np.random.default_rng(0)
-    feeds = [
-        {
-            "latents": random.standard_normal((ROWS, manifest.latent_size), np.float32),
-            "labels": random.integers(len(manifest.classes), size=ROWS),
-        }
-        for _ in range(CALLS)
-    ]
+    inner = manifest.inner_uniform_count
+
+    def feed() -> dict[str, np.ndarray]:
+        latents = random.standard_normal((ROWS, manifest.latent_size), np.float32)
+        labels = random.integers(len(manifest.classes), size=ROWS)
+        uniforms = {"inner_uniforms": random.random((ROWS, inner), np.float32)} if inner else {}
+        return {"latents": latents, "labels": labels, **uniforms}
+
+    feeds = [feed() for _ in range(CALLS)]
 
     def run() -> None:
         for each in feeds:

@@ -25,7 +25,13 @@ def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> No
     if "mnist" in compared:
         panels = {part: [each for each in results if each.part == part] for part in compared}
         _draw_costs(panels)
-        _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.width == 1])
+        _draw_classes(
+            [
+                each
+                for each in panels["mnist"]
+                if each.shares.size and (each.line.width, each.line.rate, each.line.gates) == (1, 0.25, GATES)
+            ]
+        )
         _draw_samples(
             {
                 line: folder
@@ -110,4 +116,5 @@ def _draw_samples(folders: Mapping[Line, Path]) -> None:
 def _label(line: Line) -> str:
     """Its width; with gates their rate, and their number where it is not the usual one."""
     rate = "" if line.rate is None else f", {line.rate:g}"
-    return f"{line.width:g}{rate}{'' if line.gates == GATES else f', {line.gates} gates'}"
+    count = "" if line.gates == GATES else f", {line.gates} gates"
+    return f"{line.width:g}{rate}{count}{'' if line.neuron is None else f', {line.neuron}, {line.estimator}'}"

@@ -31,12 +31,12 @@ class Line:
     @property
     def title(self) -> str:
         """It in words."""
-        if self.neuron is not None:
-            return f"`{self.estimator}`, {self.neuron}"
         if self.rate is None:
             return f"dense, `--width {self.width:g}`"
-        count = "" if self.gates == GATES else f" --gates {self.gates}"
-        return f"gates by {self.kind}, `--width {self.width:g} --gate-rate {self.rate:g}{count}`"
+        own = "" if self.gates == GATES else f" --gates {self.gates}"
+        if self.neuron is not None:
+            own = f"{own} --gate-neuron {self.neuron} --gate-estimator {self.estimator}"
+        return f"gates by {self.kind}, `--width {self.width:g} --gate-rate {self.rate:g}{own}`"
 
     @property
     def mean_units(self) -> float:
@@ -60,6 +60,7 @@ _COMPARED = (
     *(Line("latents", width, rate) for width, rate in ((1, 0.5), (2, 0.25))),
     *(Line("latents", width, 0.25, gates=4) for width in (0.5, 1)),
 )
+_STOCHASTIC = tuple(Line("latents", 1, 0.25, "sbn", estimator) for estimator in ("reinmax", "reinforce-loo"))
 _LONG = (
     *(Line("dense", width) for width in (0.125, 0.375, 1)),
     *(Line(by, 1, 0.25) for by in ("latents", "random")),
@@ -70,7 +71,7 @@ _ESTIMATORS = (
     ("sbn", "disarm"), ("sbn", "muprop"), ("sbn", "rebar"), ("sbn", "relax"),
 )  # fmt: skip
 PARTS = {
-    "mnist": _COMPARED,
+    "mnist": (*_COMPARED, *_STOCHASTIC),
     "mnist-long": _LONG,
     "digits": _COMPARED,
     "estimators": tuple(Line("latents", 1, 0.25, neuron, estimator) for neuron, estimator in _ESTIMATORS),
