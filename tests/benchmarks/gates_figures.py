@@ -16,7 +16,11 @@ from .gates_lines import GATES, Line
 FOLDER = Path("docs/figures")
 _COLOURS = {"dense": "#555555", "latents": "#1f6fb4", "labels": "#2e8b57", "random": "#c8502d"}
 _OF_EACH_CLASS = 8
-_NARROW = 0.25  # of which no samples are drawn
+_SHOWN = (
+    "dense-w0.125", "dense-w1", "latents-w1-r0.25", "labels-w1-r0.25", "random-w1-r0.25",
+    "latents-w1-r0.25-sbn-reinforce-loo",
+)  # fmt: skip
+"""The lines whose samples and gates are drawn, by their names."""
 
 
 def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> None:
@@ -25,18 +29,12 @@ def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> No
     if "mnist" in compared:
         panels = {part: [each for each in results if each.part == part] for part in compared}
         _draw_costs(panels)
-        _draw_classes(
-            [
-                each
-                for each in panels["mnist"]
-                if each.shares.size and (each.line.width, each.line.rate, each.line.gates) == (1, 0.25, GATES)
-            ]
-        )
+        _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.name in _SHOWN])
         _draw_samples(
             {
                 line: folder
                 for (part, line, seed), folder in folders.items()
-                if (part, seed) == ("mnist", 0) and line.width > _NARROW
+                if (part, seed) == ("mnist", 0) and line.name in _SHOWN
             }
         )
 
@@ -91,8 +89,7 @@ def _draw_classes(results: Sequence) -> None:
         for (row, column), share in np.ndenumerate(result.shares):
             colour = "black" if share > 0.6 else "white"
             axis.text(column, row, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=6, color=colour)
-        title = f"gates by {result.line.kind}, width {result.line.width:g}, rate {result.line.rate:g}"
-        axis.set_title(title, fontsize=9)
+        axis.set_title(f"gates by {result.line.kind} {_label(result.line)}", fontsize=9)
         axis.set(xlabel="part", ylabel="class", yticks=range(len(result.shares)))
     figure.colorbar(drawn, ax=axes, label="share of the images for which it runs")
     save_figure(figure, FOLDER / "gates-classes.png")
