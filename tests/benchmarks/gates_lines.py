@@ -68,8 +68,8 @@ _LONG = (
 _ESTIMATORS = (
     ("dbn", "sigmoid-adjusted"), ("dbn", "identity"), ("sbn", "sigmoid-adjusted"), ("sbn", "identity"),
     ("sbn", "reinmax"), ("sbn", "st-gumbel"), ("sbn", "concrete"), ("sbn", "reinforce"),
-    ("sbn", "reinforce-per-unit"), ("sbn", "reinforce-loo"), ("sbn", "disarm"), ("sbn", "muprop"), ("sbn", "rebar"),
-    ("sbn", "relax"),
+    ("sbn", "reinforce-per-unit"), ("sbn", "reinforce-loo"), ("sbn", "disarm"), ("sbn", "muprop"),
+    ("sbn", "rebar"), ("sbn", "relax"),
 )  # fmt: skip
 PARTS = {
     "mnist": (*_COMPARED, *_STOCHASTIC),
