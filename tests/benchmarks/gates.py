@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 import numpy as np
 import onnxruntime
@@ -61,7 +61,7 @@ class Result:
 
     def deviation(self, name: str) -> float:
         """Its standard deviation; NaN with one seed."""
-        return stdev(seed[name] for seed in self.seeds) if len(self.seeds) > 1 else float("nan")
+        return float(np.std([seed[name] for seed in self.seeds], ddof=1)) if len(self.seeds) > 1 else float("nan")
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def _job(part: str, line: Line, seed: int) -> Job:
 
 
 def _dataset(part: str) -> str:
-    return "digits" if part == "estimators" else part
+    return "mnist" if part.startswith("mnist") else "digits"
 
 
 def _is_trained(job: Job) -> bool:
@@ -107,7 +107,7 @@ def _is_trained(job: Job) -> bool:
 def _results(jobs: dict[tuple[str, Line, int], Job]) -> list[Result]:
     """All lines of which there are runs, in the order of their parts."""
     models = {key: _exported(job) for key, job in jobs.items() if key[0] != "estimators"}
-    seconds = _timed({key: path for key, path in models.items() if key[0] == "mnist"})
+    seconds = _timed(models)
     results = []
     for part, line in dict.fromkeys((part, line) for part, line, _ in jobs):
         keys = [key for key in jobs if key[:2] == (part, line)]
@@ -146,7 +146,7 @@ def _measured(job: Job, dataset: str) -> dict[str, float]:
 
 
 def _figures(generator: TrainedGenerator, dataset: str) -> dict[str, float]:
-    """Means over draws, each of as many samples as test images: one of MNIST, ten of digits."""
+    """Means over draws, each of as many samples as real images: one of MNIST, six of digits."""
     reference, real = _reference(dataset)
     found = []
     for seed in range(min(10, SAMPLES // len(real))):
@@ -164,9 +164,11 @@ def _figures(generator: TrainedGenerator, dataset: str) -> dict[str, float]:
 
 @cache
 def _reference(dataset: str) -> tuple[Reference, Features]:
-    """The classifier of a data set, and its features of the first 10,000 test images."""
+    """The classifier of a data set, and its features of 10,000 test images; of the digits' training images, as 257
+    test images are too few to tell generators apart."""
     reference = load_reference(DatasetSpec(dataset=dataset))
-    return reference, reference.classifier.describe(reference.test[:SAMPLES])[0]
+    real = reference.training if dataset == "digits" else reference.test
+    return reference, reference.classifier.describe(real[:SAMPLES])[0]
 
 
 def _shares(model: Path | None) -> np.ndarray:
@@ -195,13 +197,15 @@ def _batches(model: Path) -> Callable[[], None]:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     manifest = OnnxModel(model).manifest
     random = np.random.default_rng(0)
-    feeds = [
-        {
-            "latents": random.standard_normal((ROWS, manifest.latent_size), np.float32),
-            "labels": random.integers(len(manifest.classes), size=ROWS),
-        }
-        for _ in range(CALLS)
-    ]
+    inner = manifest.inner_uniform_count
+
+    def feed() -> dict[str, np.ndarray]:
+        latents = random.standard_normal((ROWS, manifest.latent_size), np.float32)
+        labels = random.integers(len(manifest.classes), size=ROWS)
+        uniforms = {"inner_uniforms": random.random((ROWS, inner), np.float32)} if inner else {}
+        return {"latents": latents, "labels": labels, **uniforms}
+
+    feeds = [feed() for _ in range(CALLS)]
 
     def run() -> None:
         for each in feeds:
@@ -216,11 +220,12 @@ def _write_table(results: list[Result]) -> None:
     with TABLE.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
-            ["part", "gates_by", "width", "rate", "neuron", "estimator", "mean_units", "seeds", *columns]
+            ["part", "gates_by", "gates", "width", "rate", "neuron", "estimator", "mean_units", "seeds", *columns]
         )
         for result in results:
             line = result.line
-            about = [line.kind, line.width, line.rate, line.neuron, line.estimator, line.mean_units]
+            count = None if line.rate is None else line.gates
+            about = [line.kind, count, line.width, line.rate, line.neuron, line.estimator, line.mean_units]
             values = [_number(each) for name in names for each in _spread(result, name)]
             table.writerow([result.part, *about, len(result.seeds), *values])
 
@@ -269,7 +274,8 @@ def _circumstances() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
     return (
         f"{datetime.now(UTC).date().isoformat()}, {os.cpu_count()} cores of {cpu}, "
-        f"load {os.getloadavg()[0]:.1f}; {versions}. {GATES} gates; epochs: {EPOCHS}; batches of {ROWS} rows, "
+        f"load {os.getloadavg()[0]:.1f}; {versions}. {GATES} gates where no other number is named; "
+        f"epochs: {EPOCHS}; batches of {ROWS} rows, "
         f"{ROUNDS - 1} turns."
     )
 

@@ -11,44 +11,47 @@ from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.reports.figures import DPI, save_figure
 from bgan.trainer.training.run import Run
 
-from .gates_lines import Line
+from .gates_lines import GATES, Line
 
 FOLDER = Path("docs/figures")
 _COLOURS = {"dense": "#555555", "latents": "#1f6fb4", "labels": "#2e8b57", "random": "#c8502d"}
 _OF_EACH_CLASS = 8
-_NARROW = 0.25  # of which no samples are drawn
+_SHOWN = (
+    "dense-w0.125", "dense-w1", "latents-w1-r0.25", "labels-w1-r0.25", "random-w1-r0.25",
+    "latents-w1-r0.25-sbn-reinforce-loo",
+)  # fmt: skip
+"""The lines whose samples and gates are drawn, by their names."""
 
 
 def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> None:
     """All figures; `folders` are those of runs by part, line and seed."""
-    compared = [part for part in ("mnist", "digits") if any(result.part == part for result in results)]
+    compared = dict.fromkeys(result.part for result in results if result.part != "estimators")
     if "mnist" in compared:
-        microseconds = {each.line: each.mean("microseconds") for each in results if each.part == "mnist"}
         panels = {part: [each for each in results if each.part == part] for part in compared}
-        _draw_costs(panels, microseconds)
-        _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.width == 1])
+        _draw_costs(panels)
+        _draw_classes([each for each in panels["mnist"] if each.shares.size and each.line.name in _SHOWN])
         _draw_samples(
             {
                 line: folder
                 for (part, line, seed), folder in folders.items()
-                if (part, seed) == ("mnist", 0) and line.width > _NARROW
+                if (part, seed) == ("mnist", 0) and line.name in _SHOWN
             }
         )
 
 
-def _draw_costs(panels: Mapping[str, Sequence], microseconds: Mapping[Line, float]) -> None:
-    """Distance by cost, a panel for each data set: both have images of one shape, so that files cost the same."""
+def _draw_costs(panels: Mapping[str, Sequence]) -> None:
+    """Distance by cost, a panel for each budget and data set."""
     figure = Figure(figsize=(5.4 * len(panels), 4), dpi=DPI, layout="constrained")
     for axis, (part, results) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         for kind, colour in _COLOURS.items():
-            found = [each for each in results if each.line.kind == kind and each.line in microseconds]
+            found = [each for each in results if each.line.kind == kind]
             if not found:
                 continue
-            found.sort(key=lambda each: microseconds[each.line])
+            found.sort(key=lambda each: each.mean("microseconds"))
             axis.errorbar(
-                [microseconds[each.line] for each in found],
+                [each.mean("microseconds") for each in found],
                 [each.mean("frechet_distance") for each in found],
                 [each.deviation("frechet_distance") for each in found],
                 fmt="o-" if kind == "dense" else "o",
@@ -57,9 +60,8 @@ def _draw_costs(panels: Mapping[str, Sequence], microseconds: Mapping[Line, floa
                 label=kind if kind == "dense" else f"gates by {kind}",
             )
             for each in found:
-                place = (microseconds[each.line], each.mean("frechet_distance"))
-                rate = "" if each.line.rate is None else f", {each.line.rate:g}"
-                text = f"{each.line.width:g}{rate}"
+                place = (each.mean("microseconds"), each.mean("frechet_distance"))
+                text = _label(each.line)
                 axis.annotate(
                     text,
                     place,
@@ -87,8 +89,7 @@ def _draw_classes(results: Sequence) -> None:
         for (row, column), share in np.ndenumerate(result.shares):
             colour = "black" if share > 0.6 else "white"
             axis.text(column, row, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=6, color=colour)
-        title = f"gates by {result.line.kind}, width {result.line.width:g}, rate {result.line.rate:g}"
-        axis.set_title(title, fontsize=9)
+        axis.set_title(f"gates by {result.line.kind} {_label(result.line)}", fontsize=9)
         axis.set(xlabel="part", ylabel="class", yticks=range(len(result.shares)))
     figure.colorbar(drawn, ax=axes, label="share of the images for which it runs")
     save_figure(figure, FOLDER / "gates-classes.png")
@@ -104,7 +105,13 @@ def _draw_samples(folders: Mapping[Line, Path]) -> None:
         rows = images.reshape(_OF_EACH_CLASS, len(generator.classes), *images.shape[1:]).swapaxes(0, 1)
         picture = tiled(rows.reshape(images.shape)[:, 0], columns=_OF_EACH_CLASS, gap=1, background=0)
         axis.imshow(picture, cmap="gray", interpolation="none")
-        rate = "" if line.rate is None else f", {line.rate:g}"
-        axis.set_title(f"{line.kind} {line.width:g}{rate}", fontsize=9)
+        axis.set_title(f"{line.kind} {_label(line)}", fontsize=9)
         axis.set_axis_off()
     save_figure(figure, FOLDER / "gates-samples.png")
+
+
+def _label(line: Line) -> str:
+    """Its width; with gates their rate, and their number where it is not the usual one."""
+    rate = "" if line.rate is None else f", {line.rate:g}"
+    count = "" if line.gates == GATES else f", {line.gates} gates"
+    return f"{line.width:g}{rate}{count}{'' if line.neuron is None else f', {line.neuron}, {line.estimator}'}"
