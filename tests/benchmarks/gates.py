@@ -97,7 +97,7 @@ def _job(part: str, line: Line, seed: int) -> Job:
 
 
 def _dataset(part: str) -> str:
-    return "mnist" if part.startswith("mnist") else "digits"
+    return "digits" if part == "estimators" else part
 
 
 def _is_trained(job: Job) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 GATES = 8
-EPOCHS = {"mnist": 2, "mnist-long": 6, "digits": 40, "estimators": 16}
+EPOCHS = {"mnist": 2, "digits": 40, "estimators": 16}
 _UNITS = 1024
 
 
@@ -61,10 +61,6 @@ _COMPARED = (
     *(Line("latents", width, 0.25, gates=4) for width in (0.5, 1)),
 )
 _STOCHASTIC = tuple(Line("latents", 1, 0.25, "sbn", estimator) for estimator in ("reinmax", "reinforce-loo"))
-_LONG = (
-    *(Line("dense", width) for width in (0.125, 0.375, 1)),
-    *(Line(by, 1, 0.25) for by in ("latents", "random")),
-)
 _ESTIMATORS = (
     ("dbn", "sigmoid-adjusted"), ("dbn", "identity"), ("sbn", "sigmoid-adjusted"), ("sbn", "identity"),
     ("sbn", "reinmax"), ("sbn", "st-gumbel"), ("sbn", "concrete"), ("sbn", "reinforce"),
@@ -73,7 +69,6 @@ _ESTIMATORS = (
 )  # fmt: skip
 PARTS = {
     "mnist": (*_COMPARED, *_STOCHASTIC),
-    "mnist-long": _LONG,
     "digits": _COMPARED,
     "estimators": tuple(Line("latents", 1, 0.25, neuron, estimator) for neuron, estimator in _ESTIMATORS),
 }
