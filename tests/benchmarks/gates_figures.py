@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bgan.trainer.common.grids import tiled
@@ -11,7 +12,7 @@ from bgan.trainer.evaluation.generator import TrainedGenerator
 from bgan.trainer.reports.figures import DPI, save_figure
 from bgan.trainer.training.run import Run
 
-from .gates_lines import GATES, Line
+from .gates_lines import Line
 
 FOLDER = Path("docs/figures")
 _COLOURS = {"dense": "#555555", "latents": "#1f6fb4", "labels": "#2e8b57", "random": "#c8502d"}
@@ -41,41 +42,15 @@ def draw(results: Sequence, folders: Mapping[tuple[str, Line, int], Path]) -> No
 
 
 def _draw_costs(panels: Mapping[str, Sequence]) -> None:
-    """Distance by cost, a panel for each budget and data set."""
+    """Distance by cost, a panel for each data set; stochastic gates, which cost what others do, are left out."""
     figure = Figure(figsize=(5.4 * len(panels), 5), dpi=DPI, layout="constrained")
-    for axis, (part, results) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for kind, colour in _COLOURS.items():
-            found = [
-                each
-                for each in results
-                if each.line.kind == kind and each.line.neuron is None and each.line.width > _NARROW
-            ]
-            if not found:
-                continue
-            found.sort(key=lambda each: each.mean("microseconds"))
-            axis.errorbar(
-                [each.mean("microseconds") for each in found],
-                [each.mean("frechet_distance") for each in found],
-                [each.deviation("frechet_distance") for each in found],
-                fmt="o-" if kind == "dense" else "o",
-                color=colour,
-                capsize=3,
-                label=kind if kind == "dense" else f"gates by {kind}",
-            )
-            for number, each in enumerate(found):
-                is_right = kind == "dense" or number % 2 == 1  # of two files of like cost one on either side
-                axis.annotate(
-                    _label(each.line),
-                    (each.mean("microseconds"), each.mean("frechet_distance")),
-                    (6, 0) if is_right else (-6, 0),
-                    textcoords="offset points",
-                    ha="left" if is_right else "right",
-                    va="center",
-                    fontsize=7,
-                    color=colour,
-                )
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (part, results) in zip(axes, panels.items(), strict=True):
+        drawn = [each for each in results if each.line.neuron is None and each.line.width > _NARROW]
+        drawn.sort(key=lambda each: each.mean("microseconds"))
+        for kind in _COLOURS:
+            if found := [each for each in drawn if each.line.kind == kind]:
+                _draw_kind(axis, kind, found)
         axis.margins(x=0.15)
         axis.set(
             title=part, xlabel="µs an image, one thread", ylabel="Fréchet distance", xscale="log", yscale="log"
@@ -87,6 +62,32 @@ def _draw_costs(panels: Mapping[str, Sequence]) -> None:
     save_figure(figure, FOLDER / "gates-cost.png")
 
 
+def _draw_kind(axis: Axes, kind: str, results: Sequence) -> None:
+    """The lines of one kind, by their cost, with error bars and labels."""
+    costs, distances = ([each.mean(name) for each in results] for name in ("microseconds", "frechet_distance"))
+    axis.errorbar(
+        costs,
+        distances,
+        [each.deviation("frechet_distance") for each in results],
+        fmt="o-" if kind == "dense" else "o",
+        color=_COLOURS[kind],
+        capsize=3,
+        label=kind if kind == "dense" else f"gates by {kind}",
+    )
+    for number, each in enumerate(results):
+        is_right = kind == "dense" or number % 2 == 1  # of two files of like cost one on either side
+        axis.annotate(
+            each.line.label,
+            (costs[number], distances[number]),
+            (6, 0) if is_right else (-6, 0),
+            textcoords="offset points",
+            ha="left" if is_right else "right",
+            va="center",
+            fontsize=7,
+            color=_COLOURS[kind],
+        )
+
+
 def _draw_classes(results: Sequence) -> None:
     """How often each part serves each class, by seed 0 of each line."""
     figure = Figure(figsize=(3.6 * len(results), 3.6), dpi=DPI, layout="constrained")
@@ -96,7 +97,7 @@ def _draw_classes(results: Sequence) -> None:
         for (row, column), share in np.ndenumerate(result.shares):
             colour = "black" if share > 0.6 else "white"
             axis.text(column, row, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=6, color=colour)
-        axis.set_title(f"gates by {result.line.kind} {_label(result.line)}", fontsize=9)
+        axis.set_title(f"gates by {result.line.kind} {result.line.label}", fontsize=9)
         axis.set(xlabel="part", ylabel="class", yticks=range(len(result.shares)))
     figure.colorbar(drawn, ax=axes, label="share of the images for which it runs")
     save_figure(figure, FOLDER / "gates-classes.png")
@@ -112,13 +113,6 @@ def _draw_samples(folders: Mapping[Line, Path]) -> None:
         rows = images.reshape(_OF_EACH_CLASS, len(generator.classes), *images.shape[1:]).swapaxes(0, 1)
         picture = tiled(rows.reshape(images.shape)[:, 0], columns=_OF_EACH_CLASS, gap=1, background=0)
         axis.imshow(picture, cmap="gray", interpolation="none")
-        axis.set_title(f"{line.kind} {_label(line)}", fontsize=9)
+        axis.set_title(f"{line.kind} {line.label}", fontsize=9)
         axis.set_axis_off()
     save_figure(figure, FOLDER / "gates-samples.png")
-
-
-def _label(line: Line) -> str:
-    """Its width; with gates their rate, and their number where it is not the usual one."""
-    rate = "" if line.rate is None else f", {line.rate:g}"
-    count = "" if line.gates == GATES else f", {line.gates} gates"
-    return f"{line.width:g}{rate}{count}{'' if line.neuron is None else f', {line.neuron}, {line.estimator}'}"

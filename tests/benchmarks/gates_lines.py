@@ -39,6 +39,14 @@ class Line:
         return f"gates by {self.kind}, `--width {self.width:g} --gate-rate {self.rate:g}{own}`"
 
     @property
+    def label(self) -> str:
+        """It in a picture: its width; with gates their rate, and what of them is not usual."""
+        rate = "" if self.rate is None else f", {self.rate:g}"
+        count = "" if self.gates == GATES else f", {self.gates} gates"
+        own = "" if self.neuron is None else f", {self.neuron}, {self.estimator}"
+        return f"{self.width:g}{rate}{count}{own}"
+
+    @property
     def mean_units(self) -> float:
         """Hidden units that an image takes, on average, where each gate has its rate."""
         if self.rate is None:
