@@ -56,14 +56,14 @@ def test_the_truth_of_gates_is_that_of_all_patterns(gated):
 @pytest.mark.parametrize("of", ["gates", "hidden"])
 def test_flips_of_drawn_patterns_agree_with_enumeration(gated, hidden, of):
     subject = _subject({"gates": gated, "hidden": hidden}[of], of)
-    exact, groups = enumerated_gradients(subject)[0], flip_gradients(subject, 150, _silent)
+    exact, groups = enumerated_gradients(subject)[0], flip_gradients(subject, 300, _silent)
     error = groups.std(dim=0) / len(groups) ** 0.5
     assert ((groups.mean(dim=0) - exact).abs() < 6 * error + 1e-7).all()
     assert error.norm() < exact.norm()
 
 
 def test_unbiased_estimators_of_gates_show_no_bias(gated, tmp_path):
-    plan = DiagnosisOptions(images=2, draws=50)
+    plan = DiagnosisOptions(images=2, draws=120)
     diagnosis = diagnose(gated, plan, estimators=[*UNBIASED, "reinmax"])
     assert (diagnosis.of, diagnosis.neurons) == ("gates", "sbn gates")
     assert diagnosis.reference == (

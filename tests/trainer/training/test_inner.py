@@ -168,9 +168,16 @@ def test_what_is_told_of_a_runs_gates(tmp_path):
         assert events.Scalars(name)[-1].value == pytest.approx(record[name])
 
 
-def test_dead_gates_are_named_at_the_end(tmp_path, capsys):
-    with pytest.warns(UserWarning, match=r"dead gates: 2 of 2, those of the parts 0, 1 .* raise --gate-rate, or"):
-        train_on_noise(tmp_path / "run", gates=2, width=0.05, gate_by="random", gate_rate=1e-6)
+@pytest.mark.parametrize(
+    ("by", "advice"), [("random", "--gate-rate"), ("latents", "--gate-penalty or --gate-rate")]
+)
+def test_dead_gates_are_named_at_the_end(tmp_path, by, advice):
+    with pytest.warns(UserWarning, match="dead gates") as warned:
+        train_on_noise(tmp_path / "run", gates=2, width=0.05, gate_by=by, gate_rate=1e-6)
+    assert str(warned[0].message) == (
+        "dead gates: 2 of 2, those of the parts 0, 1 (from 0), which run for fewer than 1 image in 1,000; "
+        f"raise {advice}, or take fewer --gates"
+    )
 
 
 def test_shares_of_classes_are_weighed_by_their_images():
