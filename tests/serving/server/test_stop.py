@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 _START = """
-    import asyncio, ctypes, logging, signal, time
+    import asyncio, ctypes, logging, signal, threading, time
     from bgan.serving.server import stop as stopping
     from bgan.serving.server.stop import Stop
     from bgan.serving.telemetry.logs import writing_log
@@ -49,6 +49,38 @@ def test_a_process_that_stops_in_time_ends_as_it_likes():
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "wait, seconds, codes",
+    [
+        pytest.param("stop.wait()", 50, [0], id="in time"),
+        pytest.param("asyncio.Event().wait()", 0.2, _BY_FORCE, id="late"),
+    ],
+)
+def test_a_signal_that_does_not_wake_the_main_thread_begins_the_stop(wait, seconds, codes):
+    """As one does that comes between Python's last look for signals and the wait of the event loop."""
+    body = f"""
+    def send():
+        time.sleep(0.5)  # the main thread waits by then
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    await {wait}
+    """
+    with _start(body, seconds=seconds) as process:
+        assert process.wait(60) in codes
+
+
+def test_a_signal_of_another_kind_does_not_begin_the_stop():
+    body = """
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.raise_signal(signal.SIGUSR1)
+    await asyncio.wait_for(stop.wait(), 0.5)
+    """
+    with _start(body, seconds=50) as process:
+        assert process.wait(60) == 1
+        assert process.stderr.read().endswith("TimeoutError\n")
 
 
 @pytest.mark.parametrize(
