@@ -19,7 +19,7 @@ SOAK ?=
 SCHEDULES ?= 10000
 ABLATION ?=
 PORTABILITY ?=
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 TRITON := .tools/triton
 TRITON_READY := $(TRITON)/.ready
 FAKETIME := .tools/faketime

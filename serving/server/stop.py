@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 class Stop:
     """Begins with a signal, or with `begin`; after `seconds` it ends the process by force, with code 1.
 
-    Python runs a signal's handler once the main thread is awake. A signal that comes just before that thread waits,
-    or to another thread, does not wake it; so the signal's number is written into a pipe, too (`set_wakeup_fd`), whose
-    thread begins the stop. That thread ends the process; should it not come to run, or the process not end after its
-    last line of Python, the system does (SIGALRM).
+    Python runs a signal's handler once the main thread is awake. A signal that comes just before that thread
+    waits, or to another thread, does not wake it; so its number is written into a pipe, too (`set_wakeup_fd`), and
+    the thread that reads it begins the stop. That thread ends the process; should it not come to run, or the
+    process not end after its last line of Python, the system does (SIGALRM).
     """
 
     def __init__(self, *signals: signal.Signals, seconds: float) -> None:

@@ -15,6 +15,7 @@ import types
 import pytest
 
 STEPS_AT_MOST = 50
+_LONG_SECONDS_AT_MOST = 900  # on a slow machine that other tests share, one took 194
 _STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
 
 
@@ -58,6 +59,11 @@ def pytest_collection_modifyitems(items):
         for name in ("training", "exporting"):
             if name in item.fixturenames:
                 item.add_marker(name)
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_LONG_SECONDS_AT_MOST))
+    # The files of long tests come first, so that none is begun when the others end.
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.hookimpl(wrapper=True)

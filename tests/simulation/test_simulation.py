@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 
+@pytest.mark.timeout(900)  # three minutes of a core on a slow machine
 @pytest.mark.parametrize("names", ["every_schedule", "not every_schedule"])
 def test_the_checks_of_the_simulation_hold(names):
     options = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", names)

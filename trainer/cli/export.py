@@ -64,7 +64,10 @@ def export(
     if result.parts:
         finding += f"; routed, the {result.parts} parts give the same bytes as masked"
     where = place.rpartition("/")[0] if is_url(models) else models
-    note(f"checked on {result.rows} rows: {finding}\nnext: {shlex.join(['bgan', 'serve', '--models', where])}")
+    rows = f"{result.rows} rows"
+    if result.left_out:
+        rows += f" (not on {result.left_out} more, where rounding decides an inner neuron)"
+    note(f"checked on {rows}: {finding}\nnext: {shlex.join(['bgan', 'serve', '--models', where])}")
     typer.echo(place)
 
 

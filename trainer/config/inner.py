@@ -23,7 +23,7 @@ class InnerConfig(SettingsGroup):
         "binary gate is on.",
         None,
         at_least=2,
-        below=1025,
+        at_most=1024,
         shown_default="none",
     )
     gate_rate: float | None = setting(

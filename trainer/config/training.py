@@ -69,7 +69,7 @@ class NetworkConfig(SettingsGroup):
         "Train a class-conditional GAN on so many clusters of alike images, not on labels; 100 suits MNIST.",
         None,
         at_least=2,
-        below=1025,
+        at_most=1024,
     )
     """None: no clusters, but the labels where it is class-conditional."""
     refine: str | None = setting(

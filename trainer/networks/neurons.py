@@ -4,6 +4,7 @@ Shapes: logits, probabilities, uniforms and outputs are all [batch, channels, he
 A slope multiplies the logits in both directions; slope annealing (Chung et al. 2017) raises it by epoch.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class BinaryNeurons(OutputNeurons):
 
     `neuron` is "sbn" (stochastic: 1 with probability sigma(slope x)) or "dbn" (1 where that is above 0.5);
     `estimator` the derivative that stands in for the step's: "sigmoid-adjusted", "identity" or, for "sbn",
-    "reinmax". Raises ConfigError for others.
+    "reinmax". Raises ConfigError for others, and for a slope that is not above 0 and finite.
     """
 
     def __init__(self, neuron: str = "sbn", *, estimator: str = SIGMOID_ADJUSTED, slope: Number = 1.0) -> None:
@@ -111,6 +112,8 @@ class BinaryNeurons(OutputNeurons):
                 f"estimator is {estimator!r}; choose one of {', '.join(_ESTIMATORS[neuron])} for {neuron}, or "
                 "gradient_estimator()"
             )
+        if not isinstance(slope, Tensor) and not 0 < slope < math.inf:
+            raise ConfigError(f"slope is {slope}; it must be above 0 and finite")
         super().__init__(neuron, estimator=estimator, slope=slope)
 
     def forward(

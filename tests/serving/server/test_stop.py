@@ -52,7 +52,7 @@ def test_a_process_that_stops_in_time_ends_as_it_likes():
 
 
 @pytest.mark.parametrize(
-    "wait, seconds, codes",
+    ("wait", "seconds", "codes"),
     [
         pytest.param("stop.wait()", 50, [0], id="in time"),
         pytest.param("asyncio.Event().wait()", 0.2, _BY_FORCE, id="late"),

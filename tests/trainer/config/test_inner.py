@@ -10,7 +10,7 @@ from bgan.trainer.networks.build import sizes_text
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"gates": 1}, "gates is 1; it must be at least 2 and below 1025"),
+        ({"gates": 1}, "gates is 1; it must be at least 2 and at most 1024"),
         ({"gates": 4, "gate_rate": 0}, "gate-rate is 0; it must be above 0 and at most 1"),
         ({"gates": 4, "gate_rate": 1.5}, "gate-rate is 1.5; it must be above 0 and at most 1"),
         ({"gates": 4, "gate_by": "pixels"}, "gate-by is 'pixels'; choose one of latents, labels, random"),

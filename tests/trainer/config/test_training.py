@@ -115,7 +115,7 @@ def test_the_papers_settings_are_the_defaults():
         ("adam_beta2", float("nan"), "adam-beta2 is nan"),
         ("discriminator_steps", 0, "discriminator-steps is 0"),
         ("latent_size", -3, "latent-size is -3"),
-        ("clusters", 1, "clusters is 1; it must be at least 2 and below 1025"),
+        ("clusters", 1, "clusters is 1; it must be at least 2 and at most 1024"),
         ("seed", -1, "seed is -1"),
         ("seed", 2**63, "seed is 9223372036854775808"),
     ],

@@ -69,7 +69,7 @@ def test_a_gated_file_does_what_the_generator_does(tmp_path, settings):
         assert 0 < gates.mean() < 1
 
     manifest = OnnxModel(result.path).manifest
-    assert result.parts == 3
+    assert (result.parts, result.rows + result.left_out) == (3, 1024)
     own = manifest.gates
     assert (own.count, own.rate, own.neuron) == (3, settings.get("gate_rate", 0.5), bits_of(settings))
     assert manifest.inner_uniform_count == (3 if uniforms is not None else 0)

@@ -1,4 +1,5 @@
 import io
+import math
 
 import numpy as np
 import onnxruntime
@@ -101,6 +102,9 @@ def test_what_cannot_be_is_refused():
     for rate in (0.0, 1.5, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="must be above 0 and at most 1"):
             gated(rate=rate)
+    for slope in (0.0, math.inf, math.nan):
+        with pytest.raises(ConfigError, match=r"slope is .*; it must be above 0 and finite"):
+            gated(slope=slope)
     with pytest.raises(ConfigError, match="there are 1 parts; gates choose among 2 or more"):
         gated(parts=1)
     with pytest.raises(ConfigError, match="or gradient_estimator"):

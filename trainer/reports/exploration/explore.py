@@ -33,9 +33,9 @@ TRAINING_IMAGES = 60_000  # of a file or folder
 class ExplorationOptions(SettingsGroup):
     """How much to show. Raising a count keeps existing images, except the interpolation back to latent 1."""
 
-    images: int = setting("Latents to show.", 8, at_least=1, below=DRAWN + 1)
+    images: int = setting("Latents to show.", 8, at_least=1, at_most=DRAWN)
     steps: int = setting("Images from one latent to the next.", 11, at_least=2)
-    draws: int = setting("Draws of each latent to show.", 8, at_least=1, below=AVERAGED + 1)
+    draws: int = setting("Draws of each latent to show.", 8, at_least=1, at_most=AVERAGED)
     seed: int = setting("Decides the latents and all noise.", 0, at_least=0)
 
 
