@@ -114,7 +114,7 @@ def test_a_policy_that_cannot_be_meant(field, value):
 def test_many_attempts_and_few(make_client):
     for attempts, timeout in ((1, 60), (math.inf, 0.5), (10**30, 0.5), (None, 0.5)):
         policy = RetryPolicy(attempts=attempts, initial_backoff_seconds=0.01, max_backoff_seconds=0.01)
-        with make_client(f"localhost:{free_port()}", retry=policy, timeout_seconds=timeout) as client:
+        with make_client(f"127.0.0.1:{free_port()}", retry=policy, timeout_seconds=timeout) as client:
             for call in (
                 client.list_models,
                 lambda client=client: next(client.sample_binary_images(image_count=1)),
