@@ -1,9 +1,10 @@
 """The tiers of tests: each test's marks come from what it uses, and a test that outgrows its tier fails.
 
 `process`: its code, or that of a fixture or a helper that it uses, names the module `subprocess`, or it uses the
-fixture `processes`. `training`: it uses the fixture `training`. `exporting`: it uses the fixture `exporting`. All
-else is fast: it may neither start a process, nor train for more than 50 steps, nor export by torch, which takes
-seconds and is allowed in all other tiers. `long` alone is set by hand.
+fixture `processes`. `training`: it uses the fixture `training`, as what trains or draws for seconds does.
+`exporting`: it uses the fixture `exporting`. All else is fast: it may neither start a process, nor train for more
+than 50 steps, nor export by torch, which takes seconds and is allowed in all other tiers. `long` alone is set by
+hand.
 """
 
 import functools
@@ -35,7 +36,7 @@ def processes():
 
 @pytest.fixture(scope="session")
 def training():
-    """Lets a test train for more than 50 steps."""
+    """Lets a test train for more than 50 steps; what trains or draws for seconds uses it, too."""
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,7 @@ def exporting():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "process: starts processes or uses a server; never set by hand")
-    config.addinivalue_line("markers", "training: trains for more than 50 steps; never set by hand")
+    config.addinivalue_line("markers", "training: trains for more than 50 steps or for seconds; never set by hand")
     config.addinivalue_line("markers", "exporting: exports a generator by torch; never set by hand")
     sys.addaudithook(_refuse_processes)
 

@@ -60,6 +60,7 @@ class _StopsAfterAnEpoch(bgan.Callback):
         raise bgan.StopTraining
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_it_resumes_bit_for_bit(run, dataset, networks, tmp_path):
     stops = _StopsAfterAnEpoch()
     before = copy.deepcopy(networks["generator"].state_dict())

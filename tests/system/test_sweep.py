@@ -28,6 +28,7 @@ def _sweep(sweep, folder, pruner):
     return sweep(folder, trials=2, images=noise_images(), pruner=pruner, **own)
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_a_run_that_is_worse_is_given_up_after_its_first_evaluation_and_can_be_resumed(sweep, tmp_path):
     study = _sweep(sweep, tmp_path, optuna.pruners.ThresholdPruner(upper=0))
     assert _states(study) == ["PRUNED", "PRUNED"]
@@ -37,6 +38,7 @@ def test_a_run_that_is_worse_is_given_up_after_its_first_evaluation_and_can_be_r
         assert list(trial.intermediate_values) == [3]
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_the_others_are_trained_to_the_end_and_measured(sweep, tmp_path):
     study = _sweep(sweep, tmp_path, optuna.pruners.NopPruner())
     assert _states(study) == ["COMPLETE", "COMPLETE"]

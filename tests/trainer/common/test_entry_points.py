@@ -101,6 +101,7 @@ def _train(tmp_path, letters, *options, data=("--reader", "letters")):
     )
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_names_of_all_groups_train_and_measure(strangers, letters, tmp_path):
     own = ("--network", "attentive", "--discriminator", "attentive+mlp", "--objective", "hinge")
     result = _train(tmp_path, letters, *own, "--neuron", "sbn", "--estimator", "sigmoid", "--name", "mine")

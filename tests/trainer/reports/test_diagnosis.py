@@ -140,10 +140,12 @@ class _Exact:
         return (self.state_probabilities(self.logits)[:, :, None] * terms).sum(dim=1)
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_the_diagnosis_agrees_with_enumeration(sbn_run):
     _assert_agreement(diagnose(sbn_run, PLAN, estimators=NAMES), _Exact.of(sbn_run, PLAN.images))
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 @pytest.mark.parametrize("discriminator", ["mlp", "strided-cnn"])
 def test_the_diagnosis_of_pairs_agrees_with_enumeration(tmp_path, discriminator):
     run = _paired_run(tmp_path / "run", "sbn", discriminator)
@@ -187,6 +189,7 @@ def test_deterministic_neurons_are_compared_with_their_flips(tmp_path):
     assert diagnosis.refused.keys() == ESTIMATORS.keys() - {"sigmoid-adjusted", "identity"}
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 @pytest.mark.parametrize("discriminator", ["mlp", "mlp+strided-cnn"])
 def test_flips_of_deterministic_neurons_are_judged_in_pairs(tmp_path, discriminator):
     run = _paired_run(tmp_path / "run", "dbn", discriminator)

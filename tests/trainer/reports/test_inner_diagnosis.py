@@ -62,6 +62,7 @@ def test_flips_of_drawn_patterns_agree_with_enumeration(gated, hidden, of):
     assert error.norm() < exact.norm()
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_unbiased_estimators_of_gates_show_no_bias(gated, tmp_path):
     plan = DiagnosisOptions(images=2, draws=120)
     diagnosis = diagnose(gated, plan, estimators=[*UNBIASED, "reinmax"])

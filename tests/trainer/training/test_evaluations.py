@@ -60,6 +60,7 @@ def test_neither_weights_nor_a_resumed_run_depend_on_them(measured, tmp_path):
     assert _evaluations(resumed) == told
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_one_that_is_missing_is_made_when_the_run_is_resumed_and_no_other_twice(tmp_path):
     with pytest.raises(
         CallbackError, match=r"Failing.on_evaluation raised ValueError: no room; stopped and saved"

@@ -207,6 +207,7 @@ def test_an_objective_of_ones_own(dataset, tmp_path):
         bgan.Run.open(run.folder, objective="hinge")
 
 
+@pytest.mark.usefixtures("training")  # for seconds
 def test_a_builder_draws_its_weights_by_the_seed(dataset, tmp_path):
     def build(*, latent_size, image_shape, class_count):
         assert (latent_size, tuple(image_shape), class_count) == (6, SHAPE, 0)
